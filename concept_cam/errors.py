@@ -1,0 +1,44 @@
+"""One family of exceptions. A message says what was given, what was expected and what to do next."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class ConceptCamError(Exception):
+    """Base of every error that the library raises on purpose."""
+
+
+class PictureError(ConceptCamError, ValueError):
+    """A picture that cannot be read or is not what a model can see."""
+
+
+class PromptError(ConceptCamError, ValueError):
+    """A template or vocabulary that cannot be read, or that does not mean what it should."""
+
+
+class UnknownConcept(ConceptCamError, LookupError):
+    """A concept that the bank does not hold, or a word that the text encoder has never seen."""
+
+
+class ComparisonError(ConceptCamError, ValueError):
+    """A comparison that asks nothing: no references, the target among them, a strength that is not a number."""
+
+
+class BackboneError(ConceptCamError, RuntimeError):
+    """A model that cannot be loaded, or whose insides are not those of any family we know."""
+
+
+class NoSpatialGradient(ConceptCamError, RuntimeError):
+    """A site whose patch tokens do not reach the embedding, so that every map would be blank."""
+
+
+class OutputError(ConceptCamError, OSError):
+    """A result that cannot be written or read back."""
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """``" Did you mean 'red crown'?"`` if a known name is spelt much like this one, else nothing."""
+    close = get_close_matches(name, list(known), n=1, cutoff=0.7)
+    return f" Did you mean {close[0]!r}?" if close else ""
