@@ -1,0 +1,216 @@
+"""IMAGE IN: decode, orient, resize. A Frame is what the model saw, and which window of the picture that is."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from PIL import Image, ImageOps, UnidentifiedImageError
+from torch import Tensor
+
+from concept_cam.errors import PictureError
+
+MAX_PIXELS = 178_956_970
+"""Pictures with more pixels are refused; Pillow draws the same line against decompression bombs."""
+
+_MAX_RESIZED = 16_000_000
+"""Pictures that would have more pixels than this before the crop are resized and cropped in one step."""
+
+Window = tuple[float, float, float, float]
+"""(left, top, right, bottom) in pixels of the picture."""
+
+Source = str | PathLike[str] | Image.Image
+
+
+def read_picture(source: Source) -> Image.Image:
+    """Read a picture as a person sees it: RGB, upright, the first frame of an animation.
+
+    Transparency is laid on white, 16-bit greys (Pillow's modes that begin with I) are scaled to 8 bits, CMYK and palettes are
+    converted.
+
+    Args:
+        source: a path, or a PIL image, which is left as it is.
+
+    Raises:
+        PictureError: the file is missing, empty, cut short, too large or not a picture.
+    """
+    if isinstance(source, Image.Image):
+        with _clear_errors("the picture"):
+            return _upright_rgb(source, "the picture")
+    path = Path(source)
+    if not path.is_file():
+        state = "is a folder" if path.is_dir() else "does not exist"
+        raise PictureError(f"{path}: the file {state}; expected a picture such as a JPEG or PNG file.")
+    if path.stat().st_size == 0:
+        raise PictureError(f"{path}: the file is empty; expected a picture such as a JPEG or PNG file.")
+    with _clear_errors(str(path)), Image.open(path) as picture:
+        return _upright_rgb(picture, str(path))
+
+
+@contextmanager
+def _clear_errors(name: str) -> Iterator[None]:
+    """Whatever Pillow raises while it decodes becomes a PictureError of one line."""
+    try:
+        with warnings.catch_warnings():
+            # The size is checked in ``_upright_rgb``, in one place and with our own words.
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            yield
+    except PictureError:
+        raise
+    except UnidentifiedImageError as error:
+        raise PictureError(f"{name}: not a picture in a format that Pillow reads; convert it to JPEG or PNG.") from error
+    except Image.DecompressionBombError as error:
+        raise PictureError(f"{name}: too many pixels ({error}); make it smaller first.") from error
+    except (OSError, SyntaxError, ValueError, EOFError) as error:
+        raise PictureError(f"{name}: damaged picture ({error}); export it anew.") from error
+
+
+def _upright_rgb(picture: Image.Image, name: str) -> Image.Image:
+    width, height = picture.size
+    if width * height > MAX_PIXELS:
+        raise PictureError(f"{name}: {width} x {height} pixels, but at most {MAX_PIXELS} are read; make it smaller first.")
+    if width * height == 0:
+        raise PictureError(f"{name}: {width} x {height} pixels; there is nothing to see.")
+    picture = ImageOps.exif_transpose(picture)
+    if picture.mode.startswith("I"):
+        # 16-bit greys: Pillow's own conversion would clip them at 255.
+        values = np.asarray(picture, dtype=np.float64)
+        if values.min() < 0 or values.max() > 65535:
+            raise PictureError(f"{name}: 32-bit values from {values.min():.0f} to {values.max():.0f}; expected 8 or 16 bits.")
+        picture = Image.fromarray((values / 257).round().astype(np.uint8))
+    elif picture.mode == "F":
+        raise PictureError(f"{name}: floating-point values have no agreed range; convert it to 8 or 16 bits.")
+    if picture.has_transparency_data:
+        layer = picture.convert("RGBA")
+        picture = Image.new("RGBA", layer.size, "white")
+        picture.alpha_composite(layer)
+    return picture.convert("RGB")
+
+
+@dataclass(frozen=True)
+class Preprocess:
+    """How a model wants its pictures, in open_clip's words.
+
+    Attributes:
+        size: (height, width) of the model's input in pixels.
+        resize_mode: ``shortest`` fills the input and crops the centre, ``longest`` fits the picture in and pads, ``squash``
+            ignores the aspect.
+        interpolation: ``bicubic`` or ``bilinear``.
+        mean, std: per channel, on a scale where white is 1.
+        fill: grey level (0 to 255) of the padding.
+    """
+
+    size: tuple[int, int]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    resize_mode: Literal["shortest", "longest", "squash"] = "shortest"
+    interpolation: Literal["bicubic", "bilinear"] = "bicubic"
+    fill: int = 0
+
+
+@dataclass(frozen=True)
+class Frame:
+    """What the model saw of a picture.
+
+    Attributes:
+        pixels: (3, height, width) of the model's input, normalised.
+        window: (left, top, right, bottom), the part of the picture that the pixels show, in pixels of the picture; it
+            reaches outside where the input was padded.
+        picture_size: (height, width) of the picture.
+    """
+
+    pixels: Float[Tensor, "3 height width"]
+    window: Window
+    picture_size: tuple[int, int]
+
+    @classmethod
+    def of(cls, picture: Image.Image, preprocess: Preprocess) -> Frame:
+        """Resize and crop as open_clip's own transform does, to the pixel, but remember the window."""
+        view, window = _fit(picture, preprocess)
+        pixels = torch.from_numpy(np.array(view)).permute(2, 0, 1).float() / 255
+        mean, std = (torch.tensor(values)[:, None, None] for values in (preprocess.mean, preprocess.std))
+        return cls((pixels - mean) / std, window, (picture.height, picture.width))
+
+    @property
+    def placement(self) -> Placement:
+        """Where the frame lies on the picture, without the pixels."""
+        return Placement(self.window, self.picture_size)
+
+
+def _fit(picture: Image.Image, preprocess: Preprocess) -> tuple[Image.Image, Window]:
+    height, width = preprocess.size
+    filter_ = Image.Resampling[preprocess.interpolation.upper()]
+    if preprocess.resize_mode == "squash":
+        return picture.resize((width, height), filter_), (0.0, 0.0, float(picture.width), float(picture.height))
+    ratios = picture.width / width, picture.height / height
+    if preprocess.resize_mode == "longest":
+        new_width, new_height = (max(1, round(side / max(ratios))) for side in picture.size)
+        left, top = (width - new_width) // 2, (height - new_height) // 2
+        canvas = Image.new("RGB", (width, height), (preprocess.fill,) * 3)
+        canvas.paste(picture.resize((new_width, new_height), filter_), (left, top))
+        return canvas, _window(picture, (new_width, new_height), (-left, -top, width - left, height - top))
+    if width == height:
+        # As torchvision has it: the whole part of the longer side.
+        new_width, new_height = (int(width * side / min(picture.size)) for side in picture.size)
+    else:
+        new_width, new_height = (round(side / min(ratios)) for side in picture.size)
+    left, top = round((new_width - width) / 2), round((new_height - height) / 2)
+    crop = (left, top, left + width, top + height)
+    window = _window(picture, (new_width, new_height), crop)
+    if new_width * new_height <= _MAX_RESIZED:
+        return picture.resize((new_width, new_height), filter_).crop(crop), window
+    # In one step, equal but for rounding: a sliver of 1 x 5000 pixels must not become 96 x 480,000.
+    return picture.resize((width, height), filter_, box=window), window
+
+
+def _window(picture: Image.Image, size: tuple[int, int], crop: tuple[int, int, int, int]) -> Window:
+    """A crop of the resized picture, in pixels of the picture."""
+    left, top, right, bottom = crop
+    x, y = picture.width, picture.height
+    return left * x / size[0], top * y / size[1], right * x / size[0], bottom * y / size[1]
+
+
+@dataclass(frozen=True)
+class Placement:
+    """The window of a frame on a picture, enough to put a map back; see ``Frame`` for the two attributes."""
+
+    window: Window
+    picture_size: tuple[int, int]
+
+    def project(self, grid: Float[Tensor, "rows cols"]) -> Float[Tensor, "height width"]:
+        """A map of the frame in the pixels of the picture, bilinear; NaN where the model did not see the picture."""
+        height, width = self.picture_size
+        left, top, right, bottom = self.window
+        down = _interpolation(height, top, bottom, grid.shape[0]).to(grid)
+        across = _interpolation(width, left, right, grid.shape[1]).to(grid)
+        return down @ grid @ across.T
+
+    def shows(self, point: tuple[float, float]) -> bool:
+        """Whether a point (x, y) lies on the picture."""
+        height, width = self.picture_size
+        return 0 <= point[0] <= width and 0 <= point[1] <= height
+
+    def locate(self, row: float, column: float, grid: Sequence[int]) -> tuple[float, float]:
+        """(x, y) on the picture of the centre of a cell of a (rows, cols) grid."""
+        left, top, right, bottom = self.window
+        rows, cols = grid
+        return left + (column + 0.5) / cols * (right - left), top + (row + 0.5) / rows * (bottom - top)
+
+
+def _interpolation(pixels: int, start: float, stop: float, cells: int) -> Float[Tensor, "pixels cells"]:
+    """Bilinear weights from cell centres to pixel centres along one axis; rows of NaN outside the window."""
+    centres = torch.arange(pixels, dtype=torch.float64) + 0.5
+    position = ((centres - start) / (stop - start) * cells - 0.5).clamp(0, cells - 1)
+    weights = (1 - (position[:, None] - torch.arange(cells)).abs()).clamp(min=0)
+    # A pixel belongs to the window if it overlaps it: the centre alone would lose slivers thinner than a pixel.
+    outside = (centres + 0.5 <= start) | (centres - 0.5 >= stop)
+    weights[outside] = float("nan")
+    return weights
