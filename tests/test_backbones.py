@@ -1,0 +1,146 @@
+"""Models by name, by folder, by file and by instance; and those that are refused."""
+
+from __future__ import annotations
+
+import json
+
+import open_clip
+import pytest
+import torch
+import zoo
+from safetensors.torch import save_file
+
+from concept_cam import Localizer, fieldguide, load, wrap
+from concept_cam.errors import BackboneError
+from concept_cam.fieldguide.checkpoint import FOLDER
+from concept_cam.gradients import trace
+
+
+@pytest.fixture(scope="module")
+def picture():
+    return fieldguide.draw_species("ember finch").picture
+
+
+@pytest.fixture(scope="module")
+def vit_b_16():
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return open_clip.create_model("ViT-B-16", pretrained=None).eval()
+
+
+def test_a_users_own_weights_file_of_full_size(vit_b_16, picture, tmp_path):
+    save_file(vit_b_16.state_dict(), tmp_path / "mine.safetensors")
+    backbone = load("ViT-B-16", pretrained=str(tmp_path / "mine.safetensors"))
+    pixels = torch.randn(1, 3, 224, 224, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        assert torch.equal(backbone.embed_pixels(pixels), vit_b_16.encode_image(pixels))
+    result = Localizer(backbone)(picture, "a cat on a sofa", "a dog on a sofa")
+    assert result.map.shape == (14, 14)
+    assert result.map.abs().max() > 0
+    assert result.provenance["gradient"] == "factored"
+    assert result.provenance["model"] == f"ViT-B-16/{tmp_path / 'mine.safetensors'}"
+
+
+def test_a_users_own_checkpoint_folder_of_full_size(vit_b_16, tmp_path, monkeypatch, capsys):
+    """Through the command line: ``--model FOLDER``, in open_clip's layout, without a tokenizer of its own."""
+    config = {"model_cfg": open_clip.get_model_config("ViT-B-16"), "preprocess_cfg": {"mean": [0.5] * 3, "std": [0.5] * 3}}
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    (folder / "open_clip_config.json").write_text(json.dumps(config))
+    save_file(vit_b_16.state_dict(), folder / "open_clip_model.safetensors")
+    fieldguide.draw_species("ember finch").picture.save(tmp_path / "bird.png")
+    from concept_cam.cli import main
+
+    options = ["--target", "a cat", "--against", "a dog", "--model", str(folder), "--out", str(tmp_path / "out")]
+    monkeypatch.setattr("sys.argv", ["concept-cam", "localize", str(tmp_path / "bird.png"), *options])
+    with pytest.raises(SystemExit) as stop:
+        main()
+    assert stop.value.code == 0
+    found = json.loads((tmp_path / "out" / "bird.json").read_text())
+    assert found["provenance"]["model"] == f"local-dir:{folder}"
+    assert found["comparison"]["references"] == ["a dog"]
+    assert (tmp_path / "out" / "bird-overlay.png").is_file()
+
+
+@pytest.mark.parametrize(
+    ("name", "pretrained", "message"),
+    [
+        ("ViT-B-61", "openai", r"open_clip has no model 'ViT-B-61'\. Did you mean 'ViT-B-16'\?"),
+        ("ViT-B-16", None, "without weights would explain noise; name one of .*laion400m_e32"),
+        ("ViT-B-16", "laion5b", "'laion5b' is neither a tag nor a file; the tags of ViT-B-16 are .*laion400m_e32"),
+        ("ViT-B-16", "laion400m_e32", "the weights have to be downloaded and cannot be reached"),
+        ("hf-hub:nobody/nothing", None, "have to be downloaded and cannot be reached"),
+        ("local-dir:/nowhere", None, "no open_clip_config.json in that folder"),
+        (f"local-dir:{FOLDER}", "openai", "brings its own weights; leave out pretrained='openai'"),
+    ],
+)
+def test_what_cannot_be_loaded_ends_in_one_clear_line(name, pretrained, message, monkeypatch):
+    # As without a network: nothing is to be downloaded by a test, where there is one.
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(BackboneError, match=message) as error:
+        load(name, pretrained)
+    assert "\n" not in str(error.value)
+
+
+def test_a_damaged_checkpoint_is_named(tmp_path):
+    for name in ("open_clip_config.json", "tokenizer.json", "tokenizer_config.json"):
+        (tmp_path / name).write_bytes((FOLDER / name).read_bytes())
+    (tmp_path / "open_clip_model.safetensors").write_bytes(b"not weights")
+    with pytest.raises(BackboneError, match="could not be loaded"):
+        load(f"local-dir:{tmp_path}")
+
+
+def test_a_checkpoint_without_weights_is_refused(tmp_path):
+    """open_clip only logs that it found none, and hands out random ones."""
+    for name in ("open_clip_config.json", "tokenizer.json", "tokenizer_config.json"):
+        (tmp_path / name).write_bytes((FOLDER / name).read_bytes())
+    with pytest.raises(BackboneError, match="no weights"):
+        load(f"local-dir:{tmp_path}")
+
+
+def test_a_device_that_is_not_there_is_named():
+    with pytest.raises(BackboneError, match="device 'nonsense'"):
+        load(f"local-dir:{FOLDER}", device="nonsense")
+
+
+def test_families_to_come_are_refused_by_name():
+    with pytest.raises(BackboneError, match="a vision tower of type ModifiedResNet is not supported yet"):
+        wrap(zoo.tiny_clip(image_size=64, layers=(1, 1, 1, 1), width=8, head_width=8), zoo.TOKENIZER)
+    with pytest.raises(BackboneError, match="type VisionTransformer is not supported yet"):
+        wrap(zoo.tiny_clip(attentional_pool=True, attn_pooler_queries=4, attn_pooler_heads=4), zoo.TOKENIZER)
+
+
+@pytest.mark.parametrize("case", zoo.CASES)
+def test_the_embedding_is_the_models_own(case):
+    backbone = zoo.backbone(case)
+    pixels = zoo.pixels(backbone)
+    with torch.no_grad():
+        own = backbone.module.encode_image(pixels, normalize=True)
+    for form in ("auto", "dense"):
+        seen = trace(backbone, pixels, form=form)
+        # Not to the bit: without a graph torch takes another kernel for attention.
+        torch.testing.assert_close(seen.embedding, own, rtol=1e-12, atol=1e-12)
+
+
+def test_sites_are_named_as_the_model_names_them():
+    for case in zoo.CASES:
+        backbone = zoo.backbone(case)
+        modules = dict(backbone.module.named_modules())
+        assert all(modules[site.name] is site.module for site in backbone.sites)
+        assert backbone.sites[0].name == "visual.transformer.resblocks.1.ln_1"
+
+
+@pytest.mark.weights
+@pytest.mark.parametrize("method", ["grad_cam", "hires_cam", "layer_cam"])
+def test_the_readmes_line_with_a_real_checkpoint(method, picture, tmp_path, monkeypatch):
+    """Needs a network on its first run: open_clip downloads the weights."""
+    from concept_cam.cli import main
+
+    picture.save(tmp_path / "photo.png")
+    line = f"localize {tmp_path}/photo.png --target bird --against branch --model ViT-B-16 --pretrained laion400m_e32"
+    monkeypatch.setattr("sys.argv", ["concept-cam", *line.split(), "--method", method, "--out", str(tmp_path / "out")])
+    with pytest.raises(SystemExit) as stop:
+        main()
+    assert stop.value.code == 0
+    found = json.loads((tmp_path / "out" / "photo.json").read_text())
+    assert found["scores"]["bird"] > found["scores"]["branch"]
