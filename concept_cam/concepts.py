@@ -1,0 +1,120 @@
+"""EMBED: concept names become unit vectors, held together with their names in a bank."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+from concept_cam.backbones.backbone import Backbone
+from concept_cam.errors import PromptError, UnknownConcept, did_you_mean
+from concept_cam.prompts import check_templates
+
+_BATCH = 256
+
+
+@dataclass(frozen=True, eq=False)
+class ConceptBank:
+    """Concepts with their embeddings.
+
+    Attributes:
+        names: one for each concept, no two alike.
+        vectors: unit vectors, in the order of the names.
+
+    Example:
+        >>> from concept_cam import fieldguide
+        >>> fieldguide.localizer().bank(fieldguide.species()).neighbours("ember finch", 1)
+        ('frost finch',)
+    """
+
+    names: tuple[str, ...]
+    vectors: Float[Tensor, "K E"]
+
+    @cached_property
+    def _rows(self) -> dict[str, int]:
+        return {name: row for row, name in enumerate(self.names)}
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._rows
+
+    def index(self, name: str) -> int:
+        """The row of a concept.
+
+        Raises:
+            UnknownConcept: the bank does not hold it; the message suggests the nearest spelling.
+        """
+        try:
+            return self._rows[name]
+        except KeyError:
+            raise UnknownConcept(
+                f"No concept {name!r} among the {len(self.names)} of this bank.{did_you_mean(name, self.names)}"
+            ) from None
+
+    def vectors_of(self, names: Sequence[str]) -> Float[Tensor, "T E"]:
+        """The vectors of some concepts, in the order asked for."""
+        return self.vectors[[self.index(name) for name in names]]
+
+    def select(self, names: Iterable[str]) -> ConceptBank:
+        """A bank of some of the concepts, in the order asked for; a name that comes twice counts once."""
+        unique = tuple(dict.fromkeys(names))
+        return ConceptBank(unique, self.vectors_of(unique))
+
+    def similarities(self, name: str) -> Float[Tensor, " K"]:
+        """Cosines between one concept and all."""
+        return self.vectors @ self.vectors[self.index(name)]
+
+    def neighbours(self, name: str, count: int) -> tuple[str, ...]:
+        """The concepts nearest to one by cosine, itself left out, the nearest first; equal ones in the bank's order."""
+        order = self.similarities(name).argsort(descending=True, stable=True).tolist()
+        return tuple(self.names[i] for i in order if self.names[i] != name)[:count]
+
+    @property
+    def spread(self) -> float:
+        """The mean cosine between two different concepts: how alike any two are. NaN with fewer than two."""
+        count = len(self.names)
+        total = self.vectors.sum(0).square().sum() - self.vectors.square().sum()
+        return float(total / (count * (count - 1))) if count > 1 else float("nan")
+
+
+def embed(backbone: Backbone, names: Iterable[str], templates: Sequence[str], known: ConceptBank | None = None) -> ConceptBank:
+    """Embed concepts as open_clip's zero-shot classifier does: unit vectors of every template, averaged, normalised again.
+
+    Args:
+        backbone: the text encoder.
+        names: the concepts; a name that comes twice counts once.
+        templates: sentences with one ``{}`` for the name.
+        known: a bank made by the same encoder and templates, whose vectors are used again.
+
+    Raises:
+        UnknownConcept: the encoder has never seen a word of a name.
+        PromptError: there are no names, an empty name, or templates without a place.
+
+    Example:
+        >>> from concept_cam import embed, fieldguide
+        >>> embed(fieldguide.localizer().backbone, ["red crown", "bird"], ["a {}", "the {}"]).vectors.shape
+        torch.Size([2, 192])
+    """
+    wanted = tuple(dict.fromkeys(names))
+    if not wanted or not all(name.strip() for name in wanted):
+        raise PromptError(f"Concepts are names of at least one letter; given {list(wanted)!r}.")
+    templates = check_templates(tuple(templates), "templates")
+    fresh = tuple(name for name in wanted if known is None or name not in known)
+    sentences = [template.replace("{}", name) for name in fresh for template in templates]
+    with backbone.at_rest():
+        parts = [
+            F.normalize(backbone.embed_texts(sentences[start : start + _BATCH]), dim=-1)
+            for start in range(0, len(sentences), _BATCH)
+        ]
+        banks = [] if known is None else [known]
+        if parts:
+            means = torch.cat(parts).unflatten(0, (len(fresh), len(templates))).mean(1)
+            # Cosines decide which concepts are alike: half precision would blur them.
+            means = means.to(torch.promote_types(means.dtype, torch.float32))
+            banks.append(ConceptBank(fresh, F.normalize(means, dim=-1)))
+        names = tuple(name for bank in banks for name in bank.names)
+        return ConceptBank(names, torch.cat([bank.vectors for bank in banks])).select(wanted)
