@@ -1,0 +1,238 @@
+"""COMPARE: which concepts the target is compared with, how they are weighted, and the one direction that follows.
+
+    d = t_target - strength * sum_j w_j t_j,   sum_j w_j = 1            (Finer-CAM, arXiv 2501.11309, Eqs. 5 to 8)
+
+The paper's gamma is the strength; its mean over references is ``uniform``. The paper compares logits of a classifier; here
+t are unit text embeddings, so that one backward pass serves any number of references. The weights are data: no gradient
+flows through them, where the authors' code of 2025 lets it.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from concept_cam.concepts import ConceptBank
+from concept_cam.errors import ComparisonError, UnknownConcept
+
+Selector = Callable[[ConceptBank, str, Float[Tensor, " K"]], tuple[str, ...]]
+"""Picks references: (bank, target, scores of the bank on this picture) -> names."""
+
+Weighting = Callable[[Float[Tensor, " T"], Float[Tensor, " T"]], Float[Tensor, " T"]]
+"""Weighs references: (scores on this picture, similarities to the target) -> weights that sum to one."""
+
+SAME = 1 - 1e-5
+"""Two concepts with a larger cosine are one and the same to the model."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What is compared with what.
+
+    Attributes:
+        target: the concept looked for.
+        references: those it is compared with.
+        weights: of the references, sum 1.
+        similarities: cosine of each reference and the target, -1 to 1.
+        strength: how much of the references is subtracted; 0 is the base method, the paper uses 0.6.
+
+    Example:
+        >>> Comparison("red crown", ("bird",), weights=(1.0,), similarities=(0.7,), strength=0.6).references
+        ('bird',)
+    """
+
+    target: str
+    references: tuple[str, ...]
+    weights: tuple[float, ...]
+    similarities: tuple[float, ...]
+    strength: float
+
+    def direction(self, bank: ConceptBank) -> Float[Tensor, " E"]:
+        """The vector whose inner product with the picture's embedding is the score."""
+        target = bank.vectors[bank.index(self.target)]
+        if not self.references:
+            return target
+        weights = torch.tensor(self.weights, dtype=target.dtype, device=target.device)
+        return target - self.strength * (weights @ bank.vectors_of(self.references))
+
+
+def compare(
+    bank: ConceptBank,
+    target: str,
+    selector: Selector | None,
+    scores: Float[Tensor, " K"],
+    strength: float = 0.6,
+    weighting: Weighting | None = None,
+) -> Comparison:
+    """Choose references for a target and weigh them.
+
+    Args:
+        bank: holds the target and whatever the selector may pick.
+        target: the concept looked for.
+        selector: ``nearest``, ``rivals``, ``against`` or a function of your own; None only where strength is 0.
+        scores: cosines of this picture and every concept of the bank.
+        strength: 0 or more.
+        weighting: ``uniform`` by default.
+
+    Raises:
+        ComparisonError: the strength is negative or not finite; no references are left; the target is among them, or one that
+            the model cannot tell from it or from another.
+        UnknownConcept: the bank holds no such target or reference.
+
+    Warns:
+        UserWarning: the references are no more like the target than any two concepts of the bank are like each other.
+
+    Example:
+        >>> import torch
+        >>> from concept_cam import compare, fieldguide, nearest
+        >>> bank = fieldguide.localizer().bank(["ember finch", "frost finch", "royal jay"])
+        >>> comparison = compare(bank, "ember finch", nearest(1), scores=torch.zeros(3))
+        >>> comparison.references, comparison.strength, comparison.direction(bank).shape
+        (('frost finch',), 0.6, torch.Size([192]))
+    """
+    if not math.isfinite(strength) or strength < 0:
+        raise ComparisonError(f"strength is {strength}; expected a finite number, 0 (base method) or more (the paper: 0.6).")
+    similarities = bank.similarities(target)
+    references = selector(bank, target, scores) if selector else ()
+    if not references and strength > 0:
+        raise ComparisonError(
+            f"No references to compare {target!r} with. Name some, give a vocabulary to choose from, or set strength to 0."
+        )
+    _check_distinct(bank, target, references)
+    rows = [bank.index(name) for name in references]
+    chosen = similarities[rows].clamp(-1, 1)
+    weights = (weighting or uniform)(scores[rows].detach(), chosen.detach())
+    if references and strength > 0 and chosen.mean() <= bank.spread and len(bank.names) > len(references) + 1:
+        warnings.warn(
+            f"{', '.join(references)}: no more like {target!r} (cosine {chosen.mean():.2f}) than any two concepts of the bank "
+            f"are like each other ({bank.spread:.2f}). Comparing sharpens a map only against concepts that are alike.",
+            stacklevel=2,
+        )
+    return Comparison(target, tuple(references), tuple(weights.tolist()), tuple(chosen.tolist()), float(strength))
+
+
+def _check_distinct(bank: ConceptBank, target: str, references: Sequence[str]) -> None:
+    if target in references:
+        raise ComparisonError(f"The target {target!r} is among its own references; leave it out there.")
+    names = (target, *references)
+    vectors = bank.vectors_of(names)
+    same = ((vectors @ vectors.T) > SAME).triu(1).nonzero().tolist()
+    for i, j in same:
+        raise ComparisonError(
+            f"The model cannot tell {names[i]!r} from {names[j]!r}: they have one embedding. Leave one of them out."
+        )
+
+
+# ---- selectors --------------------------------------------------------------------------------------------------------
+
+
+def against(*names: str) -> Selector:
+    """Compare with named concepts; a parent word ("bird" for "red crown") is one.
+
+    Raises:
+        UnknownConcept: when it selects, the bank does not hold one of them.
+
+    Example:
+        >>> from concept_cam import against, fieldguide
+        >>> plate = fieldguide.draw_species("ember finch")
+        >>> fieldguide.localizer()(plate.picture, "ember finch", against("frost finch", "willow finch")).comparison.weights
+        (0.5, 0.5)
+    """
+
+    def select(bank: ConceptBank, target: str, scores: Float[Tensor, " K"]) -> tuple[str, ...]:
+        unknown = [name for name in names if name not in bank]
+        if unknown:
+            raise UnknownConcept(f"The bank does not hold {', '.join(map(repr, unknown))}; embed them first.")
+        return tuple(dict.fromkeys(names))
+
+    return select
+
+
+def nearest(count: int = 3) -> Selector:
+    """Compare with the concepts whose texts are nearest to the target's; the same for every picture.
+
+    Raises:
+        ComparisonError: the count is below one.
+
+    Example:
+        >>> from concept_cam import fieldguide, nearest
+        >>> plate = fieldguide.draw_species("ember finch")
+        >>> fieldguide.localizer()(plate.picture, "ember finch", nearest(1)).comparison.references
+        ('frost finch',)
+    """
+    _check_count(count)
+    return lambda bank, target, scores: bank.neighbours(target, count)
+
+
+def rivals(count: int = 3) -> Selector:
+    """Compare with the concepts that score highest on this picture, the target left out (the paper's "top predictions").
+
+    Raises:
+        ComparisonError: the count is below one.
+
+    Example:
+        >>> from concept_cam import fieldguide, rivals
+        >>> plate = fieldguide.draw_species("ember finch")
+        >>> fieldguide.localizer()(plate.picture, "frost finch", rivals(1)).comparison.references
+        ('ember finch',)
+    """
+    _check_count(count)
+
+    def select(bank: ConceptBank, target: str, scores: Float[Tensor, " K"]) -> tuple[str, ...]:
+        order = scores.argsort(descending=True, stable=True).tolist()
+        return tuple(bank.names[i] for i in order if bank.names[i] != target)[:count]
+
+    return select
+
+
+def _check_count(count: int) -> None:
+    if count < 1:
+        raise ComparisonError(f"{count} references asked for; expected at least one, or strength 0 for none.")
+
+
+# ---- weightings -------------------------------------------------------------------------------------------------------
+
+
+def uniform(scores: Float[Tensor, " T"], similarities: Float[Tensor, " T"]) -> Float[Tensor, " T"]:
+    """All references alike, as in the paper.
+
+    Example:
+        >>> import torch
+        >>> uniform(torch.tensor([0.3, 0.1]), torch.tensor([0.9, 0.8]))
+        tensor([0.5000, 0.5000])
+    """
+    return torch.full_like(scores, 1 / max(1, len(scores)))
+
+
+def by_score(logit_scale: float = 100.0) -> Weighting:
+    """The softmax of the scores: what competes on this picture weighs most.
+
+    Args:
+        logit_scale: the inverse temperature; 100 is what most CLIP models learn, ``backbone.logit_scale`` is a model's own.
+
+    Example:
+        >>> import torch
+        >>> by_score(10.0)(torch.tensor([0.3, 0.1]), torch.tensor([0.9, 0.8]))
+        tensor([0.8808, 0.1192])
+    """
+    return lambda scores, similarities: (logit_scale * scores).softmax(0)
+
+
+def by_similarity(logit_scale: float = 100.0) -> Weighting:
+    """The softmax of the similarities: what is most like the target weighs most, on every picture.
+
+    Args:
+        logit_scale: the inverse temperature.
+
+    Example:
+        >>> import torch
+        >>> by_similarity(10.0)(torch.tensor([0.3, 0.1]), torch.tensor([0.9, 0.8]))
+        tensor([0.7311, 0.2689])
+    """
+    return lambda scores, similarities: (logit_scale * similarities).softmax(0)
