@@ -1,0 +1,210 @@
+"""One forward pass and its gradients: two implementations, one answer, and that of the full graph."""
+
+from __future__ import annotations
+
+import warnings
+
+import pytest
+import torch
+import torch.nn.functional as F
+import zoo
+
+from concept_cam.backbones import wrap
+from concept_cam.backbones.backbone import Site
+from concept_cam.errors import BackboneError, NoSpatialGradient
+from concept_cam.gradients import DenseTrace, FactoredTrace, has_exact_head, trace
+from concept_cam.methods import grad_cam, hires_cam, layer_cam
+
+FACTORED = [(case, site.name) for case in zoo.CASES for site in zoo.backbone(case).sites if site.head is not None]
+ALL = [(case, site.name) for case in zoo.CASES for site in zoo.backbone(case).sites]
+
+
+def full_graph(backbone, pixels, site, direction):
+    """dS/dA by plain autograd through the whole model, nothing cut and nothing detached."""
+    kept = []
+
+    def keep(module, inputs, output):
+        output.retain_grad()
+        kept.append(output)
+
+    handle = site.module.register_forward_hook(keep)
+    try:
+        pixels = pixels.clone().requires_grad_()
+        score = (F.normalize(backbone.embed_pixels(pixels), dim=-1) * direction).sum()
+        score.backward()
+    finally:
+        handle.remove()
+        backbone.module.zero_grad()
+    return kept[0].detach(), kept[0].grad
+
+
+@pytest.mark.parametrize(("case", "name"), ALL)
+@pytest.mark.parametrize("form", ["dense", "factored"])
+def test_gradient_is_that_of_the_full_graph(case, name, form):
+    backbone = zoo.backbone(case)
+    site = backbone.site(name)
+    if form == "factored" and site.head is None:
+        with pytest.raises(BackboneError, match="no closed form"):
+            trace(backbone, zoo.pixels(backbone), name, form)
+        return
+    pixels, directions = zoo.pixels(backbone), zoo.directions(backbone)
+    seen = trace(backbone, pixels, name, form)
+    got = list(seen.gradient(directions).dense())
+    for direction, gradient in zip(directions, got, strict=True):
+        tokens, expected = full_graph(backbone, pixels, site, direction)
+        torch.testing.assert_close(seen.tokens, tokens[:, 1:], rtol=1e-12, atol=1e-12)
+        assert expected[:, 1:].abs().max() > 1e-6
+        torch.testing.assert_close(gradient, expected[:, 1:], rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize(("case", "name"), FACTORED)
+def test_factored_equals_dense(case, name):
+    backbone = zoo.backbone(case)
+    pixels, directions = zoo.pixels(backbone), zoo.directions(backbone)
+    dense, factored = (trace(backbone, pixels, name, form) for form in ("dense", "factored"))
+    assert isinstance(dense, DenseTrace)
+    assert isinstance(factored, FactoredTrace)
+    torch.testing.assert_close(factored.embedding, dense.embedding, rtol=1e-12, atol=1e-12)
+    theirs, ours = dense.gradient(directions), factored.gradient(directions)
+    for question in ("mean", "dot_tokens"):
+        torch.testing.assert_close(getattr(ours, question)(), getattr(theirs, question)(), rtol=1e-9, atol=1e-14)
+    torch.testing.assert_close(torch.stack(list(ours.dense())), torch.stack(list(theirs.dense())), rtol=1e-9, atol=1e-14)
+
+
+@pytest.mark.parametrize(("case", "name"), ALL)
+def test_answers_agree_with_the_whole_gradient(case, name):
+    backbone = zoo.backbone(case)
+    gradient = trace(backbone, zoo.pixels(backbone), name).gradient(zoo.directions(backbone))
+    whole = torch.stack(list(gradient.dense()))
+    torch.testing.assert_close(gradient.mean(), whole.mean(2), rtol=1e-9, atol=1e-14)
+    torch.testing.assert_close(gradient.dot_tokens(), (whole * gradient.tokens).sum(-1), rtol=1e-9, atol=1e-14)
+
+
+@pytest.mark.parametrize("case", zoo.CASES)
+@pytest.mark.parametrize("form", ["auto", "dense"])
+def test_batch_equals_singles(case, form):
+    backbone = zoo.backbone(case)
+    pixels, directions = zoo.pixels(backbone), zoo.directions(backbone)
+    together = hires_cam(trace(backbone, pixels, form=form).gradient(directions))
+    for i in range(len(pixels)):
+        alone = hires_cam(trace(backbone, pixels[i : i + 1], form=form).gradient(directions))
+        torch.testing.assert_close(together[:, i : i + 1], alone, rtol=1e-9, atol=1e-13)
+
+
+@pytest.mark.parametrize("form", ["factored", "dense"])
+def test_a_direction_of_its_own_for_each_picture(form):
+    backbone = zoo.backbone("class token")
+    pixels, shared = zoo.pixels(backbone), zoo.directions(backbone, 3)
+    own = trace(backbone, pixels, form=form).gradient(shared.transpose(0, 1)).mean()
+    every = trace(backbone, pixels, form=form).gradient(shared).mean()
+    for i in range(len(pixels)):
+        torch.testing.assert_close(own[0, i], every[i, i], rtol=1e-12, atol=1e-14)
+
+
+@pytest.mark.parametrize("form", ["factored", "dense"])
+@pytest.mark.parametrize("method", [grad_cam, hires_cam])
+def test_linear_methods_are_linear_in_the_direction(form, method):
+    backbone = zoo.backbone("class token")
+    seen = trace(backbone, zoo.pixels(backbone), form=form)
+    a, b = zoo.directions(backbone, 2).split(1)
+    combined = method(seen.gradient(a - 0.6 * b))
+    torch.testing.assert_close(combined, method(seen.gradient(a)) - 0.6 * method(seen.gradient(b)), rtol=1e-10, atol=1e-14)
+
+
+def test_layer_cam_is_not_linear_in_the_direction():
+    backbone = zoo.backbone("class token")
+    seen = trace(backbone, zoo.pixels(backbone))
+    a, b = zoo.directions(backbone, 2).split(1)
+    apart = layer_cam(seen.gradient(a)) - layer_cam(seen.gradient(b))
+    assert not torch.allclose(layer_cam(seen.gradient(a - b)), apart, rtol=1e-3)
+
+
+def test_many_directions_in_chunks_equal_the_whole(monkeypatch):
+    backbone = zoo.backbone("class token")
+    seen = trace(backbone, zoo.pixels(backbone), form="factored")
+    whole = seen.gradient(zoo.directions(backbone, 11)).mean()
+    monkeypatch.setattr("concept_cam.gradients._CHUNK", 7)
+    torch.testing.assert_close(seen.gradient(zoo.directions(backbone, 11)).mean(), whole, rtol=1e-12, atol=1e-15)
+
+
+def test_the_closed_form_runs_the_trunk_once_and_never_the_last_block():
+    backbone = zoo.backbone("class token")
+    runs = []
+    for index, block in enumerate(backbone.module.visual.transformer.resblocks):
+        block.mlp.register_forward_hook(lambda *_, index=index: runs.append(index))
+    assert has_exact_head(backbone, backbone.sites[0])
+    runs.clear()
+    gradient = trace(backbone, zoo.pixels(backbone)).gradient(zoo.directions(backbone, 50))
+    gradient.mean(), gradient.dot_tokens()
+    # The second block's MLP sees one vector for each picture and direction: once for the embedding, once to pull back.
+    assert runs == [0, 1, 1]
+
+
+def test_a_dense_trace_is_one_forward_pass_whatever_the_number_of_directions():
+    backbone = zoo.backbone("average")
+    runs = []
+    backbone.module.visual.conv1.register_forward_hook(lambda *_: runs.append(1))
+    trace(backbone, zoo.pixels(backbone), form="dense").gradient(zoo.directions(backbone, 9)).mean()
+    assert runs == [1]
+
+
+def test_a_site_without_a_way_to_the_embedding_is_refused_by_name():
+    backbone = zoo.backbone("class token")
+    block = backbone.module.visual.transformer.resblocks[-1]
+    blind = Site("visual.transformer.resblocks.1", block, backbone.sites[0].layout)
+    backbone.sites = (*backbone.sites, blind)
+    gradient = trace(backbone, zoo.pixels(backbone), blind.name).gradient(zoo.directions(backbone))
+    with pytest.raises(
+        NoSpatialGradient, match=r"resblocks\.1 reaches.*resblocks\.1\.ln_1, visual\.transformer\.resblocks\.0"
+    ):
+        gradient.mean()
+
+
+def test_a_tampered_model_falls_back_to_autograd_and_says_so():
+    model = zoo.tiny_clip()
+    block = model.visual.transformer.resblocks[-1]
+    own = block.attention
+
+    def twice(*args, **kwargs):
+        return 2 * own(*args, **kwargs)
+
+    block.attention = twice
+    backbone = wrap(model, zoo.TOKENIZER, "tampered")
+    pixels, directions = zoo.pixels(backbone), zoo.directions(backbone)
+    with pytest.warns(UserWarning, match="closed form .* does not fit the model: its embedding is off"):
+        seen = trace(backbone, pixels)
+    assert isinstance(seen, DenseTrace)
+    _, expected = full_graph(backbone, pixels, backbone.sites[0], directions[0])
+    torch.testing.assert_close(next(seen.gradient(directions).dense()), expected[:, 1:], rtol=1e-9, atol=1e-12)
+
+
+def test_an_unknown_block_has_no_closed_form():
+    backbone = zoo.backbone("class token, scaled attention")
+    assert backbone.sites[0].head is None
+    assert isinstance(trace(backbone, zoo.pixels(backbone)), DenseTrace)
+
+
+def test_unknown_site_lists_those_there_are():
+    backbone = zoo.backbone("class token")
+    with pytest.raises(BackboneError, match=r"no site 'ln'; its sites are visual\.transformer\.resblocks\.1\.ln_1"):
+        trace(backbone, zoo.pixels(backbone), "ln")
+
+
+def test_wrong_tokens_are_refused():
+    backbone = zoo.backbone("class token")
+    good = backbone.sites[0]
+    backbone.sites = (Site(good.name, good.module, type(good.layout)(0, 3, 5)),)
+    with pytest.raises(BackboneError, match=r"gave \(3, 16, 32\); expected \(batch, 0 \+ 3 x 5, width\)"):
+        trace(backbone, zoo.pixels(backbone))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_lower_precision_follows_float64(dtype):
+    exact = zoo.backbone("class token")
+    low = wrap(zoo.tiny_clip().to(dtype), zoo.TOKENIZER, "low")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        rough = hires_cam(trace(low, zoo.pixels(low)).gradient(zoo.directions(low))).double()
+    fine = hires_cam(trace(exact, zoo.pixels(exact)).gradient(zoo.directions(exact)))
+    correlation = torch.corrcoef(torch.stack([rough.flatten(), fine.flatten()]))[0, 1]
+    assert correlation > (0.99 if dtype == torch.bfloat16 else 1 - 1e-6)
