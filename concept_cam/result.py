@@ -1,0 +1,120 @@
+"""RESULT: a Localization, in the pixels of the picture that was given, with all that went into it."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, final
+
+from jaxtyping import Bool, Float
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from concept_cam.comparison import Comparison
+from concept_cam.errors import OutputError
+from concept_cam.files import write_file
+from concept_cam.images import Placement
+from concept_cam.regions import Box, bounding_boxes
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Localization:
+    """Where the target is told from its references.
+
+    Attributes:
+        map: signed evidence for each patch, neither clipped nor scaled; on the CPU, in float32.
+        base_map: the same at strength 0: the target alone.
+        placement: which window of the picture the map shows.
+        comparison: target, references, weights, similarities, strength.
+        scores: cosine of the picture and the target, and each reference, -1 to 1.
+        provenance: model, site, form of the gradient, method, templates, versions.
+
+    Example:
+        >>> from concept_cam import fieldguide
+        >>> plate = fieldguide.draw_species("ember finch", seed=3)
+        >>> result = fieldguide.localizer()(plate.picture, "ember finch", "frost finch")
+        >>> result.map.shape, result.heatmap().shape, result.mask().shape
+        (torch.Size([12, 12]), torch.Size([384, 384]), torch.Size([384, 384]))
+    """
+
+    map: Float[Tensor, "rows cols"]
+    base_map: Float[Tensor, "rows cols"]
+    placement: Placement
+    comparison: Comparison
+    scores: Mapping[str, float]
+    provenance: Mapping[str, Any]
+
+    def heatmap(self, *, base: bool = False) -> Float[Tensor, "height width"]:
+        """The signed map in the pixels of the picture, bilinear; NaN where the model did not see the picture."""
+        return self.placement.project(self.base_map if base else self.map)
+
+    def mask(self, threshold: float = 0.5) -> Bool[Tensor, "height width"]:
+        """The pixels with at least ``threshold`` (0 to 1) of the strongest evidence; none if nothing speaks for the target.
+
+        Raises:
+            ValueError: the threshold is not above 0 and at most 1.
+        """
+        if not 0 < threshold <= 1:
+            raise ValueError(f"threshold is {threshold}; expected a share of the maximum, above 0 and at most 1.")
+        heatmap = self.heatmap().nan_to_num(nan=float("-inf"))
+        strongest = heatmap.max()
+        return heatmap >= (threshold * strongest if strongest > 0 else float("inf"))
+
+    def boxes(self, threshold: float = 0.5) -> tuple[Box, ...]:
+        """The connected regions of ``mask(threshold)`` as half-open (left, top, right, bottom), the strongest first."""
+        return bounding_boxes(self.mask(threshold), self.heatmap())
+
+    def peak(self) -> tuple[float, float]:
+        """(x, y) on the picture: the centre of the patch with the strongest evidence."""
+        cells = [divmod(int(cell), self.map.shape[1]) for cell in self.map.flatten().argsort(descending=True)]
+        points = (self.placement.locate(row, column, self.map.shape) for row, column in cells)
+        # Where the input was padded, a cell may lie beside the picture.
+        return next(point for point in points if self.placement.shows(point))
+
+    def summary(self) -> dict[str, Any]:
+        """All but the maps, as JSON knows it."""
+        return {
+            "comparison": asdict(self.comparison),
+            "scores": dict(self.scores),
+            "placement": asdict(self.placement),
+            "provenance": dict(self.provenance),
+        }
+
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Write maps and summary to one ``.safetensors`` file, whole or not at all.
+
+        Raises:
+            OutputError: it cannot be written; an older file of that name is as it was.
+        """
+        tensors = {"map": self.map.contiguous(), "base_map": self.base_map.contiguous().clone()}
+        return write_file(path, save(tensors, {"localization": json.dumps(self.summary())}))
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Localization:
+        """Read what ``save`` wrote.
+
+        Raises:
+            OutputError: it cannot be read, or is not of that form.
+        """
+        try:
+            with safe_open(path, "pt") as file:
+                summary = json.loads(file.metadata()["localization"])
+                tensors = {name: file.get_tensor(name) for name in ("map", "base_map")}
+            comparison: dict[str, Any] = {
+                key: tuple(value) if isinstance(value, list) else value for key, value in summary["comparison"].items()
+            }
+            window, size = (tuple(summary["placement"][key]) for key in ("window", "picture_size"))
+            return cls(
+                **tensors,
+                placement=Placement(window, size),
+                comparison=Comparison(**comparison),
+                scores=summary["scores"],
+                provenance=summary["provenance"],
+            )
+        except (OSError, SafetensorError, AttributeError, KeyError, TypeError, ValueError) as error:
+            raise OutputError(f"{path}: not a saved localization ({error}).") from error

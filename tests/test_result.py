@@ -1,0 +1,279 @@
+"""A Localization built by hand: masks, boxes and files; and files that are whole or not there."""
+
+from __future__ import annotations
+
+import errno
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from concept_cam.comparison import Comparison
+from concept_cam.errors import OutputError
+from concept_cam.files import write_file
+from concept_cam.images import Placement
+from concept_cam.result import Localization
+
+COMPARISON = Comparison("ember finch", ("frost finch", "reed"), (0.25, 0.75), (0.9, 0.7), 0.6)
+PROVENANCE = {"model": "by hand", "templates": ["a {}", "{}"], "versions": {"torch": "2"}}
+PIXEL_FOR_CELL = Placement((0.0, 0.0, 5.0, 3.0), (3, 5))
+"""The grid lies on the pixels: a heatmap is its map, to the bit."""
+
+
+def localization(cells: torch.Tensor, placement: Placement = PIXEL_FOR_CELL, base: torch.Tensor | None = None) -> Localization:
+    scores = {"ember finch": 0.3, "frost finch": 0.2, "reed": -0.1}
+    return Localization(cells, cells.flip(0) if base is None else base, placement, COMPARISON, scores, PROVENANCE)
+
+
+def grid(**values: float) -> torch.Tensor:
+    """Zeros, 3 x 5, but for ``r1c2=...``."""
+    cells = torch.zeros(3, 5)
+    for place, value in values.items():
+        cells[int(place[1]), int(place[3])] = value
+    return cells
+
+
+# ---- heat, masks, boxes -----------------------------------------------------------------------------------------------
+
+
+def test_heatmap_is_the_signed_map() -> None:
+    cells = torch.linspace(-2, 3, 15).reshape(3, 5)
+    result = localization(cells)
+    assert torch.equal(result.heatmap(), cells)
+    assert torch.equal(result.heatmap(base=True), cells.flip(0))
+    part = localization(cells, Placement((1.0, 0.0, 6.0, 3.0), (3, 7))).heatmap()
+    assert part[:, [0, 6]].isnan().all()
+    assert torch.equal(part[:, 1:6], cells)
+
+
+@pytest.mark.parametrize(
+    ("threshold", "inside"),
+    [
+        (1, {(1, 2)}),
+        (0.5, {(1, 2), (0, 0)}),
+        (0.500001, {(1, 2)}),
+        (0.25, {(1, 2), (0, 0), (2, 4)}),
+        (1e-9, {(1, 2), (0, 0), (2, 4)}),
+    ],
+)
+def test_mask_holds_at_least_the_threshold(threshold: float, inside: set[tuple[int, int]]) -> None:
+    """At the threshold is in; below it, zero and negative are out."""
+    mask = localization(grid(r1c2=4, r0c0=2, r2c4=1, r0c4=-9)).mask(threshold)
+    assert mask.dtype == torch.bool
+    assert set(map(tuple, mask.nonzero().tolist())) == inside
+
+
+@pytest.mark.parametrize("cells", [-torch.ones(3, 5), torch.zeros(3, 5), -torch.arange(15.0).reshape(3, 5)])
+@pytest.mark.parametrize("threshold", [1e-9, 0.5, 1])
+def test_nothing_speaks_for_the_target(cells: torch.Tensor, threshold: float) -> None:
+    result = localization(cells)
+    assert not result.mask(threshold).any()
+    assert result.boxes(threshold) == ()
+
+
+def test_what_was_not_seen_is_in_no_mask() -> None:
+    result = localization(torch.ones(3, 5), Placement((1.0, 0.0, 6.0, 3.0), (3, 7)))
+    assert result.mask(0.5).tolist() == [[False, *[True] * 5, False]] * 3
+    assert result.boxes(0.5) == ((1, 0, 6, 3),)
+
+
+@pytest.mark.parametrize("threshold", [0, -0.1, 1.0001, float("nan"), float("inf")])
+def test_thresholds_that_mean_nothing(threshold: float) -> None:
+    result = localization(grid(r1c2=1))
+    with pytest.raises(ValueError, match="threshold is"):
+        result.mask(threshold)
+    with pytest.raises(ValueError, match="threshold is"):
+        result.boxes(threshold)
+
+
+def test_boxes_are_half_open_in_pixels_of_the_picture_the_strongest_first() -> None:
+    result = localization(grid(r0c0=0.6, r0c1=0.6, r2c4=1, r2c0=0.7))
+    assert result.boxes(0.5) == ((4, 2, 5, 3), (0, 2, 1, 3), (0, 0, 2, 1))
+    assert result.boxes(0.65) == ((4, 2, 5, 3), (0, 2, 1, 3))
+    assert result.boxes(1) == ((4, 2, 5, 3),)
+
+
+def test_box_of_a_spike_by_hand() -> None:
+    """Ten pixels a cell. The nearest pixels to the cell's centre hold 0.95 ** 2; half of it is 0.475 on either axis, which
+    0.55 at 4.5 pixels from the centre reaches and 0.45 at 5.5 does not."""
+    spike = grid(r1c2=3)
+    assert localization(spike, Placement((0.0, 0.0, 50.0, 30.0), (30, 50))).boxes() == ((20, 10, 30, 20),)
+    # The same window within a larger picture: the box moves with it.
+    assert localization(spike, Placement((7.0, 4.0, 57.0, 34.0), (60, 90))).boxes() == ((27, 14, 37, 24),)
+
+
+def test_peak() -> None:
+    result = localization(grid(r1c2=1, r2c3=2, r0c0=-9), Placement((10.0, 0.0, 60.0, 30.0), (30, 80)))
+    assert result.peak() == pytest.approx((45, 25))
+    assert localization(-1 - grid(r0c0=1, r1c1=-0.5)).peak() == pytest.approx((1.5, 1.5))
+
+
+def test_peak_lies_on_the_picture() -> None:
+    """Padding can be the strongest patch of all, but it is nowhere on the picture."""
+    padded = Placement((0.0, -30.0, 100.0, 60.0), (30, 100))
+    x, y = localization(grid(r0c0=5, r1c3=2, r2c1=4), padded).peak()
+    assert (x, y) == pytest.approx((70, 15))
+
+
+# ---- files ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "cells",
+    [torch.randn(3, 5), torch.randn(5, 3).T, torch.randn(2, 3, 5)[1], torch.tensor([[1e-30, -0.0], [float("inf"), 3.0]])],
+    ids=["plain", "transposed", "a view", "extremes"],
+)
+def test_save_and_load(tmp_path: Path, cells: torch.Tensor) -> None:
+    result = localization(cells, Placement((0.1, -7.0, 1 / 3, 1e5), (3, 5)))
+    path = result.save(tmp_path / "new" / "found.safetensors")
+    assert path == tmp_path / "new" / "found.safetensors"
+    for again in (Localization.load(path), Localization.load(str(path))):
+        assert torch.equal(again.map, result.map)
+        assert torch.equal(again.base_map, result.base_map)
+        assert again.map.dtype == torch.float32
+        assert again.placement == result.placement
+        assert again.comparison == result.comparison
+        assert dict(again.scores) == dict(result.scores)
+        assert list(again.scores) == list(result.scores)
+        assert again.provenance == result.provenance
+        assert again.summary() == result.summary()
+
+
+def test_no_references_come_back_as_none(tmp_path: Path) -> None:
+    alone = Localization(
+        torch.ones(2, 2), torch.zeros(2, 2), PIXEL_FOR_CELL, Comparison("finch", (), (), (), 0.0), {"finch": 0.5}, {}
+    )
+    assert Localization.load(alone.save(tmp_path / "a.safetensors")).comparison == alone.comparison
+
+
+def test_both_maps_may_be_one_tensor(tmp_path: Path) -> None:
+    """At strength 0 the two are equal; nothing forbids to hand over one object."""
+    cells = torch.randn(3, 5)
+    again = Localization.load(localization(cells, base=cells).save(tmp_path / "a.safetensors"))
+    assert torch.equal(again.map, cells)
+    assert torch.equal(again.base_map, cells)
+
+
+def test_summary_is_json() -> None:
+    result = localization(grid(r1c2=1))
+    read = json.loads(json.dumps(result.summary(), allow_nan=False))
+    assert read["comparison"]["references"] == ["frost finch", "reed"]
+    assert read["comparison"]["weights"] == [0.25, 0.75]
+    assert read["scores"]["reed"] == -0.1
+    assert read["placement"] == {"window": [0, 0, 5, 3], "picture_size": [3, 5]}
+    assert read["provenance"] == PROVENANCE
+
+
+def _tensors(path: Path, metadata: dict[str, str] | None, *names: str) -> None:
+    save_file({name: torch.zeros(3, 5) for name in names}, path, metadata)
+
+
+def _saved(path: Path, **changes: object) -> None:
+    summary = {**localization(grid()).summary(), **changes}
+    _tensors(path, {"localization": json.dumps(summary)}, "map", "base_map")
+
+
+NOT_SAVED = {
+    "missing": lambda path: None,
+    "a folder": lambda path: path.mkdir(),
+    "empty": lambda path: path.touch(),
+    "garbage": lambda path: path.write_bytes(bytes(range(256)) * 4),
+    "cut short": lambda path: path.write_bytes(localization(grid()).save(path).read_bytes()[:-8]),
+    "other tensors": lambda path: _tensors(path, None, "weight"),
+    "other metadata": lambda path: _tensors(path, {"format": "pt"}, "map", "base_map"),
+    "not JSON": lambda path: _tensors(path, {"localization": "{"}, "map", "base_map"),
+    "a list": lambda path: _tensors(path, {"localization": "[]"}, "map", "base_map"),
+    "one map": lambda path: _tensors(path, {"localization": json.dumps(localization(grid()).summary())}, "map"),
+    "no comparison": lambda path: _saved(path, comparison={}),
+    "a list of comparisons": lambda path: _saved(path, comparison=[]),
+    "a newer comparison": lambda path: _saved(path, comparison={**localization(grid()).summary()["comparison"], "more": 1}),
+    "no placement": lambda path: _saved(path, placement={}),
+}
+
+
+@pytest.mark.parametrize("case", NOT_SAVED)
+def test_what_is_not_a_saved_localization(tmp_path: Path, case: str) -> None:
+    path = tmp_path / "found.safetensors"
+    NOT_SAVED[case](path)
+    with pytest.raises(OutputError, match=r"found\.safetensors: not a saved localization") as caught:
+        Localization.load(path)
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_what_save_writes_is_what_load_reads(tmp_path: Path) -> None:
+    """The cases above fail for their own reasons: without a change the same file loads."""
+    _saved(tmp_path / "a.safetensors")
+    assert Localization.load(tmp_path / "a.safetensors").comparison == COMPARISON
+
+
+# ---- whole or not at all ----------------------------------------------------------------------------------------------
+
+
+def _half_then_full_disk(path: Path, content: bytes) -> int:
+    with path.open("wb") as file:
+        file.write(content[: len(content) // 2])
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def _full_disk(*_: object) -> None:
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def _interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+FAILURES = {
+    "full while writing": ("write_bytes", _half_then_full_disk, OutputError),
+    "full while renaming": ("replace", _full_disk, OutputError),
+    "interrupted while renaming": ("replace", _interrupt, KeyboardInterrupt),
+}
+
+
+@pytest.mark.parametrize("older", [b"older", None])
+@pytest.mark.parametrize("case", FAILURES)
+def test_a_failing_write_leaves_things_as_they_were(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, case: str, older: bytes | None
+) -> None:
+    path = tmp_path / "out.bin"
+    if older is not None:
+        path.write_bytes(older)
+    attribute, fail, error = FAILURES[case]
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, attribute, fail)
+        with pytest.raises(error, match="cannot be written.*No space left" if error is OutputError else None) as caught:
+            write_file(path, b"newer and longer")
+    assert error is not OutputError or str(path) in str(caught.value)
+    assert [file.name for file in tmp_path.iterdir()] == (["out.bin"] if older is not None else [])
+    assert older is None or path.read_bytes() == older
+    assert write_file(path, b"newer") == path
+    assert path.read_bytes() == b"newer"
+
+
+def test_a_failing_save_keeps_the_older_result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = localization(grid(r1c2=1)).save(tmp_path / "a.safetensors")
+    monkeypatch.setattr(Path, "replace", _full_disk)
+    with pytest.raises(OutputError, match="No space left"):
+        localization(grid(r0c0=1)).save(path)
+    assert torch.equal(Localization.load(path).map, grid(r1c2=1))
+
+
+@pytest.mark.parametrize("place", ["file/out.bin", "file/deeper/out.bin", "folder"], ids=["in a file", "deeper", "a folder"])
+def test_places_that_cannot_be_written(tmp_path: Path, place: str) -> None:
+    (tmp_path / "file").write_bytes(b"kept")
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(OutputError, match="cannot be written") as caught:
+        write_file(tmp_path / place, b"new")
+    assert str(tmp_path / place) in str(caught.value)
+    assert (tmp_path / "file").read_bytes() == b"kept"
+    assert sorted(file.name for file in tmp_path.rglob("*")) == ["file", "folder"]
+
+
+def test_folders_are_made_and_files_replaced(tmp_path: Path) -> None:
+    path = tmp_path / "a" / "b" / "out.bin"
+    write_file(path, b"one, and long")
+    write_file(str(path), b"two")
+    assert path.read_bytes() == b"two"
+    assert [file.name for file in path.parent.iterdir()] == ["out.bin"]
