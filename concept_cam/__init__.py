@@ -1,0 +1,72 @@
+"""Where in a picture is the thing that makes it this concept and not that similar one?
+
+    TEXT                                          IMAGE
+    names, templates      prompts                 picture
+      v                                             v
+    ConceptBank (K, E)    concepts                Frame                    images
+      v                                             v
+    Comparison            comparison  <- scores - Trace (B, N, D), (B, E)  gradients
+      v                                             v
+    direction (E,)        ----------------------> TokenGradient            gradients
+                                                    v
+                                                  signed map               methods
+                                                    v
+                                                  Localization             result
+
+``Localizer`` makes these calls in this order. Names load when they are first used: importing the package imports no torch.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from concept_cam import drawing, errors, fieldguide
+    from concept_cam.backbones import Backbone, load, wrap
+    from concept_cam.comparison import Comparison, against, by_score, by_similarity, compare, nearest, rivals, uniform
+    from concept_cam.concepts import ConceptBank, embed
+    from concept_cam.gradients import trace
+    from concept_cam.localizer import Localizer
+    from concept_cam.methods import grad_cam, hires_cam, layer_cam
+    from concept_cam.prompts import read_templates, read_vocabulary
+    from concept_cam.result import Localization
+
+_HOMES = {
+    "Backbone": "backbones",
+    "Comparison": "comparison",
+    "ConceptBank": "concepts",
+    "Localization": "result",
+    "Localizer": "localizer",
+    "against": "comparison",
+    "by_score": "comparison",
+    "by_similarity": "comparison",
+    "compare": "comparison",
+    "embed": "concepts",
+    "grad_cam": "methods",
+    "hires_cam": "methods",
+    "layer_cam": "methods",
+    "load": "backbones",
+    "nearest": "comparison",
+    "read_templates": "prompts",
+    "read_vocabulary": "prompts",
+    "rivals": "comparison",
+    "trace": "gradients",
+    "uniform": "comparison",
+    "wrap": "backbones",
+}
+_MODULES = ("drawing", "errors", "fieldguide")
+
+__all__ = [*_HOMES, *_MODULES]  # noqa: PLE0604  (strings, all of them)
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(import_module(f"concept_cam.{_HOMES[name]}"), name)
+    if name in _MODULES:
+        return import_module(f"concept_cam.{name}")
+    raise AttributeError(f"module 'concept_cam' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

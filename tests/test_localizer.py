@@ -1,0 +1,181 @@
+"""The whole flow: one call equals its stages, and the map lands on the right place of the picture that was given."""
+
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+import zoo
+from PIL import Image
+
+from concept_cam import Localizer, compare, embed, fieldguide, grad_cam, hires_cam, nearest, rivals, trace, wrap
+from concept_cam.errors import BackboneError, ComparisonError, PictureError
+from concept_cam.images import Frame, read_picture
+from concept_cam.metrics import pointing_hit
+
+
+@pytest.fixture(scope="module")
+def guide():
+    return fieldguide.localizer()
+
+
+@pytest.fixture(scope="module")
+def plate():
+    return fieldguide.draw_species("ember finch", seed=3)
+
+
+def noise(height: int, width: int, seed: int = 0) -> Image.Image:
+    return Image.fromarray(np.random.default_rng(seed).integers(0, 255, (height, width, 3), dtype=np.uint8))
+
+
+def test_one_call_is_the_stages_in_order():
+    backbone = zoo.backbone("class token")
+    localizer = Localizer(backbone, vocabulary=zoo.WORDS, templates=["a {}", "the {}"], method=grad_cam)
+    picture = noise(50, 70)
+    result = localizer(picture, "red crown", nearest(2), strength=0.8)
+
+    bank = embed(backbone, zoo.WORDS, ["a {}", "the {}"])
+    frame = Frame.of(read_picture(picture), backbone.preprocess)
+    seen = trace(backbone, frame.pixels[None].double())
+    comparison = compare(bank, "red crown", nearest(2), seen.embedding[0] @ bank.vectors.T, 0.8)
+    directions = torch.stack([bank.vectors[:1], comparison.direction(bank)[None]])
+    base, finer = grad_cam(seen.gradient(directions))[:, 0].float()
+    assert torch.equal(result.map, finer)
+    assert torch.equal(result.base_map, base)
+    assert result.comparison == comparison
+    score = F.cosine_similarity(backbone.embed_pixels(frame.pixels[None].double())[0], bank.vectors[0], dim=0)
+    assert result.scores["red crown"] == pytest.approx(score.item(), abs=1e-12)
+    assert set(result.scores) == {"red crown", *comparison.references}
+    assert result.provenance["site"] == "visual.transformer.resblocks.1.ln_1"
+    assert result.provenance["method"] == "grad_cam"
+    assert result.provenance["gradient"] == "factored"
+    assert result.provenance["templates"] == ["a {}", "the {}"]
+
+
+def test_strength_zero_is_the_base_map_bit_for_bit():
+    localizer = Localizer(zoo.backbone("class token"), vocabulary=zoo.WORDS, templates=["a {}"])
+    result = localizer(noise(40, 40), "red crown", strength=0.0)
+    assert torch.equal(result.map, result.base_map)
+    with_references = localizer(noise(40, 40), "red crown", nearest(2), strength=0.0)
+    assert torch.equal(with_references.map, result.map)
+    assert with_references.comparison.references
+
+
+def test_batch_equals_singles_and_rivals_are_of_each_picture(guide):
+    names = ("ember finch", "royal jay", "misty heron", "sky falcon")
+    pictures = [fieldguide.draw_species(name, seed=i).picture for i, name in enumerate(names)]
+    with warnings.catch_warnings():
+        # The rival on another bird's picture is no relative of the target; that is beside the point here.
+        warnings.simplefilter("ignore", UserWarning)
+        together = guide.batch(pictures, "frost finch", rivals(1))
+        singles = [guide(picture, "frost finch", rivals(1)) for picture in pictures]
+    for name, alone, result in zip(names, singles, together, strict=True):
+        assert result.comparison.references == (name,)
+        assert alone.comparison.references == (name,)
+        torch.testing.assert_close(alone.map, result.map, rtol=1e-3, atol=1e-5)
+
+
+def spot_model() -> Localizer:
+    """A head set by hand: the only token that speaks for "red crown" is that of a patch brighter than the rest.
+
+    The patch embedding writes the brightness of a patch into one channel and nothing else; positions, norms before the last
+    block and the first block are silenced; the class token attends evenly. What is left is a plain sum over patches.
+    """
+    model = zoo.tiny_clip(head_width=32, layers=1, no_ln_pre=True)
+    visual = model.visual
+    with torch.no_grad():
+        for parameter in visual.parameters():
+            parameter.zero_()
+        visual.conv1.weight[0] = 1 / (3 * 8 * 8)
+        block = visual.transformer.resblocks[0]
+        # A norm would hide the brightness of a token with one channel; two fixed ones give it something to stand against.
+        visual.class_embedding[:] = 0
+        visual.positional_embedding[:, 1], visual.positional_embedding[:, 2] = 4.0, -4.0
+        block.ln_1.weight.fill_(1)
+        block.attn.in_proj_weight[64, 0] = 1
+        block.attn.out_proj.weight[3, 0] = 1
+        block.attn.out_proj.bias[4] = 1
+        visual.ln_post.weight.fill_(1)
+        visual.proj[3, 0] = 1
+        visual.proj[4, 1] = 1
+    localizer = Localizer(wrap(model, zoo.TOKENIZER, "spot"), templates=["a {}"], method=hires_cam)
+    bank = localizer.bank(["red crown", "bird"])
+    bank.vectors.copy_(torch.eye(24, dtype=torch.float64)[:2])
+    localizer._known = bank
+    return localizer
+
+
+@pytest.mark.parametrize("form", ["auto", "dense"])
+@pytest.mark.parametrize(("row", "col"), [(0, 0), (1, 3), (2, 1), (2, 4)])
+@pytest.mark.parametrize("size", [(24, 40), (240, 400), (300, 400), (240, 640)], ids=["own", "large", "tall", "wide"])
+def test_a_bright_square_comes_out_where_it_was_put(form, row, col, size):
+    localizer = spot_model()
+    localizer.form = form
+    height, width = size
+    # The window that the model's centre crop will show, and the square's patch in it.
+    scale = max(24 / height, 40 / width)
+    left, top = (width - 40 / scale) / 2, (height - 24 / scale) / 2
+    side = 8 / scale
+    x, y = left + (col + 0.5) * side, top + (row + 0.5) * side
+    pixels = np.full((height, width, 3), 90, dtype=np.uint8)
+    reach = side / 2 - 1
+    pixels[round(y - reach) : round(y + reach), round(x - reach) : round(x + reach)] = 250
+    result = localizer(Image.fromarray(pixels), "red crown", "bird", strength=0.0)
+    assert divmod(int(result.map.argmax()), 5) == (row, col)
+    assert result.peak() == pytest.approx((x, y), abs=1.0)
+    heatmap = result.heatmap().nan_to_num(nan=-1e9)
+    hottest = divmod(int(heatmap.argmax()), width)
+    assert abs(hottest[0] + 0.5 - y) <= side / 2 + 1
+    assert abs(hottest[1] + 0.5 - x) <= side / 2 + 1
+    (box, *_) = result.boxes(0.9)
+    assert box[0] <= x <= box[2]
+    assert box[1] <= y <= box[3]
+
+
+def test_on_the_field_guide_the_differing_part_is_hot(guide, plate):
+    result = guide(plate.picture, "ember finch", "frost finch")
+    crown = plate.mask("crown")
+    assert pointing_hit(result.peak(), torch.from_numpy(crown), tolerance=32)
+    heat = result.heatmap().clamp(min=0).numpy()
+    base = result.heatmap(base=True).clamp(min=0).numpy()
+    assert heat[crown].sum() / heat.sum() > base[crown].sum() / base.sum()
+    assert result.scores["ember finch"] > result.scores["frost finch"]
+
+
+def test_an_attribute_against_its_parent_word(guide, plate):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        result = guide(plate.picture, "red crown", "bird")
+    assert pointing_hit(result.peak(), torch.from_numpy(plate.mask("crown")), tolerance=32)
+
+
+def test_names_without_a_vocabulary_need_no_bank_of_others(plate):
+    localizer = Localizer(fieldguide.localizer().backbone, templates="fieldguide")
+    assert localizer(plate.picture, "ember finch", ["frost finch"]).comparison.references == ("frost finch",)
+    with pytest.raises(ComparisonError, match="No references"):
+        localizer(plate.picture, "ember finch")
+
+
+def test_clear_errors(guide, plate, tmp_path):
+    with pytest.raises(PictureError, match="does not exist"):
+        guide(tmp_path / "none.png", "ember finch")
+    with pytest.raises(ComparisonError, match="among its own references"):
+        guide(plate.picture, "ember finch", ["ember finch", "frost finch"])
+    with pytest.raises(ComparisonError, match="cannot tell 'ember finch' from 'Ember Finch'"):
+        guide(plate.picture, "ember finch", "Ember Finch")
+    with pytest.raises(BackboneError, match="no site"):
+        Localizer(guide.backbone, site="nowhere")
+
+
+def test_the_same_picture_upright_or_by_its_orientation_tag(guide, plate, tmp_path):
+    straight = guide(plate.picture, "ember finch", "frost finch")
+    turned = plate.picture.transpose(Image.Transpose.ROTATE_90)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    turned.save(tmp_path / "turned.png", exif=exif)
+    tagged = guide(tmp_path / "turned.png", "ember finch", "frost finch")
+    torch.testing.assert_close(tagged.map, straight.map, rtol=1e-4, atol=1e-7)
+    assert tagged.peak() == straight.peak()
