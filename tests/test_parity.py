@@ -1,0 +1,116 @@
+"""The same numbers as the packages that people use now, in float64, before anything is normalised."""
+
+from __future__ import annotations
+
+import warnings
+
+import open_clip
+import pytest
+import torch
+import torch.nn.functional as F
+import zoo
+from pytorch_grad_cam import GradCAM, HiResCAM, LayerCAM
+from torch import nn
+from torchcam.methods import FinerCAM
+
+from concept_cam import compare, grad_cam, hires_cam, layer_cam, nearest, trace, uniform, wrap
+from concept_cam.comparison import Comparison
+from concept_cam.concepts import ConceptBank
+
+CLASSES = 6
+
+
+class ZeroShot(nn.Module):
+    """A dual encoder as the classifier that the peers need: the scores are its logits."""
+
+    def __init__(self, model: nn.Module, texts: torch.Tensor) -> None:
+        super().__init__()
+        self.model, self.texts = model, texts
+
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        return F.normalize(self.model.encode_image(pixels), dim=-1) @ self.texts.T
+
+
+def full_size() -> nn.Module:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return open_clip.create_model("ViT-B-32", pretrained=None).double().eval()
+
+
+@pytest.fixture(scope="module", params=["tiny", "ViT-B-32"])
+def world(request):
+    """A wrapped model, its classifier, two pictures, and the grid of the last block's first norm."""
+    model = zoo.tiny_clip() if request.param == "tiny" else full_size()
+    # A random full-size model is nearly symmetric in its patches: a larger last norm makes its maps speak.
+    backbone = wrap(model, zoo.TOKENIZER, request.param)
+    generator = torch.Generator().manual_seed(5)
+    width = model.visual.output_dim
+    texts = F.normalize(torch.randn(CLASSES, width, generator=generator, dtype=torch.float64), dim=-1)
+    return backbone, ZeroShot(model, texts).eval(), zoo.pixels(backbone, 2), texts
+
+
+def reshape(backbone):
+    layout = backbone.sites[0].layout
+    return lambda tokens: tokens[:, 1:].unflatten(1, (layout.rows, layout.cols)).permute(0, 3, 1, 2)
+
+
+def grad_cam_package(method, backbone, classifier, pixels, targets):
+    """The package's own map before it is scaled: its signed sum over channels."""
+    raw = []
+
+    class Unscaled(method):
+        def get_cam_image(self, *args, **kwargs):
+            raw.append(torch.from_numpy(super().get_cam_image(*args, **kwargs)))
+            return raw[-1].numpy()
+
+    with Unscaled(classifier, [backbone.sites[0].module], reshape_transform=reshape(backbone)) as cam:
+        cam(pixels.clone(), targets=targets)
+    return raw[0]
+
+
+@pytest.mark.parametrize("form", ["dense", "factored"])
+@pytest.mark.parametrize(
+    ("ours", "theirs"), [(grad_cam, GradCAM), (hires_cam, HiResCAM), (layer_cam, LayerCAM)], ids=lambda m: m.__name__
+)
+def test_equals_the_grad_cam_package(world, ours, theirs, form):
+    backbone, classifier, pixels, texts = world
+    target = 2
+    expected = grad_cam_package(theirs, backbone, classifier, pixels, [lambda out: out[target]] * len(pixels))
+    got = ours(trace(backbone, pixels, form=form).gradient(texts[[target]][:, None]))[0]
+    assert expected.abs().max() > 0
+    assert (got - expected).norm() <= 1e-6 * expected.norm()
+    # The package computes in float64 as well: what is left is rounding.
+    assert (got - expected).norm() <= 1e-10 * expected.norm()
+
+
+@pytest.mark.parametrize("form", ["dense", "factored"])
+@pytest.mark.parametrize("strength", [0.6, 1.0])
+def test_finer_equals_the_finer_cam_of_torchcam(world, strength, form):
+    backbone, classifier, pixels, texts = world
+    target, references = 2, [0, 1, 4]
+    shape = tuple(pixels.shape[1:])
+    site = backbone.sites[0].module
+    with FinerCAM(classifier, site, shape, gamma=strength, reshape_transform=reshape(backbone)) as cam:
+        scores = classifier(pixels.clone().requires_grad_())
+        (expected,) = cam(target, scores, comparison_idx=references, normalized=False)
+    names = tuple(f"class {i}" for i in range(CLASSES))
+    comparison = Comparison(names[target], tuple(names[i] for i in references), (1 / 3,) * 3, (0.0,) * 3, strength)
+    direction = comparison.direction(ConceptBank(names, texts))
+    got = grad_cam(trace(backbone, pixels, form=form).gradient(direction[None, None]))[0].clamp(min=0)
+    assert expected.abs().max() > 0
+    assert (got - expected.reshape(got.shape)).norm() <= 1e-9 * expected.norm()
+
+
+@pytest.mark.parametrize("form", ["dense", "factored"])
+@pytest.mark.parametrize("method", [grad_cam, hires_cam, layer_cam], ids=lambda m: m.__name__)
+def test_strength_zero_is_the_base_bit_for_bit(world, method, form):
+    backbone, _, pixels, texts = world
+    names = tuple(f"class {i}" for i in range(CLASSES))
+    bank = ConceptBank(names, texts)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        zero = compare(bank, names[2], nearest(3), torch.zeros(CLASSES, dtype=torch.float64), 0.0, uniform)
+    assert zero.references
+    seen = trace(backbone, pixels, form=form)
+    finer = method(seen.gradient(zero.direction(bank)[None, None]))
+    assert torch.equal(finer, method(seen.gradient(texts[[2]][:, None])))
