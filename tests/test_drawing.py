@@ -1,0 +1,226 @@
+"""Drawings: hot is hot, cold is grey, unseen is dark; and the panels stand in their order."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from concept_cam.comparison import Comparison
+from concept_cam.drawing import overlay, side_by_side
+from concept_cam.images import Placement
+from concept_cam.regions import bounding_boxes
+from concept_cam.result import Localization
+
+HOT = np.array([255, 250, 170])
+"""The top of the ramp."""
+
+SEA = (30, 60, 200)
+COLOURS = [SEA, (255, 255, 255), (0, 0, 0), (255, 0, 0), (254, 255, 1)]
+
+
+def localization(
+    cells: torch.Tensor,
+    picture: Image.Image,
+    base: torch.Tensor | None = None,
+    window: tuple[float, float, float, float] | None = None,
+    target: str = "ember finch",
+    references: tuple[str, ...] = ("frost finch",),
+) -> Localization:
+    share = (1 / max(1, len(references)),) * len(references)
+    comparison = Comparison(target, references, share, (0.9,) * len(references), 0.6)
+    placement = Placement(window or (0.0, 0.0, float(picture.width), float(picture.height)), (picture.height, picture.width))
+    return Localization(cells, cells if base is None else base, placement, comparison, {}, {})
+
+
+def spike(row: int, column: int, value: float = 1.0) -> torch.Tensor:
+    cells = torch.zeros(3, 5)
+    cells[row, column] = value
+    return cells
+
+
+def pixels(picture: Image.Image) -> np.ndarray:
+    assert picture.mode == "RGB"
+    return np.asarray(picture).astype(int)
+
+
+def spread(colour: np.ndarray) -> int:
+    """How far a colour is from grey."""
+    return int(colour.max() - colour.min())
+
+
+def is_hot(colours: np.ndarray) -> np.ndarray:
+    """Within what an opacity of 0.88 lets through of the picture."""
+    return np.abs(colours - HOT).max(-1) <= 0.125 * 255
+
+
+# ---- one overlay ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("value", [1e-12, 1.0, 1e12])
+@pytest.mark.parametrize("colour", COLOURS)
+def test_hot_is_hot_and_cold_is_grey(colour: tuple[int, int, int], value: float) -> None:
+    """On white and on black alike: an overflow of 8 bits would show as a dark or gaudy spot."""
+    # 21 pixels a cell: the centre of the spike is the centre of a pixel.
+    picture = Image.new("RGB", (105, 63), colour)
+    drawn = overlay(localization(spike(1, 2, value), picture), picture)
+    assert drawn.size == picture.size
+    seen = pixels(drawn)
+    assert is_hot(seen[31, 52])
+    cold = seen[5, 5]
+    assert not is_hot(cold)
+    assert spread(cold) <= 0.5 * spread(np.array(colour))
+    assert abs(cold.mean() - np.mean(colour)) < 60  # still the picture
+    assert (seen[:21] == cold).all(-1)[:10].all()
+    # No step, and so no wrap, between one pixel and the next on the way up.
+    assert np.abs(np.diff(seen[31], axis=0)).max() < 50
+
+
+def test_strength_rises_along_the_ramp() -> None:
+    cells = torch.tensor([[0.0, 0.25, 0.5, 0.75, 1.0]])
+    picture = Image.new("RGB", (5, 1), (90, 90, 90))
+    row = pixels(overlay(localization(cells, picture), picture))[0]
+    assert (np.diff(row[1:].sum(-1)) > 0).all()
+    assert is_hot(row).tolist() == [False, False, False, False, True]
+    assert spread(row[0]) == 0
+
+
+def test_what_was_not_seen_is_dark() -> None:
+    picture = Image.new("RGB", (100, 60), (200, 180, 160))
+    seen = pixels(overlay(localization(spike(1, 2), picture, window=(20.0, 0.0, 80.0, 60.0)), picture))
+    outside, cold = seen[30, 5], seen[5, 25]
+    assert (outside < cold - 40).all()
+    assert np.abs(outside - 0.4 * np.array([200, 180, 160])).max() <= 1
+    assert (seen[:, :20] == outside).all()
+    assert (seen[:, 80:] == outside).all()
+    assert (seen[:, 20:80].sum(-1) > outside.sum()).all()
+    assert is_hot(seen[30, 50])
+
+
+@pytest.mark.parametrize("cells", [-torch.rand(3, 5), spike(0, 0, -5), torch.zeros(3, 5)])
+def test_evidence_against_is_not_drawn(cells: torch.Tensor) -> None:
+    picture = Image.new("RGB", (50, 30), SEA)
+    drawn = pixels(overlay(localization(cells, picture), picture))
+    assert (drawn == drawn[0, 0]).all()
+    assert spread(drawn[0, 0]) < spread(np.array(SEA))
+    assert not is_hot(drawn).any()
+
+
+def test_negative_cells_do_not_change_the_scale() -> None:
+    picture = Image.new("RGB", (5, 3), SEA)
+    mixed = spike(0, 4) + spike(2, 0, -100)
+    assert (
+        pixels(overlay(localization(mixed, picture), picture)) == pixels(overlay(localization(spike(0, 4), picture), picture))
+    ).all()
+
+
+def test_base_is_the_other_map() -> None:
+    picture = Image.new("RGB", (100, 60), SEA)
+    result = localization(spike(0, 4), picture, base=spike(2, 0))
+    fine, base = pixels(overlay(result, picture)), pixels(overlay(result, picture, base=True))
+    assert is_hot(fine[5, 95])
+    assert not is_hot(fine[55, 5])
+    assert is_hot(base[55, 5])
+    assert not is_hot(base[5, 95])
+
+
+@pytest.mark.parametrize("mode", ["L", "RGBA", "P"])
+def test_pictures_of_other_modes_are_left_alone(mode: str) -> None:
+    picture = Image.new("RGB", (50, 30), SEA).convert(mode)
+    before = picture.tobytes()
+    drawn = pixels(overlay(localization(spike(1, 2), picture), picture))
+    assert is_hot(drawn[15, 25])
+    assert (picture.mode, picture.tobytes()) == (mode, before)
+
+
+def test_a_picture_that_lies_on_its_side_is_drawn_upright() -> None:
+    """What the localizer takes, the drawing takes: the map of a turned photo is upright, so must be the photo."""
+    stored = Image.new("RGB", (60, 100), SEA)
+    stored.getexif()[0x0112] = 6
+    result = localization(spike(0, 4), Image.new("RGB", (100, 60)))
+    drawn = overlay(result, stored)
+    assert drawn.size == (100, 60)
+    assert is_hot(pixels(drawn)[5, 95])
+
+
+# ---- three panels -----------------------------------------------------------------------------------------------------
+
+
+def panels(sheet: Image.Image) -> list[tuple[int, int, int, int]]:
+    """The largest thing that is not white in each third."""
+    ink = (np.asarray(sheet) != 255).any(-1)
+    found = []
+    for k in range(3):
+        left, right = k * sheet.width // 3, (k + 1) * sheet.width // 3
+        part = torch.from_numpy(np.ascontiguousarray(ink[:, left:right]))
+        boxes = bounding_boxes(part, torch.zeros(part.shape))
+        box = max(boxes, key=lambda b: (b[2] - b[0]) * (b[3] - b[1]))
+        found.append((box[0] + left, box[1], box[2] + left, box[3]))
+    return found
+
+
+def test_three_panels_in_order_with_their_heat() -> None:
+    picture = Image.new("RGB", (100, 60), SEA)
+    sheet = side_by_side(localization(spike(0, 4), picture, base=spike(2, 0)), picture)
+    plain, base, fine = (np.asarray(sheet.crop(box)).astype(int) for box in panels(sheet))
+    assert (plain == SEA).all()
+    assert plain.shape == base.shape == fine.shape
+    assert plain.shape[1] / plain.shape[0] == pytest.approx(100 / 60, rel=0.01)
+    for panel, (x, y) in ((base, (0.1, 5 / 6)), (fine, (0.9, 1 / 6))):
+        places = np.argwhere(is_hot(panel))
+        assert len(places)
+        centre = places.mean(0) / panel.shape[:2]
+        assert centre == pytest.approx((y, x), abs=0.1)
+
+
+def captions(sheet: Image.Image) -> list[np.ndarray]:
+    boxes = panels(sheet)
+    below = max(box[3] for box in boxes) + 1
+    ends = [*(box[0] for box in boxes[1:]), sheet.width]
+    return [np.asarray(sheet.convert("L"))[below:, box[0] : end] for box, end in zip(boxes, ends, strict=True)]
+
+
+@pytest.mark.parametrize(
+    ("target", "references"),
+    [
+        ("finch", ("wren",)),
+        ("finch", ()),
+        ("great spotted woodpecker of the northern forests", tuple(f"lesser bird number {i}" for i in range(20))),
+        ("Grünfinkenweibchenschwanzfederspitzenzeichnung" * 2, ("Buchfinkenmännchenflügelbindenweißanteil" * 2,)),
+        ("[red]crown", ("{}", "<b>")),
+    ],
+    ids=["short", "no references", "many words", "one long word", "odd letters"],
+)
+@pytest.mark.parametrize("size", [(100, 60), (60, 100), (8, 100)], ids=["wide", "tall", "thin"])
+def test_captions_stay_in_their_place(target: str, references: tuple[str, ...], size: tuple[int, int]) -> None:
+    picture = Image.new("RGB", size, SEA)
+    sheet = side_by_side(localization(spike(0, 4), picture, target=target, references=references), picture)
+    boxes = panels(sheet)
+    grey = np.asarray(sheet.convert("L"))
+    # A white gap before the second and third panel, and after the last caption; an f hangs over by a pixel.
+    for right in (boxes[1][0] - 2, boxes[2][0] - 2, sheet.width):
+        assert (grey[:, right - 4 : right] == 255).all()
+    assert (grey[-2:] == 255).all()
+    written = captions(sheet)
+    assert all((caption < 100).any() for caption in written)
+    assert not np.array_equal(written[1], written[2])
+
+
+@pytest.mark.parametrize("size", [(1, 1), (2, 1), (2000, 1), (1, 2000), (3000, 40), (40, 3000)])
+def test_extreme_sizes(size: tuple[int, int]) -> None:
+    picture = Image.new("RGB", size, SEA)
+    cells = torch.zeros(3, 5)
+    cells[:, 4 if size[0] > size[1] else slice(None)] = 1
+    result = localization(cells, picture)
+    drawn = overlay(result, picture)
+    assert drawn.size == size
+    assert is_hot(pixels(drawn)[-1, -1])
+    sheet = side_by_side(result, picture)
+    assert max(sheet.size) < 2000
+    seen = pixels(sheet)
+    third = sheet.width // 3
+    assert (seen[:, :third] == SEA).all(-1).any()
+    assert not is_hot(seen[:, :third]).any()
+    for k in (1, 2):
+        assert is_hot(seen[:, k * third : (k + 1) * third]).any()
