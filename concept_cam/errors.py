@@ -19,7 +19,11 @@ class PromptError(ConceptCamError, ValueError):
 
 
 class UnknownConcept(ConceptCamError, LookupError):
-    """A concept that the bank does not hold, or a word that the text encoder has never seen."""
+    """A concept that the bank does not hold."""
+
+
+class UnknownWord(UnknownConcept):
+    """A word that the text encoder has never seen."""
 
 
 class ComparisonError(ConceptCamError, ValueError):

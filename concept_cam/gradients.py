@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import Any, Literal, final
+from threading import get_ident
+from typing import Any, Literal, final, get_args
 from weakref import WeakKeyDictionary
 
 import torch
@@ -72,15 +73,7 @@ class Trace(ABC):
     site: Site
 
     @abstractmethod
-    def gradient(
-        self,
-        directions: Float[
-            Tensor,
-            (
-                K  # B E
-            ),
-        ],
-    ) -> TokenGradient:
+    def gradient(self, directions: Float[Tensor, "K _ E"]) -> TokenGradient:
         """The gradient of S = <embedding, direction>, for K directions, each for all pictures or one for each."""
 
 
@@ -111,6 +104,8 @@ def trace(
         >>> seen.tokens.shape, seen.gradient(torch.ones(5, 1, 192)).mean().shape
         (torch.Size([1, 144, 192]), torch.Size([5, 1, 192]))
     """
+    if form not in get_args(Form):
+        raise BackboneError(f"No form {form!r} of a gradient; there are {', '.join(get_args(Form))}.")
     chosen = backbone.site(site)
     if form == "factored" and chosen.head is None:
         raise BackboneError(f"{backbone.name} has no closed form at {chosen.name}; use form='dense'.")
@@ -121,14 +116,15 @@ def trace(
 
 
 def has_exact_head(backbone: Backbone, site: Site) -> bool:
-    """Whether the closed form of a site gives the model's own embedding; tried once for each model, with a warning if not.
+    """Whether the closed form of a site gives the model's own embedding, with a warning if not.
 
-    Libraries change their insides. A closed form that no longer fits must cost speed, never a wrong map.
+    Libraries change their insides, and users theirs. A closed form that no longer fits must cost speed, never a wrong map.
+    It is tried once, and again when a module is replaced or patched; a class that is patched in place goes unnoticed.
     """
     if site.head is None:
         return False
-    verdicts = _VERDICTS.setdefault(backbone, {})
-    if site.name not in verdicts:
+    verdicts, key = _VERDICTS.setdefault(backbone, {}), (site.name, backbone.structure())
+    if key not in verdicts:
         # In the model's own precision: what the caller's autocast rounds off says nothing about the formula.
         with backbone.at_rest(), torch.autocast(backbone.device.type, enabled=False):
             noise = torch.randn((2, 3, *backbone.preprocess.size), generator=torch.Generator().manual_seed(0))
@@ -136,26 +132,34 @@ def has_exact_head(backbone: Backbone, site: Site) -> bool:
             own = F.normalize(backbone.embed_pixels(pixels), dim=-1)
             try:
                 error = (_read_head(backbone, pixels, site).embedding - own).norm(dim=-1).max().item()
+            except torch.cuda.OutOfMemoryError:
+                raise
             except (RuntimeError, AttributeError, TypeError, ValueError) as failure:
                 error, reason = float("inf"), f"it fails ({failure})"
             else:
                 reason = f"its embedding is off by {error:.1e}"
-        verdicts[site.name] = error <= _TOLERANCE.get(backbone.dtype, 1e-4)
-        if not verdicts[site.name]:
+        verdicts[key] = error <= _TOLERANCE.get(backbone.dtype, 1e-4)
+        if not verdicts[key]:
             warnings.warn(
                 f"The closed form for {site.name} of {backbone.name} does not fit the model: {reason}. "
-                "Maps come from autograd instead: right, but slower.",
+                "Gradients come from autograd instead, which is slower.",
                 stacklevel=2,
             )
-    return verdicts[site.name]
+    return verdicts[key]
 
 
-_VERDICTS: WeakKeyDictionary[Backbone, dict[str, bool]] = WeakKeyDictionary()
+_VERDICTS: WeakKeyDictionary[Backbone, dict[Hashable, bool]] = WeakKeyDictionary()
 
 
 @contextmanager
 def _hooked(module: nn.Module, hook: Callable[..., Any]) -> Iterator[None]:
-    handle = module.register_forward_hook(hook)
+    owner = get_ident()
+
+    def ours(*args: Any) -> Any:
+        # The model is the user's: another thread may be running it.
+        return hook(*args) if get_ident() == owner else None
+
+    handle = module.register_forward_hook(ours)
     try:
         yield
     finally:
@@ -200,15 +204,7 @@ class DenseTrace(Trace):
     graph: Float[Tensor, "B E"]
     other_sites: tuple[str, ...]
 
-    def gradient(
-        self,
-        directions: Float[
-            Tensor,
-            (
-                K  # B E
-            ),
-        ],
-    ) -> TokenGradient:
+    def gradient(self, directions: Float[Tensor, "K _ E"]) -> TokenGradient:
         """One pass backwards for each direction, when it is asked for."""
         return DenseGradient(self.tokens, self.site.layout, self, _for_each(self.embedding, directions))
 
@@ -276,8 +272,10 @@ def _read_head(backbone: Backbone, pixels: Tensor, site: Site) -> FactoredTrace:
         raise BackboneError(f"{site.name} did not run in a forward pass of {backbone.name}.")
     entering, tokens = read[0]
     _patches(tokens, site)
-    reading = site.head.read(entering, tokens, site.layout.prefix)
-    embedding = F.normalize(reading.finish(reading.pooled[None])[0], dim=-1)
+    # The caller's autocast is for the trunk; the closed form is computed in the precision of its own parameters.
+    with torch.autocast(backbone.device.type, enabled=False):
+        reading = site.head.read(entering, tokens, site.layout.prefix)
+        embedding = F.normalize(reading.finish(reading.pooled[None])[0], dim=-1)
     return FactoredTrace(reading.tokens, embedding, site, reading)
 
 
@@ -288,19 +286,12 @@ class FactoredTrace(Trace):
 
     reading: Reading
 
-    def gradient(
-        self,
-        directions: Float[
-            Tensor,
-            (
-                K  # B E
-            ),
-        ],
-    ) -> TokenGradient:
+    def gradient(self, directions: Float[Tensor, "K _ E"]) -> TokenGradient:
         """Gamma = dS/do for all directions: one vector a picture, so K of them go through as one batch."""
         spread = _for_each(self.embedding, directions)
         chunk = max(1, _CHUNK // len(self.embedding))
-        with torch.inference_mode(False), torch.enable_grad():
+        device = self.embedding.device.type
+        with torch.inference_mode(False), torch.enable_grad(), torch.autocast(device, enabled=False):
             gamma = torch.cat([self._pull(part) for part in spread.split(chunk)])
         return FactoredGradient(self.tokens, self.site.layout, self.reading, gamma)
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
+from pathlib import Path
 
 import open_clip
 import pytest
@@ -98,14 +101,25 @@ def test_a_checkpoint_without_weights_is_refused(tmp_path):
         load(f"local-dir:{tmp_path}")
 
 
+def test_weights_that_open_clip_would_not_find_are_not_taken_for_weights(tmp_path):
+    for name in ("open_clip_config.json", "tokenizer.json", "tokenizer_config.json"):
+        (tmp_path / name).write_bytes((FOLDER / name).read_bytes())
+    (tmp_path / "epoch_1.pt").write_bytes(b"")
+    with pytest.raises(BackboneError, match="no weights"):
+        load(f"local-dir:{tmp_path}")
+
+
 def test_a_device_that_is_not_there_is_named():
-    with pytest.raises(BackboneError, match="device 'nonsense'"):
-        load(f"local-dir:{FOLDER}", device="nonsense")
+    for device in ("nonsense", "meta"):
+        with pytest.raises(BackboneError, match=f"device '{device}'"):
+            load(f"local-dir:{FOLDER}", device=device)
 
 
 def test_families_to_come_are_refused_by_name():
     with pytest.raises(BackboneError, match="a vision tower of type ModifiedResNet is not supported yet"):
         wrap(zoo.tiny_clip(image_size=64, layers=(1, 1, 1, 1), width=8, head_width=8), zoo.TOKENIZER)
+    with pytest.raises(BackboneError, match="type VisionTransformer is not supported yet"):
+        wrap(zoo.tiny_clip(pool_type="none"), zoo.TOKENIZER)
     with pytest.raises(BackboneError, match="type VisionTransformer is not supported yet"):
         wrap(zoo.tiny_clip(attentional_pool=True, attn_pooler_queries=4, attn_pooler_heads=4), zoo.TOKENIZER)
 
@@ -122,6 +136,13 @@ def test_the_embedding_is_the_models_own(case):
         torch.testing.assert_close(seen.embedding, own, rtol=1e-12, atol=1e-12)
 
 
+def test_a_model_built_in_inference_mode_is_refused():
+    with torch.inference_mode():
+        model = zoo.tiny_clip()
+    with pytest.raises(BackboneError, match="has no gradients; build it outside"):
+        wrap(model, zoo.TOKENIZER)
+
+
 def test_sites_are_named_as_the_model_names_them():
     for case in zoo.CASES:
         backbone = zoo.backbone(case)
@@ -136,11 +157,15 @@ def test_the_readmes_line_with_a_real_checkpoint(method, picture, tmp_path, monk
     """Needs a network on its first run: open_clip downloads the weights."""
     from concept_cam.cli import main
 
-    picture.save(tmp_path / "photo.png")
-    line = f"localize {tmp_path}/photo.png --target bird --against branch --model ViT-B-16 --pretrained laion400m_e32"
-    monkeypatch.setattr("sys.argv", ["concept-cam", *line.split(), "--method", method, "--out", str(tmp_path / "out")])
+    readme = (Path(__file__).parents[1] / "README.md").read_text()
+    (line,) = re.findall(r"^concept-cam localize photo\.jpg .*$", readme, re.M)
+    picture.save(tmp_path / "photo.jpg")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", [*shlex.split(line), "--method", method, "--out", "out"])
     with pytest.raises(SystemExit) as stop:
         main()
     assert stop.value.code == 0
     found = json.loads((tmp_path / "out" / "photo.json").read_text())
-    assert found["scores"]["bird"] > found["scores"]["branch"]
+    assert found["provenance"]["gradient"] == "factored"
+    assert all(0 < score < 0.6 for score in found["scores"].values())
+    assert (tmp_path / "out" / "photo-overlay.png").is_file()

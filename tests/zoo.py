@@ -7,6 +7,8 @@ from typing import Any
 
 import open_clip
 import torch
+from open_clip.model import convert_weights_to_lp
+from open_clip.transformer import LayerNorm, LayerNormFp32
 from torch import nn
 
 from concept_cam.backbones import Backbone, wrap
@@ -30,6 +32,17 @@ def tiny_clip(seed: int = 0, quick_gelu: bool = False, text: Mapping[str, Any] |
                 parameter.data += 0.2 * torch.randn_like(parameter)
         model.positional_embedding.data *= 20
     return model.double().eval()
+
+
+def half(precision: torch.dtype) -> nn.Module:
+    """open_clip's own half precision: matrices in half, norms and positions in single."""
+    model = tiny_clip().float()
+    convert_weights_to_lp(model, precision)
+    for module in model.modules():
+        if type(module) is LayerNorm:
+            # As the factory builds it for half precision: a norm that computes in single.
+            module.__class__ = LayerNormFp32
+    return model
 
 
 CASES: Mapping[str, Callable[[], nn.Module]] = {

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from threading import RLock
 
 import torch
 from jaxtyping import Float
@@ -14,6 +15,8 @@ from torch import Tensor, nn
 from concept_cam.backbones.heads import Head
 from concept_cam.errors import BackboneError
 from concept_cam.images import Preprocess
+
+_LOCK = RLock()
 
 
 @dataclass(frozen=True)
@@ -77,25 +80,23 @@ class Backbone(ABC):
         """
 
     @property
-    @abstractmethod
-    def logit_scale(self) -> float:
-        """What the model multiplies a cosine with before its softmax."""
-
-    @property
     def device(self) -> torch.device:
         """Where the model lies."""
         return next(self.module.parameters()).device
 
     @property
+    @abstractmethod
     def dtype(self) -> torch.dtype:
-        """The precision of the model's parameters."""
-        return next(self.module.parameters()).dtype
+        """The precision that pixels must have; parameters may have several."""
 
     @contextmanager
     def at_rest(self) -> Iterator[None]:
-        """Run the model out of the caller's inference mode, without a graph, in evaluation mode; all as before afterwards."""
-        training = [module for module in self.module.modules() if module.training]
-        with ExitStack() as stack:
+        """Run the model out of the caller's inference mode, without a graph, in evaluation mode; all as before afterwards.
+
+        One thread at a time: hooks and flags are on the module, which all threads share.
+        """
+        with _LOCK, ExitStack() as stack:
+            training = [module for module in self.module.modules() if module.training]
             stack.enter_context(torch.inference_mode(False))
             stack.enter_context(torch.no_grad())
             for module in training:
@@ -103,6 +104,18 @@ class Backbone(ABC):
                 stack.callback(setattr, module, "training", True)
                 module.training = False
             yield
+
+    def structure(self) -> Hashable:
+        """Changes when a module is replaced, patched on the instance, or given a hook."""
+        modules = self.module.modules()
+        parts = tuple((id(m), len(vars(m)), len(m._forward_hooks), len(m._forward_pre_hooks)) for m in modules)
+        return parts, self.dtype, self.device
+
+    def state(self) -> Hashable:
+        """Changes when an embedding may: with the structure, with a parameter, with the caller's autocast."""
+        kind = self.device.type
+        autocast = torch.is_autocast_enabled(kind) and torch.get_autocast_dtype(kind)
+        return self.structure(), tuple((id(p), p._version) for p in self.module.parameters()), autocast
 
     def site(self, name: str | None = None) -> Site:
         """The site of that name, or the default one.

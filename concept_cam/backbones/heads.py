@@ -74,6 +74,7 @@ class ClassAttention(Head):
         heads = self.attention.num_heads
         weight, given = self.attention.in_proj_weight.detach(), self.attention.in_proj_bias
         bias = weight.new_zeros(len(weight)) if given is None else given.detach()
+        entering, tokens = entering.to(weight.dtype), tokens.to(weight.dtype)
         (q_weight, k_weight, v_weight), (q_bias, k_bias, v_bias) = weight.chunk(3), bias.chunk(3)
         query = F.linear(tokens[:, 0], q_weight, q_bias).unflatten(-1, (heads, -1))
         query = query * query.shape[-1] ** -0.5

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, final
@@ -15,8 +15,10 @@ from torch import Tensor, nn
 
 from concept_cam.backbones.backbone import Backbone, Site, TokenLayout
 from concept_cam.backbones.heads import ClassAttention, Head, MeanPooling
-from concept_cam.errors import BackboneError, UnknownConcept, did_you_mean
+from concept_cam.errors import BackboneError, UnknownWord, did_you_mean
 from concept_cam.images import Preprocess
+
+_POOLING = ("tok", "avg")
 
 
 def load(name: str, pretrained: str | None = None, device: str | torch.device = "cpu") -> OpenClip:
@@ -34,8 +36,9 @@ def load(name: str, pretrained: str | None = None, device: str | torch.device = 
     elif pretrained is not None:
         raise BackboneError(f"{name} brings its own weights; leave out pretrained={pretrained!r}.")
     try:
-        model = open_clip.create_model(name, pretrained=pretrained, device=device)
-        tokenizer = open_clip.get_tokenizer(name)
+        with torch.inference_mode(False):
+            model = open_clip.create_model(name, pretrained=pretrained, device=device)
+            tokenizer = open_clip.get_tokenizer(name)
     except Exception as error:
         raise BackboneError(_load_failure(name, pretrained, error)) from error
     # Ours alone until handed out: parameters of a model that nobody trains need no gradient.
@@ -46,13 +49,13 @@ def _check_folder(folder: Path) -> None:
     if not (folder / "open_clip_config.json").is_file():
         raise BackboneError(f"{folder}: no open_clip_config.json in that folder; expected open_clip's checkpoint layout.")
     # open_clip itself only logs that it found none, and hands out random ones.
-    if not any(file.suffix in {".safetensors", ".bin", ".pth", ".pt"} for file in folder.iterdir()):
+    if not any(file.suffix in {".safetensors", ".bin", ".pth"} for file in folder.iterdir()):
         raise BackboneError(f"{folder}: no weights in that folder; expected open_clip_model.safetensors.")
 
 
 def _check_device(device: str | torch.device) -> None:
     try:
-        torch.empty(0, device=device)
+        torch.empty(1, device=device).item()
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         reason = str(error).split("\n")[0].split(". ")[0]
         raise BackboneError(f"There is no device {str(device)!r} here ({reason}); cpu is always there.") from error
@@ -74,15 +77,20 @@ def _check_tag(name: str, pretrained: str | None) -> None:
 def _load_failure(name: str, pretrained: str | None, error: Exception) -> str:
     what = f"{name} ({pretrained})" if pretrained else name
     text = " ".join(str(error).split())
-    chain: BaseException | None = error
-    causes = ""
-    while chain is not None:
-        causes += f" {type(chain).__name__}: {chain}"
-        chain = chain.__cause__ or chain.__context__
-    words = ("connect", "resolve", "network", "timed out", "offline", "urlopen", "max retries", "localentrynotfound")
-    if any(word in causes.lower() for word in words):
+    if not name.startswith("local-dir:") and any(_is_of_the_network(cause) for cause in _causes(error)):
         return f"{what}: the weights have to be downloaded and cannot be reached; check the network, or give a local file."
     return f"{what} could not be loaded: {type(error).__name__}: {text[:300]}"
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def _is_of_the_network(error: BaseException) -> bool:
+    kinds = {kind.__name__ for kind in type(error).__mro__}
+    return bool(kinds & {"LocalEntryNotFoundError", "OfflineModeIsEnabled", "ConnectError", "ConnectionError", "URLError"})
 
 
 @final
@@ -102,12 +110,14 @@ class OpenClip(Backbone):
 
     def __init__(self, model: nn.Module, tokenizer: Any, name: str = "open_clip model") -> None:
         visual = getattr(model, "visual", None)
-        if not isinstance(visual, VisionTransformer) or visual.attn_pool is not None:
+        if not isinstance(visual, VisionTransformer) or visual.attn_pool is not None or visual.pool_type not in _POOLING:
             kind = type(visual or model).__name__
             raise BackboneError(
                 f"{name}: a vision tower of type {kind} is not supported yet; expected open_clip's VisionTransformer "
                 "with class-token or average pooling, such as ViT-B-16."
             )
+        if any(parameter.is_inference() for parameter in model.parameters()):
+            raise BackboneError(f"{name} was built inside torch.inference_mode(), so it has no gradients; build it outside.")
         self.name, self.module, self.tokenizer = name, model, tokenizer
         self._model: Any = model
         self.sites = _sites(visual)
@@ -115,9 +125,10 @@ class OpenClip(Backbone):
         self.versions = {"open_clip_torch": version("open_clip_torch"), "torch": torch.__version__}
 
     @property
-    def logit_scale(self) -> float:
-        """The model's learned temperature, inverted."""
-        return float(self._model.logit_scale.detach().exp())
+    def dtype(self) -> torch.dtype:
+        """That of the patch embedding: with open_clip's half precision, norms and positions stay in float32."""
+        dtype: torch.dtype = self._model.visual.conv1.weight.dtype
+        return dtype
 
     def embed_pixels(self, pixels: Float[Tensor, "B 3 height width"]) -> Float[Tensor, "B E"]:
         """``model.encode_image``."""
@@ -126,28 +137,25 @@ class OpenClip(Backbone):
 
     def embed_texts(self, sentences: Sequence[str]) -> Float[Tensor, "K E"]:
         """``model.encode_text`` of the tokenized sentences."""
-        ids = self.tokenizer(list(sentences))
-        self._check_words(sentences, ids)
-        embedding: Tensor = self._model.encode_text(ids.to(self.device))
+        self._check_words(sentences)
+        embedding: Tensor = self._model.encode_text(self.tokenizer(list(sentences)).to(self.device))
         return embedding
 
-    def _check_words(self, sentences: Sequence[str], ids: Tensor) -> None:
-        """Refuse a sentence in which the tokenizer met something that it has no token for."""
+    def _check_words(self, sentences: Sequence[str]) -> None:
+        """Refuse a word for which the tokenizer has no token: the text would mean something else."""
         inner = getattr(self.tokenizer, "tokenizer", None)
-        unknown = getattr(inner, "unk_token_id", None)
-        # Byte-level vocabularies reuse one id for "unknown", padding or end; those never meet an unknown word.
-        special = {getattr(inner, f"{kind}_token_id", None) for kind in ("pad", "bos", "eos")}
-        if inner is None or unknown is None or unknown in special:
+        unknown = getattr(inner, "unk_token", None)
+        # Byte-level vocabularies have a token for everything; their "unknown" is the end or the padding.
+        if inner is None or unknown is None or unknown in (inner.pad_token, inner.bos_token, inner.eos_token):
             return
-        for sentence, row in zip(sentences, ids, strict=True):
-            if (row == unknown).any():
-                known = sorted(word for word in inner.get_vocab() if word not in inner.all_special_tokens)
-                strange = [word for word in sentence.lower().split() if (self.tokenizer([word]) == unknown).any()]
-                word = strange[0].strip(".,;:!?") if strange else sentence
-                listed = f" It knows: {', '.join(known)}." if len(known) < 500 else ""
-                raise UnknownConcept(
-                    f"{self.name} has never seen the word {word!r} (in {sentence!r}).{did_you_mean(word, known)}{listed}"
-                )
+        for word in dict.fromkeys(word for sentence in sentences for word in sentence.split()):
+            pieces = inner.tokenize(word)
+            if pieces and unknown not in pieces:
+                continue
+            known = sorted(word for word in inner.get_vocab() if word not in inner.all_special_tokens)
+            listed = f" It knows: {', '.join(known)}." if len(known) < 500 else ""
+            bare = word.strip(".,;:!?").lower()
+            raise UnknownWord(f"{self.name} has never seen the word {bare or word!r}.{did_you_mean(bare, known)}{listed}")
 
 
 def _preprocess(model: nn.Module) -> Preprocess:
