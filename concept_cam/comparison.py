@@ -82,7 +82,7 @@ def compare(
 
     Raises:
         ComparisonError: the strength is negative or not finite; no references are left; the target is among them, or one that
-            the model cannot tell from it or from another.
+            the model cannot tell from it or from another; the weights do not sum to one.
         UnknownConcept: the bank holds no such target or reference.
 
     Warns:
@@ -96,8 +96,7 @@ def compare(
         >>> comparison.references, comparison.strength, comparison.direction(bank).shape
         (('frost finch',), 0.6, torch.Size([192]))
     """
-    if not math.isfinite(strength) or strength < 0:
-        raise ComparisonError(f"strength is {strength}; expected a finite number, 0 (base method) or more (the paper: 0.6).")
+    check_strength(strength)
     similarities = bank.similarities(target)
     references = selector(bank, target, scores) if selector else ()
     if not references and strength > 0:
@@ -108,6 +107,8 @@ def compare(
     rows = [bank.index(name) for name in references]
     chosen = similarities[rows].clamp(-1, 1)
     weights = (weighting or uniform)(scores[rows].detach(), chosen.detach())
+    if references and not math.isclose(weights.sum().item(), 1, abs_tol=1e-3):
+        raise ComparisonError(f"The weights of the references sum to {weights.sum().item():.3f}; expected 1.")
     if references and strength > 0 and chosen.mean() <= bank.spread and len(bank.names) > len(references) + 1:
         warnings.warn(
             f"{', '.join(references)}: no more like {target!r} (cosine {chosen.mean():.2f}) than any two concepts of the bank "
@@ -115,6 +116,12 @@ def compare(
             stacklevel=2,
         )
     return Comparison(target, tuple(references), tuple(weights.tolist()), tuple(chosen.tolist()), float(strength))
+
+
+def check_strength(strength: float) -> None:
+    """Raise ComparisonError unless the strength is finite and not negative."""
+    if not math.isfinite(strength) or strength < 0:
+        raise ComparisonError(f"strength is {strength}; expected a finite number, 0 (base method) or more (the paper: 0.6).")
 
 
 def _check_distinct(bank: ConceptBank, target: str, references: Sequence[str]) -> None:
@@ -132,7 +139,21 @@ def _check_distinct(bank: ConceptBank, target: str, references: Sequence[str]) -
 # ---- selectors --------------------------------------------------------------------------------------------------------
 
 
-def against(*names: str) -> Selector:
+@dataclass(frozen=True)
+class Named:
+    """A selector that knows its names beforehand."""
+
+    names: tuple[str, ...]
+
+    def __call__(self, bank: ConceptBank, target: str, scores: Float[Tensor, " K"]) -> tuple[str, ...]:
+        """The names, if the bank holds them."""
+        unknown = [name for name in self.names if name not in bank]
+        if unknown:
+            raise UnknownConcept(f"The bank does not hold {', '.join(map(repr, unknown))}; embed them first.")
+        return self.names
+
+
+def against(*names: str) -> Named:
     """Compare with named concepts; a parent word ("bird" for "red crown") is one.
 
     Raises:
@@ -144,14 +165,7 @@ def against(*names: str) -> Selector:
         >>> fieldguide.localizer()(plate.picture, "ember finch", against("frost finch", "willow finch")).comparison.weights
         (0.5, 0.5)
     """
-
-    def select(bank: ConceptBank, target: str, scores: Float[Tensor, " K"]) -> tuple[str, ...]:
-        unknown = [name for name in names if name not in bank]
-        if unknown:
-            raise UnknownConcept(f"The bank does not hold {', '.join(map(repr, unknown))}; embed them first.")
-        return tuple(dict.fromkeys(names))
-
-    return select
+    return Named(tuple(dict.fromkeys(names)))
 
 
 def nearest(count: int = 3) -> Selector:
@@ -214,7 +228,7 @@ def by_score(logit_scale: float = 100.0) -> Weighting:
     """The softmax of the scores: what competes on this picture weighs most.
 
     Args:
-        logit_scale: the inverse temperature; 100 is what most CLIP models learn, ``backbone.logit_scale`` is a model's own.
+        logit_scale: the inverse temperature; 100 is what most CLIP models learn.
 
     Example:
         >>> import torch

@@ -99,6 +99,8 @@ def embed(backbone: Backbone, names: Iterable[str], templates: Sequence[str], kn
         >>> embed(fieldguide.localizer().backbone, ["red crown", "bird"], ["a {}", "the {}"]).vectors.shape
         torch.Size([2, 192])
     """
+    if isinstance(names, str):
+        raise PromptError(f"Names are expected, one by one; given the text {names!r}. Put it in a list.")
     wanted = tuple(dict.fromkeys(names))
     if not wanted or not all(name.strip() for name in wanted):
         raise PromptError(f"Concepts are names of at least one letter; given {list(wanted)!r}.")
@@ -106,15 +108,19 @@ def embed(backbone: Backbone, names: Iterable[str], templates: Sequence[str], kn
     fresh = tuple(name for name in wanted if known is None or name not in known)
     sentences = [template.replace("{}", name) for name in fresh for template in templates]
     with backbone.at_rest():
+        # Cosines decide which concepts are alike: half precision would blur them.
         parts = [
-            F.normalize(backbone.embed_texts(sentences[start : start + _BATCH]), dim=-1)
+            F.normalize(_single(backbone.embed_texts(sentences[start : start + _BATCH])), dim=-1)
             for start in range(0, len(sentences), _BATCH)
         ]
         banks = [] if known is None else [known]
         if parts:
             means = torch.cat(parts).unflatten(0, (len(fresh), len(templates))).mean(1)
-            # Cosines decide which concepts are alike: half precision would blur them.
-            means = means.to(torch.promote_types(means.dtype, torch.float32))
             banks.append(ConceptBank(fresh, F.normalize(means, dim=-1)))
         names = tuple(name for bank in banks for name in bank.names)
         return ConceptBank(names, torch.cat([bank.vectors for bank in banks])).select(wanted)
+
+
+def _single(vectors: Float[Tensor, "K E"]) -> Float[Tensor, "K E"]:
+    """At least single precision."""
+    return vectors.to(torch.promote_types(vectors.dtype, torch.float32))

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from importlib.metadata import version
 from typing import final
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from concept_cam.backbones.backbone import Backbone
-from concept_cam.comparison import Comparison, Selector, Weighting, against, compare, nearest
+from concept_cam.comparison import Comparison, Named, Selector, Weighting, compare, nearest
 from concept_cam.concepts import ConceptBank, embed
+from concept_cam.errors import BackboneError, NoSpatialGradient
 from concept_cam.gradients import FactoredTrace, Form, Trace, trace
 from concept_cam.images import Frame, Source, read_picture
 from concept_cam.methods import Method, hires_cam
-from concept_cam.prompts import read_templates
+from concept_cam.prompts import read_templates, read_vocabulary
 from concept_cam.result import Localization
 
 
@@ -24,8 +27,8 @@ class Localizer:
 
     Args:
         backbone: from ``load`` or ``wrap``.
-        vocabulary: concepts among which ``nearest`` and ``rivals`` choose.
-        templates: sentences with a ``{}``, or the name of a set in ``prompts/templates/``.
+        vocabulary: concepts among which ``nearest`` and ``rivals`` choose, or the name of a file in ``prompts/vocabularies/``.
+        templates: sentences with a ``{}``, or the name of a file in ``prompts/templates/``.
         method: makes the map of the gradient.
         site: the name of one of ``backbone.sites``; the first by default.
         form: of the gradient; closed form where it exists and is exact.
@@ -43,7 +46,7 @@ class Localizer:
         self,
         backbone: Backbone,
         *,
-        vocabulary: Iterable[str] = (),
+        vocabulary: str | Iterable[str] = (),
         templates: str | Sequence[str] = "photo",
         method: Method = hires_cam,
         site: str | None = None,
@@ -51,9 +54,10 @@ class Localizer:
     ) -> None:
         self.backbone, self.method, self.form = backbone, method, form
         self.site = backbone.site(site).name
-        self.vocabulary = tuple(dict.fromkeys(vocabulary))
+        names = read_vocabulary(vocabulary).names if isinstance(vocabulary, str) else vocabulary
+        self.vocabulary = tuple(dict.fromkeys(names))
         self.templates = read_templates(templates) if isinstance(templates, str) else tuple(templates)
-        self._known: ConceptBank | None = None
+        self._known: tuple[Hashable, ConceptBank] | None = None
 
     def __call__(
         self,
@@ -90,33 +94,38 @@ class Localizer:
             PictureError: a picture cannot be read.
             UnknownConcept: the text encoder has never seen a word.
             ComparisonError: see ``compare``.
+            NoSpatialGradient, BackboneError: a map is blank, or not finite.
         """
+        if not pictures:
+            return []
         selector, names = _selector(against, choose=bool(self.vocabulary), strength=strength)
-        # Out of the caller's inference mode: results are ordinary tensors, and so is the cached bank.
+        # Out of the caller's inference mode: results are ordinary tensors, and so is the bank that is kept.
         with torch.inference_mode(False), torch.no_grad():
             bank = self.bank((*self.vocabulary, target, *names))
             frames = [Frame.of(read_picture(picture), self.backbone.preprocess) for picture in pictures]
             pixels = torch.stack([frame.pixels for frame in frames]).to(self.backbone.device, self.backbone.dtype)
             seen = trace(self.backbone, pixels, self.site, self.form)
-            scores = seen.embedding.to(bank.vectors) @ bank.vectors.T
-            comparisons = [compare(bank, target, selector, row, strength, weighting) for row in scores]
-            finer = torch.stack([comparison.direction(bank) for comparison in comparisons])
-            base = bank.vectors_of([target]).expand_as(finer)
-            base_maps, maps = self.method(seen.gradient(torch.stack([base, finer]))).float().cpu()
-            provenance = self._provenance(seen)
-            return [
-                Localization(
-                    maps[i], base_maps[i], frame.placement, comparison, _named(scores[i], bank, comparison), provenance
-                )
-                for i, (frame, comparison) in enumerate(zip(frames, comparisons, strict=True))
-            ]
+            # The caller's autocast is for the model, not for the algebra.
+            with torch.autocast(self.backbone.device.type, enabled=False):
+                scores = seen.embedding.to(bank.vectors) @ bank.vectors.T
+                comparisons = [compare(bank, target, selector, row, strength, weighting) for row in scores]
+                finer = torch.stack([comparison.direction(bank) for comparison in comparisons])
+                base = bank.vectors_of([target]).expand_as(finer)
+                base_maps, maps = _checked(self.method(seen.gradient(torch.stack([base, finer]))), seen).float().cpu()
+        provenance = self._provenance(seen)
+        return [
+            Localization(maps[i], base_maps[i], frame.placement, comparison, _named(scores[i], bank, comparison), provenance)
+            for i, (frame, comparison) in enumerate(zip(frames, comparisons, strict=True))
+        ]
 
     def bank(self, names: Iterable[str]) -> ConceptBank:
-        """The bank of some concepts; what was embedded before is not embedded again."""
+        """The bank of some concepts; what was embedded before is not embedded again, unless the model has changed."""
         names = tuple(names)
-        held = self._known.names if self._known else ()
-        self._known = embed(self.backbone, (*held, *names), self.templates, self._known)
-        return self._known.select(names)
+        state = (self.templates, self.backbone.state())
+        held = self._known[1] if self._known and self._known[0] == state else None
+        known = embed(self.backbone, (*(held.names if held else ()), *names), self.templates, held)
+        self._known = state, known
+        return known.select(names)
 
     def _provenance(self, seen: Trace) -> dict[str, object]:
         return {
@@ -133,12 +142,25 @@ def _selector(
     wanted: Selector | str | Iterable[str] | None, *, choose: bool, strength: float
 ) -> tuple[Selector | None, tuple[str, ...]]:
     """The selector that is meant, and the names that it needs in the bank."""
+    if isinstance(wanted, Named):
+        return wanted, wanted.names
     if callable(wanted):
         return wanted, ()
     if wanted is None:
         return (nearest(3) if choose and strength > 0 else None), ()
-    names = (wanted,) if isinstance(wanted, str) else tuple(wanted)
-    return against(*names) if names else None, names
+    names = (wanted,) if isinstance(wanted, str) else tuple(dict.fromkeys(wanted))
+    return (Named(names) if names else None), names
+
+
+def _checked(maps: Float[Tensor, "K B rows cols"], seen: Trace) -> Float[Tensor, "K B rows cols"]:
+    """The maps, if each says something."""
+    if not maps.isfinite().all():
+        raise BackboneError(
+            f"The map at {seen.site.name} is not finite: the model holds NaN, or overflows in {maps.dtype}; try float32."
+        )
+    if not maps.flatten(2).any(-1).all():
+        raise NoSpatialGradient(f"Nothing at {seen.site.name} speaks for or against the target: the map is blank.")
+    return maps
 
 
 def _named(scores: torch.Tensor, bank: ConceptBank, comparison: Comparison) -> dict[str, float]:

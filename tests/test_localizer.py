@@ -11,8 +11,8 @@ import torch.nn.functional as F
 import zoo
 from PIL import Image
 
-from concept_cam import Localizer, compare, embed, fieldguide, grad_cam, hires_cam, nearest, rivals, trace, wrap
-from concept_cam.errors import BackboneError, ComparisonError, PictureError
+from concept_cam import Localizer, against, compare, embed, fieldguide, grad_cam, hires_cam, nearest, rivals, trace, wrap
+from concept_cam.errors import BackboneError, ComparisonError, NoSpatialGradient, PictureError, PromptError, UnknownWord
 from concept_cam.images import Frame, read_picture
 from concept_cam.metrics import pointing_hit
 
@@ -104,7 +104,7 @@ def spot_model() -> Localizer:
     localizer = Localizer(wrap(model, zoo.TOKENIZER, "spot"), templates=["a {}"], method=hires_cam)
     bank = localizer.bank(["red crown", "bird"])
     bank.vectors.copy_(torch.eye(24, dtype=torch.float64)[:2])
-    localizer._known = bank
+    localizer.bank = lambda names: bank
     return localizer
 
 
@@ -159,6 +159,57 @@ def test_names_without_a_vocabulary_need_no_bank_of_others(plate):
         localizer(plate.picture, "ember finch")
 
 
+def test_the_bank_follows_the_model_the_templates_and_the_callers_autocast():
+    model = zoo.tiny_clip().float()
+    localizer = Localizer(wrap(model, zoo.TOKENIZER), templates=["a {}"])
+    first = localizer.bank(zoo.WORDS).vectors
+    assert torch.equal(localizer.bank(zoo.WORDS).vectors, first)
+    with torch.autocast("cpu", torch.bfloat16):
+        rough = localizer.bank(zoo.WORDS).vectors
+    assert not torch.equal(rough, first)
+    assert torch.equal(localizer.bank(zoo.WORDS).vectors, first)
+    localizer.templates = ("the {}",)
+    assert not torch.allclose(localizer.bank(zoo.WORDS).vectors, first)
+    localizer.templates = ("a {}",)
+    with torch.no_grad():
+        model.text_projection.add_(0.5)
+    assert not torch.allclose(localizer.bank(zoo.WORDS).vectors, first)
+
+
+def test_two_names_with_one_embedding_are_refused_under_autocast_too(guide, plate):
+    with torch.autocast("cpu", torch.bfloat16), pytest.raises(ComparisonError, match="cannot tell"):
+        guide(plate.picture, "ember finch", "Ember Finch")
+
+
+def test_a_localizer_built_in_inference_mode_works():
+    with torch.inference_mode():
+        localizer = fieldguide.localizer()
+        result = localizer(fieldguide.draw_species("royal jay").picture, "royal jay", "sunset jay")
+    assert not result.map.is_inference()
+    assert localizer(fieldguide.draw_species("royal jay").picture, "royal jay", "sunset jay").map.equal(result.map)
+
+
+def test_blank_and_broken_maps_are_never_returned(plate):
+    blank, broken = zoo.tiny_clip(), zoo.tiny_clip()
+    with torch.no_grad():
+        blank.visual.transformer.resblocks[-1].attn.out_proj.weight.zero_()
+        broken.visual.proj[0, 0] = float("nan")
+    for form in ("factored", "dense"):
+        localizer = Localizer(wrap(blank, zoo.TOKENIZER), templates=["a {}"], form=form)
+        with pytest.raises(NoSpatialGradient, match="blank"):
+            localizer(plate.picture, "red crown", "bird")
+        localizer = Localizer(wrap(broken, zoo.TOKENIZER), templates=["a {}"], form=form)
+        with pytest.raises(BackboneError, match="not finite"):
+            localizer(plate.picture, "red crown", "bird")
+
+
+def test_selectors_carry_their_names_and_vocabularies_their_file(guide, plate):
+    bare = Localizer(guide.backbone, templates="fieldguide")
+    assert bare(plate.picture, "ember finch", against("frost finch")).comparison.references == ("frost finch",)
+    assert Localizer(guide.backbone, vocabulary="fieldguide-species").vocabulary == tuple(fieldguide.species())
+    assert bare.batch([], "ember finch", "frost finch") == []
+
+
 def test_clear_errors(guide, plate, tmp_path):
     with pytest.raises(PictureError, match="does not exist"):
         guide(tmp_path / "none.png", "ember finch")
@@ -168,6 +219,11 @@ def test_clear_errors(guide, plate, tmp_path):
         guide(plate.picture, "ember finch", "Ember Finch")
     with pytest.raises(BackboneError, match="no site"):
         Localizer(guide.backbone, site="nowhere")
+    with pytest.raises(PromptError, match="Put it in a list"):
+        embed(guide.backbone, "red crown", ["a {}"])
+    for nothing in ("???", "red ..."):
+        with pytest.raises(UnknownWord, match=r"has never seen the word '[?.]{3}'"):
+            guide(plate.picture, nothing, "frost finch")
 
 
 def test_the_same_picture_upright_or_by_its_orientation_tag(guide, plate, tmp_path):
