@@ -37,13 +37,19 @@ class Vocabulary:
         return tuple(concept.name for concept in self.concepts)
 
 
-def prompts_folder() -> Path:
-    """Where the data lies: ``CONCEPT_CAM_PROMPTS``, else inside the installed package, else beside the source tree."""
-    if os.environ.get("CONCEPT_CAM_PROMPTS"):
-        return Path(os.environ["CONCEPT_CAM_PROMPTS"])
+def prompts_folders() -> tuple[Path, ...]:
+    """Where the data lies: in ``CONCEPT_CAM_PROMPTS`` first, if that is set, then in the package or beside its source.
+
+    Raises:
+        PromptError: the variable names something that is no folder.
+    """
     installed = Path(str(files("concept_cam"))) / "prompts"
     # An editable install runs from the source tree, where prompts/ lies beside the package.
-    return installed if installed.is_dir() else Path(__file__).parents[1] / "prompts"
+    shipped = installed if installed.is_dir() else Path(__file__).parents[1] / "prompts"
+    own = os.environ.get("CONCEPT_CAM_PROMPTS")
+    if own and not Path(own).is_dir():
+        raise PromptError(f"CONCEPT_CAM_PROMPTS names {own}, which is no folder; unset it or set it right.")
+    return (Path(own), shipped) if own else (shipped,)
 
 
 def read_vocabulary(name: str | os.PathLike[str]) -> Vocabulary:
@@ -103,12 +109,12 @@ def _find(kind: str, name: str | os.PathLike[str], suffix: str) -> Path:
     path = Path(name)
     if path.suffix in (".txt", ".yaml", ".yml"):
         return path
-    folder = prompts_folder() / kind
-    known = sorted(file.stem for file in folder.glob(f"*{suffix}"))
-    if str(name) not in known:
-        there = f"There are {', '.join(known)}" if known else f"There are none in {folder}"
-        raise PromptError(f"No {kind} {str(name)!r}.{did_you_mean(str(name), known)} {there}; or give a file (.txt or .yaml).")
-    return folder / f"{name}{suffix}"
+    found = {file.stem: file for folder in reversed(prompts_folders()) for file in (folder / kind).glob(f"*{suffix}")}
+    if str(name) not in found:
+        hint = did_you_mean(str(name), found)
+        endings = ".txt or .yaml" if suffix == ".yaml" else suffix
+        raise PromptError(f"No {kind} {str(name)!r}.{hint} There are {', '.join(sorted(found))}; or give a file ({endings}).")
+    return found[str(name)]
 
 
 def _read_text(path: Path) -> str:

@@ -8,10 +8,10 @@ import pytest
 
 from concept_cam.errors import PromptError
 from concept_cam.fieldguide.birds import ATTRIBUTES
-from concept_cam.prompts import check_templates, prompts_folder, read_templates, read_vocabulary
+from concept_cam.prompts import check_templates, prompts_folders, read_templates, read_vocabulary
 
-VOCABULARIES = sorted(file.stem for file in (prompts_folder() / "vocabularies").iterdir())
-TEMPLATES = sorted(file.stem for file in (prompts_folder() / "templates").iterdir())
+VOCABULARIES = sorted(file.stem for file in (prompts_folders()[0] / "vocabularies").iterdir())
+TEMPLATES = sorted(file.stem for file in (prompts_folders()[0] / "templates").iterdir())
 
 
 def test_something_is_shipped() -> None:
@@ -183,8 +183,10 @@ def test_prompts_from_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setenv("CONCEPT_CAM_PROMPTS", str(tmp_path))
     assert read_vocabulary("dogs").names == ("pug", "setter")
     assert read_templates("photo") == ("my own {}",)
-    with pytest.raises(PromptError, match="There are dogs"):
-        read_vocabulary("fieldguide-species")
+    # What ships stays within reach: the embedded world stands on it.
+    assert "ember finch" in read_vocabulary("fieldguide-species").names
+    with pytest.raises(PromptError, match="There are dogs, fieldguide-attributes"):
+        read_vocabulary("cats")
     monkeypatch.setenv("CONCEPT_CAM_PROMPTS", "")
     assert read_templates("photo") == shipped
 
@@ -193,6 +195,6 @@ def test_prompts_from_nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     """A wrong path in the variable is named: a list of nothing explains nothing."""
     folder = tmp_path / "nowhere"
     monkeypatch.setenv("CONCEPT_CAM_PROMPTS", str(folder))
-    with pytest.raises(PromptError, match="photo") as caught:
+    with pytest.raises(PromptError, match=r"CONCEPT_CAM_PROMPTS names .* no folder") as caught:
         read_templates("photo")
     assert str(folder) in str(caught.value)

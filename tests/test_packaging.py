@@ -1,0 +1,59 @@
+"""What the wheel holds: prompts/ from beside the package, the checkpoint, the type marker."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory):
+    """The wheel, built from the source distribution as an installer from the registry would see it."""
+    out = tmp_path_factory.mktemp("dist")
+    command = [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(out), str(ROOT)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    (path,) = out.glob("*.whl")
+    return path
+
+
+def test_the_wheel_holds_data_and_code(wheel):
+    with zipfile.ZipFile(wheel) as archive:
+        names = set(archive.namelist())
+    expected = {f"concept_cam/{path.relative_to(ROOT)}" for path in (ROOT / "prompts").rglob("*") if path.is_file()}
+    checkpoint = ROOT / "concept_cam" / "fieldguide" / "checkpoint"
+    expected |= {str(path.relative_to(ROOT)) for path in checkpoint.iterdir()}
+    assert expected <= names
+    assert "concept_cam/py.typed" in names
+    assert not [name for name in names if name.startswith(("tests/", "prompts/"))]
+    assert wheel.stat().st_size < 12_000_000
+
+
+def test_the_installed_wheel_finds_its_prompts(wheel, tmp_path):
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(tmp_path)
+    code = (
+        "import concept_cam.prompts as p; print(*p.prompts_folders()); "
+        "print(len(p.read_vocabulary('fieldguide-species').names), p.read_templates('photo'))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        check=False,
+        env={"PYTHONPATH": str(tmp_path)},
+    )
+    assert done.stdout.splitlines() == [str(tmp_path / "concept_cam" / "prompts"), "48 ('a photo of a {}.',)"], done.stderr
+
+
+def test_an_editable_install_reads_the_live_folder():
+    from concept_cam.prompts import prompts_folders
+
+    assert prompts_folders() == (ROOT / "prompts",)
