@@ -12,7 +12,7 @@ from typing import Literal
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
@@ -45,14 +45,19 @@ def read_picture(source: Source) -> Image.Image:
     if isinstance(source, Image.Image):
         with _clear_errors("the picture"):
             return _upright_rgb(source, "the picture")
+    if not isinstance(source, str | PathLike):
+        raise PictureError(
+            f"{type(source).__name__} is no picture; expected a path or a PIL image (Image.fromarray makes one)."
+        )
     path = Path(source)
-    if not path.is_file():
-        state = "is a folder" if path.is_dir() else "does not exist"
-        raise PictureError(f"{path}: the file {state}; expected a picture such as a JPEG or PNG file.")
-    if path.stat().st_size == 0:
-        raise PictureError(f"{path}: the file is empty; expected a picture such as a JPEG or PNG file.")
-    with _clear_errors(str(path)), Image.open(path) as picture:
-        return _upright_rgb(picture, str(path))
+    with _clear_errors(str(path)):
+        if not path.is_file():
+            state = "is a folder" if path.is_dir() else "does not exist"
+            raise PictureError(f"{path}: the file {state}; expected a picture such as a JPEG or PNG file.")
+        if path.stat().st_size == 0:
+            raise PictureError(f"{path}: the file is empty; expected a picture such as a JPEG or PNG file.")
+        with Image.open(path) as picture:
+            return _upright_rgb(picture, str(path))
 
 
 @contextmanager
@@ -81,8 +86,10 @@ def _upright_rgb(picture: Image.Image, name: str) -> Image.Image:
         raise PictureError(f"{name}: {width} x {height} pixels; there is nothing to see.")
     picture = ImageOps.exif_transpose(picture)
     if picture.mode.startswith("I"):
-        # 16-bit greys: Pillow's own conversion would clip them at 255.
+        # 16-bit greys: Pillow's own conversion would clip them at 255. Mode I alone may hold 8 bits as well.
         values = np.asarray(picture, dtype=np.float64)
+        if picture.mode == "I" and values.max() <= 255:
+            values = values * 257
         if values.min() < 0 or values.max() > 65535:
             raise PictureError(f"{name}: 32-bit values from {values.min():.0f} to {values.max():.0f}; expected 8 or 16 bits.")
         picture = Image.fromarray((values / 257).round().astype(np.uint8))
@@ -193,10 +200,20 @@ class Placement:
         across = _interpolation(width, left, right, grid.shape[1]).to(grid)
         return down @ grid @ across.T
 
-    def shows(self, point: tuple[float, float]) -> bool:
-        """Whether a point (x, y) lies on the picture."""
-        height, width = self.picture_size
-        return 0 <= point[0] <= width and 0 <= point[1] <= height
+    def scaled(self, size: tuple[int, int]) -> Placement:
+        """The same window on the picture at another (height, width)."""
+        down, across = (new / old for new, old in zip(size, self.picture_size, strict=True))
+        left, top, right, bottom = self.window
+        return Placement((left * across, top * down, right * across, bottom * down), size)
+
+    def shown(self, grid: Sequence[int]) -> Bool[Tensor, "rows cols"]:
+        """Which cells of a (rows, cols) grid lie on the picture at least in part; the others lie in the padding."""
+        left, top, right, bottom = self.window
+        rows, cols = (torch.arange(count + 1, dtype=torch.float64) / count for count in grid)
+        y, x = top + rows * (bottom - top), left + cols * (right - left)
+        down = (y[:-1] < self.picture_size[0]) & (y[1:] > 0)
+        across = (x[:-1] < self.picture_size[1]) & (x[1:] > 0)
+        return down[:, None] & across
 
     def locate(self, row: float, column: float, grid: Sequence[int]) -> tuple[float, float]:
         """(x, y) on the picture of the centre of a cell of a (rows, cols) grid."""

@@ -71,10 +71,12 @@ class Localization:
 
     def peak(self) -> tuple[float, float]:
         """(x, y) on the picture: the centre of the patch with the strongest evidence."""
-        cells = [divmod(int(cell), self.map.shape[1]) for cell in self.map.flatten().argsort(descending=True)]
-        points = (self.placement.locate(row, column, self.map.shape) for row, column in cells)
-        # Where the input was padded, a cell may lie beside the picture.
-        return next(point for point in points if self.placement.shows(point))
+        # Where the input was padded, cells lie beside the picture, or their centres do.
+        visible = self.map.masked_fill(~self.placement.shown(self.map.shape), float("-inf"))
+        row, column = divmod(int(visible.argmax()), self.map.shape[1])
+        x, y = self.placement.locate(row, column, self.map.shape)
+        height, width = self.placement.picture_size
+        return min(max(x, 0.0), float(width)), min(max(y, 0.0), float(height))
 
     def summary(self) -> dict[str, Any]:
         """All but the maps, as JSON knows it."""
