@@ -1,0 +1,83 @@
+"""The embedded encoder on disk: where it lies, its architecture and its words, in open_clip's ``local-dir:`` layout."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from concept_cam.fieldguide.captions import words
+from concept_cam.fieldguide.renderer import SIZE
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+FOLDER = Path(__file__).parent / "checkpoint"
+PATCH = 8
+WIDTH = 192
+CONTEXT = 40
+MEAN, STD = 0.5, 0.25
+
+
+def write_configuration(folder: Path) -> None:
+    """Write architecture, preprocessing and tokenizer, all that is needed to build the model with random weights."""
+    folder.mkdir(parents=True, exist_ok=True)
+    ids = _write_tokenizer(folder)
+    config: dict[str, Any] = {
+        "model_cfg": {
+            "embed_dim": WIDTH,
+            "vision_cfg": {"image_size": SIZE, "layers": 6, "width": WIDTH, "head_width": 32, "patch_size": PATCH},
+            "text_cfg": {
+                "context_length": CONTEXT,
+                "vocab_size": ids,
+                "width": 128,
+                "heads": 4,
+                "layers": 3,
+                # Any name will do: with local-dir: open_clip reads the tokenizer beside this file.
+                "hf_tokenizer_name": "local",
+                "pad_id": 0,
+            },
+        },
+        "preprocess_cfg": {
+            "mean": [MEAN] * 3,
+            "std": [STD] * 3,
+            "interpolation": "bicubic",
+            "resize_mode": "shortest",
+        },
+    }
+    (folder / "open_clip_config.json").write_text(json.dumps(config, indent=2) + "\n")
+
+
+def _write_tokenizer(folder: Path) -> int:
+    """Write a tokenizer of whole words; returns how many ids it has."""
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+
+    # The text tower pools at the largest id of a sentence: <end> comes last.
+    ids = {word: i for i, word in enumerate(["<pad>", "<unk>", *words(), "<start>", "<end>"])}
+    tokenizer = Tokenizer(models.WordLevel(ids, unk_token="<unk>"))  # noqa: S106  (not a password)
+    tokenizer.normalizer = normalizers.Lowercase()
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Whitespace(), pre_tokenizers.Punctuation("removed")])
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="<start> $A <end>", special_tokens=[("<start>", ids["<start>"]), ("<end>", ids["<end>"])]
+    )
+    tokenizer.save(str(folder / "tokenizer.json"))
+    settings = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "pad_token": "<pad>",
+        "unk_token": "<unk>",
+        "bos_token": "<start>",
+        "eos_token": "<end>",
+        "model_max_length": CONTEXT,
+    }
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings, indent=2) + "\n")
+    return len(ids)
+
+
+def write_weights(folder: Path, state: Mapping[str, Tensor]) -> None:
+    """Write a state dict as float16 safetensors beside the configuration."""
+    from safetensors.torch import save_file
+
+    file = folder / "open_clip_model.safetensors"
+    save_file({name: tensor.half().contiguous() for name, tensor in state.items()}, file)
+    file.chmod(0o644)

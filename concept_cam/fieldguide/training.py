@@ -1,0 +1,262 @@
+"""Trains the embedded encoder: ``python -m concept_cam.fieldguide.training DIR``.
+
+Four losses are summed. With f the unit embedding of a picture, t of a text and s the learned scale:
+
+* names: softmax over all species names of ``s f.t`` against *soft* targets, the softmax of ``AFFINITY`` times the number of
+  equal attributes. Every bird takes part, also those of no species. A hard target would drive the names of twins apart.
+* features: for each attribute a softmax over its values ("a red crown", "a blue crown", ...).
+* captions: softmax both ways between the pictures and the captions of a batch; all true pairs are positives.
+* patches: a linear head, thrown away afterwards, reads (part, colour) off each patch token that enters the last block. It
+  teaches the trunk to keep what it knows about a part where the part is, so that a wrong map is the fault of the method.
+
+After 35 % of the steps the class token that enters the last block is another picture's. Left alone, a class token gathers
+evidence in every block, and what it took before the last one is in no map of that block; this one learns to gather it there.
+"""
+
+from __future__ import annotations
+
+import csv
+import math
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import open_clip
+import torch
+import torch.nn.functional as F
+import typer
+from jaxtyping import Float, Int64, UInt8
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+from tqdm import tqdm
+
+from concept_cam.fieldguide.batches import (
+    CLAIM_ANY,
+    NO_CLAIM,
+    Batch,
+    Batches,
+    to_input,
+)
+from concept_cam.fieldguide.birds import COLOURS, PARTS, random_bird, species
+from concept_cam.fieldguide.captions import FEATURES, FRAMES, feature_texts, features
+from concept_cam.fieldguide.checkpoint import MEAN, PATCH, STD, WIDTH, write_configuration, write_weights
+from concept_cam.fieldguide.renderer import SIZE, TRAINING_STREAM, VALIDATION_STREAM, Plate, draw
+
+AFFINITY = 3.0
+PHRASE_FRAMES = (*FRAMES, "a bird with {}", "a bird with a {}")
+WEIGHTS = {"names": 0.5, "features": 4.0, "captions": 0.5, "patches": 1.0}
+
+
+class Student(nn.Module):
+    """The encoder, and the patch head that only training needs."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__()
+        self.clip = open_clip.create_model(f"local-dir:{folder}", load_weights=False, pretrained_image=False)
+        self.tokenizer = open_clip.get_tokenizer(f"local-dir:{folder}")
+        self.patch_head = nn.Sequential(nn.LayerNorm(WIDTH), nn.Linear(WIDTH, 1 + len(PARTS) * len(COLOURS)))
+
+    def embed_texts(self, texts: Sequence[str]) -> Float[Tensor, "K E"]:
+        """Unit embeddings, as ``encode_text`` gives them but without running over the padding."""
+        clip, ids = self.clip, self.tokenizer(list(texts))
+        length = int((ids != 0).sum(1).max())
+        ids = ids[:, :length]
+        x = clip.token_embedding(ids) + clip.positional_embedding[:length]
+        x = clip.ln_final(clip.transformer(x, attn_mask=clip.attn_mask[:length, :length]))
+        pooled = x[torch.arange(len(x)), ids.argmax(1)] @ clip.text_projection
+        return F.normalize(pooled.float(), dim=-1)
+
+    def forward(
+        self, pixels: UInt8[Tensor, "B height width 3"], kept: Int64[Tensor, "B kept"] | None = None, swap: bool = False
+    ) -> tuple[Float[Tensor, "B E"], Float[Tensor, "B kept labels"]]:
+        """Unit embeddings, and the patch head's logits, with all patches or only those ``kept``.
+
+        With ``swap`` the class token that enters the last block is that of the picture before.
+        """
+        visual = self.clip.visual
+        x = visual.conv1((pixels.permute(0, 3, 1, 2) / 255 - MEAN) / STD).flatten(2).transpose(1, 2)
+        x = x + visual.positional_embedding[1:]
+        if kept is not None:
+            x = x.gather(1, kept[..., None].expand(-1, -1, WIDTH))
+        cls = (visual.class_embedding + visual.positional_embedding[0]).expand(len(x), 1, -1)
+        x = visual.ln_pre(torch.cat([cls.to(x.dtype), x], 1))
+        *trunk, last = visual.transformer.resblocks
+        for block in trunk:
+            x = _run(block, x)
+        patches = self.patch_head(x[:, 1:])
+        if swap:
+            x = torch.cat([x[:, :1].roll(1, 0), x[:, 1:]], 1)
+        pooled = visual.ln_post(_run(last, x)[:, 0]) @ visual.proj
+        return F.normalize(pooled.float(), dim=-1), patches.float()
+
+
+def _run(block: Any, x: Tensor) -> Tensor:
+    """A residual block with plain attention: torch's fused one takes half of a training step on a CPU at this length."""
+    attention = block.attn
+    qkv = F.linear(block.ln_1(x), attention.in_proj_weight, attention.in_proj_bias)
+    q, k, v = qkv.unflatten(-1, (3, attention.num_heads, -1)).permute(2, 0, 3, 1, 4)
+    weights = (q @ k.transpose(-2, -1) * q.shape[-1] ** -0.5).softmax(-1).to(v.dtype)
+    x = x + attention.out_proj((weights @ v).transpose(1, 2).flatten(2))
+    out: Tensor = x + block.mlp(block.ln_2(x))
+    return out
+
+
+def losses(
+    student: Student, batch: Batch, kept: Int64[Tensor, "B kept"], swap: bool, rng: np.random.Generator
+) -> dict[str, Float[Tensor, ""]]:
+    """The four losses of one batch; see the module's docstring."""
+    with torch.autocast("cpu", torch.bfloat16):
+        images, patches = student(batch.pixels, kept, swap)
+        names = student.embed_texts([FRAMES[rng.integers(len(FRAMES))].format(n) for n in species()])
+        groups = feature_texts(PHRASE_FRAMES[rng.integers(len(PHRASE_FRAMES))])
+        phrases = student.embed_texts([text for texts in groups.values() for text in texts])
+        captions = student.embed_texts(batch.texts)
+    images = student.clip.logit_scale.exp().clamp(max=100) * images
+    likeness = (AFFINITY * batch.overlaps.float()).softmax(-1)
+    by_feature = (images @ phrases.T).split([len(texts) for texts in groups.values()], dim=1)
+    pairs, truth = images @ captions.T, _truth(batch).float()
+    return {
+        "names": F.cross_entropy(images @ names.T, likeness) - torch.special.entr(likeness).sum(-1).mean(),
+        "features": torch.stack([F.cross_entropy(x, y) for x, y in zip(by_feature, batch.values.T, strict=True)]).mean(),
+        "captions": (
+            F.cross_entropy(pairs, truth / truth.sum(1, keepdim=True))
+            + F.cross_entropy(pairs.T, truth.T / truth.T.sum(1, keepdim=True))
+        )
+        / 2,
+        "patches": F.cross_entropy(patches.flatten(0, 1), batch.patches.gather(1, kept).flatten(), ignore_index=-1),
+    }
+
+
+def _truth(batch: Batch) -> Tensor:
+    """(B, B): whether caption j is true of picture i."""
+    claims, values = batch.claims[None], batch.values[:, None]
+    absent = torch.tensor([v.index("none") if "none" in v else -1 for v in FEATURES.values()])
+    held = (claims == NO_CLAIM) | (claims == values) | ((claims == CLAIM_ANY) & (values != absent))
+    return held.all(-1)
+
+
+@torch.no_grad()
+def validate(student: Student, count: int = 240) -> dict[str, float]:
+    """Zero-shot accuracy on validation plates: each feature on birds of no species, then the species."""
+    rng = np.random.default_rng([VALIDATION_STREAM, 0])
+
+    def embed(plates: list[Plate]) -> Tensor:
+        images: Tensor = student(torch.from_numpy(np.stack([to_input(plate.picture) for plate in plates])))[0]
+        return images
+
+    groups = feature_texts("a {}")
+    texts = student.embed_texts([text for texts in groups.values() for text in texts])
+    plates = [draw(random_bird(rng), rng) for _ in range(count)]
+    scores = (embed(plates) @ texts.T).split([len(texts) for texts in groups.values()], dim=1)
+    result = {}
+    for (feature, values), score in zip(FEATURES.items(), scores, strict=True):
+        truth = torch.tensor([values.index(features(plate)[feature]) for plate in plates])
+        result[feature] = (score.argmax(1) == truth).float().mean().item()
+    birds = list(species().values())
+    score = (
+        embed([draw(birds[i % len(birds)], rng) for i in range(count)])
+        @ student.embed_texts([f"a {bird.name}" for bird in birds]).T
+    )
+    result["species"] = (score.argmax(1) == torch.arange(count) % len(birds)).float().mean().item()
+    return result
+
+
+def optimizers(student: Student) -> list[torch.optim.Optimizer]:
+    """Muon for the matrices inside the blocks, AdamW for all else."""
+    inside = {n for n, p in student.named_parameters() if p.ndim == 2 and "resblocks" in n}
+    matrices = [p for n, p in student.named_parameters() if n in inside]
+    rest = [p for n, p in student.named_parameters() if n not in inside]
+    return [
+        torch.optim.Muon(matrices, lr=2e-3, weight_decay=0.05, adjust_lr_fn="match_rms_adamw"),
+        torch.optim.AdamW(rest, lr=1.5e-3, betas=(0.9, 0.98), weight_decay=0.01),
+    ]
+
+
+def rate(step: int, steps: int) -> float:
+    """The factor on the learning rates: a warm-up of 100 steps, then half a cosine down to 2 %."""
+    return min(1.0, (step + 1) / 100) * (0.51 + 0.49 * math.cos(math.pi * step / steps))
+
+
+def train(folder: Path, steps: int, size: int, seed: int, every: int) -> None:
+    """Train, validating and saving a state to resume from every few steps; then write the weights."""
+    options = {"steps": steps, "size": size, "seed": seed}
+    state_file, curve_file = folder / "training.pt", folder / "curve.csv"
+    state = torch.load(state_file, weights_only=True) if state_file.exists() else None
+    if state is not None and state["options"] != options:
+        raise typer.BadParameter(
+            f"{folder} holds a training with {state['options']}; resume it with the same, or begin elsewhere."
+        )
+    torch.manual_seed(seed)
+    write_configuration(folder)
+    student = Student(folder)
+    schools = optimizers(student)
+    bases = [group["lr"] for school in schools for group in school.param_groups]
+    step, seconds, means = 0, 0.0, dict[str, float]()
+    if state is not None:
+        student.load_state_dict(state["student"])
+        for school, saved in zip(schools, state["optimizers"], strict=True):
+            school.load_state_dict(saved)
+        step, seconds, means = state["step"], state["seconds"], state["means"]
+    elif curve_file.exists():
+        curve_file.unlink()
+    loader = DataLoader(Batches(seed, size, step, steps), batch_size=None, num_workers=1, prefetch_factor=4)
+    start = time.perf_counter() - seconds
+    for batch in tqdm(loader, initial=step, total=steps, disable=None):
+        rng = np.random.default_rng([TRAINING_STREAM, seed, step, 1])
+        patches = (SIZE // PATCH) ** 2
+        # Half of the patches are dropped for three quarters of the steps, 15 % after.
+        share = 0.5 if step < 0.75 * steps else 0.85
+        kept = torch.from_numpy(rng.random((size, patches)).argsort(1)[:, : int(share * patches)])
+        terms = losses(student, batch, kept, step >= 0.35 * steps, rng)
+        groups = [group for school in schools for group in school.param_groups]
+        for group, base in zip(groups, bases, strict=True):
+            group["lr"] = base * rate(step, steps)
+        for school in schools:
+            school.zero_grad()
+        sum(WEIGHTS[name] * loss for name, loss in terms.items()).backward()  # type: ignore[union-attr]
+        nn.utils.clip_grad_norm_(student.parameters(), 1.0)
+        for school in schools:
+            school.step()
+        step += 1
+        means = {name: 0.97 * means.get(name, loss.item()) + 0.03 * loss.item() for name, loss in terms.items()}
+        if step % every == 0 or step == steps:
+            seconds = time.perf_counter() - start
+            row = {"step": step, "seconds": round(seconds), **means, **validate(student)}
+            _append(curve_file, row)
+            state = {
+                "student": student.state_dict(),
+                "optimizers": [school.state_dict() for school in schools],
+                "options": options,
+                "step": step,
+                "seconds": seconds,
+                "means": means,
+            }
+            torch.save(state, state_file.with_suffix(".tmp"))
+            state_file.with_suffix(".tmp").replace(state_file)
+            write_weights(folder, student.clip.state_dict())
+
+
+def _append(file: Path, row: Mapping[str, float]) -> None:
+    new = not file.exists()
+    with file.open("a", newline="") as stream:
+        writer = csv.DictWriter(stream, list(row))
+        if new:
+            writer.writeheader()
+        writer.writerow({name: round(value, 4) for name, value in row.items()})
+
+
+def main(
+    folder: Annotated[Path, typer.Argument(help="Where the checkpoint grows; run again to resume.")],
+    steps: Annotated[int, typer.Option(help="Optimizer steps.")] = 4000,
+    size: Annotated[int, typer.Option(help="Pictures per step.")] = 128,
+    seed: Annotated[int, typer.Option(help="Seed of weights and plates.")] = 0,
+    every: Annotated[int, typer.Option(help="Steps between validations.")] = 200,
+) -> None:
+    """Train the embedded encoder of the field guide."""
+    train(folder, steps, size, seed, every)
+
+
+if __name__ == "__main__":
+    typer.run(main)
