@@ -1,0 +1,77 @@
+"""The embedded world: birds whose parts are known, and a small dual encoder that knows them.
+
+birds        what a bird is: a card of attributes; species and their twins
+renderer     a bird becomes a plate: a picture with a label for every pixel
+captions     what is true of a plate, in words
+checkpoint   the encoder's architecture, words and weights, in open_clip's layout
+batches, training   how the weights were made
+heldout      plates that training never drew, each with its twin and the mask of the difference
+benchmark    how well the encoder knows its world, and how well methods find the difference
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from os import PathLike
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from concept_cam.fieldguide.birds import PARTS, species
+from concept_cam.fieldguide.checkpoint import FOLDER
+from concept_cam.fieldguide.renderer import DRAWING_STREAM, Plate, draw
+
+if TYPE_CHECKING:
+    import torch
+
+    from concept_cam.gradients import Form
+    from concept_cam.localizer import Localizer
+    from concept_cam.methods import Method
+
+__all__ = ["PARTS", "Plate", "draw_species", "localizer", "species"]
+
+
+def localizer(
+    *,
+    device: str | torch.device = "cpu",
+    checkpoint: str | PathLike[str] = FOLDER,
+    vocabulary: str | Iterable[str] | None = None,
+    templates: str | Sequence[str] = "fieldguide",
+    method: Method | None = None,
+    site: str | None = None,
+    form: Form = "auto",
+) -> Localizer:
+    """A Localizer with the embedded encoder, which knows its species among each other.
+
+    Args:
+        device: where it shall lie.
+        checkpoint: another encoder of this world, as ``concept_cam.fieldguide.training`` leaves it.
+        vocabulary: where references are chosen from; the species by default.
+        templates: sentences that the encoder was trained on.
+        method: as in ``Localizer``, and so are the others.
+        site: where tokens are read.
+        form: of the gradient.
+    """
+    from concept_cam.backbones import load
+    from concept_cam.localizer import Localizer
+    from concept_cam.methods import hires_cam
+
+    backbone = load(f"local-dir:{checkpoint}", device=device)
+    backbone.name = "fieldguide"
+    names = species() if vocabulary is None else vocabulary
+    return Localizer(backbone, vocabulary=names, templates=templates, method=method or hires_cam, site=site, form=form)
+
+
+def draw_species(name: str, seed: int = 0, size: int = 384) -> Plate:
+    """Draw a species; the same name, seed and size give the same plate, and none that training drew.
+
+    Raises:
+        UnknownConcept: there is no such species.
+    """
+    from concept_cam.errors import UnknownConcept, did_you_mean
+
+    if name not in species():
+        hint = did_you_mean(name, species())
+        raise UnknownConcept(f"No species {name!r} in the field guide.{hint} It has: {', '.join(species())}.")
+    rng = np.random.default_rng([DRAWING_STREAM, seed])
+    return draw(species()[name], rng, size)

@@ -1,0 +1,187 @@
+"""How well the embedded encoder knows its world, and how well methods find the difference between twins.
+
+``python -m concept_cam.fieldguide.benchmark`` prints both tables. All plates are held out. Differences between base and finer
+are paired over the plates, with a 95 % bootstrap interval.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import typer
+from jaxtyping import Bool, Float
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor
+from tqdm import tqdm
+
+from concept_cam import fieldguide
+from concept_cam.concepts import embed
+from concept_cam.fieldguide.birds import species, twins
+from concept_cam.fieldguide.captions import FEATURES, feature_texts, features
+from concept_cam.fieldguide.checkpoint import FOLDER
+from concept_cam.fieldguide.heldout import nameless_plates, twin_plates
+from concept_cam.fieldguide.renderer import Plate
+from concept_cam.gradients import Form, Trace, trace
+from concept_cam.images import Frame
+from concept_cam.localizer import Localizer
+from concept_cam.methods import METHODS
+from concept_cam.metrics import energy_inside, paired_difference, pointing_hit
+
+CONTRASTS = ("base", "twin 0.6", "twin 1.0", "nearest(3) 0.6")
+_BATCH = 50
+
+
+@dataclass(frozen=True)
+class Findings:
+    """Figures of one method and contrast, one for each plate.
+
+    Attributes:
+        energy: share of the positive evidence inside the part in which the twins differ.
+        hit: 1 where the peak is within one patch of that part, else 0.
+    """
+
+    energy: Float[Tensor, " plates"]
+    hit: Float[Tensor, " plates"]
+
+
+@dataclass(frozen=True)
+class Chance:
+    """What a map that knows nothing gets: the part's share of the picture, and of the patches that would count as hits."""
+
+    energy: float
+    hit: float
+
+
+def knowledge(localizer: Localizer, count: int, seed: int = 0) -> dict[str, float]:
+    """Zero-shot top-1 on held-out plates, 0 to 1: each feature on birds of no species, the species on birds of species.
+
+    "twin among 3 nearest" is the share of species whose twin is among the three names nearest to theirs.
+    """
+    result = {}
+    plates = list(nameless_plates(count, seed))
+    embedding = torch.cat([seen.embedding.cpu() for _, seen in _traces(localizer, plates)])
+    for feature, texts in feature_texts("{}").items():
+        values = FEATURES[feature]
+        scores = embedding @ embed(localizer.backbone, texts, localizer.templates).vectors.cpu().T
+        truth = torch.tensor([values.index(features(plate)[feature]) for plate in plates])
+        shown = truth >= (1 if values[0] == "none" else 0)
+        # A colour is read among colours: where there is no crest there is none to read.
+        right = scores[shown, 1:].argmax(1) + 1 == truth[shown] if values[0] == "none" else scores.argmax(1) == truth
+        result[feature] = right.float().mean().item()
+    items = list(twin_plates(count, seed))
+    bank = localizer.bank(species())
+    embedding = torch.cat([seen.embedding.cpu() for _, seen in _traces(localizer, [item.plate for item in items])])
+    truth = torch.tensor([bank.index(item.target) for item in items])
+    result["species"] = ((embedding @ bank.vectors.cpu().T).argmax(1) == truth).float().mean().item()
+    near = [twin in bank.neighbours(name, 3) for name, twin, _ in twins()]
+    result["twin among 3 nearest"] = sum(near) / len(near)
+    return result
+
+
+def compare_methods(localizer: Localizer, count: int, seed: int = 0) -> tuple[Mapping[tuple[str, str], Findings], Chance]:
+    """Energy and pointing of every method, base and finer, on ``count`` held-out twin plates; and chance for both."""
+    items = list(twin_plates(count, seed))
+    bank = localizer.bank(species())
+    energies: dict[tuple[str, str], list[float]] = {(m, c): [] for m in METHODS for c in CONTRASTS}
+    hits: dict[tuple[str, str], list[float]] = {key: [] for key in energies}
+    chances: list[tuple[float, float]] = []
+    for (frames, seen), start in zip(_traces(localizer, [item.plate for item in items]), range(0, count, _BATCH), strict=True):
+        here = items[start : start + _BATCH]
+        target = bank.vectors_of([item.target for item in here])
+        twin = bank.vectors_of([item.twin for item in here])
+        near = torch.stack([bank.vectors_of(bank.neighbours(item.target, 3)).mean(0) for item in here])
+        directions = torch.stack([target, target - 0.6 * twin, target - twin, target - 0.6 * near])
+        gradient = seen.gradient(directions)
+        masks = [torch.from_numpy(item.mask) for item in here]
+        chances += [_chance(frame, mask, seen) for frame, mask in zip(frames, masks, strict=True)]
+        for name, method in METHODS.items():
+            for contrast, maps in zip(CONTRASTS, method(gradient).cpu(), strict=True):
+                for frame, mask, grid in zip(frames, masks, maps, strict=True):
+                    energies[name, contrast].append(energy_inside(frame.placement.project(grid), mask))
+                    row, column = divmod(int(grid.argmax()), grid.shape[1])
+                    peak = frame.placement.locate(row, column, grid.shape)
+                    hits[name, contrast].append(float(pointing_hit(peak, mask, _patch(frame, grid.shape[0]))))
+    found = {key: Findings(torch.tensor(energies[key]), torch.tensor(hits[key])) for key in energies}
+    means = torch.tensor(chances).mean(0)
+    return found, Chance(float(means[0]), float(means[1]))
+
+
+def _traces(localizer: Localizer, plates: Sequence[Plate]) -> Iterator[tuple[list[Frame], Trace]]:
+    backbone = localizer.backbone
+    for start in tqdm(range(0, len(plates), _BATCH), disable=None, leave=False):
+        frames = [Frame.of(plate.picture, backbone.preprocess) for plate in plates[start : start + _BATCH]]
+        pixels = torch.stack([frame.pixels for frame in frames]).to(backbone.device, backbone.dtype)
+        yield frames, trace(backbone, pixels, localizer.site, localizer.form)
+
+
+def _patch(frame: Frame, rows: int) -> float:
+    """The side of a patch in pixels of the picture."""
+    return (frame.window[3] - frame.window[1]) / rows
+
+
+def _chance(frame: Frame, mask: Bool[Tensor, "height width"], seen: Trace) -> tuple[float, float]:
+    layout = seen.site.layout
+    cells = [(row, column) for row in range(layout.rows) for column in range(layout.cols)]
+    peaks = [frame.placement.locate(row, column, (layout.rows, layout.cols)) for row, column in cells]
+    hits = [pointing_hit(peak, mask, _patch(frame, layout.rows)) for peak in peaks]
+    return float(mask.float().mean()), sum(hits) / len(hits)
+
+
+def knowledge_table(figures: Mapping[str, float]) -> Table:
+    """One row a feature; the mean over the colours of the parts below them."""
+    table = Table("what", "zero-shot top-1", box=box.MARKDOWN)
+    parts = [name for name in figures if name in FEATURES and len(FEATURES[name]) > 10]
+    for name, value in figures.items():
+        table.add_row(f"colour of {name}" if name in parts else name, f"{value:.3f}")
+    table.add_row("mean colour of a part", f"{sum(figures[part] for part in parts) / len(parts):.3f}")
+    return table
+
+
+def methods_table(found: Mapping[tuple[str, str], Findings], chance: Chance) -> Table:
+    """One row for each method and contrast; gains are paired differences to the base with 95 % intervals."""
+    table = Table("method", "against", "energy", "x area", "gain", "hit rate", "gain", box=box.MARKDOWN)
+    for (name, contrast), findings in found.items():
+        base = found[name, "base"]
+        gains = ["", ""]
+        if contrast != "base":
+            pairs = ((findings.energy, base.energy), (findings.hit, base.hit))
+            intervals = [paired_difference(ours, theirs) for ours, theirs in pairs]
+            gains = [f"{i.mean:+.3f} [{i.low:+.3f}, {i.high:+.3f}]" for i in intervals]
+        energy, hit = findings.energy.mean().item(), findings.hit.mean().item()
+        times = f"{energy / chance.energy:.1f}"
+        table.add_row(
+            name,
+            contrast,
+            f"{energy:.3f}",
+            times,
+            gains[0],
+            f"{hit:.3f}",
+            gains[1],
+        )
+    table.add_row("chance", "", f"{chance.energy:.3f}", "1.0", "", f"{chance.hit:.3f}", "")
+    return table
+
+
+def main(
+    count: Annotated[int, typer.Option(help="Held-out plates.")] = 500,
+    seed: Annotated[int, typer.Option(help="Which held-out plates.")] = 0,
+    checkpoint: Annotated[Path, typer.Option(help="A folder in open_clip's layout; the embedded one by default.")] = FOLDER,
+    form: Annotated[Form, typer.Option(help="Form of the gradient.")] = "auto",
+    site: Annotated[str | None, typer.Option(help="Where tokens are read; the model's first site by default.")] = None,
+) -> None:
+    """Measure the embedded encoder, and every method on twins."""
+    localizer = fieldguide.localizer(checkpoint=checkpoint, site=site, form=form)
+    # Wide enough for a row, also in a pipe: the tables are Markdown, to be pasted as they are.
+    console = Console(width=120)
+    console.print(knowledge_table(knowledge(localizer, count, seed)))
+    console.print(methods_table(*compare_methods(localizer, count, seed)))
+
+
+if __name__ == "__main__":
+    typer.run(main)

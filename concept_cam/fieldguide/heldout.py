@@ -1,0 +1,87 @@
+"""Plates that training never drew: each with its twin and the mask of the part in which the two differ."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Bool
+from PIL import Image
+
+from concept_cam.fieldguide.birds import ATTRIBUTES, PARTS, part_of, random_bird, species, twins
+from concept_cam.fieldguide.renderer import HELD_OUT_STREAM, Plate, draw
+from concept_cam.files import write_file, write_picture
+
+
+@dataclass(frozen=True)
+class TwinPlate:
+    """A question with a known answer: where is this bird its own species and not its twin?
+
+    Attributes:
+        plate: the picture and its labels.
+        target, twin: the two names.
+        attribute: the one in which their cards differ.
+    """
+
+    plate: Plate
+    target: str
+    twin: str
+    attribute: str
+
+    @property
+    def mask(self) -> Bool[np.ndarray, "height width"]:
+        """The pixels of the part in which the two differ."""
+        return self.plate.mask(part_of(self.attribute))
+
+
+def twin_plates(count: int, seed: int = 0, size: int = 192) -> Iterator[TwinPlate]:
+    """Held-out plates of species, all twin pairs in turn; each shows some of the part in which the twins differ."""
+    pairs = twins()
+    for index in range(count):
+        target, twin, attribute = pairs[index % len(pairs)]
+        for attempt in range(100):
+            rng = np.random.default_rng([HELD_OUT_STREAM, seed, index, attempt])
+            found = TwinPlate(draw(species()[target], rng, size), target, twin, attribute)
+            if found.mask.any():
+                yield found
+                break
+
+
+def nameless_plates(count: int, seed: int = 0, size: int = 192) -> Iterator[Plate]:
+    """Held-out plates of birds of no species."""
+    for index in range(count):
+        rng = np.random.default_rng([HELD_OUT_STREAM, seed, index, 1000])
+        yield draw(random_bird(rng), rng, size)
+
+
+def write_set(folder: Path, count: int, seed: int = 0, size: int = 384) -> Iterator[Path]:
+    """Write twin plates for anyone to try things on, one picture at a time as it is asked for.
+
+    ``pictures/NAME.png``; ``parts/NAME.png``, where the grey level of a pixel is 0 or 1 + the number of its part;
+    ``differences/NAME.png``, white where the twins differ; and at the end ``labels.csv`` with one row a picture: target, twin,
+    attribute, part, habitat, and every attribute of the card. ``parts.csv`` names the grey levels.
+
+    Raises:
+        OutputError: something cannot be written.
+    """
+    levels: list[tuple[str, ...]] = [("level", "part"), *((str(i + 1), part) for i, part in enumerate(PARTS))]
+    write_file(folder / "parts.csv", _csv(levels))
+    rows: list[tuple[str, ...]] = [("file", "target", "twin", "attribute", "part", "habitat", *ATTRIBUTES)]
+    for index, item in enumerate(twin_plates(count, seed, size)):
+        name = f"{index:05d}-{item.target.replace(' ', '-')}.png"
+        write_picture(folder / "parts" / name, Image.fromarray(item.plate.labels))
+        write_picture(folder / "differences" / name, Image.fromarray(item.mask))
+        card = [item.plate.bird.card[attribute] for attribute in ATTRIBUTES]
+        rows.append((name, item.target, item.twin, item.attribute, part_of(item.attribute), item.plate.habitat, *card))
+        yield write_picture(folder / "pictures" / name, item.plate.picture)
+    write_file(folder / "labels.csv", _csv(rows))
+
+
+def _csv(rows: list[tuple[str, ...]]) -> bytes:
+    stream = io.StringIO()
+    csv.writer(stream, lineterminator="\n").writerows(rows)
+    return stream.getvalue().encode()
