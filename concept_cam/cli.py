@@ -1,0 +1,293 @@
+"""The command line: ``concept-cam localize`` and ``concept-cam fieldguide``. Heavy imports wait until a command runs."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from io import TextIOWrapper
+from itertools import chain, count
+from pathlib import Path
+from tempfile import TemporaryFile
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import typer
+
+from concept_cam.errors import ComparisonError, ConceptCamError, OutputError, PictureError, UnknownWord, did_you_mean
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from concept_cam.comparison import Selector
+    from concept_cam.localizer import Localizer
+    from concept_cam.methods import Method
+    from concept_cam.result import Localization
+
+app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
+
+PICTURE_SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"}
+_BATCH = 8
+_INTERRUPTED = 130
+_RESULTS = ("-overlay.png", "-compared.png", ".safetensors", ".json")
+
+
+@app.callback()
+def about() -> None:
+    """Where in this picture is the thing that makes it THIS concept and not that similar one?"""
+
+
+@app.command()
+def localize(
+    pictures: Annotated[
+        list[Path] | None,
+        typer.Argument(help="Pictures or folders of pictures; none: one is drawn from the field guide."),
+    ] = None,
+    target: Annotated[str | None, typer.Option(help="The concept to look for.")] = None,
+    against: Annotated[list[str] | None, typer.Option(help="A concept to compare with; may be repeated.")] = None,
+    vocabulary: Annotated[str | None, typer.Option(help="Concepts to choose references from: a name or a file.")] = None,
+    nearest: Annotated[int | None, typer.Option(help="Compare with the K nearest names of the vocabulary.")] = None,
+    rivals: Annotated[int | None, typer.Option(help="Compare with the K best-scoring names of the vocabulary.")] = None,
+    strength: Annotated[float, typer.Option(help="How much of the references is subtracted; 0: the target alone.")] = 0.6,
+    method: Annotated[str, typer.Option(help="grad_cam, hires_cam or layer_cam.")] = "hires_cam",
+    model: Annotated[
+        str | None,
+        typer.Option(help="An open_clip name, hf-hub:..., local-dir:... or a folder; none: the embedded model."),
+    ] = None,
+    pretrained: Annotated[
+        str | None, typer.Option(help="An open_clip tag (downloaded on first use) or a weights file.")
+    ] = None,
+    templates: Annotated[str | None, typer.Option(help="Sentences around a name: a name or a file.")] = None,
+    device: Annotated[str, typer.Option(help="Where the model runs: cpu, cuda, cuda:1, mps.")] = "cpu",
+    seed: Annotated[int, typer.Option(min=0, help="Which plate to draw if no picture is given.")] = 0,
+    out: Annotated[Path, typer.Option(help="The folder for overlays, maps and JSON files.")] = Path("concept-cam-out"),
+) -> None:
+    """Draw a heat map of what makes a picture the target and not its references."""
+    from concept_cam.comparison import check_strength
+    from concept_cam.files import write_picture
+    from concept_cam.methods import METHODS
+
+    if method not in METHODS:
+        raise ConceptCamError(f"No method {method!r}.{did_you_mean(method, METHODS)} There are {', '.join(METHODS)}.")
+    if sum(bool(choice) for choice in (against, nearest is not None, rivals is not None)) > 1:
+        raise ComparisonError("References come from one of --against, --nearest and --rivals; give one of them.")
+    if pretrained is not None and model is None:
+        raise ConceptCamError(f"--pretrained {pretrained} needs a --model, such as ViT-B-16.")
+    check_strength(strength)
+    references = _references(against, nearest, rivals)
+    sources = list(_sources(pictures or []))
+    if pictures and target is None:
+        raise ComparisonError("What shall be found in the picture? Name it with --target.")
+    if not pictures and model is not None:
+        raise PictureError("No picture given; the field guide is drawn only for the embedded model (without --model).")
+    _make_folder(out)
+    if not pictures:
+        plate, target, references = _draw(target, references, seed)
+        sources = [write_picture(out / f"{target.replace(' ', '-')}-{seed}.png", plate)]
+    localizer = _localizer(model, pretrained, device, vocabulary, templates, METHODS[method])
+    failed = _run(localizer, sources, target or "", references, strength, out)
+    if failed:
+        rest = f"the others are in {out}" if failed < len(sources) else "none is left"
+        raise PictureError(f"{failed} of {len(sources)} pictures could not be read; {rest}.")
+
+
+@app.command()
+def fieldguide(
+    folder: Annotated[Path, typer.Argument(help="Where to write the set.")],
+    plates: Annotated[int, typer.Option("--count", min=1, help="How many pictures.")] = 100,
+    seed: Annotated[int, typer.Option(min=0, help="Which pictures.")] = 0,
+    size: Annotated[int, typer.Option(min=96, max=2048, help="Side of a picture in pixels.")] = 384,
+) -> None:
+    """Write held-out field guide plates: pictures, part masks, and a table of labels, attributes and twins."""
+    from tqdm import tqdm
+
+    from concept_cam.fieldguide.heldout import write_set
+
+    for _ in tqdm(write_set(folder, plates, seed, size), total=plates, disable=None):
+        pass
+    typer.echo(f"{plates} plates in {folder}: pictures/, parts/, differences/, labels.csv, parts.csv")
+
+
+def main() -> None:
+    """Run the command line; a foreseen error is one line on the error stream and exit code 1, never a traceback."""
+    warnings.showwarning = _one_line
+    for stream in (sys.stdout, sys.stderr):
+        # A name that the terminal cannot spell shall not end the work.
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="replace")
+    # What open_clip and the hub client log on the way to a failure is in the one line that we end with.
+    logging.disable(logging.ERROR)
+    try:
+        app()
+    except UnknownWord as error:
+        _fail(f"{error} For other words give another encoder with --model.")
+    except ConceptCamError as error:
+        _fail(str(error))
+    except SystemExit as leaving:
+        if leaving.code == _INTERRUPTED:
+            typer.echo("concept-cam: interrupted; what was finished is kept.", err=True)
+        raise
+    except (OSError, RuntimeError, MemoryError) as error:
+        _fail(f"{type(error).__name__}: {error}")
+
+
+def _fail(message: str) -> NoReturn:
+    sys.exit(f"concept-cam: {' '.join(message.splitlines())}")
+
+
+def _one_line(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
+    if issubclass(category, UserWarning):
+        typer.echo(f"concept-cam: note: {message}", err=True)
+
+
+def _sources(pictures: Sequence[Path]) -> Iterator[Path]:
+    """The pictures, and those in folders in the order of their names."""
+    for path in pictures:
+        if not os.path.isdir(path):  # noqa: PTH112  (says no, where Path raises on a name that is too long)
+            yield path
+            continue
+        inside = sorted(f for f in path.iterdir() if f.suffix.lower() in PICTURE_SUFFIXES and f.is_file() and f.name[0] != ".")
+        if not inside:
+            raise PictureError(f"{path}: no pictures in this folder; looked for {', '.join(sorted(PICTURE_SUFFIXES))}.")
+        yield from inside
+
+
+def _localizer(
+    model: str | None,
+    pretrained: str | None,
+    device: str,
+    vocabulary: str | None,
+    templates: str | None,
+    method: Method,
+) -> Localizer:
+    from concept_cam import fieldguide as world
+    from concept_cam.backbones import load
+    from concept_cam.localizer import Localizer
+
+    if model is None:
+        return world.localizer(device=device, vocabulary=vocabulary, templates=templates or "fieldguide", method=method)
+    if Path(model).is_dir():
+        model = f"local-dir:{model}"
+    if sys.stderr.isatty():
+        typer.echo(f"loading {model} ...", err=True)
+    backbone = load(model, pretrained, device)
+    return Localizer(backbone, vocabulary=vocabulary or (), templates=templates or "photo", method=method)
+
+
+def _draw(target: str | None, references: Selector | None, seed: int) -> tuple[Image.Image, str, Selector | None]:
+    """A plate of the target, with its twin to compare with if nothing else is asked for."""
+    from concept_cam import comparison
+    from concept_cam import fieldguide as world
+    from concept_cam.fieldguide.birds import twins
+
+    target = target or twins()[0][0]
+    plate = world.draw_species(target, seed)
+    twin = next(twin for name, twin, _ in twins() if name == target)
+    return plate.picture, target, references or comparison.against(twin)
+
+
+def _references(against: list[str] | None, nearest: int | None, rivals: int | None) -> Selector | None:
+    from concept_cam import comparison
+
+    if nearest is not None:
+        return comparison.nearest(nearest)
+    if rivals is not None:
+        return comparison.rivals(rivals)
+    return comparison.against(*against) if against else None
+
+
+def _run(
+    localizer: Localizer,
+    sources: Sequence[Path],
+    target: str,
+    references: Selector | None,
+    strength: float,
+    out: Path,
+) -> int:
+    """Localize in all pictures, some at a time; returns how many could not be read."""
+    from tqdm import tqdm
+
+    from concept_cam.images import read_picture
+
+    failed = 0
+    names = _names(sources)
+    _check_apart(sources, names, out)
+    for start in tqdm(range(0, len(sources), _BATCH), disable=None if len(sources) > _BATCH else True):
+        pictures: dict[Path, Image.Image] = {}
+        for path in sources[start : start + _BATCH]:
+            try:
+                pictures[path] = read_picture(path)
+            except PictureError as error:
+                if len(sources) == 1:
+                    raise
+                failed += 1
+                typer.echo(f"concept-cam: {error}", err=True)
+        if pictures:
+            results = localizer.batch(list(pictures.values()), target, references, strength=strength)
+            for (path, picture), result in zip(pictures.items(), results, strict=True):
+                _write(result, picture, path, out / names[path])
+    return failed
+
+
+def _names(sources: Sequence[Path]) -> dict[Path, str]:
+    """A name for the results of each picture: its stem, with a number where that is taken."""
+    names: dict[Path, str] = {}
+    for path in dict.fromkeys(sources):
+        candidates = chain([path.stem], (f"{path.stem}-{number}" for number in count(2)))
+        names[path] = next(name for name in candidates if name not in names.values())
+    return names
+
+
+def _check_apart(sources: Sequence[Path], names: Mapping[Path, str], out: Path) -> None:
+    """Refuse to write over a picture that is still to be read."""
+    read = {path.resolve() for path in sources}
+    for name in names.values():
+        for suffix in _RESULTS:
+            if (out / f"{name}{suffix}").resolve() in read:
+                raise OutputError(
+                    f"{out / (name + suffix)} is one of the pictures and would be overwritten; choose another --out."
+                )
+
+
+def _write(result: Localization, picture: Image.Image, path: Path, stem: Path) -> None:
+    from concept_cam.drawing import overlay, side_by_side
+    from concept_cam.files import write_file, write_picture
+
+    overlay_path, compared_path, map_path, json_path = (stem.with_name(stem.name + suffix) for suffix in _RESULTS)
+    write_picture(overlay_path, overlay(result, picture))
+    write_picture(compared_path, side_by_side(result, picture))
+    result.save(map_path)
+    found = {"picture": str(path), "peak": result.peak(), "boxes": result.boxes(), **result.summary()}
+    write_file(json_path, (json.dumps(found, indent=2) + "\n").encode())
+    _print_table(result, path, overlay_path)
+
+
+def _print_table(result: Localization, path: Path, overlay_path: Path) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    comparison = result.comparison
+    table = Table("concept", "role", "score", "similarity", "weight", title=Text(path.name), title_justify="left")
+    table.add_row(Text(comparison.target), "target", f"{result.scores[comparison.target]:.3f}", "", "")
+    rows = zip(comparison.references, comparison.similarities, comparison.weights, strict=True)
+    for name, similarity, weight in rows:
+        table.add_row(Text(name), "reference", f"{result.scores[name]:.3f}", f"{similarity:.3f}", f"{weight:.2f}")
+    # Names are the user's: brackets and colons in them mean nothing.
+    console = Console(markup=False, emoji=False)
+    console.print(table)
+    x, y = result.peak()
+    console.print(f"strongest at ({x:.0f}, {y:.0f}); heat map in {overlay_path}", highlight=False, soft_wrap=True)
+
+
+def _make_folder(folder: Path) -> None:
+    """Find out before the work whether its results can be kept."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        reason = error.strerror or "not a folder that can be written to"
+        raise OutputError(f"{folder}: cannot write results there ({reason}); choose another --out.") from error

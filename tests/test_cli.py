@@ -1,0 +1,532 @@
+"""The command line from end to end: what it writes, what it prints, and one line for every mistake."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import shutil
+import subprocess
+import sys
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from concept_cam import backbones, cli, fieldguide
+from concept_cam.errors import PictureError
+from concept_cam.fieldguide.birds import ATTRIBUTES, COLOURS, PARTS, part_of, species, twins
+from concept_cam.fieldguide.checkpoint import FOLDER
+from concept_cam.result import Localization
+
+RESULTS = ("-overlay.png", "-compared.png", ".safetensors", ".json")
+TWINS = ("--target", "ember finch", "--against", "frost finch")
+
+
+@dataclass(frozen=True)
+class Ran:
+    code: int
+    out: str
+    err: str
+
+    def line(self) -> str:
+        """The one line of a mistake."""
+        assert self.code == 1, self
+        lines = self.err.splitlines()
+        assert len(lines) == 1, self.err
+        assert lines[0].startswith("concept-cam: ")
+        assert "Traceback" not in self.err
+        return lines[0]
+
+
+Run = Callable[..., Ran]
+
+
+@pytest.fixture(scope="module")
+def embedded():
+    return fieldguide.localizer().backbone
+
+
+@pytest.fixture
+def run(embedded, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Run:
+    """Run the command in this process, in a folder of its own, with the embedded model loaded once."""
+    real, held = backbones.load, f"local-dir:{FOLDER}"
+    load = lambda name, *rest, **named: embedded if name == held else real(name, *rest, **named)  # noqa: E731
+    monkeypatch.setattr(backbones, "load", load)
+    monkeypatch.setattr(warnings, "showwarning", warnings.showwarning)  # main replaces it
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.chdir(tmp_path)
+
+    def call(*arguments: object) -> Ran:
+        monkeypatch.setattr(sys, "argv", ["concept-cam", *map(str, arguments)])
+        with pytest.raises(SystemExit) as caught:
+            cli.main()
+        out, err = capsys.readouterr()
+        code = caught.value.code
+        # What the interpreter does with a text: it goes to the error stream, and the code is 1.
+        return Ran(1, out, f"{err}{code}\n") if isinstance(code, str) else Ran(code or 0, out, err)
+
+    return call
+
+
+@pytest.fixture(scope="module")
+def plate() -> Image.Image:
+    return fieldguide.draw_species("ember finch", seed=3, size=120).picture
+
+
+@pytest.fixture
+def finch(plate: Image.Image, tmp_path: Path) -> Path:
+    path = tmp_path / "finch.png"
+    plate.save(path)
+    return path
+
+
+def names(folder: Path) -> set[str]:
+    return {file.name for file in folder.iterdir()}
+
+
+def results(*stems: str) -> set[str]:
+    return {f"{stem}{suffix}" for stem in stems for suffix in RESULTS}
+
+
+# ---- localize ---------------------------------------------------------------------------------------------------------
+
+
+def test_without_a_picture(run: Run, tmp_path: Path) -> None:
+    ran = run("localize", "--out", "found")
+    assert ran.code == 0
+    assert ran.err == ""
+    folder = tmp_path / "found"
+    assert names(folder) == {"ember-finch-0.png", *results("ember-finch-0")}
+    drawn = fieldguide.draw_species("ember finch", seed=0).picture
+    with Image.open(folder / "ember-finch-0.png") as picture:
+        assert np.array_equal(np.asarray(picture), np.asarray(drawn))
+    with Image.open(folder / "ember-finch-0-overlay.png") as picture:
+        assert picture.size == drawn.size
+        assert not np.array_equal(np.asarray(picture), np.asarray(drawn))
+    saved = Localization.load(folder / "ember-finch-0.safetensors")
+    about = json.loads((folder / "ember-finch-0.json").read_text())
+    assert about["picture"] == str(Path("found") / "ember-finch-0.png")
+    assert about["comparison"]["references"] == ["frost finch"]  # its twin
+    assert about["comparison"] == json.loads(json.dumps(saved.summary()["comparison"]))
+    assert tuple(about["peak"]) == saved.peak()
+    assert [tuple(box) for box in about["boxes"]] == list(saved.boxes())
+    # The table holds each concept's score, and the line below it the place and the file.
+    rows = {line.split("│")[1].strip(): line for line in ran.out.splitlines() if line.startswith("│")}
+    assert "target" in rows["ember finch"]
+    assert f"{saved.scores['ember finch']:.3f}" in rows["ember finch"]
+    assert "reference" in rows["frost finch"]
+    assert f"{saved.comparison.similarities[0]:.3f}" in rows["frost finch"]
+    x, y = saved.peak()
+    assert f"strongest at ({x:.0f}, {y:.0f})" in ran.out
+    assert str(Path("found") / "ember-finch-0-overlay.png") in ran.out
+
+
+def test_another_plate(run: Run, tmp_path: Path) -> None:
+    assert run("localize", "--target", "royal jay", "--seed", 5, "--nearest", 2, "--out", "found").code == 0
+    drawn = fieldguide.draw_species("royal jay", seed=5).picture
+    with Image.open(tmp_path / "found" / "royal-jay-5.png") as picture:
+        assert np.array_equal(np.asarray(picture), np.asarray(drawn))
+    about = json.loads((tmp_path / "found" / "royal-jay-5.json").read_text())
+    assert len(about["comparison"]["references"]) == 2
+
+
+def test_one_picture_is_what_the_library_says(run: Run, finch: Path, embedded, tmp_path: Path) -> None:
+    ran = run("localize", finch, *TWINS, "--strength", 0.4, "--out", "found")
+    assert ran.code == 0
+    assert names(tmp_path / "found") == results("finch")
+    saved = Localization.load(tmp_path / "found" / "finch.safetensors")
+    direct = fieldguide.localizer()(finch, "ember finch", "frost finch", strength=0.4)
+    assert np.allclose(saved.map, direct.map, rtol=1e-4, atol=1e-6 * float(direct.map.abs().max()))
+    assert saved.comparison == direct.comparison
+    assert saved.provenance == direct.provenance
+
+
+@pytest.mark.parametrize("method", ["grad_cam", "hires_cam", "layer_cam"])
+def test_methods(run: Run, finch: Path, tmp_path: Path, method: str) -> None:
+    assert run("localize", finch, *TWINS, "--method", method, "--out", "found").code == 0
+    assert Localization.load(tmp_path / "found" / "finch.safetensors").provenance["method"] == method
+
+
+@pytest.mark.parametrize(
+    ("options", "references"),
+    [
+        (["--against", "frost finch", "--against", "royal jay"], 2),
+        (["--nearest", "4"], 4),
+        (["--rivals", "2"], 2),
+        (["--vocabulary", "birds.txt"], 2),
+        (["--strength", "0"], 0),
+        ([], 3),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+@pytest.mark.filterwarnings("ignore:.*no more like")
+def test_references(run: Run, finch: Path, tmp_path: Path, options: list[str], references: int) -> None:
+    Path("birds.txt").write_text("frost finch\nwillow finch\nember finch\n")
+    assert run("localize", finch, "--target", "ember finch", *options, "--out", "found").code == 0
+    comparison = Localization.load(tmp_path / "found" / "finch.safetensors").comparison
+    assert len(set(comparison.references)) == references
+    assert "ember finch" not in comparison.references
+
+
+def test_several_pictures_and_a_folder(run: Run, plate: Image.Image, tmp_path: Path) -> None:
+    folder = tmp_path / "birds"
+    folder.mkdir()
+    # More than one batch; capital suffixes count, other files do not.
+    for k in range(9):
+        plate.rotate(5 * k).save(folder / (f"b{k}.PNG" if k % 2 else f"b{k}.png"))
+    (folder / "notes.txt").write_text("not a picture")
+    plate.save(tmp_path / "alone.jpg")
+    ran = run("localize", tmp_path / "alone.jpg", folder, *TWINS, "--out", "found")
+    assert ran.code == 0
+    assert names(tmp_path / "found") == results("alone", *(f"b{k}" for k in range(9)))
+    for k in range(9):
+        about = json.loads((tmp_path / "found" / f"b{k}.json").read_text())
+        assert Path(about["picture"]).stem == f"b{k}"
+    assert ran.out.count("strongest at") == 10
+    with Image.open(tmp_path / "found" / "b3-overlay.png") as three, Image.open(tmp_path / "found" / "b4-overlay.png") as four:
+        assert not np.array_equal(np.asarray(three), np.asarray(four))
+
+
+def test_one_bad_picture_among_good_ones(run: Run, plate: Image.Image, tmp_path: Path) -> None:
+    folder = tmp_path / "birds"
+    folder.mkdir()
+    plate.save(folder / "a.png")
+    (folder / "b.png").write_text("not a picture")
+    plate.save(folder / "c.png")
+    ran = run("localize", folder, *TWINS, "--out", "found")
+    assert ran.code == 1
+    assert names(tmp_path / "found") == results("a", "c")
+    first, last = ran.err.splitlines()
+    assert str(folder / "b.png") in first
+    assert "1 of 3" in last
+    assert all(line.startswith("concept-cam: ") for line in (first, last))
+
+
+@pytest.mark.parametrize("third", ["three/a.png", "three/a-2.png"])
+def test_equal_names_in_two_folders(run: Run, plate: Image.Image, tmp_path: Path, third: str) -> None:
+    """No result overwrites another, not even where a picture is called as a numbered result would be."""
+    paths = [tmp_path / name for name in ("one/a.png", "two/a.png", third)]
+    for k, path in enumerate(paths):
+        path.parent.mkdir()
+        plate.rotate(90 * k).save(path)
+    assert run("localize", *paths, *TWINS, "--out", "found").code == 0
+    about = [json.loads(file.read_text()) for file in (tmp_path / "found").glob("*.json")]
+    assert {found["picture"] for found in about} == {str(path) for path in paths}
+    assert len(names(tmp_path / "found")) == 12
+
+
+@pytest.mark.parametrize("name", ["finch [old].png", "finch (1) [bold].png", "a [ :smile: ].png"])
+def test_names_are_printed_as_they_are(run: Run, finch: Path, tmp_path: Path, name: str) -> None:
+    """Brackets and colons are markup to the library that prints."""
+    target = tmp_path / "finch [red]" / name
+    target.parent.mkdir()
+    shutil.copy(finch, target)
+    ran = run("localize", target, *TWINS, "--out", "found [red]")
+    assert ran.code == 0
+    assert target.name in ran.out
+    assert str(Path("found [red]") / f"{target.stem}-overlay.png") in ran.out
+
+
+def test_concepts_are_printed_as_they_are(run: Run, finch: Path) -> None:
+    """The embedded tokenizer drops punctuation; the printing library would stumble over a closing tag."""
+    ran = run("localize", finch, "--target", "ember [/finch]", "--against", "frost [red]finch", "--out", "found")
+    assert ran.code == 0
+    assert "ember [/finch]" in ran.out
+    assert "frost [red]finch" in ran.out
+
+
+def test_a_note_is_one_line(run: Run, finch: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a user should know is said without file names and code; what developers should know is not said."""
+
+    def noted(*_: object) -> int:
+        warnings.warn("not alike", stacklevel=2)
+        warnings.warn("gone in version 9", DeprecationWarning, stacklevel=2)
+        return 0
+
+    monkeypatch.setattr(cli, "_run", noted)
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        ran = run("localize", finch, *TWINS, "--out", "found")
+    assert ran.code == 0
+    assert ran.err == "concept-cam: note: not alike\n"
+
+
+MISTAKES = {
+    "a method": (["@", *TWINS, "--method", "hirescam"], ["hirescam", "Did you mean 'hires_cam'?", "grad_cam"]),
+    "a word": (["@", "--target", "dog"], ["'dog'", "finch", "woodpecker", "--model"]),
+    "a word of a reference": (
+        ["@", "--target", "ember finch", "--against", "frost fnch"],
+        ["'fnch'", "Did you mean 'finch'?", "--model"],
+    ),
+    "a species to draw": (["--target", "ember fnch"], ["'ember fnch'", "Did you mean 'ember finch'?"]),
+    "target among references": (
+        ["@", "--target", "ember finch", "--against", "ember finch"],
+        ["'ember finch'", "among its own references"],
+    ),
+    "one embedding": (
+        ["@", "--target", "ember finch", "--against", "Ember Finch"],
+        ["'ember finch'", "'Ember Finch'", "one embedding"],
+    ),
+    "no references": (["@", "--target", "ember finch", "--vocabulary", "one.txt"], ["No references", "strength"]),
+    "strength nan": (["@", *TWINS, "--strength", "nan"], ["strength is nan", "finite"]),
+    "strength inf": (["@", *TWINS, "--strength", "inf"], ["strength is inf", "finite"]),
+    "strength -1": (["@", *TWINS, "--strength", "-1"], ["strength is -1", "0 (base method) or more"]),
+    "against and nearest": (["@", *TWINS, "--nearest", "2"], ["--against", "--nearest", "one of them"]),
+    "nearest and rivals": (["@", "--target", "ember finch", "--nearest", "2", "--rivals", "2"], ["--nearest", "--rivals"]),
+    "nearest none": (["@", "--target", "ember finch", "--nearest", "0"], ["0 references", "at least one"]),
+    "no target": (["@"], ["--target"]),
+    "an empty target": (["@", "--target", ""], ["''"]),
+    "pretrained alone": (["@", *TWINS, "--pretrained", "openai"], ["--pretrained openai", "--model"]),
+    "an unknown model": (["@", *TWINS, "--model", "ViT-B-61", "--pretrained", "openai"], ["'ViT-B-61'", "'ViT-B-16'"]),
+    "an unknown tag": (["@", *TWINS, "--model", "ViT-B-16", "--pretrained", "nothing"], ["'nothing'", "laion400m_e32"]),
+    "a model without weights": (["@", *TWINS, "--model", "ViT-B-16"], ["ViT-B-16", "laion400m_e32"]),
+    "a folder without a model": (["@", *TWINS, "--model", "empty"], ["empty", "open_clip_config.json"]),
+    "a model and no picture": ([*TWINS, "--model", "ViT-B-16", "--pretrained", "nothing.pt"], ["No picture given"]),
+    "a vocabulary": (["@", "--target", "ember finch", "--vocabulary", "fieldguide-specis"], ["Did you mean"]),
+    "a vocabulary file": (["@", "--target", "ember finch", "--vocabulary", "mine.txt"], ["mine.txt", "cannot be read"]),
+    "templates": (["@", *TWINS, "--templates", "nothing"], ["'nothing'", "photo"]),
+    "a template without a place": (["@", *TWINS, "--templates", "one.txt"], ["one.txt", "0 places"]),
+    "missing": (["missing.png", *TWINS], ["missing.png", "does not exist"]),
+    "empty": (["empty.png", *TWINS], ["empty.png", "empty"]),
+    "cut short": (["cut.png", *TWINS], ["cut.png", "damaged"]),
+    "not a picture": (["one.txt", *TWINS], ["one.txt", "not a picture"]),
+    "an empty folder": (["empty", *TWINS], ["empty", "no pictures", ".png"]),
+}
+
+
+@pytest.fixture
+def mistaken(run: Run, finch: Path, tmp_path: Path) -> Run:
+    """As ``run``, among files to make mistakes with; ``@`` is a good picture."""
+    (tmp_path / "one.txt").write_text("ember finch\n")
+    (tmp_path / "empty.png").touch()
+    (tmp_path / "cut.png").write_bytes(finch.read_bytes()[:2000])
+    (tmp_path / "empty").mkdir()
+    return lambda *arguments: run(*(finch if argument == "@" else argument for argument in arguments))
+
+
+@pytest.mark.parametrize("case", MISTAKES)
+def test_a_mistake_is_one_line(mistaken: Run, tmp_path: Path, case: str) -> None:
+    arguments, words = MISTAKES[case]
+    line = mistaken("localize", *arguments, "--out", "found").line()
+    assert all(word in line for word in words), line
+    written = names(tmp_path / "found") if (tmp_path / "found").exists() else set()
+    assert not any(name.endswith(RESULTS[1:]) for name in written)
+
+
+@pytest.mark.parametrize("place", ["finch.png", "finch.png/deeper"])
+def test_results_cannot_be_written(run: Run, finch: Path, place: str) -> None:
+    before = finch.read_bytes()
+    line = run("localize", finch, *TWINS, "--out", place).line()
+    assert place in line
+    assert "--out" in line
+    assert finch.read_bytes() == before
+
+
+def test_the_last_mistake_of_all_bad_pictures(run: Run, tmp_path: Path) -> None:
+    for name in ("a.png", "b.png"):
+        (tmp_path / name).write_text("no picture")
+    ran = run("localize", "a.png", "b.png", *TWINS, "--out", "found")
+    assert ran.code == 1
+    assert [line.split(":")[1].strip() for line in ran.err.splitlines()[:2]] == ["a.png", "b.png"]
+    assert "2 of 2" in ran.err.splitlines()[2]
+    assert names(tmp_path / "found") == set()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["localize", "--seed", "-1"],
+        ["localize", "--strength", "much"],
+        ["localize", "--nothing"],
+        ["localise"],
+        ["fieldguide"],
+        ["fieldguide", "set", "--count", "0"],
+        ["fieldguide", "set", "--seed", "-1"],
+        ["fieldguide", "set", "--size", "95"],
+    ],
+    ids=" ".join,
+)
+def test_options_that_mean_nothing(run: Run, tmp_path: Path, arguments: list[str]) -> None:
+    """Refused before any work, in the words of the command line's own library."""
+    ran = run(*arguments)
+    assert ran.code == 2
+    assert "Usage" in ran.err
+    assert "Traceback" not in ran.err
+    assert names(tmp_path) == set()
+
+
+def test_braces_in_a_template(run: Run, finch: Path) -> None:
+    """``a {} {x}`` has one place and something else: taken as it stands or refused, but no traceback."""
+    Path("braces.txt").write_text("a {} {x}\n")
+    ran = run("localize", finch, *TWINS, "--templates", "braces.txt", "--out", "found")
+    assert "{x}" in ran.line() or "braces.txt" in ran.line()
+
+
+def test_interrupt(run: Run, finch: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object) -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "_run", interrupted)
+    ran = run("localize", finch, *TWINS, "--out", "found")
+    assert ran.code == 130
+    assert ran.err.strip() == "concept-cam: interrupted; what was finished is kept."
+
+
+def test_sources_keep_the_order_given(tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    for name in ("b.png", "a.jpg", "c.txt", "folder/z.webp", "folder/y.TIFF", "folder/x.json"):
+        (tmp_path / name).touch()
+    given = [tmp_path / "b.png", tmp_path / "folder", tmp_path / "a.jpg", tmp_path / "c.txt"]
+    found = [path.relative_to(tmp_path).as_posix() for path in cli._sources(given)]
+    # A file is taken at its word, whatever its name.
+    assert found == ["b.png", "folder/y.TIFF", "folder/z.webp", "a.jpg", "c.txt"]
+    (tmp_path / "none").mkdir()
+    with pytest.raises(PictureError, match="no pictures"):
+        list(cli._sources([tmp_path / "none"]))
+
+
+# ---- fieldguide -------------------------------------------------------------------------------------------------------
+
+
+def table(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def array(path: Path) -> np.ndarray:
+    with Image.open(path) as picture:
+        return np.asarray(picture)
+
+
+def test_fieldguide_writes_what_it_says(run: Run, tmp_path: Path) -> None:
+    ran = run("fieldguide", "set", "--count", 3, "--seed", 1)
+    assert ran.code == 0
+    assert "3 plates in set" in ran.out
+    folder = tmp_path / "set"
+    assert names(folder) == {"pictures", "parts", "differences", "labels.csv", "parts.csv"}
+    rows = table(folder / "labels.csv")
+    assert list(rows[0]) == ["file", "target", "twin", "attribute", "part", "habitat", *ATTRIBUTES]
+    assert len(rows) == 3
+    for kind in ("pictures", "parts", "differences"):
+        assert names(folder / kind) == {row["file"] for row in rows}
+    levels = {row["part"]: int(row["level"]) for row in table(folder / "parts.csv")}
+    assert levels == {part: 1 + k for k, part in enumerate(PARTS)}
+    for row in rows:
+        target, twin = species()[row["target"]], species()[row["twin"]]
+        assert target.differences(twin) == (row["attribute"],)
+        assert {attribute: row[attribute] for attribute in ATTRIBUTES} == target.card
+        assert row["part"] == part_of(row["attribute"])
+        picture, parts, difference = (array(folder / kind / row["file"]) for kind in ("pictures", "parts", "differences"))
+        assert picture.shape == (384, 384, 3)
+        assert np.array_equal(difference.astype(bool), parts == levels[row["part"]])
+        assert difference.any()
+        assert set(np.unique(parts)) <= {0, *levels.values()}
+        # The masks lie on the picture: a part shows the colour that the card says, give or take the shade.
+        for part in ("crown", "belly", "legs"):
+            shown = np.median(picture[parts == levels[part]], axis=0)
+            assert np.abs(shown - COLOURS[row[part]]).max() < 45, (row["file"], part)
+
+
+def test_fieldguide_asks_every_pair(run: Run, tmp_path: Path) -> None:
+    """All pairs in turn, among them those that differ in a shape or a pattern: the part is named, not the attribute."""
+    pairs = twins()
+    assert run("fieldguide", "set", "--count", len(pairs), "--size", 96).code == 0
+    rows = table(tmp_path / "set" / "labels.csv")
+    assert [(row["target"], row["twin"], row["attribute"]) for row in rows] == list(pairs)
+    levels = {row["part"]: int(row["level"]) for row in table(tmp_path / "set" / "parts.csv")}
+    assert any(row["part"] != row["attribute"] for row in rows)
+    for row in rows:
+        parts, difference = (array(tmp_path / "set" / kind / row["file"]) for kind in ("parts", "differences"))
+        assert difference.any()
+        assert np.array_equal(difference.astype(bool), parts == levels[row["part"]])
+
+
+def test_fieldguide_is_reproducible(run: Run, tmp_path: Path) -> None:
+    for name, seed, count in (("one", 1, 3), ("two", 1, 3), ("other", 2, 3), ("fewer", 1, 2)):
+        assert run("fieldguide", name, "--count", count, "--seed", seed, "--size", 96).code == 0
+    files = sorted(path.relative_to(tmp_path / "one") for path in (tmp_path / "one").rglob("*.*"))
+    assert len(files) == 11
+    for file in files:
+        assert (tmp_path / "one" / file).read_bytes() == (tmp_path / "two" / file).read_bytes()
+    pictures = [file for file in files if file.parts[0] == "pictures"]
+    for file in pictures:
+        assert (tmp_path / "one" / file).read_bytes() != (tmp_path / "other" / file).read_bytes()
+    # The first plates of a set do not depend on how many follow.
+    for file in pictures[:2]:
+        assert (tmp_path / "one" / file).read_bytes() == (tmp_path / "fewer" / file).read_bytes()
+
+
+def test_fieldguide_cannot_be_written(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("kept")
+    assert "file" in run("fieldguide", "file", "--count", 1).line()
+    assert (tmp_path / "file").read_text() == "kept"
+
+
+# ---- a process of its own ---------------------------------------------------------------------------------------------
+
+HEAVY = {"torch", "open_clip", "transformers", "torchvision", "timm", "numpy", "PIL"}
+
+
+def python(code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.run(
+        [sys.executable, "-c", code, *arguments], capture_output=True, text=True, env=environment, timeout=120, check=False
+    )
+
+
+@pytest.mark.parametrize(
+    "code",
+    ["import concept_cam; dir(concept_cam)", "import concept_cam.cli", "from concept_cam.cli import main; main()"],
+    ids=["import", "import cli", "--help"],
+)
+def test_nothing_heavy_is_imported_before_it_is_needed(code: str) -> None:
+    watch = "import atexit, sys; atexit.register(lambda: print('modules:', *sys.modules))\n"
+    done = python(watch + code, "--help")
+    assert done.returncode == 0, done.stderr
+    shown, _, modules = done.stdout.rpartition("modules:")
+    assert "concept_cam" in modules.split()
+    assert not HEAVY & set(modules.split())
+    if "main" in code:
+        assert "localize" in shown
+        assert "fieldguide" in shown
+
+
+def test_a_mistake_as_the_shell_sees_it(tmp_path: Path) -> None:
+    done = python("from concept_cam.cli import main; main()", "localize", "--method", "hirescam", "--out", str(tmp_path))
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert done.stderr.startswith("concept-cam: No method 'hirescam'.")
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_picture_is_never_written_over(run, finch, tmp_path):
+    """Results go beside the pictures only as long as none of them is one of the pictures."""
+    original = finch.read_bytes()
+    shutil.copy(finch, tmp_path / "finch-overlay.png")
+    ran = run("localize", tmp_path, *TWINS, "--out", tmp_path)
+    assert "finch-overlay.png is one of the pictures" in ran.line()
+    assert (tmp_path / "finch-overlay.png").read_bytes() == original
+    assert names(tmp_path) == {"finch.png", "finch-overlay.png"}
+
+
+@pytest.mark.parametrize("name", ["x" * 300 + ".png", "no\nnewline.png"])
+def test_names_that_the_disk_refuses(run, name):
+    assert name.replace("\n", " ") in run("localize", name, *TWINS).line()
+
+
+def test_mistakes_are_found_before_a_model_is_loaded(run, finch, monkeypatch):
+    monkeypatch.setattr(backbones, "load", lambda *_, **__: pytest.fail("loaded"))
+    for arguments in ([finch], [finch, *TWINS, "--strength", "nan"], [finch, *TWINS[:2], "--nearest", 0], ["--model", "x"]):
+        run("localize", *arguments).line()
+
+
+def test_other_words_need_another_encoder_but_other_species_do_not(run, finch):
+    assert "give another encoder with --model" in run("localize", finch, "--target", "dog", "--against", "bird").line()
+    line = run("localize", "--target", "red crown").line()
+    assert "--model" not in line
+    assert "It has: ember finch, frost finch" in line
