@@ -1,0 +1,96 @@
+"""The promises of the layout: who may import what, where hooks live, what importing costs, which names are public."""
+
+from __future__ import annotations
+
+import ast
+import re
+import shutil
+import subprocess
+import sys
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+
+import concept_cam
+
+ROOT = Path(__file__).parents[1]
+SOURCES = sorted((ROOT / "concept_cam").rglob("*.py"))
+
+
+def run(*command: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
+
+
+def test_import_contracts_hold():
+    done = run(str(Path(sys.executable).with_name("lint-imports")), "--no-cache")
+    assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.parametrize("command", [("ruff", "check", "."), ("ruff", "format", "--check", "."), ("mypy",)])
+def test_linters_are_content(command):
+    done = run(sys.executable, "-m", *command)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def hooks_and_gradients(tree: ast.AST) -> list[str]:
+    """Calls that register hooks or take gradients."""
+    calls = [node.func for node in ast.walk(tree) if isinstance(node, ast.Call)]
+    names = [ast.unparse(call) for call in calls]
+    return [n for n in names if re.search(r"register_\w*hook|autograd\.|\.backward$", n)]
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_hooks_and_gradients_live_in_one_file(path):
+    found = hooks_and_gradients(ast.parse(path.read_text()))
+    if path.name == "gradients.py":
+        assert found
+    elif path.name == "training.py":
+        assert found == ["sum((WEIGHTS[name] * loss for name, loss in terms.items())).backward"]
+    else:
+        assert not found
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_a_file_is_one_noun(path):
+    assert len(path.read_text().splitlines()) <= 325
+
+
+@pytest.mark.parametrize(
+    "code", ["import concept_cam", "import concept_cam.cli", "import sys; sys.argv = ['concept-cam', '--help']"]
+)
+def test_importing_and_help_load_nothing_heavy(code):
+    if "argv" in code:
+        code += "; from concept_cam.cli import main\ntry:\n    main()\nexcept SystemExit: pass"
+    heavy = ("torch", "open_clip", "transformers", "timm", "numpy", "PIL")
+    done = run(sys.executable, "-c", f"{code}\nimport sys\nprint([m for m in {heavy!r} if m in sys.modules])")
+    assert done.stdout.splitlines()[-1] == "[]", done.stdout + done.stderr
+
+
+def test_public_names():
+    listed = (ROOT / "tests" / "surface.txt").read_text().split()
+    assert sorted(concept_cam.__all__) == listed
+    for name in listed:
+        assert getattr(concept_cam, name) is not None
+    assert set(listed) <= set(dir(concept_cam))
+    with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
+        _ = concept_cam.nonsense
+
+
+def test_one_version_everywhere():
+    newest = re.search(r"^## (\S+)", (ROOT / "CHANGELOG.md").read_text(), re.M)
+    assert newest is not None
+    assert newest[1] == version("concept-cam")
+
+
+def test_nothing_names_a_machine_or_a_registry():
+    if shutil.which("git") is None:
+        pytest.skip("git is not there")
+    tracked = run("git", "ls-files", "--cached", "--others", "--exclude-standard").stdout.split()
+    if not tracked:
+        pytest.skip("not a git checkout")
+    for name in tracked:
+        path = ROOT / name
+        if path.suffix in {".safetensors", ".png"} or path == Path(__file__) or not path.is_file():
+            continue
+        assert not re.search(r"/(root|work|home)/|pypi\.org|files\.pythonhosted", path.read_text()), name
