@@ -1,0 +1,76 @@
+"""Draws the pictures of the README and of the docs: ``python docs/pictures.py``."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+from PIL import Image
+
+from concept_cam import fieldguide
+from concept_cam.drawing import side_by_side
+from concept_cam.fieldguide.birds import twins
+
+DOCS = Path(__file__).parent
+EXAMPLES = (("ember finch", 3), ("amber kingfisher", 1), ("coral heron", 5), ("royal jay", 2))
+
+
+def plates(columns: int = 6, rows: int = 3, side: int = 200) -> Image.Image:
+    """A page of species, each beside its twin."""
+    pairs = [pair for pair in twins() if pair[0] < pair[1]]
+    names = [name for target, twin, _ in pairs[:: len(pairs) * 2 // (columns * rows)] for name in (target, twin)]
+    sheet = Image.new("RGB", (columns * side, rows * side))
+    for i, name in enumerate(names[: columns * rows]):
+        plate = fieldguide.draw_species(name, seed=i // 2, size=side)
+        sheet.paste(plate.picture, (i % columns * side, i // columns * side))
+    return sheet
+
+
+def comparisons() -> Image.Image:
+    """Base and finer maps of some species against their twins."""
+    localizer = fieldguide.localizer()
+    twin_of = {target: twin for target, twin, _ in twins()}
+    panels = []
+    for name, seed in EXAMPLES:
+        picture = fieldguide.draw_species(name, seed).picture
+        panels.append(side_by_side(localizer(picture, name, twin_of[name]), picture))
+    sheet = Image.new("RGB", (panels[0].width, sum(panel.height for panel in panels)), "white")
+    for i, panel in enumerate(panels):
+        sheet.paste(panel, (0, sum(p.height for p in panels[:i])))
+    return sheet
+
+
+def learning_curve(width: int = 720, height: int = 300) -> str:
+    """The learning curve as SVG: zero-shot accuracy by training step."""
+    rows = list(csv.DictReader((DOCS / "fieldguide-curve.csv").open()))
+    steps = [int(row["step"]) for row in rows]
+    parts = [key for key in rows[0] if key in fieldguide.PARTS]
+    lines = {
+        "species": [float(row["species"]) for row in rows],
+        "colour of a part (mean)": [sum(float(row[part]) for part in parts) / len(parts) for row in rows],
+        "tail shape": [float(row["tail shape"]) for row in rows],
+    }
+    left, top, right, bottom = 40, 12, width - 170, height - 30
+
+    def point(step: int, value: float) -> str:
+        return f"{left + step / steps[-1] * (right - left):.1f},{bottom - value * (bottom - top):.1f}"
+
+    svg = [f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" font-family="sans-serif" font-size="12">']
+    svg.append(f'<rect width="{width}" height="{height}" fill="white"/>')
+    for tick in (0, 0.25, 0.5, 0.75, 1):
+        y = bottom - tick * (bottom - top)
+        svg.append(f'<path d="M{left},{y:.1f}H{right}" stroke="#ddd"/><text x="4" y="{y + 4:.1f}">{tick:.2f}</text>')
+    for step in steps[4::5]:
+        svg.append(f'<text x="{point(step, 0).split(",")[0]}" y="{height - 10}" text-anchor="middle">{step}</text>')
+    for (name, values), colour in zip(lines.items(), ("#c22", "#26c", "#282"), strict=True):
+        path = " ".join(point(step, value) for step, value in zip(steps, values, strict=True))
+        y = bottom - values[-1] * (bottom - top) + 14 * list(lines).index(name)
+        svg.append(f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="2"/>')
+        svg.append(f'<text x="{right + 8}" y="{y + 4:.1f}" fill="{colour}">{name}</text>')
+    return "\n".join([*svg, "</svg>\n"])
+
+
+if __name__ == "__main__":
+    plates().save(DOCS / "plates.png", optimize=True)
+    comparisons().save(DOCS / "comparisons.png", optimize=True)
+    (DOCS / "fieldguide-curve.svg").write_text(learning_curve())

@@ -1,0 +1,61 @@
+"""What the documents say runs, and what they promise is there."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")])
+
+
+def test_the_readmes_python_runs(capsys):
+    (code,) = re.findall(r"```python\n(.*?)```", README, re.S)
+    exec(compile(code, "README.md", "exec"), {})
+    assert "ember finch" in capsys.readouterr().out
+
+
+def test_the_test_command_is_what_ci_runs():
+    commands = re.findall(r"```bash\n(.*?)\n```", README, re.S)
+    (test_command,) = [c for c in commands if "pytest" in c]
+    assert test_command in (ROOT / ".ci" / "run").read_text()
+    assert test_command in (ROOT / "CONTRIBUTING.md").read_text()
+
+
+def test_the_readmes_lines_are_options_that_exist(monkeypatch, capsys):
+    """Each line of the command line parses: it fails for want of the picture or the weights, not of an option."""
+    from concept_cam.cli import main
+
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    lines = re.findall(r"^concept-cam localize .*$", README, re.M)
+    assert lines
+    for line in lines:
+        monkeypatch.setattr("sys.argv", [*shlex.split(line), "--out", "/dev/null/out"])
+        with pytest.raises(SystemExit) as stop:
+            main()
+        assert "cannot write results there" in str(stop.value.code)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
+def test_no_figure_is_left_to_fill_in(page):
+    assert "@@" not in page.read_text()
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
+def test_links_within_the_repository_lead_somewhere(page):
+    for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text()):
+        assert (page.parent / target).exists(), target
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
+def test_modules_that_documents_name_are_there(page):
+    for module in re.findall(r"python -m (concept_cam[\w.]*)", page.read_text()):
+        assert (ROOT / (module.replace(".", "/") + ".py")).is_file(), module
+
+
+def test_contributing_is_short():
+    assert len((ROOT / "CONTRIBUTING.md").read_text().splitlines()) <= 40
