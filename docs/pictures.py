@@ -42,7 +42,7 @@ def comparisons() -> Image.Image:
 
 def learning_curve(width: int = 720, height: int = 300) -> str:
     """The learning curve as SVG: zero-shot accuracy by training step."""
-    rows = list(csv.DictReader((DOCS / "fieldguide-curve.csv").open()))
+    rows = list(csv.DictReader((DOCS / "fieldguide-curve.csv").read_text().splitlines()))
     steps = [int(row["step"]) for row in rows]
     parts = [key for key in rows[0] if key in fieldguide.PARTS]
     lines = {
