@@ -46,7 +46,8 @@ def test_hooks_and_gradients_live_in_one_file(path):
     if path.name == "gradients.py":
         assert found
     elif path.name == "training.py":
-        assert found == ["sum((WEIGHTS[name] * loss for name, loss in terms.items())).backward"]
+        # The loss of the embedded encoder, once; to train is not to explain.
+        assert [call.startswith("sum(") and call.endswith(".backward") for call in found] == [True]
     else:
         assert not found
 
