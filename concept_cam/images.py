@@ -88,11 +88,11 @@ def _upright_rgb(picture: Image.Image, name: str) -> Image.Image:
     if picture.mode.startswith("I"):
         # 16-bit greys: Pillow's own conversion would clip them at 255. Mode I alone may hold 8 bits as well.
         values = np.asarray(picture, dtype=np.float64)
-        if picture.mode == "I" and values.max() <= 255:
-            values = values * 257
-        if values.min() < 0 or values.max() > 65535:
-            raise PictureError(f"{name}: 32-bit values from {values.min():.0f} to {values.max():.0f}; expected 8 or 16 bits.")
-        picture = Image.fromarray((values / 257).round().astype(np.uint8))
+        low, high = float(np.min(values)), float(np.max(values))
+        if low < 0 or high > 65535:
+            raise PictureError(f"{name}: 32-bit values from {low:.0f} to {high:.0f}; expected 8 or 16 bits.")
+        scale = 1 if picture.mode == "I" and high <= 255 else 257
+        picture = Image.fromarray((values / scale).round().astype(np.uint8))
     elif picture.mode == "F":
         raise PictureError(f"{name}: floating-point values have no agreed range; convert it to 8 or 16 bits.")
     if picture.has_transparency_data:
