@@ -1,16 +1,18 @@
 """How well the embedded encoder knows its world, and how well methods find the difference between twins.
 
-``python -m concept_cam.fieldguide.benchmark`` prints both tables. All plates are held out. Differences between base and finer
-are paired over the plates, with a 95 % bootstrap interval.
+``python -m concept_cam.fieldguide.benchmark`` prints both tables, and what drawing costs. All plates are held out. Differences
+between base and finer are paired over the plates, with a 95 % bootstrap interval.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
+import numpy as np
 import torch
 import typer
 from jaxtyping import Bool, Float
@@ -26,7 +28,7 @@ from concept_cam.fieldguide.birds import species, twins
 from concept_cam.fieldguide.captions import FEATURES, feature_texts, features
 from concept_cam.fieldguide.checkpoint import FOLDER
 from concept_cam.fieldguide.heldout import nameless_plates, twin_plates
-from concept_cam.fieldguide.renderer import Plate
+from concept_cam.fieldguide.renderer import SIZE, Plate, draw
 from concept_cam.gradients import Form, Trace, trace
 from concept_cam.images import Frame
 from concept_cam.localizer import Localizer
@@ -112,6 +114,16 @@ def compare_methods(localizer: Localizer, count: int, seed: int = 0) -> tuple[Ma
     return found, Chance(float(means[0]), float(means[1]))
 
 
+def drawing_time(count: int = 200) -> float:
+    """Seconds of processor time to draw one plate at the encoder's size; the mean of ``count``."""
+    birds = [plate.bird for plate in nameless_plates(count, size=SIZE)]
+    rng = np.random.default_rng(0)
+    start = time.process_time()
+    for bird in birds:
+        draw(bird, rng)
+    return (time.process_time() - start) / count
+
+
 def _traces(localizer: Localizer, plates: Sequence[Plate]) -> Iterator[tuple[list[Frame], Trace]]:
     backbone = localizer.backbone
     for start in tqdm(range(0, len(plates), _BATCH), disable=None, leave=False):
@@ -179,6 +191,7 @@ def main(
     localizer = fieldguide.localizer(checkpoint=checkpoint, site=site, form=form)
     # Wide enough for a row, also in a pipe: the tables are Markdown, to be pasted as they are.
     console = Console(width=120)
+    console.print(f"Drawing a plate of {SIZE} pixels: {1000 * drawing_time():.2f} ms of one core", highlight=False)
     console.print(knowledge_table(knowledge(localizer, count, seed)))
     console.print(methods_table(*compare_methods(localizer, count, seed)))
 
