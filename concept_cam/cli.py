@@ -233,11 +233,11 @@ def _run(
 
 def _names(sources: Sequence[Path]) -> dict[Path, str]:
     """A name for the results of each picture: its stem, with a number where that is taken."""
-    names: dict[Path, str] = {}
+    names: dict[str, Path] = {}
     for path in dict.fromkeys(sources):
         candidates = chain([path.stem], (f"{path.stem}-{number}" for number in count(2)))
-        names[path] = next(name for name in candidates if name not in names.values())
-    return names
+        names[next(name for name in candidates if name not in names)] = path
+    return {path: name for name, path in names.items()}
 
 
 def _check_apart(sources: Sequence[Path], names: Mapping[Path, str], out: Path) -> None:
