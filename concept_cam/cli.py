@@ -16,7 +16,15 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
-from concept_cam.errors import ComparisonError, ConceptCamError, OutputError, PictureError, UnknownWord, did_you_mean
+from concept_cam.errors import (
+    ComparisonError,
+    ConceptCamError,
+    OptionError,
+    OutputError,
+    PictureError,
+    UnknownWord,
+    did_you_mean,
+)
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -70,24 +78,26 @@ def localize(
     from concept_cam.methods import METHODS
 
     if method not in METHODS:
-        raise ConceptCamError(f"No method {method!r}.{did_you_mean(method, METHODS)} There are {', '.join(METHODS)}.")
+        raise OptionError(f"No method {method!r}.{did_you_mean(method, METHODS)} There are {', '.join(METHODS)}.")
     if sum(bool(choice) for choice in (against, nearest is not None, rivals is not None)) > 1:
         raise ComparisonError("References come from one of --against, --nearest and --rivals; give one of them.")
     if pretrained is not None and model is None:
-        raise ConceptCamError(f"--pretrained {pretrained} needs a --model, such as ViT-B-16.")
+        raise OptionError(f"--pretrained {pretrained} needs a --model, such as ViT-B-16.")
     check_strength(strength)
     references = _references(against, nearest, rivals)
-    sources = list(_sources(pictures or []))
-    if pictures and target is None:
-        raise ComparisonError("What shall be found in the picture? Name it with --target.")
-    if not pictures and model is not None:
-        raise PictureError("No picture given; the field guide is drawn only for the embedded model (without --model).")
-    _make_folder(out)
+    plate = None
     if not pictures:
+        if model is not None:
+            raise PictureError("No picture given; the field guide is drawn only for the embedded model (without --model).")
         plate, target, references = _draw(target, references, seed)
+    elif target is None:
+        raise ComparisonError("What shall be found in the picture? Name it with --target.")
+    sources = list(_sources(pictures or []))
+    _make_folder(out)
+    if plate is not None:
         sources = [write_picture(out / f"{target.replace(' ', '-')}-{seed}.png", plate)]
     localizer = _localizer(model, pretrained, device, vocabulary, templates, METHODS[method])
-    failed = _run(localizer, sources, target or "", references, strength, out)
+    failed = _run(localizer, sources, target, references, strength, out)
     if failed:
         rest = f"the others are in {out}" if failed < len(sources) else "none is left"
         raise PictureError(f"{failed} of {len(sources)} pictures could not be read; {rest}.")

@@ -30,6 +30,14 @@ class ComparisonError(ConceptCamError, ValueError):
     """A comparison that asks nothing: no references, the target among them, a strength that is not a number."""
 
 
+class OptionError(ConceptCamError, ValueError):
+    """An option out of its range, or none of those there are."""
+
+
+class EmptyMask(ConceptCamError, ValueError):
+    """A mask without a pixel: nothing can be inside, so neither a hit nor a miss means anything."""
+
+
 class BackboneError(ConceptCamError, RuntimeError):
     """A model that cannot be loaded, or whose insides are not those of any family we know."""
 

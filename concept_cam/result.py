@@ -15,7 +15,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from concept_cam.comparison import Comparison
-from concept_cam.errors import OutputError
+from concept_cam.errors import OptionError, OutputError
 from concept_cam.files import write_file
 from concept_cam.images import Placement
 from concept_cam.regions import Box, bounding_boxes
@@ -57,10 +57,10 @@ class Localization:
         """The pixels with at least ``threshold`` (0 to 1) of the strongest evidence; none if nothing speaks for the target.
 
         Raises:
-            ValueError: the threshold is not above 0 and at most 1.
+            OptionError: the threshold is not above 0 and at most 1.
         """
         if not 0 < threshold <= 1:
-            raise ValueError(f"threshold is {threshold}; expected a share of the maximum, above 0 and at most 1.")
+            raise OptionError(f"threshold is {threshold}; expected a share of the maximum, above 0 and at most 1.")
         heatmap = self.heatmap().nan_to_num(nan=float("-inf"))
         strongest = heatmap.max()
         return heatmap >= (threshold * strongest if strongest > 0 else float("inf"))

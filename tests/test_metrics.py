@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
+from concept_cam.errors import EmptyMask
 from concept_cam.metrics import energy_inside, paired_difference, pointing_hit
-from concept_cam.metrics.localization import EmptyMask
 
 MASK = torch.zeros(6, 8, dtype=torch.bool)
 MASK[2:4, 5:7] = True

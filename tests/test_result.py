@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import save_file
 
 from concept_cam.comparison import Comparison
-from concept_cam.errors import OutputError
+from concept_cam.errors import OptionError, OutputError
 from concept_cam.files import write_file
 from concept_cam.images import Placement
 from concept_cam.result import Localization
@@ -82,9 +82,9 @@ def test_what_was_not_seen_is_in_no_mask() -> None:
 @pytest.mark.parametrize("threshold", [0, -0.1, 1.0001, float("nan"), float("inf")])
 def test_thresholds_that_mean_nothing(threshold: float) -> None:
     result = localization(grid(r1c2=1))
-    with pytest.raises(ValueError, match="threshold is"):
+    with pytest.raises(OptionError, match="threshold is"):
         result.mask(threshold)
-    with pytest.raises(ValueError, match="threshold is"):
+    with pytest.raises(OptionError, match="threshold is"):
         result.boxes(threshold)
 
 

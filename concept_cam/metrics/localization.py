@@ -6,11 +6,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from concept_cam.errors import ConceptCamError
-
-
-class EmptyMask(ConceptCamError, ValueError):
-    """A mask without a pixel: nothing can be inside, so neither a hit nor a miss means anything."""
+from concept_cam.errors import EmptyMask
 
 
 def energy_inside(heatmap: Float[Tensor, "height width"], mask: Bool[Tensor, "height width"]) -> float:
