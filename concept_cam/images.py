@@ -124,19 +124,58 @@ class Preprocess:
 
 
 @dataclass(frozen=True)
+class Placement:
+    """Where a frame lies on its picture: all that it takes to put a map back.
+
+    Attributes:
+        window: the part of the picture that the frame shows; it reaches outside where the input was padded.
+        picture_size: (height, width) of the picture.
+    """
+
+    window: Window
+    picture_size: tuple[int, int]
+
+    def project(self, grid: Float[Tensor, "rows cols"]) -> Float[Tensor, "height width"]:
+        """A map of the frame in the pixels of the picture, bilinear; NaN where the model did not see the picture."""
+        height, width = self.picture_size
+        left, top, right, bottom = self.window
+        down = _interpolation(height, top, bottom, grid.shape[0]).to(grid)
+        across = _interpolation(width, left, right, grid.shape[1]).to(grid)
+        return down @ grid @ across.T
+
+    def scaled(self, size: tuple[int, int]) -> Placement:
+        """The same window on the picture at another (height, width)."""
+        down, across = (new / old for new, old in zip(size, self.picture_size, strict=True))
+        left, top, right, bottom = self.window
+        return Placement((left * across, top * down, right * across, bottom * down), size)
+
+    def shown(self, grid: Sequence[int]) -> Bool[Tensor, "rows cols"]:
+        """Which cells of a (rows, cols) grid lie on the picture at least in part; the others lie in the padding."""
+        left, top, right, bottom = self.window
+        rows, cols = (torch.arange(count + 1, dtype=torch.float64) / count for count in grid)
+        y, x = top + rows * (bottom - top), left + cols * (right - left)
+        down = (y[:-1] < self.picture_size[0]) & (y[1:] > 0)
+        across = (x[:-1] < self.picture_size[1]) & (x[1:] > 0)
+        return down[:, None] & across
+
+    def locate(self, row: float, column: float, grid: Sequence[int]) -> tuple[float, float]:
+        """(x, y) on the picture of the centre of a cell of a (rows, cols) grid."""
+        left, top, right, bottom = self.window
+        rows, cols = grid
+        return left + (column + 0.5) / cols * (right - left), top + (row + 0.5) / rows * (bottom - top)
+
+
+@dataclass(frozen=True)
 class Frame:
     """What the model saw of a picture.
 
     Attributes:
-        pixels: (3, height, width) of the model's input, normalised.
-        window: (left, top, right, bottom), the part of the picture that the pixels show, in pixels of the picture; it
-            reaches outside where the input was padded.
-        picture_size: (height, width) of the picture.
+        pixels: the model's input, normalised.
+        placement: which window of the picture that is.
     """
 
     pixels: Float[Tensor, "3 height width"]
-    window: Window
-    picture_size: tuple[int, int]
+    placement: Placement
 
     @classmethod
     def of(cls, picture: Image.Image, preprocess: Preprocess) -> Frame:
@@ -144,12 +183,7 @@ class Frame:
         view, window = _fit(picture, preprocess)
         pixels = torch.from_numpy(np.array(view)).permute(2, 0, 1).float() / 255
         mean, std = (torch.tensor(values)[:, None, None] for values in (preprocess.mean, preprocess.std))
-        return cls((pixels - mean) / std, window, (picture.height, picture.width))
-
-    @property
-    def placement(self) -> Placement:
-        """Where the frame lies on the picture, without the pixels."""
-        return Placement(self.window, self.picture_size)
+        return cls((pixels - mean) / std, Placement(window, (picture.height, picture.width)))
 
 
 def _fit(picture: Image.Image, preprocess: Preprocess) -> tuple[Image.Image, Window]:
@@ -183,43 +217,6 @@ def _window(picture: Image.Image, size: tuple[int, int], crop: tuple[int, int, i
     left, top, right, bottom = crop
     x, y = picture.width, picture.height
     return left * x / size[0], top * y / size[1], right * x / size[0], bottom * y / size[1]
-
-
-@dataclass(frozen=True)
-class Placement:
-    """The window of a frame on a picture, enough to put a map back; see ``Frame`` for the two attributes."""
-
-    window: Window
-    picture_size: tuple[int, int]
-
-    def project(self, grid: Float[Tensor, "rows cols"]) -> Float[Tensor, "height width"]:
-        """A map of the frame in the pixels of the picture, bilinear; NaN where the model did not see the picture."""
-        height, width = self.picture_size
-        left, top, right, bottom = self.window
-        down = _interpolation(height, top, bottom, grid.shape[0]).to(grid)
-        across = _interpolation(width, left, right, grid.shape[1]).to(grid)
-        return down @ grid @ across.T
-
-    def scaled(self, size: tuple[int, int]) -> Placement:
-        """The same window on the picture at another (height, width)."""
-        down, across = (new / old for new, old in zip(size, self.picture_size, strict=True))
-        left, top, right, bottom = self.window
-        return Placement((left * across, top * down, right * across, bottom * down), size)
-
-    def shown(self, grid: Sequence[int]) -> Bool[Tensor, "rows cols"]:
-        """Which cells of a (rows, cols) grid lie on the picture at least in part; the others lie in the padding."""
-        left, top, right, bottom = self.window
-        rows, cols = (torch.arange(count + 1, dtype=torch.float64) / count for count in grid)
-        y, x = top + rows * (bottom - top), left + cols * (right - left)
-        down = (y[:-1] < self.picture_size[0]) & (y[1:] > 0)
-        across = (x[:-1] < self.picture_size[1]) & (x[1:] > 0)
-        return down[:, None] & across
-
-    def locate(self, row: float, column: float, grid: Sequence[int]) -> tuple[float, float]:
-        """(x, y) on the picture of the centre of a cell of a (rows, cols) grid."""
-        left, top, right, bottom = self.window
-        rows, cols = grid
-        return left + (column + 0.5) / cols * (right - left), top + (row + 0.5) / rows * (bottom - top)
 
 
 def _interpolation(pixels: int, start: float, stop: float, cells: int) -> Float[Tensor, "pixels cells"]:

@@ -141,7 +141,7 @@ def test_slivers(tmp_path: Path, size: tuple[int, int]) -> None:
     frame = Frame.of(read, Preprocess((96, 96), (0.0,) * 3, (1.0,) * 3))
     # The one pixel in the middle fills the whole input.
     middle = (0, 2499.5, 1, 2500.5) if size[0] == 1 else (2499.5, 0, 2500.5, 1)
-    assert frame.window == pytest.approx(middle, abs=0.01)
+    assert frame.placement.window == pytest.approx(middle, abs=0.01)
     assert ((frame.pixels * 255).round() - 127.5).abs().max() <= 1.5
 
 
@@ -253,7 +253,7 @@ def test_frame_is_open_clips_own(mode: str, interpolation: str, size: tuple[int,
         size, is_train=False, mean=MEAN, std=STD, resize_mode=mode, interpolation=interpolation, fill_color=90
     )
     frame = Frame.of(picture, Preprocess(size, MEAN, STD, mode, interpolation, fill=90))
-    assert frame.picture_size == (shape[1], shape[0])
+    assert frame.placement.picture_size == (shape[1], shape[0])
     # One grey level is 0.013 here.
     torch.testing.assert_close(frame.pixels, transform(picture), rtol=0, atol=1e-5)
 
