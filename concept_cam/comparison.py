@@ -197,12 +197,7 @@ def rivals(count: int = 3) -> Selector:
         ('ember finch',)
     """
     _check_count(count)
-
-    def select(bank: ConceptBank, target: str, scores: Float[Tensor, " K"]) -> tuple[str, ...]:
-        order = scores.argsort(descending=True, stable=True).tolist()
-        return tuple(bank.names[i] for i in order if bank.names[i] != target)[:count]
-
-    return select
+    return lambda bank, target, scores: bank.ranked(scores, target, count)
 
 
 def _check_count(count: int) -> None:

@@ -69,9 +69,13 @@ class ConceptBank:
         return self.vectors @ self.vectors[self.index(name)]
 
     def neighbours(self, name: str, count: int) -> tuple[str, ...]:
-        """The concepts nearest to one by cosine, itself left out, the nearest first; equal ones in the bank's order."""
-        order = self.similarities(name).argsort(descending=True, stable=True).tolist()
-        return tuple(self.names[i] for i in order if self.names[i] != name)[:count]
+        """The concepts nearest to one by cosine, itself left out, the nearest first."""
+        return self.ranked(self.similarities(name), name, count)
+
+    def ranked(self, values: Float[Tensor, " K"], without: str, count: int) -> tuple[str, ...]:
+        """The concepts with the largest values, one left out, the largest first; equal ones in the bank's order."""
+        order = values.argsort(descending=True, stable=True).tolist()
+        return tuple(self.names[i] for i in order if self.names[i] != without)[:count]
 
     @property
     def spread(self) -> float:
