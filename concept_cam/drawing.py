@@ -63,7 +63,9 @@ def _blend(picture: Image.Image, placement: Placement, grid: Float[Tensor, "rows
     return blended
 
 
-def _heat(picture: Float[np.ndarray, "height width 3"], strength: Float[np.ndarray, "height width"]) -> UInt8[np.ndarray, ...]:
+def _heat(
+    picture: Float[np.ndarray, "height width 3"], strength: Float[np.ndarray, "height width"]
+) -> UInt8[np.ndarray, "height width 3"]:
     """Pixels of a picture under evidence from 0 to 1; less than 0 shows as none, NaN as not seen."""
     positive = np.nan_to_num(strength, nan=0.0).clip(0, 1)
     steps = np.linspace(0, 1, len(_RAMP))
@@ -71,7 +73,7 @@ def _heat(picture: Float[np.ndarray, "height width 3"], strength: Float[np.ndarr
     calm = 0.45 * picture + 0.55 * (0.75 * picture.mean(-1, keepdims=True) + 45)
     opacity = 0.88 * np.clip(1.6 * positive, 0, 1)[..., None]
     mixed = np.where(np.isnan(strength)[..., None], 0.4 * picture, (1 - opacity) * calm + opacity * colours)
-    pixels: UInt8[np.ndarray, ...] = mixed.round().clip(0, 255).astype(np.uint8)
+    pixels: UInt8[np.ndarray, "height width 3"] = mixed.round().clip(0, 255).astype(np.uint8)
     return pixels
 
 

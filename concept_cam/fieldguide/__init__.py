@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from concept_cam.errors import UnknownConcept, did_you_mean
 from concept_cam.fieldguide.birds import PARTS, species
 from concept_cam.fieldguide.checkpoint import FOLDER
 from concept_cam.fieldguide.renderer import DRAWING_STREAM, Plate, draw
@@ -68,8 +69,6 @@ def draw_species(name: str, seed: int = 0, size: int = 384) -> Plate:
     Raises:
         UnknownConcept: there is no such species.
     """
-    from concept_cam.errors import UnknownConcept, did_you_mean
-
     if name not in species():
         hint = did_you_mean(name, species())
         raise UnknownConcept(f"No species {name!r} in the field guide.{hint} It has: {', '.join(species())}.")

@@ -70,7 +70,8 @@ def knowledge(localizer: Localizer, count: int, seed: int = 0) -> dict[str, floa
     embedding = torch.cat([seen.embedding.cpu() for _, seen in _traces(localizer, plates)])
     for feature, texts in feature_texts("{}").items():
         values = FEATURES[feature]
-        scores = embedding @ embed(localizer.backbone, texts, localizer.templates).vectors.cpu().T
+        names = [text.removeprefix("a ") for text in texts]
+        scores = embedding @ embed(localizer.backbone, names, localizer.templates).vectors.cpu().T
         truth = torch.tensor([values.index(features(plate)[feature]) for plate in plates])
         shown = truth >= (1 if values[0] == "none" else 0)
         # A colour is read among colours: where there is no crest there is none to read.
@@ -134,7 +135,8 @@ def _traces(localizer: Localizer, plates: Sequence[Plate]) -> Iterator[tuple[lis
 
 def _patch(frame: Frame, rows: int) -> float:
     """The side of a patch in pixels of the picture."""
-    return (frame.window[3] - frame.window[1]) / rows
+    _, top, _, bottom = frame.placement.window
+    return (bottom - top) / rows
 
 
 def _chance(frame: Frame, mask: Bool[Tensor, "height width"], seen: Trace) -> tuple[float, float]:

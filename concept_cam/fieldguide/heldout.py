@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,12 +44,9 @@ def twin_plates(count: int, seed: int = 0, size: int = 192) -> Iterator[TwinPlat
     pairs = twins()
     for index in range(count):
         target, twin, attribute = pairs[index % len(pairs)]
-        for attempt in range(100):
-            rng = np.random.default_rng([HELD_OUT_STREAM, seed, index, attempt])
-            found = TwinPlate(draw(species()[target], rng, size), target, twin, attribute)
-            if found.mask.any():
-                yield found
-                break
+        seeds = ([HELD_OUT_STREAM, seed, index, attempt] for attempt in itertools.count())
+        drawn = (draw(species()[target], np.random.default_rng(words), size) for words in seeds)
+        yield next(item for item in (TwinPlate(plate, target, twin, attribute) for plate in drawn) if item.mask.any())
 
 
 def nameless_plates(count: int, seed: int = 0, size: int = 192) -> Iterator[Plate]:

@@ -255,6 +255,8 @@ def main(
     every: Annotated[int, typer.Option(help="Steps between validations.")] = 200,
 ) -> None:
     """Train the embedded encoder of the field guide."""
+    if not hasattr(torch.optim, "Muon"):
+        raise typer.BadParameter(f"Training needs an optimizer that torch {torch.__version__} has not; take a newer one.")
     train(folder, steps, size, seed, every)
 
 
