@@ -3,8 +3,8 @@
     d = t_target - strength * sum_j w_j t_j,   sum_j w_j = 1            (Finer-CAM, arXiv 2501.11309, Eqs. 5 to 8)
 
 The paper's gamma is the strength; its mean over references is ``uniform``. The paper compares logits of a classifier; here
-t are unit text embeddings, so that one backward pass serves any number of references. The weights are data: no gradient
-flows through them, where the authors' code of 2025 lets it.
+t are the rows of a classifier, or unit text embeddings, so that one backward pass serves any number of references. The
+weights are data: no gradient flows through them, where the authors' code of 2025 lets it.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
@@ -53,6 +54,11 @@ class Comparison:
     similarities: tuple[float, ...]
     strength: float
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The target and the references."""
+        return (self.target, *self.references)
+
     def direction(self, bank: ConceptBank) -> Float[Tensor, " E"]:
         """The vector whose inner product with the picture's embedding is the score."""
         target = bank.vectors[bank.index(self.target)]
@@ -76,7 +82,7 @@ def compare(
         bank: holds the target and whatever the selector may pick.
         target: the concept looked for.
         selector: ``nearest``, ``rivals``, ``against`` or a function of your own; None only where strength is 0.
-        scores: cosines of this picture and every concept of the bank.
+        scores: of this picture and every concept of the bank, as ``ConceptBank.scores`` gives them.
         strength: 0 or more.
         weighting: ``uniform`` by default.
 
@@ -128,8 +134,8 @@ def _check_distinct(bank: ConceptBank, target: str, references: Sequence[str]) -
     if target in references:
         raise ComparisonError(f"The target {target!r} is among its own references; leave it out there.")
     names = (target, *references)
-    vectors = bank.vectors_of(names)
-    same = ((vectors @ vectors.T) > SAME).triu(1).nonzero().tolist()
+    units = F.normalize(bank.vectors_of(names), dim=-1)
+    same = ((units @ units.T) > SAME).triu(1).nonzero().tolist()
     for i, j in same:
         raise ComparisonError(
             f"The model cannot tell {names[i]!r} from {names[j]!r}: they have one embedding. Leave one of them out."
@@ -223,7 +229,7 @@ def by_score(logit_scale: float = 100.0) -> Weighting:
     """The softmax of the scores: what competes on this picture weighs most.
 
     Args:
-        logit_scale: the inverse temperature; 100 is what most CLIP models learn.
+        logit_scale: the inverse temperature; 100 is what most CLIP models learn, 1 is right for the logits of a classifier.
 
     Example:
         >>> import torch

@@ -1,4 +1,4 @@
-"""EMBED: concept names become unit vectors, held together with their names in a bank."""
+"""EMBED: concept names become vectors, held together with their names in a bank."""
 
 from __future__ import annotations
 
@@ -24,7 +24,8 @@ class ConceptBank:
 
     Attributes:
         names: one for each concept, no two alike.
-        vectors: unit vectors, in the order of the names.
+        vectors: in the order of the names: unit vectors of texts, or the rows of a linear classifier.
+        biases: what a classifier adds to its scores, if it is one.
 
     Example:
         >>> from concept_cam import fieldguide
@@ -34,6 +35,7 @@ class ConceptBank:
 
     names: tuple[str, ...]
     vectors: Float[Tensor, "K E"]
+    biases: Float[Tensor, " K"] | None = None
 
     @cached_property
     def _rows(self) -> dict[str, int]:
@@ -62,11 +64,22 @@ class ConceptBank:
     def select(self, names: Iterable[str]) -> ConceptBank:
         """A bank of some of the concepts, in the order asked for; a name that comes twice counts once."""
         unique = tuple(dict.fromkeys(names))
-        return ConceptBank(unique, self.vectors_of(unique))
+        biases = None if self.biases is None else self.biases[[self.index(name) for name in unique]]
+        return ConceptBank(unique, self.vectors_of(unique), biases)
+
+    def scores(self, embedding: Float[Tensor, "B E"]) -> Float[Tensor, "B K"]:
+        """Of pictures and every concept: cosines, or the logits of a classifier."""
+        scores = embedding.to(self.vectors) @ self.vectors.T
+        return scores if self.biases is None else scores + self.biases
+
+    @cached_property
+    def units(self) -> Float[Tensor, "K E"]:
+        """Unit vectors; those of texts are so to begin with."""
+        return F.normalize(self.vectors, dim=-1)
 
     def similarities(self, name: str) -> Float[Tensor, " K"]:
         """Cosines between one concept and all."""
-        return self.vectors @ self.vectors[self.index(name)]
+        return self.units @ self.units[self.index(name)]
 
     def neighbours(self, name: str, count: int) -> tuple[str, ...]:
         """The concepts nearest to one by cosine, itself left out, the nearest first."""
@@ -81,21 +94,21 @@ class ConceptBank:
     def spread(self) -> float:
         """The mean cosine between two different concepts: how alike any two are. NaN with fewer than two."""
         count = len(self.names)
-        total = self.vectors.sum(0).square().sum() - self.vectors.square().sum()
+        total = self.units.sum(0).square().sum() - self.units.square().sum()
         return float(total / (count * (count - 1))) if count > 1 else float("nan")
 
 
 def embed(backbone: Backbone, names: Iterable[str], templates: Sequence[str], known: ConceptBank | None = None) -> ConceptBank:
-    """Embed concepts as open_clip's zero-shot classifier does: unit vectors of every template, averaged, normalised again.
+    """Embed concepts: texts as open_clip's zero-shot classifier does, classes of a linear classifier as their rows.
 
     Args:
-        backbone: the text encoder.
+        backbone: the text encoder, or the classifier, to which templates mean nothing.
         names: the concepts; a name that comes twice counts once.
         templates: sentences with one ``{}`` for the name.
         known: a bank made by the same encoder and templates, whose vectors are used again.
 
     Raises:
-        UnknownConcept: the encoder has never seen a word of a name.
+        UnknownConcept: the encoder has never seen a word of a name, or the classifier has no such class.
         PromptError: there are no names, an empty name, or templates without a place.
 
     Example:
@@ -110,21 +123,13 @@ def embed(backbone: Backbone, names: Iterable[str], templates: Sequence[str], kn
         raise PromptError(f"Concepts are names of at least one letter; given {list(wanted)!r}.")
     templates = check_templates(tuple(templates), "templates")
     fresh = tuple(name for name in wanted if known is None or name not in known)
-    sentences = [template.replace("{}", name) for name in fresh for template in templates]
+    batch = max(1, _BATCH // len(templates))
     with backbone.at_rest():
-        # Cosines decide which concepts are alike: half precision would blur them.
-        parts = [
-            F.normalize(_single(backbone.embed_texts(sentences[start : start + _BATCH])), dim=-1)
-            for start in range(0, len(sentences), _BATCH)
-        ]
         banks = [] if known is None else [known]
-        if parts:
-            means = torch.cat(parts).unflatten(0, (len(fresh), len(templates))).mean(1)
-            banks.append(ConceptBank(fresh, F.normalize(means, dim=-1)))
+        for start in range(0, len(fresh), batch):
+            part = fresh[start : start + batch]
+            banks.append(ConceptBank(part, backbone.embed_concepts(part, templates), backbone.biases(part)))
         names = tuple(name for bank in banks for name in bank.names)
-        return ConceptBank(names, torch.cat([bank.vectors for bank in banks])).select(wanted)
-
-
-def _single(vectors: Float[Tensor, "K E"]) -> Float[Tensor, "K E"]:
-    """At least single precision."""
-    return vectors.to(torch.promote_types(vectors.dtype, torch.float32))
+        biases = [bank.biases for bank in banks if bank.biases is not None]
+        vectors = torch.cat([bank.vectors for bank in banks])
+        return ConceptBank(names, vectors, torch.cat(biases) if biases else None).select(wanted)

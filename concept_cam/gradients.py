@@ -1,6 +1,6 @@
 """BACKPROP: run the model once, then ask for the gradient of any number of scores at the patch tokens.
 
-The only file with hooks and with ``torch.autograd``. Two implementations answer the same questions: *dense*, by autograd from
+The only file with ``torch.autograd``. Two implementations answer the same questions: *dense*, by autograd from
 a cut at the site, for any site of any model; and *factored*, in closed form, where the site has a head that knows the way from
 there to the embedding. Neither leaves a trace on the model.
 """
@@ -10,20 +10,19 @@ from __future__ import annotations
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
-from threading import get_ident
 from typing import Any, Literal, final, get_args
 from weakref import WeakKeyDictionary
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from concept_cam.backbones.backbone import Backbone, Site, TokenLayout
 from concept_cam.backbones.heads import Reading
 from concept_cam.errors import BackboneError, NoSpatialGradient
+from concept_cam.hooks import on_output
 
 Form = Literal["auto", "factored", "dense"]
 
@@ -64,13 +63,15 @@ class Trace(ABC):
 
     Attributes:
         tokens: the patch tokens at the site.
-        embedding: unit vectors.
+        embedding: unit vectors, or what a linear classifier multiplies by its rows.
         site: where the tokens were read.
+        layout: how they lie on the picture.
     """
 
     tokens: Float[Tensor, "B N D"]
     embedding: Float[Tensor, "B E"]
     site: Site
+    layout: TokenLayout
 
     @abstractmethod
     def gradient(self, directions: Float[Tensor, "K _ E"]) -> TokenGradient:
@@ -121,6 +122,9 @@ def has_exact_head(backbone: Backbone, site: Site) -> bool:
     Libraries change their insides, and users theirs. A closed form that no longer fits must cost speed, never a wrong map.
     It is tried once, and again when a module is replaced or patched; a class that is patched in place goes unnoticed.
     """
+    # The structure is that of the model at any size.
+    backbone = backbone.original
+    site = backbone.site(site.name)
     if site.head is None:
         return False
     verdicts, key = _VERDICTS.setdefault(backbone, {}), (site.name, backbone.structure())
@@ -129,9 +133,10 @@ def has_exact_head(backbone: Backbone, site: Site) -> bool:
         with backbone.at_rest(), torch.autocast(backbone.device.type, enabled=False):
             noise = torch.randn((2, 3, *backbone.preprocess.size), generator=torch.Generator().manual_seed(0))
             pixels = noise.to(backbone.device, backbone.dtype)
-            own = F.normalize(backbone.embed_pixels(pixels), dim=-1)
+            own = backbone.normalize(backbone.embed_pixels(pixels))
             try:
-                error = (_read_head(backbone, pixels, site).embedding - own).norm(dim=-1).max().item()
+                off = _read_head(backbone, pixels, site).embedding - own
+                error = (off.norm(dim=-1) / own.norm(dim=-1)).max().item()
             except torch.cuda.OutOfMemoryError:
                 raise
             except (RuntimeError, AttributeError, TypeError, ValueError) as failure:
@@ -151,27 +156,10 @@ def has_exact_head(backbone: Backbone, site: Site) -> bool:
 _VERDICTS: WeakKeyDictionary[Backbone, dict[Hashable, bool]] = WeakKeyDictionary()
 
 
-@contextmanager
-def _hooked(module: nn.Module, hook: Callable[..., Any]) -> Iterator[None]:
-    owner = get_ident()
-
-    def ours(*args: Any) -> Any:
-        # The model is the user's: another thread may be running it.
-        return hook(*args) if get_ident() == owner else None
-
-    handle = module.register_forward_hook(ours)
-    try:
-        yield
-    finally:
-        handle.remove()
-
-
-def _patches(tokens: Tensor, site: Site) -> Float[Tensor, "B N D"]:
-    layout = site.layout
-    if tokens.ndim != 3 or tokens.shape[1] != layout.prefix + layout.patches:
-        expected = f"(batch, {layout.prefix} + {layout.rows} x {layout.cols}, width)"
-        raise BackboneError(f"{site.name} gave {tuple(tokens.shape)}; expected {expected}.")
-    return tokens[:, layout.prefix :]
+def _first(output: Any) -> Tensor:
+    """The tokens of a module that gives more than those."""
+    tokens: Tensor = output[0] if isinstance(output, tuple) else output
+    return tokens
 
 
 # ---- dense ------------------------------------------------------------------------------------------------------------
@@ -183,30 +171,30 @@ def _cut(backbone: Backbone, pixels: Tensor, site: Site) -> DenseTrace:
     def cut(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
         # Gradients are on from here to the end of the run: nothing before the cut is part of a graph.
         torch.set_grad_enabled(True)
-        leaves.append(output.detach().requires_grad_())
-        return leaves[-1]
+        leaves.append(_first(output).detach().requires_grad_())
+        return (leaves[-1], *output[1:]) if isinstance(output, tuple) else leaves[-1]
 
-    with torch.no_grad(), _hooked(site.module, cut):
-        embedding = F.normalize(backbone.embed_pixels(pixels), dim=-1)
+    with torch.no_grad(), on_output(site.module, cut):
+        embedding = backbone.normalize(backbone.embed_pixels(pixels))
     if len(leaves) != 1:
         raise BackboneError(f"{site.name} ran {len(leaves)} times in one forward pass; expected once.")
-    tokens = _patches(leaves[0].detach(), site)
+    tokens, layout = site.layout.read(leaves[0].detach())
     others = tuple(other.name for other in backbone.sites if other.name != site.name)
-    return DenseTrace(tokens, embedding.detach(), site, leaves[0], embedding, others)
+    return DenseTrace(tokens[:, layout.prefix :], embedding.detach(), site, layout, leaves[0], embedding, others)
 
 
 @final
 @dataclass(frozen=True)
 class DenseTrace(Trace):
-    """A graph from the tokens at the site, prefix and all, to the embedding, and to nothing else."""
+    """A graph from the output of the site to the embedding, and to nothing else."""
 
-    leaf: Float[Tensor, "B M D"]
+    leaf: Float[Tensor, "B ..."]
     graph: Float[Tensor, "B E"]
     other_sites: tuple[str, ...]
 
     def gradient(self, directions: Float[Tensor, "K _ E"]) -> TokenGradient:
         """One pass backwards for each direction, when it is asked for."""
-        return DenseGradient(self.tokens, self.site.layout, self, _for_each(self.embedding, directions))
+        return DenseGradient(self.tokens, self.layout, self, _for_each(self.embedding, directions))
 
 
 @final
@@ -231,16 +219,17 @@ class DenseGradient(TokenGradient):
         Raises:
             NoSpatialGradient: no patch reaches the embedding from here.
         """
-        trace, prefix = self.trace, self.layout.prefix
+        trace = self.trace
         for direction in self.directions:
             with torch.inference_mode(False), torch.enable_grad():
                 (whole,) = torch.autograd.grad(trace.graph, trace.leaf, direction, retain_graph=True, allow_unused=True)
-            if whole is None or (not whole[:, prefix:].any() and direction.any()):
+            patches = None if whole is None else trace.site.layout.read(whole)[0][:, self.layout.prefix :]
+            if patches is None or (not patches.any() and direction.any()):
                 raise NoSpatialGradient(
                     f"No patch token at {trace.site.name} reaches the embedding, so every map would be blank. "
                     f"Other sites of this model: {', '.join(trace.other_sites) or 'none'}."
                 )
-            yield whole[:, prefix:]
+            yield patches
 
 
 def _for_each(embedding: Tensor, directions: Tensor) -> Float[Tensor, "K B E"]:
@@ -263,20 +252,20 @@ def _read_head(backbone: Backbone, pixels: Tensor, site: Site) -> FactoredTrace:
     read: list[tuple[Tensor, Tensor]] = []
 
     def stop(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        read.append((inputs[0], output))
+        read.append((inputs[0], _first(output)))
         raise _SiteReached
 
-    with _hooked(site.module, stop), suppress(_SiteReached):
+    with on_output(site.module, stop), suppress(_SiteReached):
         backbone.embed_pixels(pixels)
     if not read or site.head is None:
         raise BackboneError(f"{site.name} did not run in a forward pass of {backbone.name}.")
-    entering, tokens = read[0]
-    _patches(tokens, site)
+    entering, output = read[0]
+    tokens, layout = site.layout.read(output)
     # The caller's autocast is for the trunk; the closed form is computed in the precision of its own parameters.
     with torch.autocast(backbone.device.type, enabled=False):
-        reading = site.head.read(entering, tokens, site.layout.prefix)
-        embedding = F.normalize(reading.finish(reading.pooled[None])[0], dim=-1)
-    return FactoredTrace(reading.tokens, embedding, site, reading)
+        reading = site.head.read(entering, tokens, layout.prefix)
+        embedding = backbone.normalize(reading.finish(reading.pooled[None])[0])
+    return FactoredTrace(reading.tokens, embedding, site, layout, reading, backbone.normalize)
 
 
 @final
@@ -285,6 +274,7 @@ class FactoredTrace(Trace):
     """What the head has read; the rest of the model is one vector a picture."""
 
     reading: Reading
+    normalize: Callable[[Tensor], Tensor]
 
     def gradient(self, directions: Float[Tensor, "K _ E"]) -> TokenGradient:
         """Gamma = dS/do for all directions: one vector a picture, so K of them go through as one batch."""
@@ -293,11 +283,11 @@ class FactoredTrace(Trace):
         device = self.embedding.device.type
         with torch.inference_mode(False), torch.enable_grad(), torch.autocast(device, enabled=False):
             gamma = torch.cat([self._pull(part) for part in spread.split(chunk)])
-        return FactoredGradient(self.tokens, self.site.layout, self.reading, gamma)
+        return FactoredGradient(self.tokens, self.layout, self.reading, gamma)
 
     def _pull(self, directions: Float[Tensor, "K B E"]) -> Float[Tensor, "K B D"]:
         pooled = self.reading.pooled.expand(len(directions), -1, -1).detach().clone().requires_grad_()
-        embedding = F.normalize(self.reading.finish(pooled), dim=-1)
+        embedding = self.normalize(self.reading.finish(pooled))
         (gamma,) = torch.autograd.grad(embedding, pooled, directions)
         return gamma
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from fractions import Fraction
 from os import PathLike
 from pathlib import Path
 from typing import Literal
@@ -28,6 +29,12 @@ Window = tuple[float, float, float, float]
 """(left, top, right, bottom) in pixels of the picture."""
 
 Source = str | PathLike[str] | Image.Image
+
+Size = tuple[int, int]
+"""(height, width) in pixels."""
+
+Fit = Literal["crop", "pad", "squash", "native"]
+"""How a picture is brought to the input's aspect; see ``Preprocess``."""
 
 
 def read_picture(source: Source) -> Image.Image:
@@ -104,23 +111,48 @@ def _upright_rgb(picture: Image.Image, name: str) -> Image.Image:
 
 @dataclass(frozen=True)
 class Preprocess:
-    """How a model wants its pictures, in open_clip's words.
+    """How a model wants its pictures.
 
     Attributes:
         size: (height, width) of the model's input in pixels.
-        resize_mode: ``shortest`` fills the input and crops the centre, ``longest`` fits the picture in and pads, ``squash``
-            ignores the aspect.
-        interpolation: ``bicubic`` or ``bilinear``.
         mean, std: per channel, on a scale where white is 1.
+        fit: ``crop`` fills the input and crops the centre, ``pad`` fits the picture in and pads, ``squash`` ignores its
+            aspect, ``native`` keeps it: the input has the picture's aspect, and no more patches than ``size`` has.
+        interpolation: Pillow's name of the filter.
         fill: grey level (0 to 255) of the padding.
+        shortest: the picture's shorter side before a crop; that of the crop by default.
+        stride: side of a patch; at native aspect, the sides of the input are multiples of it.
     """
 
-    size: tuple[int, int]
+    size: Size
     mean: tuple[float, ...]
     std: tuple[float, ...]
-    resize_mode: Literal["shortest", "longest", "squash"] = "shortest"
-    interpolation: Literal["bicubic", "bilinear"] = "bicubic"
+    fit: Fit = "crop"
+    interpolation: Literal["nearest", "bilinear", "bicubic", "lanczos"] = "bicubic"
     fill: int = 0
+    shortest: int | None = None
+    stride: int = 1
+
+    def resized(self, size: Size) -> Preprocess:
+        """The same for another input size; what a crop cuts off stays the same share."""
+        shortest = self.shortest and round(self.shortest * min(size) / min(self.size))
+        return replace(self, size=size, shortest=shortest)
+
+    def size_for(self, picture: Size) -> Size:
+        """The input's size for a picture: always ``size``, except at native aspect.
+
+        There it is the rule of SigLIP 2's NaFlex processor, solved exactly: of all scales at which the patches that the
+        picture touches are no more than ``size`` has, the largest; each side is then stretched to whole patches.
+        """
+        if self.fit != "native":
+            return self.size
+        most = (self.size[0] // self.stride) * (self.size[1] // self.stride)
+        height, width = picture
+        # At the largest scale one side is a whole number of patches: try each.
+        tall = [(Fraction(n, height), n, -(-width * n // height)) for n in range(1, most + 1)]
+        wide = [(Fraction(n, width), -(-height * n // width), n) for n in range(1, most + 1)]
+        _, rows, cols = max(trial for trial in tall + wide if trial[1] * trial[2] <= most)
+        return rows * self.stride, cols * self.stride
 
 
 @dataclass(frozen=True)
@@ -177,9 +209,15 @@ class Frame:
     pixels: Float[Tensor, "3 height width"]
     placement: Placement
 
+    @property
+    def size(self) -> Size:
+        """(height, width) of the model's input."""
+        height, width = self.pixels.shape[1:]
+        return height, width
+
     @classmethod
     def of(cls, picture: Image.Image, preprocess: Preprocess) -> Frame:
-        """Resize and crop as open_clip's own transform does, to the pixel, but remember the window."""
+        """Resize and crop as the model's own transform does, to the pixel with Pillow, but remember the window."""
         view, window = _fit(picture, preprocess)
         pixels = torch.from_numpy(np.array(view)).permute(2, 0, 1).float() / 255
         mean, std = (torch.tensor(values)[:, None, None] for values in (preprocess.mean, preprocess.std))
@@ -187,12 +225,12 @@ class Frame:
 
 
 def _fit(picture: Image.Image, preprocess: Preprocess) -> tuple[Image.Image, Window]:
-    height, width = preprocess.size
+    height, width = preprocess.size_for((picture.height, picture.width))
     filter_ = Image.Resampling[preprocess.interpolation.upper()]
-    if preprocess.resize_mode == "squash":
+    if preprocess.fit in ("squash", "native"):
         return picture.resize((width, height), filter_), (0.0, 0.0, float(picture.width), float(picture.height))
     ratios = picture.width / width, picture.height / height
-    if preprocess.resize_mode == "longest":
+    if preprocess.fit == "pad":
         new_width, new_height = (max(1, round(side / max(ratios))) for side in picture.size)
         left, top = (width - new_width) // 2, (height - new_height) // 2
         canvas = Image.new("RGB", (width, height), (preprocess.fill,) * 3)
@@ -200,9 +238,11 @@ def _fit(picture: Image.Image, preprocess: Preprocess) -> tuple[Image.Image, Win
         return canvas, _window(picture, (new_width, new_height), (-left, -top, width - left, height - top))
     if width == height:
         # As torchvision has it: the whole part of the longer side.
-        new_width, new_height = (int(width * side / min(picture.size)) for side in picture.size)
+        shortest = preprocess.shortest or width
+        new_width, new_height = (int(shortest * side / min(picture.size)) for side in picture.size)
     else:
-        new_width, new_height = (round(side / min(ratios)) for side in picture.size)
+        margin = (preprocess.shortest or min(preprocess.size)) / min(preprocess.size)
+        new_width, new_height = (round(margin * side / min(ratios)) for side in picture.size)
     left, top = round((new_width - width) / 2), round((new_height - height) / 2)
     crop = (left, top, left + width, top + height)
     window = _window(picture, (new_width, new_height), crop)

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Sequence
+from dataclasses import replace
 from importlib.metadata import version
-from typing import final
+from typing import final, get_args
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from concept_cam.backbones.backbone import Backbone
-from concept_cam.comparison import Comparison, Named, Selector, Weighting, compare, nearest
+from concept_cam.comparison import Named, Selector, Weighting, compare, nearest
 from concept_cam.concepts import ConceptBank, embed
-from concept_cam.errors import BackboneError, NoSpatialGradient
+from concept_cam.errors import BackboneError, NoSpatialGradient, OptionError, did_you_mean
 from concept_cam.gradients import FactoredTrace, Form, Trace, trace
-from concept_cam.images import Frame, Source, read_picture
+from concept_cam.images import Fit, Frame, Preprocess, Size, Source, read_picture
 from concept_cam.methods import Method, hires_cam
 from concept_cam.prompts import read_templates, read_vocabulary
 from concept_cam.result import Localization
@@ -27,11 +28,19 @@ class Localizer:
 
     Args:
         backbone: from ``load`` or ``wrap``.
-        vocabulary: concepts among which ``nearest`` and ``rivals`` choose, or the name of a file in ``prompts/vocabularies/``.
+        vocabulary: concepts among which ``nearest`` and ``rivals`` choose, or the name of a file in ``prompts/vocabularies/``;
+            by default those that the model was made for, if it is a classifier.
         templates: sentences with a ``{}``, or the name of a file in ``prompts/templates/``.
         method: makes the map of the gradient.
         site: the name of one of ``backbone.sites``; the first by default.
         form: of the gradient; closed form where it exists and is exact.
+        fit: ``crop``, ``pad``, ``squash`` or ``native``, see ``Preprocess``; by default as the model was trained.
+        size: (height, width) of the model's input, or the side of a square; a larger one gives a finer map. At native aspect
+            it says how many patches there are at most. By default the model's own.
+
+    Raises:
+        OptionError: no such fit.
+        BackboneError: no such site, or a size that the model cannot take.
 
     Example:
         >>> from concept_cam import fieldguide
@@ -51,11 +60,14 @@ class Localizer:
         method: Method = hires_cam,
         site: str | None = None,
         form: Form = "auto",
+        fit: Fit | None = None,
+        size: int | Size | None = None,
     ) -> None:
         self.backbone, self.method, self.form = backbone, method, form
         self.site = backbone.site(site).name
+        self.preprocess = _preprocess(backbone, fit, size)
         names = read_vocabulary(vocabulary).names if isinstance(vocabulary, str) else vocabulary
-        self.vocabulary = tuple(dict.fromkeys(names))
+        self.vocabulary = tuple(dict.fromkeys(names)) or backbone.classes
         self.templates = read_templates(templates) if isinstance(templates, str) else tuple(templates)
         self._known: tuple[Hashable, ConceptBank] | None = None
 
@@ -80,7 +92,7 @@ class Localizer:
         strength: float = 0.6,
         weighting: Weighting | None = None,
     ) -> list[Localization]:
-        """Localize in several pictures, in one forward pass.
+        """Localize in several pictures, in one forward pass for each input size.
 
         Args:
             pictures: paths or PIL images.
@@ -102,21 +114,23 @@ class Localizer:
         # Out of the caller's inference mode: results are ordinary tensors, and so is the bank that is kept.
         with torch.inference_mode(False), torch.no_grad():
             bank = self.bank((*self.vocabulary, target, *names))
-            frames = [Frame.of(read_picture(picture), self.backbone.preprocess) for picture in pictures]
-            pixels = torch.stack([frame.pixels for frame in frames]).to(self.backbone.device, self.backbone.dtype)
-            seen = trace(self.backbone, pixels, self.site, self.form)
-            # The caller's autocast is for the model, not for the algebra.
-            with torch.autocast(self.backbone.device.type, enabled=False):
-                scores = seen.embedding.to(bank.vectors) @ bank.vectors.T
-                comparisons = [compare(bank, target, selector, row, strength, weighting) for row in scores]
-                finer = torch.stack([comparison.direction(bank) for comparison in comparisons])
-                base = bank.vectors_of([target]).expand_as(finer)
-                base_maps, maps = _checked(self.method(seen.gradient(torch.stack([base, finer]))), seen).float().cpu()
-        provenance = self._provenance(seen)
-        return [
-            Localization(maps[i], base_maps[i], frame.placement, comparison, _named(scores[i], bank, comparison), provenance)
-            for i, (frame, comparison) in enumerate(zip(frames, comparisons, strict=True))
-        ]
+            frames = [Frame.of(read_picture(picture), self.preprocess) for picture in pictures]
+            results: dict[int, Localization] = {}
+            for size, alike in _by_size(frames).items():
+                pixels = torch.stack([frames[i].pixels for i in alike]).to(self.backbone.device, self.backbone.dtype)
+                seen = trace(self.backbone.at_size(size), pixels, self.site, self.form)
+                # The caller's autocast is for the model, not for the algebra.
+                with torch.autocast(self.backbone.device.type, enabled=False):
+                    scores = bank.scores(seen.embedding)
+                    comparisons = [compare(bank, target, selector, row, strength, weighting) for row in scores]
+                    finer = torch.stack([comparison.direction(bank) for comparison in comparisons])
+                    base = bank.vectors_of([target]).expand_as(finer)
+                    maps = _checked(self.method(seen.gradient(torch.stack([base, finer]))), seen).float().cpu()
+                provenance = self._provenance(seen, size)
+                for i, base_map, map_, comparison, row in zip(alike, *maps, comparisons, scores, strict=True):
+                    found = {name: float(row[bank.index(name)]) for name in comparison.names}
+                    results[i] = Localization(map_, base_map, frames[i].placement, comparison, found, provenance)
+        return [results[i] for i in range(len(frames))]
 
     def bank(self, names: Iterable[str]) -> ConceptBank:
         """The bank of some concepts; what was embedded before is not embedded again, unless the model has changed."""
@@ -127,15 +141,37 @@ class Localizer:
         self._known = state, known
         return known.select(names)
 
-    def _provenance(self, seen: Trace) -> dict[str, object]:
+    def _provenance(self, seen: Trace, size: Size) -> dict[str, object]:
         return {
             "model": self.backbone.name,
             "site": seen.site.name,
             "gradient": "factored" if isinstance(seen, FactoredTrace) else "dense",
             "method": getattr(self.method, "__name__", repr(self.method)),
+            "input": {"fit": self.preprocess.fit, "size": list(size)},
             "templates": list(self.templates),
             "versions": {"concept-cam": version("concept-cam"), **self.backbone.versions},
         }
+
+
+def _preprocess(backbone: Backbone, fit: Fit | None, size: int | Size | None) -> Preprocess:
+    """The model's own, with what the user wants otherwise; a size that the model cannot take is found now."""
+    own = backbone.preprocess
+    if fit is not None and fit not in get_args(Fit):
+        raise OptionError(f"No fit {fit!r}.{did_you_mean(fit, get_args(Fit))} There are {', '.join(get_args(Fit))}.")
+    wanted = own.size if size is None else (size, size) if isinstance(size, int) else (size[0], size[1])
+    if min(wanted) < 1:
+        raise OptionError(f"size is {size}; expected the side of a square, or (height, width), in pixels.")
+    if wanted != own.size:
+        own = backbone.at_size(wanted).preprocess
+    return replace(own, fit=fit or own.fit)
+
+
+def _by_size(frames: Sequence[Frame]) -> dict[Size, list[int]]:
+    """Which frames can go through the model together."""
+    groups: dict[Size, list[int]] = {}
+    for i, frame in enumerate(frames):
+        groups.setdefault(frame.size, []).append(i)
+    return groups
 
 
 def _selector(
@@ -161,8 +197,3 @@ def _checked(maps: Float[Tensor, "K B rows cols"], seen: Trace) -> Float[Tensor,
     if not maps.flatten(2).any(-1).all():
         raise NoSpatialGradient(f"Nothing at {seen.site.name} speaks for or against the target: the map is blank.")
     return maps
-
-
-def _named(scores: torch.Tensor, bank: ConceptBank, comparison: Comparison) -> dict[str, float]:
-    names = (comparison.target, *comparison.references)
-    return {name: float(scores[bank.index(name)]) for name in names}

@@ -31,7 +31,7 @@ class Localization:
         base_map: the same at strength 0: the target alone.
         placement: which window of the picture the map shows.
         comparison: target, references, weights, similarities, strength.
-        scores: cosine of the picture and the target, and each reference, -1 to 1.
+        scores: of the target and each reference on the picture: cosines, -1 to 1, or logits of a classifier.
         provenance: model, site, form of the gradient, method, templates, versions.
 
     Example:

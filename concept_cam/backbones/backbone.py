@@ -1,27 +1,39 @@
-"""The one class to extend: what the library asks of a dual encoder, and where tokens can be read."""
+"""The one class to extend: what the library asks of a model, and where tokens can be read."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections import OrderedDict
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from copy import deepcopy
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import chain
 from threading import RLock
+from typing import TypeVar, final
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from concept_cam.backbones.heads import Head
 from concept_cam.errors import BackboneError
-from concept_cam.images import Preprocess
+from concept_cam.images import Preprocess, Size
 
 _LOCK = RLock()
+
+_SIZES_KEPT = 16
+"""Pictures at their native aspect come in many sizes; so many copies of a model's structure are kept."""
 
 
 @dataclass(frozen=True)
 class TokenLayout:
-    """How the tokens of a site lie on the picture: first the prefix (class token, registers), then the grid row by row."""
+    """How tokens lie on the picture: first the prefix (class token, registers), then the grid row by row.
+
+    A site whose output is (B, prefix + patches, D) has one.
+    """
 
     prefix: int
     rows: int
@@ -32,6 +44,39 @@ class TokenLayout:
         """How many tokens lie on the grid."""
         return self.rows * self.cols
 
+    def read(self, output: Tensor) -> tuple[Float[Tensor, "B M D"], TokenLayout]:
+        """The tokens, prefix first, and how they lie.
+
+        Raises:
+            BackboneError: the output is of another shape.
+        """
+        if output.ndim != 3 or output.shape[1] != self.prefix + self.patches:
+            expected = f"(batch, {self.prefix} + {self.rows} x {self.cols}, width)"
+            raise BackboneError(f"The site gave {tuple(output.shape)}; expected {expected}.")
+        return output, self
+
+
+@dataclass(frozen=True)
+class FeatureMap:
+    """How the cells of a map lie on the picture: as they are. A site whose output is a map has one.
+
+    Attributes:
+        channels_last: (B, rows, cols, D); else (B, D, rows, cols).
+    """
+
+    channels_last: bool = False
+
+    def read(self, output: Tensor) -> tuple[Float[Tensor, "B M D"], TokenLayout]:
+        """The cells as tokens, and how they lie.
+
+        Raises:
+            BackboneError: the output is no map.
+        """
+        if output.ndim != 4:
+            raise BackboneError(f"The site gave {tuple(output.shape)}; expected a map of four dimensions.")
+        channels_first = output.movedim(-1, 1) if self.channels_last else output
+        return channels_first.flatten(2).transpose(1, 2), TokenLayout(0, *channels_first.shape[2:])
+
 
 @dataclass(frozen=True)
 class Site:
@@ -39,32 +84,69 @@ class Site:
 
     Attributes:
         name: the module's name within the model.
-        module: its output holds the tokens, (B, prefix + patches, D).
+        module: its output holds the tokens.
         layout: how those tokens lie on the picture.
         head: all that comes after the site in closed form, if there is one; else gradients come from autograd.
     """
 
     name: str
     module: nn.Module
-    layout: TokenLayout
+    layout: TokenLayout | FeatureMap
     head: Head | None = None
 
 
+@dataclass(frozen=True)
+class Tower:
+    """What a vision tower offers.
+
+    Attributes:
+        family: its line in the table of ``concept-cam models``.
+        sites: where tokens can be read, the default first.
+        stride: the sides of its input are multiples of this.
+    """
+
+    family: str
+    sites: tuple[Site, ...]
+    stride: int
+
+
+M = TypeVar("M", bound=nn.Module)
+
+
+def share(module: M) -> M:
+    """A copy of a model's structure with the very same parameters and buffers.
+
+    Raises:
+        BackboneError: it holds something that cannot be copied.
+    """
+    memo: dict[int, object] = {id(tensor): tensor for tensor in chain(module.parameters(), module.buffers())}
+    try:
+        return deepcopy(module, memo)
+    except (TypeError, RuntimeError) as error:
+        raise BackboneError(
+            f"The structure of {type(module).__name__} cannot be copied ({error}), so its input size cannot change."
+        ) from error
+
+
 class Backbone(ABC):
-    """A dual encoder. Adapters are final; they hold the user's model and change nothing in it.
+    """A model that embeds pictures and concepts. Adapters are final; they hold the user's model and change nothing in it.
 
     Attributes:
         name: how the user named the model.
+        family: what kind of model it is; ``concept-cam models`` lists them.
         module: the model itself.
         sites: where tokens can be read; the default comes first. Sites whose patches do not reach the embedding are left out.
         preprocess: how pictures become pixels.
+        classes: the concepts that the model was made for; a dual encoder has none of its own.
         versions: names and versions of what made the embedding, kept with every result.
     """
 
     name: str
+    family: str
     module: nn.Module
     sites: tuple[Site, ...]
     preprocess: Preprocess
+    classes: tuple[str, ...] = ()
     versions: Mapping[str, str]
 
     @abstractmethod
@@ -80,14 +162,76 @@ class Backbone(ABC):
         """
 
     @property
+    @abstractmethod
+    def dtype(self) -> torch.dtype:
+        """The precision that pixels must have; parameters may have several."""
+
+    @abstractmethod
+    def _resized(self, size: Size) -> Backbone:
+        """This model for another input size, on the same weights; nothing in the model itself is written.
+
+        Raises:
+            BackboneError: it cannot take that size.
+        """
+
+    @property
     def device(self) -> torch.device:
         """Where the model lies."""
         return next(self.module.parameters()).device
 
+    def normalize(self, embedding: Float[Tensor, "*batch E"]) -> Float[Tensor, "*batch E"]:
+        """What scores are made of: unit vectors, so that a score is a cosine. Linear classifiers leave it as it is."""
+        return F.normalize(embedding, dim=-1)
+
+    def embed_concepts(self, names: Sequence[str], templates: Sequence[str]) -> Float[Tensor, "K E"]:
+        """As open_clip's zero-shot classifier does: unit vectors of every template, averaged, normalised again."""
+        texts = self.embed_texts([template.replace("{}", name) for name in names for template in templates])
+        # Cosines decide which concepts are alike: half precision would blur them.
+        single = texts.to(torch.promote_types(texts.dtype, torch.float32))
+        return self.normalize(self.normalize(single).unflatten(0, (len(names), len(templates))).mean(1))
+
+    def biases(self, names: Sequence[str]) -> Float[Tensor, " K"] | None:
+        """What a classifier adds to the score of each concept."""
+        return None
+
+    @final
+    def at_size(self, size: Size) -> Backbone:
+        """This model for pixels of another (height, width): positions are interpolated, weights are shared.
+
+        The user's model is not written to: where a family holds its positions in a parameter, a copy of the structure gets its
+        own, and all other tensors are those of the model.
+
+        Raises:
+            BackboneError: the model cannot take that size.
+
+        Example:
+            >>> from concept_cam import fieldguide
+            >>> fieldguide.localizer().backbone.at_size((96, 144)).sites[0].layout
+            TokenLayout(prefix=1, rows=12, cols=18)
+        """
+        own = self.original
+        if size == own.preprocess.size:
+            return own
+        with _LOCK, torch.inference_mode(False), torch.no_grad():
+            state, held = own._at_sizes.pop(size, (None, own))
+            if state != own.state():
+                state, held = own.state(), own._resized(size)
+                held._original = own
+            own._at_sizes[size] = state, held
+            if len(own._at_sizes) > _SIZES_KEPT:
+                own._at_sizes.popitem(last=False)
+        return held
+
     @property
-    @abstractmethod
-    def dtype(self) -> torch.dtype:
-        """The precision that pixels must have; parameters may have several."""
+    def original(self) -> Backbone:
+        """The model at its own size: itself, unless it came from ``at_size``."""
+        return self._original or self
+
+    _original: Backbone | None = None
+
+    @cached_property
+    def _at_sizes(self) -> OrderedDict[Size, tuple[Hashable, Backbone]]:
+        return OrderedDict()
 
     @contextmanager
     def at_rest(self) -> Iterator[None]:

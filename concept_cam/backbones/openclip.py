@@ -10,15 +10,16 @@ from typing import Any, final
 import open_clip
 import torch
 from jaxtyping import Float
-from open_clip.transformer import LayerNorm, LayerNormFp32, ResidualAttentionBlock, VisionTransformer
 from torch import Tensor, nn
 
-from concept_cam.backbones.backbone import Backbone, Site, TokenLayout
-from concept_cam.backbones.heads import ClassAttention, Head, MeanPooling
+from concept_cam.backbones.backbone import Backbone, Tower, share
+from concept_cam.backbones.towers import openclip as own_towers
+from concept_cam.backbones.towers import timm as timm_towers
 from concept_cam.errors import BackboneError, UnknownWord, did_you_mean
-from concept_cam.images import Preprocess
+from concept_cam.images import Fit, Preprocess, Size
 
-_POOLING = ("tok", "avg")
+_FIT: dict[str, Fit] = {"shortest": "crop", "longest": "pad", "squash": "squash"}
+"""open_clip's words for how a picture is brought to the input's aspect, and ours."""
 
 
 def load(name: str, pretrained: str | None = None, device: str | torch.device = "cpu") -> OpenClip:
@@ -95,7 +96,7 @@ def _is_of_the_network(error: BaseException) -> bool:
 
 @final
 class OpenClip(Backbone):
-    """An open_clip model with a VisionTransformer, pooled at the class token or by the mean of the patches.
+    """An open_clip model, of its own classes or on a trunk of timm.
 
     The instance is used as it is: device, precision, training flags and parameters stay the caller's.
 
@@ -103,42 +104,53 @@ class OpenClip(Backbone):
         model: what ``open_clip.create_model`` gives.
         tokenizer: what ``open_clip.get_tokenizer`` gives.
         name: how to call it in results.
+        preprocess: how its pictures are prepared; as the model itself says, by default.
 
     Raises:
         BackboneError: the vision tower is of no family that this adapter knows.
     """
 
-    def __init__(self, model: nn.Module, tokenizer: Any, name: str = "open_clip model") -> None:
-        visual = getattr(model, "visual", None)
-        if not isinstance(visual, VisionTransformer) or visual.attn_pool is not None or visual.pool_type not in _POOLING:
-            kind = type(visual or model).__name__
+    def __init__(
+        self, model: nn.Module, tokenizer: Any, name: str = "open_clip model", preprocess: Preprocess | None = None
+    ) -> None:
+        tower = _describe(model)
+        if tower is None:
+            kind = type(getattr(model, "visual", model)).__name__
             raise BackboneError(
-                f"{name}: a vision tower of type {kind} is not supported yet; expected open_clip's VisionTransformer "
-                "with class-token or average pooling, such as ViT-B-16."
+                f"{name}: a vision tower of type {kind} is of no family that is known; `concept-cam models` lists them."
             )
         if any(parameter.is_inference() for parameter in model.parameters()):
             raise BackboneError(f"{name} was built inside torch.inference_mode(), so it has no gradients; build it outside.")
         self.name, self.module, self.tokenizer = name, model, tokenizer
         self._model: Any = model
-        self.sites = _sites(visual)
-        self.preprocess = _preprocess(model)
+        self.family, self.sites = tower.family, tower.sites
+        self.preprocess = preprocess or _preprocess(model, tower.stride)
         self.versions = {"open_clip_torch": version("open_clip_torch"), "torch": torch.__version__}
 
     @property
     def dtype(self) -> torch.dtype:
-        """That of the patch embedding: with open_clip's half precision, norms and positions stay in float32."""
-        dtype: torch.dtype = self._model.visual.conv1.weight.dtype
+        """That of the first layer: with open_clip's half precision, norms and positions stay in float32."""
+        weights = (parameter for parameter in self._model.visual.parameters() if parameter.ndim == 4)
+        dtype: torch.dtype = next(weights).dtype
         return dtype
+
+    def _resized(self, size: Size) -> OpenClip:
+        model: Any = share(self.module)
+        own_towers.resize(model.visual, size)
+        if hasattr(model.visual, "trunk"):
+            timm_towers.resize(model.visual.trunk, size)
+        return OpenClip(model, self.tokenizer, self.name, self.preprocess.resized(size))
 
     def embed_pixels(self, pixels: Float[Tensor, "B 3 height width"]) -> Float[Tensor, "B E"]:
         """``model.encode_image``."""
-        embedding: Tensor = self._model.encode_image(pixels)
+        embedding: Tensor = self._model.encode_image(pixels, normalize=False)
         return embedding
 
     def embed_texts(self, sentences: Sequence[str]) -> Float[Tensor, "K E"]:
         """``model.encode_text`` of the tokenized sentences."""
         self._check_words(sentences)
-        embedding: Tensor = self._model.encode_text(self.tokenizer(list(sentences)).to(self.device))
+        tokens = self.tokenizer(list(sentences)).to(self.device)
+        embedding: Tensor = self._model.encode_text(tokens, normalize=False)
         return embedding
 
     def _check_words(self, sentences: Sequence[str]) -> None:
@@ -158,7 +170,16 @@ class OpenClip(Backbone):
             raise UnknownWord(f"{self.name} has never seen the word {bare or word!r}.{did_you_mean(bare, known)}{listed}")
 
 
-def _preprocess(model: nn.Module) -> Preprocess:
+def _describe(model: nn.Module) -> Tower | None:
+    visual = getattr(model, "visual", None)
+    if visual is None:
+        return None
+    if hasattr(visual, "trunk"):
+        return timm_towers.describe(visual.trunk, "visual.trunk", visual.head)
+    return own_towers.describe(visual)
+
+
+def _preprocess(model: nn.Module, stride: int) -> Preprocess:
     config = open_clip.get_model_preprocess_cfg(model)
     size = config["size"]
     height, width = (size, size) if isinstance(size, int) else size[-2:]
@@ -166,55 +187,8 @@ def _preprocess(model: nn.Module) -> Preprocess:
         size=(height, width),
         mean=tuple(config.get("mean") or open_clip.OPENAI_DATASET_MEAN),
         std=tuple(config.get("std") or open_clip.OPENAI_DATASET_STD),
-        resize_mode=config.get("resize_mode") or "shortest",
+        fit=_FIT[config.get("resize_mode") or "shortest"],
         interpolation=config.get("interpolation") or "bicubic",
         fill=config.get("fill_color") or 0,
+        stride=stride,
     )
-
-
-def _sites(visual: VisionTransformer) -> tuple[Site, ...]:
-    """The first norm of every block, the last block's first; with mean pooling also the tokens that are averaged."""
-    layout = TokenLayout(1, *visual.grid_size)
-    blocks = list(visual.transformer.resblocks)
-    norms = [Site(f"visual.transformer.resblocks.{index}.ln_1", block.ln_1, layout) for index, block in enumerate(blocks)]
-    last = norms.pop()
-    if visual.pool_type == "tok":
-        return (Site(last.name, last.module, layout, _class_attention(visual)), *reversed(norms))
-    if visual.final_ln_after_pool:
-        pooled = Site(f"visual.transformer.resblocks.{len(norms)}", blocks[-1], layout, MeanPooling(_after_pooling(visual)))
-    else:
-        pooled = Site("visual.ln_post", visual.ln_post, layout, MeanPooling(_project(visual)))
-    return (last, pooled, *reversed(norms))
-
-
-def _class_attention(visual: VisionTransformer) -> Head | None:
-    """The closed form of the last block's class row, if the block is built as the formula says."""
-    block: Any = visual.transformer.resblocks[-1]
-    plain = (
-        type(block) is ResidualAttentionBlock
-        and type(block.attn) is nn.MultiheadAttention
-        and type(block.ln_1) in (LayerNorm, LayerNormFp32, nn.LayerNorm)
-        and block.attn.in_proj_weight is not None
-        and block.attn.bias_k is None
-        and not block.attn.add_zero_attn
-    )
-    if not plain:
-        return None
-    finish = _after_pooling(visual)
-
-    def rest(output: Tensor, residual: Tensor) -> Tensor:
-        x = residual + block.ls_1(block.attn.out_proj(output))
-        x = x + block.ls_2(block.mlp(block.ln_2(x)))
-        embedding: Tensor = finish(x)
-        return embedding
-
-    return ClassAttention(block.attn, rest)
-
-
-def _after_pooling(visual: VisionTransformer) -> Any:
-    project = _project(visual)
-    return lambda pooled: project(visual.ln_post(pooled))
-
-
-def _project(visual: VisionTransformer) -> Any:
-    return lambda pooled: pooled if visual.proj is None else pooled @ visual.proj

@@ -140,7 +140,7 @@ def _patch(frame: Frame, rows: int) -> float:
 
 
 def _chance(frame: Frame, mask: Bool[Tensor, "height width"], seen: Trace) -> tuple[float, float]:
-    layout = seen.site.layout
+    layout = seen.layout
     cells = [(row, column) for row in range(layout.rows) for column in range(layout.cols)]
     peaks = [frame.placement.locate(row, column, (layout.rows, layout.cols)) for row, column in cells]
     hits = [pointing_hit(peak, mask, _patch(frame, layout.rows)) for peak in peaks]

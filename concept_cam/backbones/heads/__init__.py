@@ -1,0 +1,25 @@
+"""Pooling heads in closed form: how patch tokens reach the embedding, and the gradient that follows from it.
+
+A head reads the tokens at a site once. What it has read answers three questions for any number of directions, given
+gamma = dS/do, the gradient of the score at the pooled vector o (one vector-Jacobian product through ``finish``). The formulas
+are those of *Three questions to a gradient* in docs/definition.md.
+"""
+
+from __future__ import annotations
+
+from concept_cam.backbones.heads.attention import ClassAttention, LatentAttention, Projections, Rotation
+from concept_cam.backbones.heads.head import Head, Reading, Rest
+from concept_cam.backbones.heads.mean import MeanPooling
+from concept_cam.backbones.heads.mean_query import MeanQueryAttention
+
+__all__ = [
+    "ClassAttention",
+    "Head",
+    "LatentAttention",
+    "MeanPooling",
+    "MeanQueryAttention",
+    "Projections",
+    "Reading",
+    "Rest",
+    "Rotation",
+]

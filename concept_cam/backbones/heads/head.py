@@ -1,0 +1,48 @@
+"""What a head is asked."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+
+from jaxtyping import Float
+from torch import Tensor
+
+Rest = Callable[..., Tensor]
+"""All that comes after pooling, up to the embedding before it is normalised: any number of vectors in, as many out."""
+
+
+class Reading(ABC):
+    """What a head has read of a batch; K directions, B pictures, N patches, D channels, W of them after pooling.
+
+    Attributes:
+        tokens: the patch tokens A.
+        pooled: the vector o that pooling made of them.
+    """
+
+    tokens: Float[Tensor, "B N D"]
+    pooled: Float[Tensor, "B W"]
+
+    @abstractmethod
+    def finish(self, pooled: Float[Tensor, "K B W"]) -> Float[Tensor, "K B E"]:
+        """All that comes after pooling, up to the embedding before it is normalised."""
+
+    @abstractmethod
+    def mean(self, gamma: Float[Tensor, "K B W"]) -> Float[Tensor, "K B D"]:
+        """The gradient averaged over the patches."""
+
+    @abstractmethod
+    def dot_tokens(self, gamma: Float[Tensor, "K B W"]) -> Float[Tensor, "K B N"]:
+        """<G_n, A_n> for every patch."""
+
+    @abstractmethod
+    def dense(self, gamma: Float[Tensor, "K B W"]) -> Iterator[Float[Tensor, "B N D"]]:
+        """The whole gradient, one direction at a time."""
+
+
+class Head(ABC):
+    """The way from the tokens of a site to the embedding."""
+
+    @abstractmethod
+    def read(self, entering: Float[Tensor, "B M D"], tokens: Float[Tensor, "B M D"], prefix: int) -> Reading:
+        """Read the site: what entered its module, and the tokens that left it, prefix first."""

@@ -1,0 +1,53 @@
+"""A mean over the patches."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import final
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from concept_cam.backbones.heads.head import Head, Reading, Rest
+
+
+@final
+@dataclass(frozen=True)
+class MeanPooling(Head):
+    """The mean of the patch tokens that leave the site, then ``rest``: from (..., D) to the embedding (..., E)."""
+
+    rest: Rest
+
+    def read(self, entering: Float[Tensor, "B M D"], tokens: Float[Tensor, "B M D"], prefix: int) -> Reading:
+        """The patch tokens and their mean."""
+        patches = tokens[:, prefix:]
+        return MeanReading(patches, patches.mean(1), self.rest)
+
+
+@final
+@dataclass(frozen=True)
+class MeanReading(Reading):
+    """A mean, read: every patch has the same gradient, gamma / N."""
+
+    tokens: Float[Tensor, "B N D"]
+    pooled: Float[Tensor, "B D"]
+    rest: Rest
+
+    def finish(self, pooled: Float[Tensor, "K B D"]) -> Float[Tensor, "K B E"]:
+        """The norm, where it follows pooling, and the projection."""
+        return self.rest(pooled)
+
+    def mean(self, gamma: Float[Tensor, "K B D"]) -> Float[Tensor, "K B D"]:
+        """Gamma / N."""
+        return gamma / self.tokens.shape[1]
+
+    def dot_tokens(self, gamma: Float[Tensor, "K B D"]) -> Float[Tensor, "K B N"]:
+        """Gamma . A_n / N."""
+        return torch.einsum("kbd,bnd->kbn", self.mean(gamma), self.tokens)
+
+    def dense(self, gamma: Float[Tensor, "K B D"]) -> Iterator[Float[Tensor, "B N D"]]:
+        """Gamma / N for every patch."""
+        for row in self.mean(gamma):
+            yield row[:, None].expand_as(self.tokens)

@@ -1,0 +1,98 @@
+"""One attention whose query is the mean of the cells that it reads."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import final
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+from concept_cam.backbones.heads.attention import AttentionReading, Projections, attend
+from concept_cam.backbones.heads.head import Head, Reading, Rest
+
+
+@final
+@dataclass(frozen=True)
+class MeanQueryAttention(Head):
+    """The pooling of CLIP's ResNets: the mean of the cells asks the cells and itself.
+
+    Attributes:
+        projections: of the pooling attention.
+        positions: added to the mean and to the cells, (1 + N, D).
+        rest: from the attention's output (..., D) to the embedding (..., E).
+    """
+
+    projections: Callable[[], Projections]
+    positions: Callable[[], Tensor]
+    rest: Rest
+
+    def read(self, entering: Float[Tensor, "B M D"], tokens: Float[Tensor, "B M D"], prefix: int) -> Reading:
+        """The mean asks itself and all cells."""
+        own = self.projections()
+        tokens = tokens.to(own.key[0].dtype)
+        placed = torch.cat([tokens.mean(1, keepdim=True), tokens], 1) + self.positions().detach().to(tokens)
+        whole = attend(F.linear(placed[:, :1], *own.query), placed, own, 0, self.rest)
+        by_head = whole.value.shape[-2:]
+        key = F.linear(tokens, own.key[0]).unflatten(-1, by_head)
+        cells = replace(
+            whole,
+            tokens=tokens,
+            attention=whole.attention[:, 1:],
+            value=whole.value[:, 1:],
+            # Without what positions add: they are no part of the tokens.
+            centred_value=F.linear(tokens, own.value[0]).unflatten(-1, by_head),
+            centred_key=torch.einsum("bmhd,bmhd->bmh", whole.query.expand_as(key), key),
+        )
+        moved = whole.attention[..., None] * (whole.value - cells._output[:, None])
+        asked = F.linear(placed, own.key[0]).unflatten(-1, by_head) * by_head[1] ** -0.5
+        turns = torch.einsum("bnhd,bnhe->bhde", moved, asked)
+        by_token = ("tokens", "attention", "value", "centred_value", "centred_key")
+        asker = replace(whole, **{name: getattr(whole, name)[:, :1] for name in by_token})
+        return MeanQueryReading(tokens, whole.pooled, cells, asker, turns, own.query[0])
+
+
+@final
+@dataclass(frozen=True)
+class MeanQueryReading(Reading):
+    """A mean that asked, read: every cell also has its share in what the mean asked and answered.
+
+    Attributes:
+        cells: the attention as far as it reads cells.
+        asker: the attention as far as it reads the mean.
+        turns: sum_n a_hn (v_hn - o_h) (x) k_hn / sqrt(d_h): what the query's own gradient is made of.
+        query_weight: W_q.
+    """
+
+    tokens: Float[Tensor, "B N D"]
+    pooled: Float[Tensor, "B W"]
+    cells: AttentionReading
+    asker: AttentionReading
+    turns: Float[Tensor, "B H d d"]
+    query_weight: Float[Tensor, "W D"]
+
+    def finish(self, pooled: Float[Tensor, "K B W"]) -> Float[Tensor, "K B E"]:
+        """The output projection."""
+        return self.cells.finish(pooled)
+
+    def mean(self, gamma: Float[Tensor, "K B W"]) -> Float[Tensor, "K B D"]:
+        """What reaches the cells themselves, and their share in the mean."""
+        return self.cells.mean(gamma) + self._share(gamma)
+
+    def dot_tokens(self, gamma: Float[Tensor, "K B W"]) -> Float[Tensor, "K B N"]:
+        """<G_n, A_n> for every cell."""
+        return self.cells.dot_tokens(gamma) + torch.einsum("kbd,bnd->kbn", self._share(gamma), self.tokens)
+
+    def dense(self, gamma: Float[Tensor, "K B W"]) -> Iterator[Float[Tensor, "B N D"]]:
+        """The whole gradient, one direction at a time."""
+        for own, share in zip(self.cells.dense(gamma), self._share(gamma), strict=True):
+            yield own + share[:, None]
+
+    def _share(self, gamma: Float[Tensor, "K B W"]) -> Float[Tensor, "K B D"]:
+        """One N-th of the gradient at the mean."""
+        by_head = gamma.unflatten(-1, self.turns.shape[1:3])
+        through_query = torch.einsum("kbhd,bhde->kbhe", by_head, self.turns).flatten(-2) @ self.query_weight
+        return (self.asker.mean(gamma) + through_query) / self.tokens.shape[1]

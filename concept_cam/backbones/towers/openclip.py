@@ -1,0 +1,137 @@
+"""open_clip's own vision towers: VisionTransformer, pooled in five ways, and CLIP's ResNets."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+from open_clip.modified_resnet import ModifiedResNet
+from open_clip.transformer import LayerNorm, LayerNormFp32, ResidualAttentionBlock, VisionTransformer
+from torch import Tensor, nn
+
+from concept_cam.backbones.backbone import FeatureMap, Site, TokenLayout, Tower
+from concept_cam.backbones.heads import ClassAttention, Head, LatentAttention, MeanPooling, MeanQueryAttention, Projections
+from concept_cam.backbones.towers.positions import interpolate
+from concept_cam.errors import BackboneError
+from concept_cam.images import Size
+
+
+def describe(visual: nn.Module) -> Tower | None:
+    """What open_clip's own towers offer."""
+    if isinstance(visual, VisionTransformer):
+        return _vit(visual)
+    if isinstance(visual, ModifiedResNet):
+        return _resnet(visual)
+    return None
+
+
+def resize(visual: nn.Module, size: Size) -> None:
+    """Fit a copy of a tower to another input size, with positions as open_clip interpolates them at loading.
+
+    Raises:
+        BackboneError: the size is not a multiple of the patch.
+    """
+    if isinstance(visual, VisionTransformer):
+        patch, old = visual.patch_size, visual.grid_size
+        if size[0] % patch[0] or size[1] % patch[1]:
+            raise BackboneError(f"An input of {size[0]} x {size[1]} is no multiple of the patch, {patch[0]} x {patch[1]}.")
+        visual.image_size = size
+        visual.grid_size = size[0] // patch[0], size[1] // patch[1]
+        visual.positional_embedding = interpolate(visual.positional_embedding, 1, old, visual.grid_size)
+    elif isinstance(visual, ModifiedResNet):
+        if size[0] % 32 or size[1] % 32:
+            raise BackboneError(f"An input of {size[0]} x {size[1]} is no multiple of the stride, 32 x 32.")
+        pool, side = visual.attnpool, visual.image_size // 32
+        visual.image_size = size
+        pool.positional_embedding = interpolate(pool.positional_embedding, 1, (side, side), (size[0] // 32, size[1] // 32))
+
+
+# ---- VisionTransformer ------------------------------------------------------------------------------------------------
+
+
+def _vit(visual: VisionTransformer) -> Tower | None:
+    layout = TokenLayout(1, *visual.grid_size)
+    blocks = list(visual.transformer.resblocks)
+    norms = [Site(f"visual.transformer.resblocks.{index}.ln_1", block.ln_1, layout) for index, block in enumerate(blocks)]
+    last = norms.pop()
+    earlier = tuple(reversed(norms))
+    stride = max(visual.patch_size)
+    if visual.attn_pool is not None:
+        name, pool = _contrastive_pool(visual)
+        pooled = Site(f"visual.{name}.ln_k", pool.ln_k, layout, _latent_attention(visual, pool))
+        return Tower("CoCa", (pooled, last, *earlier), stride)
+    if visual.pool_type == "tok":
+        class_row = Site(last.name, last.module, layout, _class_attention(visual))
+        return Tower("ViT, class token", (class_row, *earlier), stride)
+    if visual.pool_type == "avg":
+        if visual.final_ln_after_pool:
+            head = MeanPooling(partial(_after_pooling, visual))
+            averaged = Site(f"visual.transformer.resblocks.{len(norms)}", blocks[-1], layout, head)
+        else:
+            averaged = Site("visual.ln_post", visual.ln_post, layout, MeanPooling(partial(_project, visual)))
+        return Tower("ViT, average", (last, averaged, *earlier), stride)
+    return None
+
+
+def _class_attention(visual: VisionTransformer) -> Head | None:
+    """The closed form of the last block's class row, if the block is built as the formula says."""
+    block: Any = visual.transformer.resblocks[-1]
+    plain = (
+        type(block) is ResidualAttentionBlock
+        and type(block.attn) is nn.MultiheadAttention
+        and type(block.ln_1) in (LayerNorm, LayerNormFp32, nn.LayerNorm)
+        and block.attn.bias_k is None
+        and not block.attn.add_zero_attn
+    )
+    if not plain:
+        return None
+
+    def rest(output: Tensor, residual: Tensor) -> Tensor:
+        x = residual + block.ls_1(block.attn.out_proj(output))
+        x = x + block.ls_2(block.mlp(block.ln_2(x)))
+        return _after_pooling(visual, x)
+
+    return ClassAttention(lambda: Projections.of(block.attn), rest)
+
+
+def _contrastive_pool(visual: VisionTransformer) -> tuple[str, Any]:
+    """The attention that makes the embedding: the first of all queries, or one of its own."""
+    own = visual.attn_pool_contrastive
+    return (
+        ("attn_pool_contrastive", own)
+        if own is not None and visual.attn_pool_type == "parallel"
+        else ("attn_pool", visual.attn_pool)
+    )
+
+
+def _latent_attention(visual: VisionTransformer, pool: Any) -> Head | None:
+    if visual.attn_pool_contrastive is not None or visual.pool_type != "tok":
+        return None
+
+    def rest(output: Tensor) -> Tensor:
+        return _after_pooling(visual, pool.attn.out_proj(output))
+
+    return LatentAttention(lambda: Projections.of(pool.attn), lambda: pool.ln_q(pool.query)[0], rest)
+
+
+def _after_pooling(visual: VisionTransformer, pooled: Tensor) -> Tensor:
+    return _project(visual, visual.ln_post(pooled))
+
+
+def _project(visual: VisionTransformer, pooled: Tensor) -> Tensor:
+    return pooled if visual.proj is None else pooled @ visual.proj
+
+
+# ---- CLIP's ResNets ---------------------------------------------------------------------------------------------------
+
+
+def _resnet(visual: ModifiedResNet) -> Tower:
+    pool = visual.attnpool
+
+    def projections() -> Projections:
+        return Projections.of_linears(pool.q_proj, pool.k_proj, pool.v_proj, pool.num_heads)
+
+    head = MeanQueryAttention(projections, lambda: pool.positional_embedding, pool.c_proj)
+    sites = [Site("visual.layer4", visual.layer4, FeatureMap(), head)]
+    sites += [Site(f"visual.layer{i}", getattr(visual, f"layer{i}"), FeatureMap()) for i in (3, 2, 1)]
+    return Tower("ResNet, attention pooling", tuple(sites), 32)
