@@ -124,7 +124,7 @@ def test_many_directions_in_chunks_equal_the_whole(monkeypatch):
     backbone = zoo.backbone("class token")
     seen = trace(backbone, zoo.pixels(backbone), form="factored")
     whole = seen.gradient(zoo.directions(backbone, 11)).mean()
-    monkeypatch.setattr("concept_cam.gradients._CHUNK", 7)
+    monkeypatch.setattr("concept_cam.gradients.factored._CHUNK", 7)
     torch.testing.assert_close(seen.gradient(zoo.directions(backbone, 11)).mean(), whole, rtol=1e-12, atol=1e-15)
 
 

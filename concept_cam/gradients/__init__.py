@@ -1,0 +1,60 @@
+"""BACKPROP: run the model once, then ask for the gradient of any number of scores at the patch tokens.
+
+The only folder with ``torch.autograd``. Two implementations answer the same questions: *dense*, by autograd from a cut at the
+site, for any site of any model; and *factored*, in closed form, where the site has a head that knows the way from there to the
+embedding. Neither leaves a trace on the model.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, get_args
+
+from jaxtyping import Float
+from torch import Tensor
+
+from concept_cam.backbones.backbone import Backbone
+from concept_cam.errors import BackboneError
+from concept_cam.gradients.base import TokenGradient, Trace
+from concept_cam.gradients.dense import DenseTrace, cut_at
+from concept_cam.gradients.exactness import has_exact_head
+from concept_cam.gradients.factored import FactoredTrace, read_head
+
+__all__ = ["DenseTrace", "FactoredTrace", "Form", "TokenGradient", "Trace", "has_exact_head", "trace"]
+
+Form = Literal["auto", "factored", "dense"]
+
+
+def trace(
+    backbone: Backbone,
+    pixels: Float[Tensor, "B 3 height width"],
+    site: str | None = None,
+    form: Form = "auto",
+) -> Trace:
+    """Run the model once and keep what gradients need.
+
+    Works inside the caller's ``no_grad`` and ``inference_mode`` and with frozen parameters. The model is put into evaluation
+    mode for the run and back afterwards: with dropout a map would be noise, and tokens may be missing.
+
+    Args:
+        backbone: the model.
+        pixels: its input, on its device and in its precision.
+        site: the name of one of ``backbone.sites``; the first by default.
+        form: ``factored`` (closed form), ``dense`` (autograd), or by default factored where it exists and is exact.
+
+    Raises:
+        BackboneError: there is no such site, or no closed form for it.
+
+    Example:
+        >>> import torch
+        >>> from concept_cam import fieldguide, trace
+        >>> seen = trace(fieldguide.localizer().backbone, torch.zeros(1, 3, 96, 96))
+        >>> seen.tokens.shape, seen.gradient(torch.ones(5, 1, 192)).mean().shape
+        (torch.Size([1, 144, 192]), torch.Size([5, 1, 192]))
+    """
+    if form not in get_args(Form):
+        raise BackboneError(f"No form {form!r} of a gradient; there are {', '.join(get_args(Form))}.")
+    chosen = backbone.site(site)
+    factored = form == "factored" or (form == "auto" and has_exact_head(backbone, chosen))
+    with backbone.at_rest():
+        pixels = pixels.clone() if pixels.is_inference() else pixels
+        return read_head(backbone, pixels, chosen) if factored else cut_at(backbone, pixels, chosen)[0]

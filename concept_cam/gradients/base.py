@@ -1,0 +1,75 @@
+"""What a method asks of a gradient, and what one forward pass keeps for it."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from concept_cam.backbones.backbone import Site, TokenLayout
+
+
+@dataclass(frozen=True)
+class TokenGradient(ABC):
+    """G = dS/dA of K scores at the patch tokens A of B pictures, answered as far as a method asks.
+
+    Attributes:
+        tokens: the patch tokens A.
+        layout: how they lie on the picture.
+    """
+
+    tokens: Float[Tensor, "B N D"]
+    layout: TokenLayout
+
+    @abstractmethod
+    def mean(self) -> Float[Tensor, "K B D"]:
+        """G averaged over the patches."""
+
+    @abstractmethod
+    def dot_tokens(self) -> Float[Tensor, "K B N"]:
+        """<G_n, A_n> for every patch."""
+
+    @abstractmethod
+    def dense(self) -> Iterator[Float[Tensor, "B N D"]]:
+        """The whole of G, one direction at a time, so that no (K, B, N, D) is ever held."""
+
+
+@dataclass(frozen=True)
+class Trace(ABC):
+    """One forward pass, kept: ask it for the gradient of any score.
+
+    Attributes:
+        tokens: the patch tokens at the site.
+        embedding: unit vectors, or what a linear classifier multiplies by its rows.
+        site: where the tokens were read.
+        layout: how they lie on the picture.
+    """
+
+    tokens: Float[Tensor, "B N D"]
+    embedding: Float[Tensor, "B E"]
+    site: Site
+    layout: TokenLayout
+
+    @abstractmethod
+    def gradient(self, directions: Float[Tensor, "K _ E"]) -> TokenGradient:
+        """The gradient of S = <embedding, direction>, for K directions, each for all pictures or one for each."""
+
+
+def for_each(embedding: Tensor, directions: Tensor) -> Float[Tensor, "K B E"]:
+    """Directions for every picture, on the embedding's device and precision, usable by autograd."""
+    directions = directions.to(embedding)
+    if directions.is_inference():
+        with torch.inference_mode(False):
+            directions = directions.clone()
+    return directions.expand(-1, len(embedding), -1)
+
+
+def first_output(output: Any) -> Tensor:
+    """The tokens of a module that gives more than those."""
+    tokens: Tensor = output[0] if isinstance(output, tuple) else output
+    return tokens

@@ -1,0 +1,87 @@
+"""G by autograd, from a cut at the site: for any site of any model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, final
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from concept_cam.backbones.backbone import Backbone, Site
+from concept_cam.errors import BackboneError, NoSpatialGradient
+from concept_cam.gradients.base import TokenGradient, Trace, first_output, for_each
+from concept_cam.hooks import on_output
+
+
+def cut_at(backbone: Backbone, pixels: Float[Tensor, "B 3 height width"], site: Site) -> tuple[DenseTrace, Tensor]:
+    """Run the model with a graph from the site on; also gives what entered the site."""
+    seen: list[tuple[Tensor, Tensor]] = []
+
+    def cut(module: nn.Module, inputs: tuple[Tensor, ...], output: Any) -> Any:
+        # Gradients are on from here to the end of the run: nothing before the cut is part of a graph.
+        torch.set_grad_enabled(True)
+        leaf = first_output(output).detach().requires_grad_()
+        seen.append((inputs[0], leaf))
+        # A copy goes on: the model may write into it.
+        return (leaf.clone(), *output[1:]) if isinstance(output, tuple) else leaf.clone()
+
+    with torch.no_grad(), on_output(site.module, cut):
+        embedding = backbone.normalize(backbone.embed_pixels(pixels))
+    if len(seen) != 1:
+        raise BackboneError(f"{site.name} ran {len(seen)} times in one forward pass; expected once.")
+    entering, leaf = seen[0]
+    tokens, layout = site.layout.read(leaf.detach())
+    others = tuple(other.name for other in backbone.sites if other.name != site.name)
+    return DenseTrace(tokens[:, layout.prefix :], embedding.detach(), site, layout, leaf, embedding, others), entering
+
+
+@final
+@dataclass(frozen=True)
+class DenseTrace(Trace):
+    """A graph from the output of the site to the embedding, and to nothing else."""
+
+    leaf: Float[Tensor, "B ..."]
+    graph: Float[Tensor, "B E"]
+    other_sites: tuple[str, ...]
+
+    def gradient(self, directions: Float[Tensor, "K _ E"]) -> TokenGradient:
+        """One pass backwards for each direction, when it is asked for."""
+        return DenseGradient(self.tokens, self.layout, self, for_each(self.embedding, directions))
+
+
+@final
+@dataclass(frozen=True)
+class DenseGradient(TokenGradient):
+    """G by autograd."""
+
+    trace: DenseTrace
+    directions: Float[Tensor, "K B E"]
+
+    def mean(self) -> Float[Tensor, "K B D"]:
+        """G averaged over the patches."""
+        return torch.stack([gradient.mean(1) for gradient in self.dense()])
+
+    def dot_tokens(self) -> Float[Tensor, "K B N"]:
+        """<G_n, A_n> for every patch."""
+        return torch.stack([(gradient * self.tokens).sum(-1) for gradient in self.dense()])
+
+    def dense(self) -> Iterator[Float[Tensor, "B N D"]]:
+        """The whole of G.
+
+        Raises:
+            NoSpatialGradient: no patch reaches the embedding from here.
+        """
+        trace = self.trace
+        for direction in self.directions:
+            with torch.inference_mode(False), torch.enable_grad():
+                (whole,) = torch.autograd.grad(trace.graph, trace.leaf, direction, retain_graph=True, allow_unused=True)
+            patches = None if whole is None else trace.site.layout.read(whole)[0][:, self.layout.prefix :]
+            if patches is None or (not patches.any() and direction.any()):
+                raise NoSpatialGradient(
+                    f"No patch token at {trace.site.name} reaches the embedding, so every map would be blank. "
+                    f"Other sites of this model: {', '.join(trace.other_sites) or 'none'}."
+                )
+            yield patches

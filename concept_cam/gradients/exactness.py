@@ -1,0 +1,94 @@
+"""Whether a closed form is that of the model: tried on the model itself, never assumed."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Hashable
+from dataclasses import dataclass
+from weakref import WeakKeyDictionary
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from concept_cam.backbones.backbone import Backbone, Site
+from concept_cam.gradients.dense import cut_at
+from concept_cam.gradients.factored import read_output
+
+_TOLERANCES = {
+    torch.float64: (1e-9, 1e-6),
+    torch.float32: (1e-4, 1e-2),
+    torch.bfloat16: (5e-2, 0.3),
+    torch.float16: (1e-2, 0.1),
+}
+"""How far embedding and gradient may be off, relative: rounding passes, another formula does not."""
+
+
+@dataclass(frozen=True)
+class Exactness:
+    """What a trial of a closed form found.
+
+    Attributes:
+        exact: whether embedding and gradient are the model's own.
+        finding: by how much they are off, or why the trial failed.
+    """
+
+    exact: bool
+    finding: str
+
+
+def noise(backbone: Backbone, count: int = 1) -> Float[Tensor, "B 3 height width"]:
+    """Pictures that no model has seen, the same each time."""
+    pixels = torch.randn((count, 3, *backbone.preprocess.size), generator=torch.Generator().manual_seed(0))
+    return pixels.to(backbone.device, backbone.dtype)
+
+
+def try_head(backbone: Backbone, site: Site) -> Exactness:
+    """Compare the closed form of a site with the model's own embedding, and with the gradient by autograd."""
+    # In the model's own precision: what the caller's autocast rounds off says nothing about the formula.
+    with backbone.at_rest(), torch.autocast(backbone.device.type, enabled=False):
+        own, entering = cut_at(backbone, noise(backbone), site)
+        try:
+            ours = read_output(backbone, site, entering, own.leaf.detach())
+            embedding = _off(ours.embedding, own.embedding)
+            direction = torch.randn(own.embedding.shape, generator=torch.Generator().manual_seed(1))[None].to(own.embedding)
+            gradient = _off(ours.gradient(direction).mean(), own.gradient(direction).mean())
+        except torch.cuda.OutOfMemoryError:
+            raise
+        except (RuntimeError, AttributeError, TypeError, ValueError) as failure:
+            return Exactness(False, f"it fails ({' '.join(str(failure).split())})")
+    most = _TOLERANCES.get(backbone.dtype, (1e-4, 1e-2))
+    return Exactness(
+        embedding <= most[0] and gradient <= most[1],
+        f"its embedding is off by {embedding:.1e}, its gradient by {gradient:.1e}",
+    )
+
+
+def _off(ours: Tensor, own: Tensor) -> float:
+    return float((ours - own).norm() / own.norm())
+
+
+def has_exact_head(backbone: Backbone, site: Site) -> bool:
+    """Whether the closed form of a site is that of the model, with a warning if not.
+
+    Libraries change their insides, and users theirs. A closed form that no longer fits must cost speed, never a wrong map.
+    It is tried once, and again when a module is replaced or patched; a class that is patched in place goes unnoticed.
+    """
+    # The structure is that of the model at any size.
+    backbone = backbone.original
+    site = backbone.site(site.name)
+    if site.head is None:
+        return False
+    verdicts, key = _VERDICTS.setdefault(backbone, {}), (site.name, backbone.structure())
+    if key not in verdicts:
+        verdicts[key] = try_head(backbone, site)
+        if not verdicts[key].exact:
+            warnings.warn(
+                f"The closed form for {site.name} of {backbone.name} does not fit the model: {verdicts[key].finding}. "
+                "Gradients come from autograd instead, which is slower.",
+                stacklevel=2,
+            )
+    return verdicts[key].exact
+
+
+_VERDICTS: WeakKeyDictionary[Backbone, dict[Hashable, Exactness]] = WeakKeyDictionary()
