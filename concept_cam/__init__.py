@@ -23,10 +23,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from concept_cam import drawing, errors, fieldguide
-    from concept_cam.backbones import Backbone, load, wrap
+    from concept_cam.backbones import Backbone
     from concept_cam.comparison import Comparison, against, by_score, by_similarity, compare, nearest, rivals, uniform
     from concept_cam.concepts import ConceptBank, embed
     from concept_cam.gradients import trace
+    from concept_cam.loading import load, wrap
     from concept_cam.localizer import Localizer
     from concept_cam.methods import grad_cam, hires_cam, layer_cam
     from concept_cam.prompts import read_templates, read_vocabulary
@@ -46,14 +47,14 @@ _HOMES = {
     "grad_cam": "methods",
     "hires_cam": "methods",
     "layer_cam": "methods",
-    "load": "backbones",
+    "load": "loading",
     "nearest": "comparison",
     "read_templates": "prompts",
     "read_vocabulary": "prompts",
     "rivals": "comparison",
     "trace": "gradients",
     "uniform": "comparison",
-    "wrap": "backbones",
+    "wrap": "loading",
 }
 _MODULES = ("drawing", "errors", "fieldguide")
 

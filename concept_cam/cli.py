@@ -173,7 +173,7 @@ def _localizer(
     method: Method,
 ) -> Localizer:
     from concept_cam import fieldguide as world
-    from concept_cam.backbones import load
+    from concept_cam.loading import load
     from concept_cam.localizer import Localizer
 
     if model is None:

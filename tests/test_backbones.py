@@ -68,7 +68,7 @@ def test_a_users_own_checkpoint_folder_of_full_size(vit_b_16, tmp_path, monkeypa
 @pytest.mark.parametrize(
     ("name", "pretrained", "message"),
     [
-        ("ViT-B-61", "openai", r"open_clip has no model 'ViT-B-61'\. Did you mean 'ViT-B-16'\?"),
+        ("ViT-B-61", "openai", r"No model 'ViT-B-61' in open_clip or timm.* Did you mean 'ViT-B-16'\?"),
         ("ViT-B-16", None, "without weights would explain noise; name one of .*laion400m_e32"),
         ("ViT-B-16", "laion5b", "'laion5b' is neither a tag nor a file; the tags of ViT-B-16 are .*laion400m_e32"),
         ("ViT-B-16", "laion400m_e32", "the weights have to be downloaded and cannot be reached"),

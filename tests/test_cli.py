@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from concept_cam import backbones, cli, fieldguide
+from concept_cam import cli, fieldguide, loading
 from concept_cam.errors import PictureError
 from concept_cam.fieldguide.birds import ATTRIBUTES, COLOURS, PARTS, part_of, species, twins
 from concept_cam.fieldguide.checkpoint import FOLDER
@@ -54,9 +54,9 @@ def embedded():
 @pytest.fixture
 def run(embedded, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Run:
     """Run the command in this process, in a folder of its own, with the embedded model loaded once."""
-    real, held = backbones.load, f"local-dir:{FOLDER}"
+    real, held = loading.load, f"local-dir:{FOLDER}"
     load = lambda name, *rest, **named: embedded if name == held else real(name, *rest, **named)  # noqa: E731
-    monkeypatch.setattr(backbones, "load", load)
+    monkeypatch.setattr(loading, "load", load)
     monkeypatch.setattr(warnings, "showwarning", warnings.showwarning)  # main replaces it
     monkeypatch.setenv("COLUMNS", "200")
     monkeypatch.chdir(tmp_path)
@@ -520,7 +520,7 @@ def test_names_that_the_disk_refuses(run, name):
 
 
 def test_mistakes_are_found_before_a_model_is_loaded(run, finch, monkeypatch):
-    monkeypatch.setattr(backbones, "load", lambda *_, **__: pytest.fail("loaded"))
+    monkeypatch.setattr(loading, "load", lambda *_, **__: pytest.fail("loaded"))
     for arguments in ([finch], [finch, *TWINS, "--strength", "nan"], [finch, *TWINS[:2], "--nearest", 0], ["--model", "x"]):
         run("localize", *arguments).line()
 

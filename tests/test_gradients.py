@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 import zoo
 
-from concept_cam.backbones import wrap
+from concept_cam import wrap
 from concept_cam.backbones.backbone import Site
 from concept_cam.errors import BackboneError, NoSpatialGradient
 from concept_cam.gradients import DenseTrace, FactoredTrace, has_exact_head, trace
@@ -170,10 +170,10 @@ def test_a_tampered_model_falls_back_to_autograd_and_says_so():
         return 2 * own(*args, **kwargs)
 
     block.attention = twice
-    backbone = wrap(model, zoo.TOKENIZER, "tampered")
-    pixels, directions = zoo.pixels(backbone), zoo.directions(backbone)
     with pytest.warns(UserWarning, match="closed form .* does not fit the model: its embedding is off"):
-        seen = trace(backbone, pixels)
+        backbone = wrap(model, zoo.TOKENIZER, name="tampered")
+    pixels, directions = zoo.pixels(backbone), zoo.directions(backbone)
+    seen = trace(backbone, pixels)
     assert isinstance(seen, DenseTrace)
     _, expected = full_graph(backbone, pixels, backbone.sites[0], directions[0])
     torch.testing.assert_close(next(seen.gradient(directions).dense()), expected[:, 1:], rtol=1e-9, atol=1e-12)
@@ -212,7 +212,7 @@ def test_new_weights_need_no_new_trace_of_the_structure():
 
 @pytest.mark.parametrize("form", ["factored", "dense"])
 def test_a_trace_made_under_autocast_is_of_use_outside(form):
-    backbone = wrap(zoo.tiny_clip().float(), zoo.TOKENIZER, "single")
+    backbone = wrap(zoo.tiny_clip().float(), zoo.TOKENIZER, name="single")
     pixels, directions = zoo.pixels(backbone), zoo.directions(backbone)
     expected = hires_cam(trace(backbone, pixels, form=form).gradient(directions))
     with torch.autocast("cpu", torch.bfloat16):
@@ -280,7 +280,7 @@ PRECISIONS = {
 @pytest.mark.parametrize("form", ["auto", "dense"])
 def test_lower_precision_follows_float64(precision, form):
     build, tolerance = PRECISIONS[precision]
-    exact, low = zoo.backbone("class token"), wrap(build(), zoo.TOKENIZER, "low")
+    exact, low = zoo.backbone("class token"), wrap(build(), zoo.TOKENIZER, name="low")
     seen = trace(low, zoo.pixels(low), form=form)
     assert isinstance(seen, FactoredTrace if form == "auto" else DenseTrace)
     for method in (grad_cam, hires_cam):

@@ -101,7 +101,7 @@ def spot_model() -> Localizer:
         visual.ln_post.weight.fill_(1)
         visual.proj[3, 0] = 1
         visual.proj[4, 1] = 1
-    localizer = Localizer(wrap(model, zoo.TOKENIZER, "spot"), templates=["a {}"], method=hires_cam)
+    localizer = Localizer(wrap(model, zoo.TOKENIZER, name="spot"), templates=["a {}"], method=hires_cam)
     bank = localizer.bank(["red crown", "bird"])
     bank.vectors.copy_(torch.eye(24, dtype=torch.float64)[:2])
     localizer.bank = lambda names: bank
@@ -194,11 +194,15 @@ def test_blank_and_broken_maps_are_never_returned(plate):
     with torch.no_grad():
         blank.visual.transformer.resblocks[-1].attn.out_proj.weight.zero_()
         broken.visual.proj[0, 0] = float("nan")
+    with pytest.warns(UserWarning, match="No patch token at .*ln_1 reaches the embedding"):
+        wrapped = wrap(blank, zoo.TOKENIZER)
+    with pytest.warns(UserWarning, match="its embedding is off by nan"):
+        torn = wrap(broken, zoo.TOKENIZER)
     for form in ("factored", "dense"):
-        localizer = Localizer(wrap(blank, zoo.TOKENIZER), templates=["a {}"], form=form)
+        localizer = Localizer(wrapped, templates=["a {}"], form=form)
         with pytest.raises(NoSpatialGradient, match="blank"):
             localizer(plate.picture, "red crown", "bird")
-        localizer = Localizer(wrap(broken, zoo.TOKENIZER), templates=["a {}"], form=form)
+        localizer = Localizer(torn, templates=["a {}"], form=form)
         with pytest.raises(BackboneError, match="not finite"):
             localizer(plate.picture, "red crown", "bird")
 

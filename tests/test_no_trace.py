@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import random
 
 import numpy as np
 import pytest
@@ -13,6 +12,7 @@ from PIL import Image
 
 from concept_cam import Localizer, grad_cam, layer_cam, wrap
 from concept_cam.backbones.backbone import Backbone
+from concept_cam.checks import fingerprint
 
 MODES = {
     "plain": contextlib.nullcontext,
@@ -20,23 +20,6 @@ MODES = {
     "inference_mode": torch.inference_mode,
     "autocast": lambda: torch.autocast("cpu", torch.bfloat16),
 }
-
-
-def fingerprint(model: torch.nn.Module) -> dict[str, object]:
-    """All that a call could leave behind on a model and on torch."""
-    hooks = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
-    modules = dict(model.named_modules())
-    return {
-        "hooks": {name: [dict(getattr(module, hook)) for hook in hooks] for name, module in modules.items()},
-        "attributes": {name: set(vars(module)) for name, module in modules.items()},
-        "training": {name: module.training for name, module in modules.items()},
-        "requires_grad": {name: p.requires_grad for name, p in model.named_parameters()},
-        "grad": {name: None if p.grad is None else (id(p.grad), p.grad.tolist()) for name, p in model.named_parameters()},
-        "state": {name: (id(t), t._version, t.tolist()) for name, t in model.state_dict(keep_vars=True).items()},
-        "rng": (torch.get_rng_state().tolist(), random.getstate(), np.random.get_state()[1].tolist()),  # noqa: NPY002
-        "grad mode": (torch.is_grad_enabled(), torch.is_inference_mode_enabled(), torch.is_autocast_enabled("cpu")),
-        "fast path": torch.backends.mha.get_fastpath_enabled(),
-    }
 
 
 def prepared(training: str, trainable: bool) -> torch.nn.Module:
@@ -90,12 +73,12 @@ def test_no_trace_after_an_exception(mode, training, form, where):
     def explode(*_, **__):
         raise Boom
 
+    method = explode if where == "method" else layer_cam
+    localizer = Localizer(wrap(model, zoo.TOKENIZER), templates=["a {}"], method=method, form=form)
     visual = model.visual
     module = {"trunk": visual.conv1, "after the site": visual.transformer.resblocks[-1].ln_2}.get(where)
     if module is not None:
         module.register_forward_hook(explode)
-    method = explode if where == "method" else layer_cam
-    localizer = Localizer(wrap(model, zoo.TOKENIZER), templates=["a {}"], method=method, form=form)
     before = fingerprint(model)
     with MODES[mode](), pytest.raises(Boom):
         localizer(picture, "red crown", "bird")

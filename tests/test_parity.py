@@ -41,7 +41,7 @@ def world(request):
     """A wrapped model, its classifier, two pictures, and the grid of the last block's first norm."""
     model = zoo.tiny_clip() if request.param == "tiny" else full_size()
     # A random full-size model is nearly symmetric in its patches: a larger last norm makes its maps speak.
-    backbone = wrap(model, zoo.TOKENIZER, request.param)
+    backbone = wrap(model, zoo.TOKENIZER, name=request.param)
     generator = torch.Generator().manual_seed(5)
     width = model.visual.output_dim
     texts = F.normalize(torch.randn(CLASSES, width, generator=generator, dtype=torch.float64), dim=-1)

@@ -11,7 +11,8 @@ from open_clip.model import convert_weights_to_lp
 from open_clip.transformer import LayerNorm, LayerNormFp32
 from torch import nn
 
-from concept_cam.backbones import Backbone, wrap
+from concept_cam import wrap
+from concept_cam.backbones import Backbone
 from concept_cam.fieldguide.checkpoint import FOLDER
 
 TOKENIZER = open_clip.get_tokenizer(f"local-dir:{FOLDER}")
@@ -61,7 +62,7 @@ CASES: Mapping[str, Callable[[], nn.Module]] = {
 
 def backbone(case: str) -> Backbone:
     """The model of a row, wrapped."""
-    return wrap(CASES[case](), TOKENIZER, case)
+    return wrap(CASES[case](), TOKENIZER, name=case)
 
 
 def pixels(backbone: Backbone, count: int = 3, seed: int = 1) -> torch.Tensor:

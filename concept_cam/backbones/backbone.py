@@ -9,7 +9,6 @@ from contextlib import ExitStack, contextmanager
 from copy import deepcopy
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import chain
 from threading import RLock
 from typing import TypeVar, final
 
@@ -114,12 +113,12 @@ M = TypeVar("M", bound=nn.Module)
 
 
 def share(module: M) -> M:
-    """A copy of a model's structure with the very same parameters and buffers.
+    """A copy of a model's structure with the very same parameters. Buffers are copied: libraries write into theirs.
 
     Raises:
         BackboneError: it holds something that cannot be copied.
     """
-    memo: dict[int, object] = {id(tensor): tensor for tensor in chain(module.parameters(), module.buffers())}
+    memo: dict[int, object] = {id(parameter): parameter for parameter in module.parameters()}
     try:
         return deepcopy(module, memo)
     except (TypeError, RuntimeError) as error:
@@ -274,3 +273,9 @@ class Backbone(ABC):
                 return site
         names = ", ".join(site.name for site in self.sites)
         raise BackboneError(f"{self.name} has no site {name!r}; its sites are {names}.")
+
+
+def noise(backbone: Backbone) -> Float[Tensor, "1 3 height width"]:
+    """A picture that no model has seen, the same each time."""
+    pixels = torch.randn((1, 3, *backbone.preprocess.size), generator=torch.Generator().manual_seed(0))
+    return pixels.to(backbone.device, backbone.dtype)

@@ -53,7 +53,7 @@ def localizer(
         site: where tokens are read.
         form: of the gradient.
     """
-    from concept_cam.backbones import load
+    from concept_cam.loading import load
     from concept_cam.localizer import Localizer
     from concept_cam.methods import hires_cam
 

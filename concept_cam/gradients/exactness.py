@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from weakref import WeakKeyDictionary
 
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
-from concept_cam.backbones.backbone import Backbone, Site
+from concept_cam.backbones.backbone import Backbone, Site, noise
+from concept_cam.errors import NoSpatialGradient
 from concept_cam.gradients.dense import cut_at
 from concept_cam.gradients.factored import read_output
 
@@ -37,12 +37,6 @@ class Exactness:
     finding: str
 
 
-def noise(backbone: Backbone, count: int = 1) -> Float[Tensor, "B 3 height width"]:
-    """Pictures that no model has seen, the same each time."""
-    pixels = torch.randn((count, 3, *backbone.preprocess.size), generator=torch.Generator().manual_seed(0))
-    return pixels.to(backbone.device, backbone.dtype)
-
-
 def try_head(backbone: Backbone, site: Site) -> Exactness:
     """Compare the closed form of a site with the model's own embedding, and with the gradient by autograd."""
     # In the model's own precision: what the caller's autocast rounds off says nothing about the formula.
@@ -53,6 +47,8 @@ def try_head(backbone: Backbone, site: Site) -> Exactness:
             embedding = _off(ours.embedding, own.embedding)
             direction = torch.randn(own.embedding.shape, generator=torch.Generator().manual_seed(1))[None].to(own.embedding)
             gradient = _off(ours.gradient(direction).mean(), own.gradient(direction).mean())
+        except NoSpatialGradient as blind:
+            return Exactness(False, str(blind))
         except torch.cuda.OutOfMemoryError:
             raise
         except (RuntimeError, AttributeError, TypeError, ValueError) as failure:

@@ -97,15 +97,19 @@ class LatentAttention(Head):
         projections: of the pooling attention.
         latent: the query before its projection, (D,).
         rest: from the attention's output (..., D) to the embedding (..., E).
+        asks_prefix: whether the latent asks the prefix as well as the patches.
     """
 
     projections: Callable[[], Projections]
     latent: Callable[[], Tensor]
     rest: Rest
+    asks_prefix: bool = True
 
     def read(self, entering: Float[Tensor, "B M D"], tokens: Float[Tensor, "B M D"], prefix: int) -> Reading:
-        """The latent asks all tokens."""
+        """The latent asks all tokens, or all patches."""
         own = self.projections()
+        if not self.asks_prefix:
+            tokens, prefix = tokens[:, prefix:], 0
         tokens = tokens.to(own.key[0].dtype)
         query = F.linear(self.latent().detach().to(tokens), *own.query).expand(len(tokens), 1, -1)
         return attend(query, tokens, own, prefix, self.rest)

@@ -11,8 +11,7 @@ from torch import Tensor, nn
 
 from concept_cam.backbones.backbone import FeatureMap, Site, TokenLayout, Tower
 from concept_cam.backbones.heads import ClassAttention, Head, LatentAttention, MeanPooling, MeanQueryAttention, Projections
-from concept_cam.backbones.towers.positions import interpolate
-from concept_cam.errors import BackboneError
+from concept_cam.backbones.towers.positions import check_multiple, interpolate
 from concept_cam.images import Size
 
 
@@ -33,14 +32,12 @@ def resize(visual: nn.Module, size: Size) -> None:
     """
     if isinstance(visual, VisionTransformer):
         patch, old = visual.patch_size, visual.grid_size
-        if size[0] % patch[0] or size[1] % patch[1]:
-            raise BackboneError(f"An input of {size[0]} x {size[1]} is no multiple of the patch, {patch[0]} x {patch[1]}.")
+        check_multiple(size, patch)
         visual.image_size = size
         visual.grid_size = size[0] // patch[0], size[1] // patch[1]
         visual.positional_embedding = interpolate(visual.positional_embedding, 1, old, visual.grid_size)
     elif isinstance(visual, ModifiedResNet):
-        if size[0] % 32 or size[1] % 32:
-            raise BackboneError(f"An input of {size[0]} x {size[1]} is no multiple of the stride, 32 x 32.")
+        check_multiple(size, (32, 32))
         pool, side = visual.attnpool, visual.image_size // 32
         visual.image_size = size
         pool.positional_embedding = interpolate(pool.positional_embedding, 1, (side, side), (size[0] // 32, size[1] // 32))
@@ -57,8 +54,10 @@ def _vit(visual: VisionTransformer) -> Tower | None:
     earlier = tuple(reversed(norms))
     stride = max(visual.patch_size)
     if visual.attn_pool is not None:
-        name, pool = _contrastive_pool(visual)
-        pooled = Site(f"visual.{name}.ln_k", pool.ln_k, layout, _latent_attention(visual, pool))
+        if visual.attn_pool_contrastive is not None:
+            # Unfinished in open_clip: its embedding has a dimension too many.
+            return None
+        pooled = Site("visual.attn_pool.ln_k", visual.attn_pool.ln_k, layout, _latent_attention(visual))
         return Tower("CoCa", (pooled, last, *earlier), stride)
     if visual.pool_type == "tok":
         class_row = Site(last.name, last.module, layout, _class_attention(visual))
@@ -94,18 +93,10 @@ def _class_attention(visual: VisionTransformer) -> Head | None:
     return ClassAttention(lambda: Projections.of(block.attn), rest)
 
 
-def _contrastive_pool(visual: VisionTransformer) -> tuple[str, Any]:
-    """The attention that makes the embedding: the first of all queries, or one of its own."""
-    own = visual.attn_pool_contrastive
-    return (
-        ("attn_pool_contrastive", own)
-        if own is not None and visual.attn_pool_type == "parallel"
-        else ("attn_pool", visual.attn_pool)
-    )
-
-
-def _latent_attention(visual: VisionTransformer, pool: Any) -> Head | None:
-    if visual.attn_pool_contrastive is not None or visual.pool_type != "tok":
+def _latent_attention(visual: VisionTransformer) -> Head | None:
+    """The closed form of CoCa's pooling: of all its queries, the first makes the embedding."""
+    pool: Any = visual.attn_pool
+    if visual.pool_type != "tok":
         return None
 
     def rest(output: Tensor) -> Tensor:

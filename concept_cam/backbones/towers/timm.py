@@ -1,19 +1,247 @@
-"""timm's trunks."""
+"""timm's trunks: under open_clip's SigLIP, EVA-02, PE-Core, MobileCLIP, ViTamin and ConvNeXt, and as classifiers."""
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Callable, Sequence
+from functools import partial
+from math import floor
 from typing import Any
 
-from torch import nn
+import timm
+import torch
+from jaxtyping import Float
+from timm.data import ImageNetInfo, infer_imagenet_subset
+from timm.layers import apply_rot_embed_cat
+from timm.layers.attention_pool import AttentionPoolLatent
+from timm.models.eva import Eva, EvaAttention, EvaBlock, EvaBlockPostNorm
+from timm.models.vision_transformer import Attention, Block, ResPostBlock, VisionTransformer
+from torch import Tensor, nn
 
-from concept_cam.backbones.backbone import Tower
-from concept_cam.images import Size
+from concept_cam.backbones.backbone import Site, TokenLayout, Tower
+from concept_cam.backbones.heads import ClassAttention, Head, LatentAttention, MeanPooling, Projections, Rotation
+from concept_cam.backbones.towers import anything
+from concept_cam.backbones.towers.positions import check_multiple
+from concept_cam.images import Fit, Preprocess, Size
+
+_NAMES: dict[str, str] = {"token": "class token", "avg": "average", "map": "attention pooling"}
 
 
-def describe(trunk: nn.Module, prefix: str, project: Any) -> Tower | None:
-    """What a trunk of timm offers."""
-    return None
+def describe(
+    trunk: Any, prefix: str, project: Callable[[Tensor], Tensor], run: Callable[[], Tensor], size: Size, *, whole: bool
+) -> Tower | None:
+    """What a trunk of timm offers.
+
+    Args:
+        trunk: the model that ``timm.create_model`` makes.
+        prefix: of its layers' names within the model.
+        project: what comes after the trunk, up to the embedding.
+        run: runs the model on one picture of that size and gives its embedding, (1, E).
+        size: (height, width) of the input.
+        whole: the trunk's own last layer is part of the way to the embedding; it is not in a classifier.
+    """
+    if not hasattr(trunk, "forward_head"):
+        return None
+
+    def tail(pooled: Tensor) -> Tensor:
+        return project(trunk.head(trunk.fc_norm(pooled)) if whole else trunk.fc_norm(pooled))
+
+    if isinstance(trunk, VisionTransformer | Eva) and getattr(trunk, "fc_norm", None) is not None:
+        return _vit(trunk, prefix, tail)
+    stages = tuple(info["module"] for info in getattr(trunk, "feature_info", ()))
+    own = anything.describe(trunk, prefix, run, size, partial(_head_of_a_map, trunk, project, whole), stages)
+    return own and Tower(_family(trunk), own.sites, stride(trunk))
 
 
 def resize(trunk: nn.Module, size: Size) -> None:
-    """Fit a copy of a trunk to another input size."""
+    """Fit a copy of a trunk to another input size, with positions as timm interpolates them; CNNs need nothing.
+
+    Raises:
+        BackboneError: the size is not a multiple of the patch.
+    """
+    own: Any = trunk
+    if hasattr(own, "set_input_size"):
+        check_multiple(size, (stride(own), stride(own)))
+        with warnings.catch_warnings():
+            # What torch has to say of how timm interpolates is of no use to anybody here.
+            warnings.simplefilter("ignore", UserWarning)
+            own.set_input_size(img_size=size)
+
+
+def preprocess(trunk: nn.Module) -> Preprocess | None:
+    """How timm prepares pictures for it, at the size that it was built for; None if it is no model of timm."""
+    if not hasattr(trunk, "pretrained_cfg"):
+        return None
+    config = timm.data.resolve_model_data_config(trunk)
+    built_for = getattr(getattr(trunk, "patch_embed", None), "img_size", None)
+    size: Size = tuple(built_for) if built_for else tuple(config["input_size"][1:])
+    modes: dict[str, Fit] = {"squash": "squash", "border": "pad"}
+    return Preprocess(
+        size=size,
+        mean=tuple(config["mean"]),
+        std=tuple(config["std"]),
+        fit=modes.get(config["crop_mode"], "crop"),
+        interpolation=config["interpolation"],
+        shortest=floor(min(size) / config["crop_pct"]),
+        stride=stride(trunk),
+    )
+
+
+def names() -> Sequence[str]:
+    """All architectures."""
+    found: Sequence[str] = timm.list_models()
+    return found
+
+
+def create(name: str, weights: str | None) -> nn.Module:
+    """A model by its name with timm's weights, which are downloaded on first use, or with those of a file."""
+    model: nn.Module = timm.create_model(name, pretrained=weights is None, checkpoint_path=weights or "")
+    return model
+
+
+def classes(model: nn.Module) -> tuple[str, ...]:
+    """The names of its classes, where timm knows them: those of ImageNet and its subsets. None, if not."""
+    subset = infer_imagenet_subset(model)
+    if not subset:
+        return ()
+    info = ImageNetInfo(subset)
+    found = [info.index_to_description(i).split(",")[0] for i in range(info.num_classes())]
+    # Two kinds of crane: WordNet's number tells them apart.
+    return tuple(f"{n} ({info.index_to_label_name(i)})" if found.count(n) > 1 else n for i, n in enumerate(found))
+
+
+def stride(trunk: nn.Module) -> int:
+    """Side of a patch, or of a cell of the last map; 1 if that is not known."""
+    patch: Any = getattr(getattr(trunk, "patch_embed", None), "patch_size", None)
+    info: Any = getattr(trunk, "feature_info", None)
+    if isinstance(trunk, VisionTransformer | Eva) and patch is not None:
+        # A stem before the patches has a stride of its own.
+        height = trunk.patch_embed.img_size[0] if trunk.patch_embed.img_size else 0
+        return int(height // trunk.patch_embed.grid_size[0]) if height else int(max(patch))
+    return int(info[-1]["reduction"]) if info else 1
+
+
+# ---- transformers -----------------------------------------------------------------------------------------------------
+
+
+def _vit(trunk: Any, prefix: str, tail: Callable[[Tensor], Tensor]) -> Tower:
+    layout = TokenLayout(trunk.num_prefix_tokens, *trunk.patch_embed.grid_size)
+    blocks = list(trunk.blocks)
+    if hasattr(blocks[-1], "norm1") and not isinstance(blocks[-1], ResPostBlock | EvaBlockPostNorm):
+        norms = [Site(f"{prefix}blocks.{i}.norm1", block.norm1, layout) for i, block in enumerate(blocks)][::-1]
+    else:
+        # Norms come after the attention: what enters a block is what left the one before.
+        norms = [Site(f"{prefix}blocks.{i}", block, layout) for i, block in enumerate(blocks[:-1])][::-1]
+    name, step = _family(trunk), stride(trunk)
+    # Every trunk runs its last norm, be it the identity: that is where all patches are read.
+    last = partial(Site, f"{prefix}norm", trunk.norm, layout)
+    if trunk.attn_pool is not None:
+        return Tower(name, (last(_latent_attention(trunk, tail)), *norms), step)
+    if trunk.global_pool == "avg":
+        averaged = not getattr(trunk, "pool_include_prefix", False)
+        return Tower(name, (norms[0], last(MeanPooling(tail) if averaged else None), *norms[1:]), step)
+    if trunk.global_pool == "token":
+        return Tower(name, (Site(norms[0].name, norms[0].module, layout, _class_attention(trunk, tail)), *norms[1:]), step)
+    return Tower(name, tuple(norms), step)
+
+
+def _family(trunk: nn.Module) -> str:
+    pooling = _NAMES.get(str(getattr(trunk, "global_pool", "")), "other pooling")
+    return f"timm {type(trunk).__name__}" + (f", {pooling}" if isinstance(trunk, VisionTransformer | Eva) else "")
+
+
+def _class_attention(trunk: Any, tail: Callable[[Tensor], Tensor]) -> Head | None:
+    """The closed form of the last block's class row, if the block is built as the formula says."""
+    block, attention = trunk.blocks[-1], trunk.blocks[-1].attn
+    known = (type(block) is Block and type(attention) is Attention) or (
+        type(block) is EvaBlock and type(attention) is EvaAttention
+    )
+    normed = any(not isinstance(getattr(attention, n, None) or nn.Identity(), nn.Identity) for n in ("q_norm", "k_norm"))
+    mixed = getattr(trunk, "rope_mixed", False)
+    if not known or normed or mixed or getattr(attention, "gate", None) is not None:
+        return None
+
+    def rest(output: Tensor, residual: Tensor) -> Tensor:
+        scaled = attention.norm(output) if hasattr(attention, "norm") else output
+        x = residual + _scaled(block, 1, attention.proj(scaled))
+        x = x + _scaled(block, 2, block.mlp(block.norm2(x)))
+        return tail(trunk.norm(x))
+
+    return ClassAttention(partial(_projections, attention), rest, _rotation(trunk, attention))
+
+
+def _scaled(block: Any, part: int, x: Tensor) -> Tensor:
+    """A block's layer scale, which is a module or a parameter or nothing."""
+    gamma: Tensor | None = getattr(block, f"gamma_{part}", None)
+    if gamma is not None:
+        return gamma * x
+    out: Tensor = getattr(block, f"ls{part}", nn.Identity())(x)
+    return out
+
+
+def _projections(attention: Any) -> Projections:
+    if attention.qkv is None:
+        return Projections.of_linears(attention.q_proj, attention.k_proj, attention.v_proj, attention.num_heads)
+    biases = attention.qkv.bias
+    if getattr(attention, "q_bias", None) is not None:
+        biases = torch.cat([attention.q_bias, attention.k_bias, attention.v_bias])
+    return Projections.packed(attention.qkv.weight.chunk(3), biases, attention.num_heads)
+
+
+def _rotation(trunk: Any, attention: Any) -> Rotation | None:
+    """Rotary positions: patches are turned, the prefix is not."""
+    if getattr(trunk, "rope", None) is None:
+        return None
+    prefix, layout = trunk.num_prefix_tokens, {"half": True} if getattr(attention, "rotate_half", False) else {}
+
+    def rotate(vectors: Float[Tensor, "B M H d"], sign: int) -> Float[Tensor, "B M H d"]:
+        fixed = getattr(trunk.rope, "feat_shape", None) is not None
+        angles = trunk.rope.get_embed() if fixed else trunk.rope.get_embed(shape=trunk.patch_embed.grid_size)
+        sine, cosine = angles.to(vectors).chunk(2, -1)
+        patches = vectors[:, prefix:].transpose(1, 2)
+        turned = apply_rot_embed_cat(patches, torch.cat([sign * sine, cosine], -1), **layout).transpose(1, 2)
+        return torch.cat([vectors[:, :prefix], turned], 1)
+
+    return rotate
+
+
+def _latent_attention(trunk: Any, tail: Callable[[Tensor], Tensor]) -> Head | None:
+    """The closed form of attention pooling with one latent, or of the first of several."""
+    pool = trunk.attn_pool
+    plain = (
+        type(pool) is AttentionPoolLatent
+        and pool.pos_embed is None
+        and isinstance(pool.q_norm, nn.Identity)
+        and isinstance(pool.k_norm, nn.Identity)
+        and isinstance(pool.q, nn.Linear)
+        and (pool.pool == "token" or pool.latent_len == 1)
+    )
+    if not plain:
+        return None
+
+    def projections() -> Projections:
+        key, value = pool.kv.weight.detach().chunk(2)
+        zeros = key.new_zeros(len(key))
+        key_bias, value_bias = (zeros, zeros) if pool.kv.bias is None else pool.kv.bias.detach().chunk(2)
+        query_bias = zeros if pool.q.bias is None else pool.q.bias.detach()
+        return Projections((pool.q.weight.detach(), query_bias), (key, key_bias), (value, value_bias), pool.num_heads)
+
+    def rest(output: Tensor) -> Tensor:
+        x = pool.proj(output)
+        return tail(x if pool.mlp is None else x + pool.mlp(pool.norm(x)))
+
+    prefix_too = isinstance(trunk, Eva) or getattr(trunk, "pool_include_prefix", False)
+    return LatentAttention(projections, lambda: pool.latent[0, 0], rest, prefix_too)
+
+
+# ---- maps -------------------------------------------------------------------------------------------------------------
+
+
+def _head_of_a_map(
+    trunk: Any, project: Callable[[Tensor], Tensor], whole: bool, pooled: Float[Tensor, "*batch D"]
+) -> Float[Tensor, "*batch E"]:
+    """The mean of a map is the map of one cell: the trunk's own head does the rest."""
+    cells = pooled.flatten(0, -2)[..., None, None]
+    out = project(trunk.forward_head(cells, pre_logits=not whole))
+    embedded: Tensor = out.unflatten(0, pooled.shape[:-1])
+    return embedded

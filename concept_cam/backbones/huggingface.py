@@ -1,0 +1,182 @@
+"""Dual encoders of transformers. With ``towers/transformers.py`` the only code that knows it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from importlib.metadata import version
+from math import isqrt
+from pathlib import Path
+from typing import Any, final
+
+import torch
+import transformers
+from jaxtyping import Float
+from PIL import Image
+from torch import Tensor, nn
+
+from concept_cam.backbones.backbone import Backbone, noise
+from concept_cam.backbones.towers import transformers as towers
+from concept_cam.backbones.towers.positions import check_multiple
+from concept_cam.backbones.transforms import read_transform
+from concept_cam.backbones.weights import check_device, load_failure
+from concept_cam.backbones.words import check_words
+from concept_cam.errors import BackboneError
+from concept_cam.images import Preprocess, Size
+
+_NAFLEX = "siglip2"
+
+
+def load(name: str, device: str | torch.device = "cpu") -> HuggingFace:
+    """Load a model by its name on the hub, or by its folder.
+
+    Raises:
+        BackboneError: no such model, no dual encoder, or files that have to be downloaded and cannot be.
+    """
+    check_device(device)
+    try:
+        with torch.inference_mode(False):
+            model = transformers.AutoModel.from_pretrained(name).to(device)
+            tokenizer = transformers.AutoTokenizer.from_pretrained(name)
+            pictures = transformers.AutoImageProcessor.from_pretrained(name)
+    except Exception as error:
+        raise BackboneError(load_failure(name, error, local=Path(name).is_dir())) from error
+    if not hasattr(model, "get_image_features") or not hasattr(model, "get_text_features"):
+        raise BackboneError(f"{name} is a {type(model).__name__}, no dual encoder of pictures and texts.")
+    return HuggingFace(model.eval().requires_grad_(False), tokenizer, pictures, name)
+
+
+@final
+class HuggingFace(Backbone):
+    """A dual encoder of transformers: what has ``get_image_features`` and ``get_text_features``.
+
+    The instance is used as it is. SigLIP 2's NaFlex models get pictures at their native aspect, as they were trained.
+
+    Args:
+        model: what ``AutoModel.from_pretrained`` gives.
+        tokenizer: its tokenizer, or its processor.
+        preprocess: its image processor, its processor, or a Preprocess; that of the processor by default, or else what its
+            family is trained with. Pixels are Pillow's: transformers' fast processors differ by a few grey levels.
+        name: how to call it in results.
+
+    Raises:
+        BackboneError: its vision tower keeps no grid, or has none.
+    """
+
+    def __init__(self, model: nn.Module, tokenizer: Any, preprocess: Any = None, name: str = "transformers model") -> None:
+        self.name, self.module = name, model
+        self._model: Any = model
+        self.tokenizer = getattr(tokenizer, "tokenizer", tokenizer)
+        config: Any = self._model.config
+        self._kind: str = config.model_type
+        given = preprocess or getattr(tokenizer, "image_processor", None)
+        self.preprocess = _preprocess(config, getattr(given, "image_processor", given))
+        pixels = noise(self)
+        with self.at_rest():
+            tower = towers.describe(model, lambda: self.embed_pixels(pixels), self.preprocess.size)
+        if tower is None:
+            raise BackboneError(f"{name}: {type(model).__name__} has no vision tower with a grid; see `concept-cam models`.")
+        self.family, self.sites = tower.family, tower.sites
+        self.preprocess = replace(self.preprocess, stride=tower.stride)
+        self.versions = {"transformers": version("transformers"), "torch": torch.__version__}
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """That of the vision tower's first layer."""
+        dtype: torch.dtype = next(getattr(self._model, "vision_model", self._model).parameters()).dtype
+        return dtype
+
+    def embed_pixels(self, pixels: Float[Tensor, "B 3 height width"]) -> Float[Tensor, "B E"]:
+        """``model.get_image_features``."""
+        if self._kind == _NAFLEX:
+            return _tensor(self._model.get_image_features(**_patches(pixels, self._model.config.vision_config.patch_size)))
+        own = _sides(self._model.config)
+        # Positions for another size are interpolated by transformers itself, in the run.
+        options = {} if own in (None, tuple(pixels.shape[2:])) else {"interpolate_pos_encoding": True}
+        return _tensor(self._model.get_image_features(pixel_values=pixels, **options))
+
+    def embed_texts(self, sentences: Sequence[str]) -> Float[Tensor, "K E"]:
+        """``model.get_text_features`` of the tokenized sentences, padded as the family was trained."""
+        check_words(self.tokenizer, sentences, self.name)
+        most = getattr(getattr(self._model.config, "text_config", None), "max_position_embeddings", None)
+        options: dict[str, Any] = {"truncation": True, "return_tensors": "pt"}
+        if self._kind in ("siglip", _NAFLEX):
+            # Trained without a mask: the last position is read, be it padding.
+            tokens = self.tokenizer(list(sentences), padding="max_length", max_length=most, **options).to(self.device)
+            return _tensor(self._model.get_text_features(input_ids=tokens["input_ids"]))
+        limit = {"max_length": min(most, self.tokenizer.model_max_length)} if most else {}
+        tokens = self.tokenizer(list(sentences), padding=True, **limit, **options).to(self.device)
+        return _tensor(self._model.get_text_features(input_ids=tokens["input_ids"], attention_mask=tokens["attention_mask"]))
+
+    def _resized(self, size: Size) -> HuggingFace:
+        check_multiple(size, (self.preprocess.stride, self.preprocess.stride))
+        return HuggingFace(self.module, self.tokenizer, self.preprocess.resized(size), self.name)
+
+
+def _tensor(features: Any) -> Tensor:
+    """Version 5 wraps the embedding in an output; version 4 gives it as it is."""
+    out: Tensor = features if isinstance(features, Tensor) else features.pooler_output
+    return out
+
+
+def _patches(pixels: Float[Tensor, "B 3 height width"], side: int) -> dict[str, Tensor]:
+    """What NaFlex takes: patches row by row, each by rows, columns, channels; no padding, so that all are real."""
+    count, channels, height, width = pixels.shape
+    rows, cols = height // side, width // side
+    patches = pixels.reshape(count, channels, rows, side, cols, side).permute(0, 2, 4, 3, 5, 1)
+    return {
+        "pixel_values": patches.reshape(count, rows * cols, side * side * channels),
+        "pixel_attention_mask": torch.ones(count, rows * cols, dtype=torch.int32, device=pixels.device),
+        "spatial_shapes": torch.tensor([[rows, cols]] * count, device=pixels.device),
+    }
+
+
+def _sides(config: Any) -> Size | None:
+    """The size that a model was built for, if it has one."""
+    size = getattr(getattr(config, "vision_config", None), "image_size", None)
+    if size is None or config.model_type == "align":
+        return None
+    return (size, size) if isinstance(size, int) else (size[0], size[1])
+
+
+# ---- pictures ---------------------------------------------------------------------------------------------------------
+
+_OPENAI = ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
+
+
+def _preprocess(config: Any, given: Any) -> Preprocess:
+    if given is None:
+        return _of_family(config)
+    if not hasattr(given, "image_mean"):
+        return read_transform(given)
+    common: dict[str, Any] = {
+        "mean": tuple(given.image_mean),
+        "std": tuple(given.image_std),
+        "interpolation": Image.Resampling(int(given.resample)).name.lower(),
+    }
+    if getattr(given, "max_num_patches", None):
+        size = _near_square(given.max_num_patches, given.patch_size)
+        return Preprocess(size, fit="native", stride=given.patch_size, **common)
+    sides, crop = dict(given.size or {}), dict(getattr(given, "crop_size", None) or {})
+    side = sides.get("shortest_edge")
+    if getattr(given, "do_center_crop", False) and crop:
+        return Preprocess((crop["height"], crop["width"]), shortest=side or min(sides["height"], sides["width"]), **common)
+    return Preprocess((side, side) if side else (sides["height"], sides["width"]), fit="squash", **common)
+
+
+def _of_family(config: Any) -> Preprocess:
+    """What a family is trained with, where nobody says."""
+    if config.model_type == _NAFLEX:
+        vision = config.vision_config
+        size = _near_square(vision.num_patches, vision.patch_size)
+        return Preprocess(size, (0.5,) * 3, (0.5,) * 3, "native", "bilinear", stride=vision.patch_size)
+    sides = _sides(config) or (config.vision_config.image_size,) * 2
+    if config.model_type in ("siglip", "align"):
+        return Preprocess(sides, (0.5,) * 3, (0.5,) * 3, "squash")
+    return Preprocess(sides, *_OPENAI)
+
+
+def _near_square(patches: int, side: int) -> Size:
+    """The size of a grid of so many patches that is nearest to a square."""
+    rows = next(n for n in range(isqrt(patches), 0, -1) if patches % n == 0)
+    return rows * side, patches // rows * side

@@ -1,0 +1,65 @@
+"""torchvision's VisionTransformer. Its CNNs and Swin are found as any module is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from torch import Tensor, nn
+from torchvision.models.vision_transformer import VisionTransformer
+
+from concept_cam.backbones.backbone import Site, TokenLayout, Tower
+from concept_cam.backbones.heads import ClassAttention, Projections
+from concept_cam.backbones.towers.positions import check_multiple, interpolate
+from concept_cam.images import Size
+
+
+def describe(trunk: nn.Module, prefix: str, project: Callable[[Tensor], Tensor]) -> Tower | None:
+    """What torchvision's VisionTransformer offers; ``project``: from the final norm's class token to the embedding."""
+    if not isinstance(trunk, VisionTransformer):
+        return None
+    model: Any = trunk
+    height, width = _size(model)
+    layout = TokenLayout(1, height // model.patch_size, width // model.patch_size)
+    layers = list(model.encoder.layers.named_children())
+    block = layers[-1][1]
+
+    def rest(output: Tensor, residual: Tensor) -> Tensor:
+        x = residual + block.self_attention.out_proj(output)
+        return project(model.encoder.ln(x + block.mlp(block.ln_2(x))))
+
+    head = ClassAttention(lambda: Projections.of(block.self_attention), rest)
+    sites = [Site(f"{prefix}encoder.layers.{name}.ln_1", layer.ln_1, layout) for name, layer in reversed(layers)]
+    default = Site(sites[0].name, sites[0].module, layout, head)
+    return Tower("ViT, class token", (default, *sites[1:]), model.patch_size)
+
+
+def resize(trunk: nn.Module, size: Size) -> None:
+    """Fit a copy to another input size, with positions as torchvision interpolates them at loading; CNNs need nothing.
+
+    Raises:
+        BackboneError: the size is not a multiple of the patch.
+    """
+    if not isinstance(trunk, VisionTransformer):
+        return
+    model: Any = trunk
+    patch = model.patch_size
+    check_multiple(size, (patch, patch))
+    old_height, old_width = _size(model)
+    grid = (old_height // patch, old_width // patch), (size[0] // patch, size[1] // patch)
+    fitted = interpolate(model.encoder.pos_embedding[0], 1, *grid, antialias=False, align_corners=True)
+    model.encoder.pos_embedding = nn.Parameter(fitted[None], requires_grad=False)
+    # Its own method insists on a square.
+    model._process_input = partial(_patch_tokens, model)
+    model.image_size = size
+
+
+def _size(model: Any) -> Size:
+    size: Any = model.image_size
+    return (size, size) if isinstance(size, int) else size
+
+
+def _patch_tokens(model: Any, pixels: Tensor) -> Tensor:
+    tokens: Tensor = model.conv_proj(pixels).flatten(2).transpose(1, 2)
+    return tokens
