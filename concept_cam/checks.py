@@ -49,10 +49,12 @@ def check_at_load(backbone: B) -> B:
             reaches the embedding.
     """
     site = backbone.sites[0]
-    if not has_exact_head(backbone, site):
-        verdict = _gradient(backbone, site)
-        if not verdict.passed:
-            warnings.warn(f"{backbone.name}: {verdict.finding}", stacklevel=3)
+    if site.head is not None:
+        has_exact_head(backbone, site)
+        return backbone
+    verdict = _gradient(backbone, site)
+    if not verdict.passed:
+        warnings.warn(f"{backbone.name}: {verdict.finding}", stacklevel=3)
     return backbone
 
 
