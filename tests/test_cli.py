@@ -18,6 +18,7 @@ import pytest
 from PIL import Image
 
 from concept_cam import cli, fieldguide, loading
+from concept_cam.cli.localize import _sources
 from concept_cam.errors import PictureError
 from concept_cam.fieldguide.birds import ATTRIBUTES, COLOURS, PARTS, part_of, species, twins
 from concept_cam.fieldguide.checkpoint import FOLDER
@@ -248,7 +249,7 @@ def test_a_note_is_one_line(run: Run, finch: Path, monkeypatch: pytest.MonkeyPat
         warnings.warn("gone in version 9", DeprecationWarning, stacklevel=2)
         return 0
 
-    monkeypatch.setattr(cli, "_run", noted)
+    monkeypatch.setattr(sys.modules["concept_cam.cli.localize"], "_run", noted)
     with warnings.catch_warnings():
         warnings.simplefilter("always")
         ran = run("localize", finch, *TWINS, "--out", "found")
@@ -371,7 +372,7 @@ def test_interrupt(run: Run, finch: Path, monkeypatch: pytest.MonkeyPatch) -> No
     def interrupted(*_: object) -> int:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(cli, "_run", interrupted)
+    monkeypatch.setattr(sys.modules["concept_cam.cli.localize"], "_run", interrupted)
     ran = run("localize", finch, *TWINS, "--out", "found")
     assert ran.code == 130
     assert ran.err.strip() == "concept-cam: interrupted; what was finished is kept."
@@ -382,12 +383,12 @@ def test_sources_keep_the_order_given(tmp_path: Path) -> None:
     for name in ("b.png", "a.jpg", "c.txt", "folder/z.webp", "folder/y.TIFF", "folder/x.json"):
         (tmp_path / name).touch()
     given = [tmp_path / "b.png", tmp_path / "folder", tmp_path / "a.jpg", tmp_path / "c.txt"]
-    found = [path.relative_to(tmp_path).as_posix() for path in cli._sources(given)]
+    found = [path.relative_to(tmp_path).as_posix() for path in _sources(given)]
     # A file is taken at its word, whatever its name.
     assert found == ["b.png", "folder/y.TIFF", "folder/z.webp", "a.jpg", "c.txt"]
     (tmp_path / "none").mkdir()
     with pytest.raises(PictureError, match="no pictures"):
-        list(cli._sources([tmp_path / "none"]))
+        list(_sources([tmp_path / "none"]))
 
 
 # ---- fieldguide -------------------------------------------------------------------------------------------------------

@@ -25,6 +25,8 @@ from concept_cam.errors import BackboneError
 from concept_cam.images import Preprocess, Size
 
 _NAFLEX = "siglip2"
+_FEWEST_WORDS = 20
+"""Special tokens alone are fewer; a tokenizer without its file has no more."""
 
 
 def load(name: str, device: str | torch.device = "cpu") -> HuggingFace:
@@ -35,15 +37,22 @@ def load(name: str, device: str | torch.device = "cpu") -> HuggingFace:
     """
     check_device(device)
     try:
-        with torch.inference_mode(False):
-            model = transformers.AutoModel.from_pretrained(name).to(device)
+        # Some versions draw the weights at random before they read them.
+        with torch.inference_mode(False), torch.random.fork_rng():
+            model, about = transformers.AutoModel.from_pretrained(name, output_loading_info=True)
             tokenizer = transformers.AutoTokenizer.from_pretrained(name)
             pictures = transformers.AutoImageProcessor.from_pretrained(name)
     except Exception as error:
         raise BackboneError(load_failure(name, error, local=Path(name).is_dir())) from error
     if not hasattr(model, "get_image_features") or not hasattr(model, "get_text_features"):
         raise BackboneError(f"{name} is a {type(model).__name__}, no dual encoder of pictures and texts.")
-    return HuggingFace(model.eval().requires_grad_(False), tokenizer, pictures, name)
+    # transformers itself only warns of either.
+    if about["missing_keys"]:
+        missing = ", ".join(sorted(about["missing_keys"])[:3])
+        raise BackboneError(f"{name} has no weights for {len(about['missing_keys'])} of its tensors ({missing}, ...).")
+    if len(tokenizer) < _FEWEST_WORDS:
+        raise BackboneError(f"{name}: its tokenizer has {len(tokenizer)} words; expected tokenizer.json beside the weights.")
+    return HuggingFace(model.to(device).eval().requires_grad_(False), tokenizer, pictures, name)
 
 
 @final
@@ -98,15 +107,22 @@ class HuggingFace(Backbone):
     def embed_texts(self, sentences: Sequence[str]) -> Float[Tensor, "K E"]:
         """``model.get_text_features`` of the tokenized sentences, padded as the family was trained."""
         check_words(self.tokenizer, sentences, self.name)
-        most = getattr(getattr(self._model.config, "text_config", None), "max_position_embeddings", None)
-        options: dict[str, Any] = {"truncation": True, "return_tensors": "pt"}
+        options: dict[str, Any] = {"truncation": True, "max_length": self._context(), "return_tensors": "pt"}
         if self._kind in ("siglip", _NAFLEX):
-            # Trained without a mask: the last position is read, be it padding.
-            tokens = self.tokenizer(list(sentences), padding="max_length", max_length=most, **options).to(self.device)
+            # Trained in lower case and without a mask: the last position is read, be it padding.
+            lower = [sentence.lower() for sentence in sentences]
+            tokens = self.tokenizer(lower, padding="max_length", padding_side="right", **options).to(self.device)
             return _tensor(self._model.get_text_features(input_ids=tokens["input_ids"]))
-        limit = {"max_length": min(most, self.tokenizer.model_max_length)} if most else {}
-        tokens = self.tokenizer(list(sentences), padding=True, **limit, **options).to(self.device)
+        tokens = self.tokenizer(list(sentences), padding=True, **options).to(self.device)
         return _tensor(self._model.get_text_features(input_ids=tokens["input_ids"], attention_mask=tokens["attention_mask"]))
+
+    def _context(self) -> int:
+        """How many tokens a text may have."""
+        text = getattr(self._model.config, "text_config", self._model.config)
+        most = getattr(text, "max_position_embeddings", self.tokenizer.model_max_length)
+        # RoBERTa's positions begin after that of the padding.
+        beyond = text.pad_token_id + 1 if self._kind == "altclip" else 0
+        return min(int(most) - beyond, self.tokenizer.model_max_length)
 
     def _resized(self, size: Size) -> HuggingFace:
         check_multiple(size, (self.preprocess.stride, self.preprocess.stride))
@@ -114,9 +130,11 @@ class HuggingFace(Backbone):
 
 
 def _tensor(features: Any) -> Tensor:
-    """Version 5 wraps the embedding in an output; version 4 gives it as it is."""
+    """Version 5 wraps the embedding in an output, or a tuple; version 4 gives it as it is, FLAVA one for each token."""
+    if isinstance(features, tuple):
+        features = features[1]
     out: Tensor = features if isinstance(features, Tensor) else features.pooler_output
-    return out
+    return out[:, 0] if out.ndim == 3 else out
 
 
 def _patches(pixels: Float[Tensor, "B 3 height width"], side: int) -> dict[str, Tensor]:
@@ -149,9 +167,10 @@ def _preprocess(config: Any, given: Any) -> Preprocess:
         return _of_family(config)
     if not hasattr(given, "image_mean"):
         return read_transform(given)
+    mean, std = _scale(given)
     common: dict[str, Any] = {
-        "mean": tuple(given.image_mean),
-        "std": tuple(given.image_std),
+        "mean": mean,
+        "std": std,
         "interpolation": Image.Resampling(int(given.resample)).name.lower(),
     }
     if getattr(given, "max_num_patches", None):
@@ -162,6 +181,19 @@ def _preprocess(config: Any, given: Any) -> Preprocess:
     if getattr(given, "do_center_crop", False) and crop:
         return Preprocess((crop["height"], crop["width"]), shortest=side or min(sides["height"], sides["width"]), **common)
     return Preprocess((side, side) if side else (sides["height"], sides["width"]), fit="squash", **common)
+
+
+def _scale(given: Any) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and deviation on a scale where white is 1, of all that a processor does to values."""
+    white = 255 * given.rescale_factor if getattr(given, "do_rescale", True) else 255.0
+    # EfficientNet's, for ALIGN: values may be moved to -1 to 1 first, and divided by the deviation twice.
+    moved = float(bool(getattr(given, "rescale_offset", False)))
+    normalized = getattr(given, "do_normalize", True)
+    means = given.image_mean if normalized else (0.0,) * 3
+    deviations = given.image_std if normalized else (1.0,) * 3
+    again = given.image_std if getattr(given, "include_top", False) else (1.0,) * 3
+    mean = tuple((moved + m) / white for m in means)
+    return mean, tuple(s * a / white for s, a in zip(deviations, again, strict=True))
 
 
 def _of_family(config: Any) -> Preprocess:

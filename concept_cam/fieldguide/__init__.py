@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from os import PathLike
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     import torch
 
     from concept_cam.gradients import Form
+    from concept_cam.images import Fit, Size
     from concept_cam.localizer import Localizer
     from concept_cam.methods import Method
 
@@ -41,6 +42,8 @@ def localizer(
     method: Method | None = None,
     site: str | None = None,
     form: Form = "auto",
+    fit: Fit | None = None,
+    size: int | Size | None = None,
 ) -> Localizer:
     """A Localizer with the embedded encoder, which knows its species among each other.
 
@@ -52,6 +55,8 @@ def localizer(
         method: as in ``Localizer``, and so are the others.
         site: where tokens are read.
         form: of the gradient.
+        fit: how a picture is brought to the input's aspect.
+        size: of the input.
     """
     from concept_cam.loading import load
     from concept_cam.localizer import Localizer
@@ -60,7 +65,8 @@ def localizer(
     backbone = load(f"local-dir:{checkpoint}", device=device)
     backbone.name = "fieldguide"
     names = species() if vocabulary is None else vocabulary
-    return Localizer(backbone, vocabulary=names, templates=templates, method=method or hires_cam, site=site, form=form)
+    options: dict[str, Any] = {"method": method or hires_cam, "site": site, "form": form, "fit": fit, "size": size}
+    return Localizer(backbone, vocabulary=names, templates=templates, **options)
 
 
 def draw_species(name: str, seed: int = 0, size: int = 384) -> Plate:

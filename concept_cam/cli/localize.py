@@ -1,53 +1,32 @@
-"""The command line: ``concept-cam localize`` and ``concept-cam fieldguide``. Heavy imports wait until a command runs."""
+"""``concept-cam localize``: heat maps of pictures."""
 
 from __future__ import annotations
 
 import json
-import logging
 import os
 import sys
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from io import TextIOWrapper
 from itertools import chain, count
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from concept_cam.errors import (
-    ComparisonError,
-    ConceptCamError,
-    OptionError,
-    OutputError,
-    PictureError,
-    UnknownWord,
-    did_you_mean,
-)
+from concept_cam.errors import ComparisonError, OptionError, OutputError, PictureError, did_you_mean
 
 if TYPE_CHECKING:
     from PIL import Image
 
     from concept_cam.comparison import Selector
     from concept_cam.localizer import Localizer
-    from concept_cam.methods import Method
     from concept_cam.result import Localization
-
-app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
 
 PICTURE_SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"}
 _BATCH = 8
-_INTERRUPTED = 130
 _RESULTS = ("-overlay.png", "-compared.png", ".safetensors", ".json")
 
 
-@app.callback()
-def about() -> None:
-    """Where in this picture is the thing that makes it THIS concept and not that similar one?"""
-
-
-@app.command()
 def localize(
     pictures: Annotated[
         list[Path] | None,
@@ -62,11 +41,17 @@ def localize(
     method: Annotated[str, typer.Option(help="grad_cam, hires_cam or layer_cam.")] = "hires_cam",
     model: Annotated[
         str | None,
-        typer.Option(help="An open_clip name, hf-hub:..., local-dir:... or a folder; none: the embedded model."),
+        typer.Option(help="A name as `concept-cam models` lists them, or a folder; none: the embedded model."),
     ] = None,
     pretrained: Annotated[
         str | None, typer.Option(help="An open_clip tag (downloaded on first use) or a weights file.")
     ] = None,
+    classes: Annotated[
+        str | None, typer.Option(help="Of a classifier: a file with a name for each row; timm knows ImageNet's.")
+    ] = None,
+    site: Annotated[str | None, typer.Option(help="Where tokens are read; `concept-cam check` lists the sites.")] = None,
+    fit: Annotated[str | None, typer.Option(help="crop, pad, squash or native; by default as the model was trained.")] = None,
+    size: Annotated[str | None, typer.Option(help="Input size, N or HxW in pixels; a larger one gives a finer map.")] = None,
     templates: Annotated[str | None, typer.Option(help="Sentences around a name: a name or a file.")] = None,
     device: Annotated[str, typer.Option(help="Where the model runs: cpu, cuda, cuda:1, mps.")] = "cpu",
     seed: Annotated[int, typer.Option(min=0, help="Which plate to draw if no picture is given.")] = 0,
@@ -96,60 +81,12 @@ def localize(
     _make_folder(out)
     if plate is not None:
         sources = [write_picture(out / f"{target.replace(' ', '-')}-{seed}.png", plate)]
-    localizer = _localizer(model, pretrained, device, vocabulary, templates, METHODS[method])
+    options: dict[str, Any] = {"method": METHODS[method], "site": site, "fit": fit, "size": _size(size)}
+    localizer = _localizer(model, pretrained, device, classes, vocabulary, templates, options)
     failed = _run(localizer, sources, target, references, strength, out)
     if failed:
         rest = f"the others are in {out}" if failed < len(sources) else "none is left"
         raise PictureError(f"{failed} of {len(sources)} pictures could not be read; {rest}.")
-
-
-@app.command()
-def fieldguide(
-    folder: Annotated[Path, typer.Argument(help="Where to write the set.")],
-    plates: Annotated[int, typer.Option("--count", min=1, help="How many pictures.")] = 100,
-    seed: Annotated[int, typer.Option(min=0, help="Which pictures.")] = 0,
-    size: Annotated[int, typer.Option(min=96, max=2048, help="Side of a picture in pixels.")] = 384,
-) -> None:
-    """Write held-out field guide plates: pictures, part masks, and a table of labels, attributes and twins."""
-    from tqdm import tqdm
-
-    from concept_cam.fieldguide.heldout import write_set
-
-    for _ in tqdm(write_set(folder, plates, seed, size), total=plates, disable=None):
-        pass
-    typer.echo(f"{plates} plates in {folder}: pictures/, parts/, differences/, labels.csv, parts.csv")
-
-
-def main() -> None:
-    """Run the command line; a foreseen error is one line on the error stream and exit code 1, never a traceback."""
-    warnings.showwarning = _one_line
-    for stream in (sys.stdout, sys.stderr):
-        # A name that the terminal cannot spell shall not end the work.
-        if isinstance(stream, TextIOWrapper):
-            stream.reconfigure(errors="replace")
-    # What open_clip and the hub client log on the way to a failure is in the one line that we end with.
-    logging.disable(logging.ERROR)
-    try:
-        app()
-    except UnknownWord as error:
-        _fail(f"{error} For other words give another encoder with --model.")
-    except ConceptCamError as error:
-        _fail(str(error))
-    except SystemExit as leaving:
-        if leaving.code == _INTERRUPTED:
-            typer.echo("concept-cam: interrupted; what was finished is kept.", err=True)
-        raise
-    except (OSError, RuntimeError, MemoryError) as error:
-        _fail(f"{type(error).__name__}: {error}")
-
-
-def _fail(message: str) -> NoReturn:
-    sys.exit(f"concept-cam: {' '.join(message.splitlines())}")
-
-
-def _one_line(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
-    if issubclass(category, UserWarning):
-        typer.echo(f"concept-cam: note: {message}", err=True)
 
 
 def _sources(pictures: Sequence[Path]) -> Iterator[Path]:
@@ -168,22 +105,29 @@ def _localizer(
     model: str | None,
     pretrained: str | None,
     device: str,
+    classes: str | None,
     vocabulary: str | None,
     templates: str | None,
-    method: Method,
+    options: Mapping[str, Any],
 ) -> Localizer:
     from concept_cam import fieldguide as world
     from concept_cam.loading import load
     from concept_cam.localizer import Localizer
 
     if model is None:
-        return world.localizer(device=device, vocabulary=vocabulary, templates=templates or "fieldguide", method=method)
-    if Path(model).is_dir():
-        model = f"local-dir:{model}"
+        return world.localizer(device=device, vocabulary=vocabulary, templates=templates or "fieldguide", **options)
     if sys.stderr.isatty():
         typer.echo(f"loading {model} ...", err=True)
-    backbone = load(model, pretrained, device)
-    return Localizer(backbone, vocabulary=vocabulary or (), templates=templates or "photo", method=method)
+    backbone = load(model, pretrained, device, classes=classes)
+    return Localizer(backbone, vocabulary=vocabulary or (), templates=templates or "photo", **options)
+
+
+def _size(text: str | None) -> int | tuple[int, int] | None:
+    """``336`` or ``336x504``, height first."""
+    sides = [] if text is None else text.lower().split("x")
+    if not all(side.isdecimal() for side in sides) or len(sides) > 2:
+        raise OptionError(f"--size {text}: expected a side in pixels such as 336, or height x width such as 336x504.")
+    return None if text is None else int(sides[0]) if len(sides) == 1 else (int(sides[0]), int(sides[1]))
 
 
 def _draw(target: str | None, references: Selector | None, seed: int) -> tuple[Image.Image, str, Selector | None]:

@@ -1,0 +1,24 @@
+"""``concept-cam fieldguide``: a set of plates for experiments."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def fieldguide(
+    folder: Annotated[Path, typer.Argument(help="Where to write the set.")],
+    plates: Annotated[int, typer.Option("--count", min=1, help="How many pictures.")] = 100,
+    seed: Annotated[int, typer.Option(min=0, help="Which pictures.")] = 0,
+    size: Annotated[int, typer.Option(min=96, max=2048, help="Side of a picture in pixels.")] = 384,
+) -> None:
+    """Write held-out field guide plates: pictures, part masks, and a table of labels, attributes and twins."""
+    from tqdm import tqdm
+
+    from concept_cam.fieldguide.heldout import write_set
+
+    for _ in tqdm(write_set(folder, plates, seed, size), total=plates, disable=None):
+        pass
+    typer.echo(f"{plates} plates in {folder}: pictures/, parts/, differences/, labels.csv, parts.csv")

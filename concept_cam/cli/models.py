@@ -1,0 +1,45 @@
+"""``concept-cam models`` and ``concept-cam check``: what can be loaded, and whether yours keeps the promises."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from concept_cam.errors import BackboneError
+
+
+def models() -> None:
+    """List the families of models, and what each supports."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from concept_cam.families import FAMILIES
+
+    columns = ("family", "through", "for example", "pooling", "default site", "other sites", "closed form", "input sizes")
+    table = Table(*columns, title="--model takes a name like those in the third column, or a folder", title_justify="left")
+    for f in FAMILIES:
+        table.add_row(f.name, f.through, f.example, f.pooling, f.default, f.others, f.closed_form, f.sizes)
+    # In a pipe there is no width to keep to.
+    console = Console(markup=False, emoji=False)
+    Console(markup=False, emoji=False, width=None if console.is_terminal else 280).print(table)
+
+
+def check(
+    model: Annotated[str, typer.Argument(help="What --model of localize takes.")],
+    pretrained: Annotated[str | None, typer.Option(help="An open_clip tag, or a weights file.")] = None,
+    classes: Annotated[str | None, typer.Option(help="Of a classifier: a file with a name for each row.")] = None,
+    device: Annotated[str, typer.Option(help="Where the model runs: cpu, cuda, cuda:1, mps.")] = "cpu",
+) -> None:
+    """Try a model on itself: embedding, gradients, closed forms, batches, sizes, and that nothing is left behind on it."""
+    from concept_cam import checks
+    from concept_cam.loading import load
+
+    backbone = load(model, pretrained, device, classes=classes)
+    typer.echo(f"{backbone.name}: {backbone.family}; {len(backbone.sites)} sites, {backbone.sites[0].name} by default")
+    failed = 0
+    for verdict in checks.check(backbone):
+        failed += not verdict.passed
+        typer.echo(f"{'pass' if verdict.passed else 'FAIL'}  {verdict.check}: {verdict.finding}")
+    if failed:
+        raise BackboneError(f"{model} fails {failed} of these checks; what fails above cannot be relied on.")
