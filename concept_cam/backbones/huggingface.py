@@ -122,7 +122,7 @@ class HuggingFace(Backbone):
         most = getattr(text, "max_position_embeddings", self.tokenizer.model_max_length)
         # RoBERTa's positions begin after that of the padding.
         beyond = text.pad_token_id + 1 if self._kind == "altclip" else 0
-        return min(int(most) - beyond, self.tokenizer.model_max_length)
+        return min(int(most) - beyond, int(self.tokenizer.model_max_length))
 
     def _resized(self, size: Size) -> HuggingFace:
         check_multiple(size, (self.preprocess.stride, self.preprocess.stride))
