@@ -99,7 +99,7 @@ class Tower:
     """What a vision tower offers.
 
     Attributes:
-        family: its line in the table of ``concept-cam models``.
+        family: what kind of tower it is, in a few words.
         sites: where tokens can be read, the default first.
         stride: the sides of its input are multiples of this.
     """
@@ -132,7 +132,7 @@ class Backbone(ABC):
 
     Attributes:
         name: how the user named the model.
-        family: what kind of model it is; ``concept-cam models`` lists them.
+        family: what kind of model it is, in a few words.
         module: the model itself.
         sites: where tokens can be read; the default comes first. Sites whose patches do not reach the embedding are left out.
         preprocess: how pictures become pixels.

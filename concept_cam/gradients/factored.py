@@ -48,8 +48,8 @@ def read_output(backbone: Backbone, site: Site, entering: Tensor, output: Tensor
     """
     if site.head is None:
         raise BackboneError(f"{backbone.name} has no closed form at {site.name}; use form='dense'.")
-    tokens, layout = site.layout.read(output)
-    # The caller's autocast is for the trunk; the closed form is computed in the precision of its own parameters.
+    # The caller's autocast is for the trunk; the closed form is computed in the precision of the model's own parameters.
+    tokens, layout = site.layout.read(output.to(backbone.dtype))
     with torch.autocast(backbone.device.type, enabled=False):
         reading = site.head.read(entering, tokens, layout.prefix)
         embedding = backbone.normalize(reading.finish(reading.pooled[None])[0])
@@ -73,7 +73,7 @@ class FactoredTrace(Trace):
             gamma = torch.cat([self._pull(part) for part in spread.split(chunk)])
         return FactoredGradient(self.tokens, self.layout, self.reading, gamma)
 
-    def _pull(self, directions: Float[Tensor, "K B E"]) -> Float[Tensor, "K B D"]:
+    def _pull(self, directions: Float[Tensor, "K B E"]) -> Float[Tensor, "K B W"]:
         pooled = self.reading.pooled.expand(len(directions), -1, -1).detach().clone().requires_grad_()
         embedding = self.normalize(self.reading.finish(pooled))
         (gamma,) = torch.autograd.grad(embedding, pooled, directions)
@@ -86,7 +86,7 @@ class FactoredGradient(TokenGradient):
     """G in closed form; see ``concept_cam.backbones.heads``."""
 
     reading: Reading
-    gamma: Float[Tensor, "K B D"]
+    gamma: Float[Tensor, "K B W"]
 
     def mean(self) -> Float[Tensor, "K B D"]:
         """G averaged over the patches."""

@@ -105,7 +105,7 @@ class LatentAttention(Head):
     rest: Rest
     asks_prefix: bool = True
 
-    def read(self, entering: Float[Tensor, "B M D"], tokens: Float[Tensor, "B M D"], prefix: int) -> Reading:
+    def read(self, entering: Tensor, tokens: Float[Tensor, "B M D"], prefix: int) -> Reading:
         """The latent asks all tokens, or all patches."""
         own = self.projections()
         if not self.asks_prefix:

@@ -44,5 +44,5 @@ class Head(ABC):
     """The way from the tokens of a site to the embedding."""
 
     @abstractmethod
-    def read(self, entering: Float[Tensor, "B M D"], tokens: Float[Tensor, "B M D"], prefix: int) -> Reading:
+    def read(self, entering: Tensor, tokens: Float[Tensor, "B M D"], prefix: int) -> Reading:
         """Read the site: what entered its module, and the tokens that left it, prefix first."""

@@ -20,7 +20,7 @@ class MeanPooling(Head):
 
     rest: Rest
 
-    def read(self, entering: Float[Tensor, "B M D"], tokens: Float[Tensor, "B M D"], prefix: int) -> Reading:
+    def read(self, entering: Tensor, tokens: Float[Tensor, "B M D"], prefix: int) -> Reading:
         """The patch tokens and their mean."""
         patches = tokens[:, prefix:]
         return MeanReading(patches, patches.mean(1), self.rest)

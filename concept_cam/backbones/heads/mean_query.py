@@ -30,7 +30,7 @@ class MeanQueryAttention(Head):
     positions: Callable[[], Tensor]
     rest: Rest
 
-    def read(self, entering: Float[Tensor, "B M D"], tokens: Float[Tensor, "B M D"], prefix: int) -> Reading:
+    def read(self, entering: Tensor, tokens: Float[Tensor, "B M D"], prefix: int) -> Reading:
         """The mean asks itself and all cells."""
         own = self.projections()
         tokens = tokens.to(own.key[0].dtype)

@@ -7,6 +7,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
 from math import isqrt
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -64,7 +65,7 @@ def _stride(site: Site, seen: list[_Seen], size: Size) -> int:
 class _Seen:
     name: str
     module: nn.Module
-    output: Tensor
+    output: Any
 
     @property
     def is_tensor(self) -> bool:
@@ -139,7 +140,7 @@ def _pools_by_mean(last: Tensor, embedding: Tensor, tail: Rest) -> bool:
     return ours.shape == embedding.shape and bool((ours - embedding).norm() <= 1e-2 * embedding.norm())
 
 
-def _note(seen: list[_Seen], name: str, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+def _note(seen: list[_Seen], name: str, module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
     # What hands on its input (an identity, dropout at rest) is not what made it.
     if not any(output is given for given in inputs):
         seen.append(_Seen(name, module, output))
