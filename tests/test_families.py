@@ -1,4 +1,4 @@
-"""Every family of models, tiny: what is promised of one is held by all. ``.ci/versions`` runs this file with old libraries too."""
+"""Every family of models, tiny: what is promised of one is held by all. ``.ci/versions`` runs it with old libraries too."""
 
 from __future__ import annotations
 
@@ -153,7 +153,8 @@ def test_a_bright_square_moves_the_right_cell(row, fit):
     grey = Image.fromarray(generator.integers(95, 105, (400, 520, 3), dtype=np.uint8))
     frame = Frame.of(grey, localizer.preprocess)
     at = backbone.at_size(frame.size)
-    rows, cols = (lambda layout: (layout.rows, layout.cols))(trace(at, frame.pixels[None].to(at.dtype)).layout)
+    layout = trace(at, frame.pixels[None].to(at.dtype)).layout
+    rows, cols = layout.rows, layout.cols
     # Kernels look at the upper left of their cell, and so does the square.
     start = -0.6 if isinstance(backbone.sites[0].layout, FeatureMap) else -0.5
     window = frame.placement.window

@@ -60,7 +60,7 @@ def torchvision_vit() -> nn.Module:
 
 
 class Own(nn.Module):
-    """A user's own network: in place where it can be, a squeeze of channels, a hidden layer, two heads and one of them last."""
+    """A user's own network: in place where it can be, pooled by no mean, with a hidden layer before the last."""
 
     def __init__(self) -> None:
         super().__init__()
