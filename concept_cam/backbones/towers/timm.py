@@ -12,7 +12,7 @@ import timm
 import torch
 from jaxtyping import Float
 from timm.data import ImageNetInfo, infer_imagenet_subset
-from timm.layers import apply_rot_embed_cat
+from timm.layers import HybridEmbed, apply_rot_embed_cat
 from timm.layers.attention_pool import AttentionPoolLatent
 from timm.models.eva import Eva, EvaAttention, EvaBlock, EvaBlockPostNorm
 from timm.models.vision_transformer import Attention, Block, ResPostBlock, VisionTransformer
@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from concept_cam.backbones.backbone import Site, TokenLayout, Tower
 from concept_cam.backbones.heads import ClassAttention, Head, LatentAttention, MeanPooling, Projections, Rotation
 from concept_cam.backbones.towers import anything
-from concept_cam.backbones.towers.positions import check_multiple
+from concept_cam.backbones.towers.positions import check_multiple, interpolate
 from concept_cam.images import Fit, Preprocess, Size
 
 _NAMES: dict[str, str] = {"token": "class token", "avg": "average", "map": "attention pooling"}
@@ -60,12 +60,26 @@ def resize(trunk: nn.Module, size: Size) -> None:
         BackboneError: the size is not a multiple of the patch.
     """
     own: Any = trunk
-    if hasattr(own, "set_input_size"):
-        check_multiple(size, (stride(own), stride(own)))
+    if not hasattr(own, "set_input_size"):
+        return
+    check_multiple(size, (stride(own), stride(own)))
+    if isinstance(getattr(own, "patch_embed", None), HybridEmbed):
+        _resize_hybrid(own, size)
+    else:
         with warnings.catch_warnings():
             # What torch has to say of how timm interpolates is of no use to anybody here.
             warnings.simplefilter("ignore", UserWarning)
             own.set_input_size(img_size=size)
+
+
+def _resize_hybrid(trunk: Any, size: Size) -> None:
+    """Patches behind a stem: before version 1.0.31 timm tries the stem on pixels of a precision that may not be its own."""
+    embed, step, old = trunk.patch_embed, stride(trunk), trunk.patch_embed.grid_size
+    grid = size[0] // step, size[1] // step
+    embed.img_size, embed.grid_size, embed.num_patches = size, grid, grid[0] * grid[1]
+    embed.feature_size = grid[0] * embed.patch_size[0], grid[1] * embed.patch_size[1]
+    prefix = 0 if trunk.no_embed_class else trunk.num_prefix_tokens
+    trunk.pos_embed = nn.Parameter(interpolate(trunk.pos_embed[0], prefix, old, grid)[None], requires_grad=False)
 
 
 def preprocess(trunk: nn.Module) -> Preprocess | None:
