@@ -22,11 +22,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from concept_cam import drawing, errors, fieldguide
-    from concept_cam.backbones import Backbone
+    from concept_cam import checks, drawing, errors, fieldguide
+    from concept_cam.backbones import Backbone, Site, TokenLayout
     from concept_cam.comparison import Comparison, against, by_score, by_similarity, compare, nearest, rivals, uniform
     from concept_cam.concepts import ConceptBank, embed
     from concept_cam.gradients import trace
+    from concept_cam.images import Preprocess
     from concept_cam.loading import load, wrap
     from concept_cam.localizer import Localizer
     from concept_cam.methods import grad_cam, hires_cam, layer_cam
@@ -39,6 +40,9 @@ _HOMES = {
     "ConceptBank": "concepts",
     "Localization": "result",
     "Localizer": "localizer",
+    "Preprocess": "images",
+    "Site": "backbones",
+    "TokenLayout": "backbones",
     "against": "comparison",
     "by_score": "comparison",
     "by_similarity": "comparison",
@@ -56,7 +60,7 @@ _HOMES = {
     "uniform": "comparison",
     "wrap": "loading",
 }
-_MODULES = ("drawing", "errors", "fieldguide")
+_MODULES = ("checks", "drawing", "errors", "fieldguide")
 
 __all__ = [*_HOMES, *_MODULES]  # noqa: PLE0604  (strings, all of them)
 

@@ -7,6 +7,7 @@ import shlex
 from pathlib import Path
 
 import pytest
+import torch
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -17,6 +18,35 @@ def test_the_readmes_python_runs(capsys):
     (code,) = re.findall(r"```python\n(.*?)```", README, re.S)
     exec(compile(code, "README.md", "exec"), {})
     assert "ember finch" in capsys.readouterr().out
+
+
+@pytest.mark.filterwarnings("ignore:.*no more like:UserWarning")  # random weights know no finches
+def test_the_classifier_of_the_models_page_works(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "models.md").read_text(), re.S)
+    found = {}
+    with torch.random.fork_rng():
+        exec(compile(code, "models.md", "exec"), found)
+    assert found["result"].map.shape == (7, 7)
+    assert found["result"].comparison.references == ("house finch",)
+    assert found["backbone"].preprocess.shortest == 232
+
+
+def test_the_adapter_of_thirty_lines_works(monkeypatch, capsys):
+    monkeypatch.chdir(ROOT)
+    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "adapters.md").read_text(), re.S)
+    adapter = code[code.index("class Mine") : code.index("backbone =")]
+    assert len(adapter.strip().splitlines()) <= 30
+    found = {}
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        exec(compile(code, "adapters.md", "exec"), found)
+    assert found["result"].map.shape == (16, 16)
+    verdicts = capsys.readouterr().out.splitlines()
+    failed = [line for line in verdicts if not line.startswith("pass")]
+    assert len(verdicts) - len(failed) >= 12
+    assert len(failed) == 2
+    assert all("takes pictures of 128 x 128 pixels alone" in line for line in failed)
 
 
 def test_the_test_command_is_what_ci_runs():

@@ -165,13 +165,14 @@ class Backbone(ABC):
     def dtype(self) -> torch.dtype:
         """The precision that pixels must have; parameters may have several."""
 
-    @abstractmethod
-    def _resized(self, size: Size) -> Backbone:
-        """This model for another input size, on the same weights; nothing in the model itself is written.
+    def resized(self, size: Size) -> Backbone:
+        """This model for another input size, on the same weights; nothing in the model itself is written. See ``at_size``.
 
         Raises:
-            BackboneError: it cannot take that size.
+            BackboneError: it cannot take that size; unless an adapter says otherwise, it takes its own alone.
         """
+        own = self.preprocess.size
+        raise BackboneError(f"{self.name} takes pictures of {own[0]} x {own[1]} pixels alone, not {size[0]} x {size[1]}.")
 
     @property
     def device(self) -> torch.device:
@@ -214,7 +215,7 @@ class Backbone(ABC):
         with _LOCK, torch.inference_mode(False), torch.no_grad():
             state, held = own._at_sizes.pop(size, (None, own))
             if state != own.state():
-                state, held = own.state(), own._resized(size)
+                state, held = own.state(), own.resized(size)
                 held._original = own
             own._at_sizes[size] = state, held
             if len(own._at_sizes) > _SIZES_KEPT:

@@ -125,7 +125,8 @@ class Classifier(Backbone):
         """As it is: a logit is no cosine."""
         return embedding
 
-    def _resized(self, size: Size) -> Classifier:
+    def resized(self, size: Size) -> Classifier:
+        """At another size, with positions as its library interpolates them; a CNN takes any that it can make cells of."""
         model = share(self.module)
         trunk = _trunk(model)[1]
         torchvision_towers.resize(trunk, size)

@@ -124,7 +124,8 @@ class HuggingFace(Backbone):
         beyond = text.pad_token_id + 1 if self._kind == "altclip" else 0
         return min(int(most) - beyond, int(self.tokenizer.model_max_length))
 
-    def _resized(self, size: Size) -> HuggingFace:
+    def resized(self, size: Size) -> HuggingFace:
+        """At another size: the model itself, which interpolates its positions as it runs."""
         check_multiple(size, (self.preprocess.stride, self.preprocess.stride))
         return HuggingFace(self.module, self.tokenizer, self.preprocess.resized(size), self.name)
 

@@ -116,7 +116,8 @@ class OpenClip(Backbone):
         dtype: torch.dtype = next(weights).dtype
         return dtype
 
-    def _resized(self, size: Size) -> OpenClip:
+    def resized(self, size: Size) -> OpenClip:
+        """At another size, with positions as the library of its tower interpolates them."""
         model: Any = share(self.module)
         own_towers.resize(model.visual, size)
         if hasattr(model.visual, "trunk"):
