@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from os import PathLike
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 import torch
@@ -17,7 +17,7 @@ from jaxtyping import Bool, Float
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
-from concept_cam.errors import PictureError
+from concept_cam.errors import OptionError, PictureError, did_you_mean
 
 MAX_PIXELS = 178_956_970
 """Pictures with more pixels are refused; Pillow draws the same line against decompression bombs."""
@@ -35,6 +35,13 @@ Size = tuple[int, int]
 
 Fit = Literal["crop", "pad", "squash", "native"]
 """How a picture is brought to the input's aspect; see ``Preprocess``."""
+
+
+def check_fit(fit: str) -> None:
+    """Raise OptionError unless it is one of ``Fit``."""
+    known = get_args(Fit)
+    if fit not in known:
+        raise OptionError(f"No fit {fit!r}.{did_you_mean(fit, known)} There are {', '.join(known)}.")
 
 
 def read_picture(source: Source) -> Image.Image:

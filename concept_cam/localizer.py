@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import replace
 from importlib.metadata import version
-from typing import final, get_args
+from typing import final
 
 import torch
 from jaxtyping import Float
@@ -14,9 +14,9 @@ from torch import Tensor
 from concept_cam.backbones.backbone import Backbone
 from concept_cam.comparison import Named, Selector, Weighting, compare, nearest
 from concept_cam.concepts import ConceptBank, embed
-from concept_cam.errors import BackboneError, NoSpatialGradient, OptionError, did_you_mean
+from concept_cam.errors import BackboneError, NoSpatialGradient, OptionError
 from concept_cam.gradients import FactoredTrace, Form, Trace, trace
-from concept_cam.images import Fit, Frame, Preprocess, Size, Source, read_picture
+from concept_cam.images import Fit, Frame, Preprocess, Size, Source, check_fit, read_picture
 from concept_cam.methods import Method, hires_cam
 from concept_cam.prompts import read_templates, read_vocabulary
 from concept_cam.result import Localization
@@ -156,8 +156,8 @@ class Localizer:
 def _preprocess(backbone: Backbone, fit: Fit | None, size: int | Size | None) -> Preprocess:
     """The model's own, with what the user wants otherwise; a size that the model cannot take is found now."""
     own = backbone.preprocess
-    if fit is not None and fit not in get_args(Fit):
-        raise OptionError(f"No fit {fit!r}.{did_you_mean(fit, get_args(Fit))} There are {', '.join(get_args(Fit))}.")
+    if fit is not None:
+        check_fit(fit)
     wanted = own.size if size is None else (size, size) if isinstance(size, int) else (size[0], size[1])
     if min(wanted) < 1:
         raise OptionError(f"size is {size}; expected the side of a square, or (height, width), in pixels.")

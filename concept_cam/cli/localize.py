@@ -60,6 +60,7 @@ def localize(
     """Draw a heat map of what makes a picture the target and not its references."""
     from concept_cam.comparison import check_strength
     from concept_cam.files import write_picture
+    from concept_cam.images import check_fit
     from concept_cam.methods import METHODS
 
     if method not in METHODS:
@@ -69,6 +70,8 @@ def localize(
     if pretrained is not None and model is None:
         raise OptionError(f"--pretrained {pretrained} needs a --model, such as ViT-B-16.")
     check_strength(strength)
+    if fit is not None:
+        check_fit(fit)
     references = _references(against, nearest, rivals)
     plate = None
     if not pictures:
