@@ -145,6 +145,11 @@ class Preprocess:
         shortest = self.shortest and round(self.shortest * min(size) / min(self.size))
         return replace(self, size=size, shortest=shortest)
 
+    def fitted(self, fit: Fit) -> Preprocess:
+        """The same with another fit. Padding that a model was not trained with has its mean colour: zero, once normalised."""
+        fill = self.fill if fit == self.fit else round(255 * sum(self.mean) / len(self.mean))
+        return replace(self, fit=fit, fill=fill)
+
     def size_for(self, picture: Size) -> Size:
         """The input's size for a picture: always ``size``, except at native aspect.
 

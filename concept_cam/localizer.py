@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Sequence
-from dataclasses import replace
 from importlib.metadata import version
 from typing import final
 
@@ -163,7 +162,7 @@ def _preprocess(backbone: Backbone, fit: Fit | None, size: int | Size | None) ->
         raise OptionError(f"size is {size}; expected the side of a square, or (height, width), in pixels.")
     if wanted != own.size:
         own = backbone.at_size(wanted).preprocess
-    return replace(own, fit=fit or own.fit)
+    return own if fit is None else own.fitted(fit)
 
 
 def _by_size(frames: Sequence[Frame]) -> dict[Size, list[int]]:

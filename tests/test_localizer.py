@@ -239,3 +239,12 @@ def test_the_same_picture_upright_or_by_its_orientation_tag(guide, plate, tmp_pa
     tagged = guide(tmp_path / "turned.png", "ember finch", "frost finch")
     torch.testing.assert_close(tagged.map, straight.map, rtol=1e-4, atol=1e-7)
     assert tagged.peak() == straight.peak()
+
+
+def test_padding_that_a_model_was_not_trained_with_has_its_mean_colour(guide, plate):
+    localizer = Localizer(guide.backbone, fit="pad")
+    assert localizer.preprocess.fill == 128
+    wide = Image.new("RGB", (400, 100), "white")
+    pixels = Frame.of(wide, localizer.preprocess).pixels
+    assert pixels[:, 0].abs().max() < 0.01
+    assert Localizer(guide.backbone, fit="crop").preprocess == guide.backbone.preprocess
