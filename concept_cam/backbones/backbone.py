@@ -9,6 +9,7 @@ from contextlib import ExitStack, contextmanager
 from copy import deepcopy
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
 from threading import RLock
 from typing import TypeVar, final
 
@@ -256,10 +257,13 @@ class Backbone(ABC):
         return parts, self.dtype, self.device
 
     def state(self) -> Hashable:
-        """Changes when an embedding may: with the structure, with a parameter, with the caller's autocast."""
+        """Changes when an embedding may: with the structure, with a parameter or buffer, with the caller's autocast."""
         kind = self.device.type
         autocast = torch.is_autocast_enabled(kind) and torch.get_autocast_dtype(kind)
-        return self.structure(), tuple((id(p), p._version) for p in self.module.parameters()), autocast
+        tensors = chain(self.module.parameters(), self.module.buffers())
+        # A tensor of inference mode counts no versions.
+        versions = tuple((id(tensor), None if tensor.is_inference() else tensor._version) for tensor in tensors)
+        return self.structure(), versions, autocast
 
     def site(self, name: str | None = None) -> Site:
         """The site of that name, or the default one.
