@@ -127,7 +127,7 @@ class Preprocess:
             aspect, ``native`` keeps it: the input has the picture's aspect, and no more patches than ``size`` has.
         interpolation: Pillow's name of the filter.
         fill: grey level (0 to 255) of the padding.
-        shortest: the picture's shorter side before a crop; that of the crop by default.
+        shortest: the picture's shorter side, cropped or squashed, before its margin is cut off; by default there is none.
         stride: side of a patch; at native aspect, the sides of the input are multiples of it.
     """
 
@@ -146,9 +146,10 @@ class Preprocess:
         return replace(self, size=size, shortest=shortest)
 
     def fitted(self, fit: Fit) -> Preprocess:
-        """The same with another fit. Padding that a model was not trained with has its mean colour: zero, once normalised."""
-        fill = self.fill if fit == self.fit else round(255 * sum(self.mean) / len(self.mean))
-        return replace(self, fit=fit, fill=fill)
+        """The same with another fit: of the whole picture, and padded in the mean colour, which is zero once normalised."""
+        if fit == self.fit:
+            return self
+        return replace(self, fit=fit, fill=round(255 * sum(self.mean) / len(self.mean)), shortest=None)
 
     def size_for(self, picture: Size) -> Size:
         """The input's size for a picture: always ``size``, except at native aspect.
@@ -239,7 +240,8 @@ class Frame:
 def _fit(picture: Image.Image, preprocess: Preprocess) -> tuple[Image.Image, Window]:
     height, width = preprocess.size_for((picture.height, picture.width))
     filter_ = Image.Resampling[preprocess.interpolation.upper()]
-    if preprocess.fit in ("squash", "native"):
+    whole = preprocess.shortest is None or preprocess.fit == "native"
+    if preprocess.fit in ("squash", "native") and whole:
         return picture.resize((width, height), filter_), (0.0, 0.0, float(picture.width), float(picture.height))
     ratios = picture.width / width, picture.height / height
     if preprocess.fit == "pad":
@@ -248,12 +250,14 @@ def _fit(picture: Image.Image, preprocess: Preprocess) -> tuple[Image.Image, Win
         canvas = Image.new("RGB", (width, height), (preprocess.fill,) * 3)
         canvas.paste(picture.resize((new_width, new_height), filter_), (left, top))
         return canvas, _window(picture, (new_width, new_height), (-left, -top, width - left, height - top))
-    if width == height:
+    margin = (preprocess.shortest or min(preprocess.size)) / min(preprocess.size)
+    if preprocess.fit == "squash":
+        new_width, new_height = round(margin * width), round(margin * height)
+    elif width == height:
         # As torchvision has it: the whole part of the longer side.
         shortest = preprocess.shortest or width
         new_width, new_height = (int(shortest * side / min(picture.size)) for side in picture.size)
     else:
-        margin = (preprocess.shortest or min(preprocess.size)) / min(preprocess.size)
         new_width, new_height = (round(margin * side / min(ratios)) for side in picture.size)
     left, top = round((new_width - width) / 2), round((new_height - height) / 2)
     crop = (left, top, left + width, top + height)

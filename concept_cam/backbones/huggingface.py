@@ -22,7 +22,7 @@ from concept_cam.backbones.transforms import read_transform
 from concept_cam.backbones.weights import check_device, load_failure
 from concept_cam.backbones.words import check_words
 from concept_cam.errors import BackboneError
-from concept_cam.images import Preprocess, Size
+from concept_cam.images import Fit, Preprocess, Size
 
 _NAFLEX = "siglip2"
 _FEWEST_WORDS = 20
@@ -179,9 +179,11 @@ def _preprocess(config: Any, given: Any) -> Preprocess:
         return Preprocess(size, fit="native", stride=given.patch_size, **common)
     sides, crop = dict(given.size or {}), dict(getattr(given, "crop_size", None) or {})
     side = sides.get("shortest_edge")
+    fit: Fit = "crop" if side else "squash"
+    before = (side, side) if side else (sides["height"], sides["width"])
     if getattr(given, "do_center_crop", False) and crop:
-        return Preprocess((crop["height"], crop["width"]), shortest=side or min(sides["height"], sides["width"]), **common)
-    return Preprocess((side, side) if side else (sides["height"], sides["width"]), fit="squash", **common)
+        return Preprocess((crop["height"], crop["width"]), fit=fit, shortest=min(before), **common)
+    return Preprocess(before, fit="squash", **common)
 
 
 def _scale(given: Any) -> tuple[tuple[float, ...], tuple[float, ...]]:
