@@ -165,15 +165,11 @@ class Classifier(Backbone):
 
     def _describe(self) -> Tower | None:
         prefix, trunk, project = _trunk(self.module)
-        pixels, size = noise(self), self.preprocess.size
-
-        def run() -> Tensor:
-            return self.embed_pixels(pixels)
-
+        pixels = noise(self)
         return (
-            timm_towers.describe(trunk, prefix, project, run, size, whole=False)
+            timm_towers.describe(trunk, prefix, project, self.embed_pixels, pixels, whole=False)
             or torchvision_towers.describe(trunk, prefix, project)
-            or anything.describe(self.module, "", run, size)
+            or anything.describe(self.module, "", self.embed_pixels, pixels)
         )
 
 

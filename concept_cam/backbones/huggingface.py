@@ -80,9 +80,8 @@ class HuggingFace(Backbone):
         self._kind: str = config.model_type
         given = preprocess or getattr(tokenizer, "image_processor", None)
         self.preprocess = _preprocess(config, getattr(given, "image_processor", given))
-        pixels = noise(self)
         with self.at_rest():
-            tower = towers.describe(model, lambda: self.embed_pixels(pixels), self.preprocess.size)
+            tower = towers.describe(model, self.embed_pixels, noise(self))
         if tower is None:
             raise BackboneError(f"{name}: {type(model).__name__} has no vision tower with a grid; see `concept-cam models`.")
         self.family, self.sites = tower.family, tower.sites

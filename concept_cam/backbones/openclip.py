@@ -140,11 +140,8 @@ class OpenClip(Backbone):
         visual = self._model.visual
         if not hasattr(visual, "trunk"):
             return own_towers.describe(visual)
-        pixels = noise(self)
         with self.at_rest():
-            return timm_towers.describe(
-                visual.trunk, "visual.trunk.", visual.head, lambda: self.embed_pixels(pixels), self.preprocess.size, whole=True
-            )
+            return timm_towers.describe(visual.trunk, "visual.trunk.", visual.head, self.embed_pixels, noise(self), whole=True)
 
 
 def _preprocess(visual: Any) -> Preprocess:

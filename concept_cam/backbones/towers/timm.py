@@ -28,7 +28,13 @@ _NAMES: dict[str, str] = {"token": "class token", "avg": "average", "map": "atte
 
 
 def describe(
-    trunk: Any, prefix: str, project: Callable[[Tensor], Tensor], run: Callable[[], Tensor], size: Size, *, whole: bool
+    trunk: Any,
+    prefix: str,
+    project: Callable[[Tensor], Tensor],
+    embed: Callable[[Tensor], Tensor],
+    pixels: Float[Tensor, "1 3 height width"],
+    *,
+    whole: bool,
 ) -> Tower | None:
     """What a trunk of timm offers.
 
@@ -36,8 +42,8 @@ def describe(
         trunk: the model that ``timm.create_model`` makes.
         prefix: of its layers' names within the model.
         project: what comes after the trunk, up to the embedding.
-        run: runs the model on one picture of that size and gives its embedding, (1, E).
-        size: (height, width) of the input.
+        embed: runs the model and gives its embedding.
+        pixels: a picture to try it with.
         whole: the trunk's own last layer is part of the way to the embedding; it is not in a classifier.
     """
     if not hasattr(trunk, "forward_head"):
@@ -49,7 +55,7 @@ def describe(
     if isinstance(trunk, VisionTransformer | Eva) and getattr(trunk, "fc_norm", None) is not None:
         return _vit(trunk, prefix, tail)
     stages = tuple(info["module"] for info in getattr(trunk, "feature_info", ()))
-    own = anything.describe(trunk, prefix, run, size, partial(_head_of_a_map, trunk, project, whole), stages)
+    own = anything.describe(trunk, prefix, embed, pixels, partial(_head_of_a_map, trunk, project, whole), stages)
     return own and Tower(_family(trunk), own.sites, stride(trunk))
 
 

@@ -6,36 +6,36 @@ import re
 from collections.abc import Callable
 from typing import Any
 
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from concept_cam.backbones.backbone import Site, TokenLayout, Tower
 from concept_cam.backbones.heads import ClassAttention, Head, LatentAttention, Projections
 from concept_cam.backbones.towers import anything
-from concept_cam.images import Size
 
 _CLASS_TOKEN = {"clip": "CLIP", "metaclip_2": "MetaCLIP 2", "altclip": "AltCLIP", "chinese_clip": "Chinese-CLIP"}
 _ATTENTION_POOLING = {"siglip": "SigLIP", "siglip2": "SigLIP 2, NaFlex"}
 
 
-def describe(model: nn.Module, run: Callable[[], Tensor], size: Size) -> Tower | None:
+def describe(model: nn.Module, embed: Callable[[Tensor], Tensor], pixels: Float[Tensor, "1 3 height width"]) -> Tower | None:
     """What the vision tower of a dual encoder offers.
 
     Args:
         model: with a ``vision_model``; any other is looked at as a whole.
-        run: runs the model on one picture of that size and gives its embedding, (1, E).
-        size: (height, width) of the input.
+        embed: runs the model and gives its embedding.
+        pixels: a picture to try it with.
     """
     own: Any = model
     kind = own.config.model_type
     if kind not in _CLASS_TOKEN and kind not in _ATTENTION_POOLING:
         prefix, tower = ("vision_model.", own.vision_model) if hasattr(own, "vision_model") else ("", own)
         stages = [name for name, _ in tower.named_modules() if re.fullmatch(r"encoder\.(blocks|layers|stages)\.\d+", name)]
-        found = anything.describe(tower, prefix, run, size, stages=stages)
+        found = anything.describe(tower, prefix, embed, pixels, stages=stages)
         return found and Tower("ALIGN" if kind == "align" else f"transformers {kind}", found.sites, found.stride)
     vision = own.vision_model
     step = vision.config.patch_size
     prefix_tokens = int(kind in _CLASS_TOKEN)
-    layout = TokenLayout(prefix_tokens, size[0] // step, size[1] // step)
+    layout = TokenLayout(prefix_tokens, pixels.shape[2] // step, pixels.shape[3] // step)
     norms = [
         Site(f"vision_model.encoder.layers.{i}.layer_norm1", layer.layer_norm1, layout)
         for i, layer in enumerate(vision.encoder.layers)
