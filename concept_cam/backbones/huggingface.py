@@ -5,24 +5,23 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from importlib.metadata import version
-from math import isqrt
 from pathlib import Path
 from typing import Any, final
 
 import torch
 import transformers
 from jaxtyping import Float
-from PIL import Image
 from torch import Tensor, nn
 
 from concept_cam.backbones.backbone import Backbone, noise
+from concept_cam.backbones.processors import near_square
 from concept_cam.backbones.towers import transformers as towers
 from concept_cam.backbones.towers.positions import check_multiple
 from concept_cam.backbones.transforms import read_transform
 from concept_cam.backbones.weights import check_device, load_failure
 from concept_cam.backbones.words import check_words
 from concept_cam.errors import BackboneError
-from concept_cam.images import Fit, Preprocess, Size
+from concept_cam.images import Preprocess, Size
 
 _NAFLEX = "siglip2"
 _FEWEST_WORDS = 20
@@ -79,7 +78,7 @@ class HuggingFace(Backbone):
         config: Any = self._model.config
         self._kind: str = config.model_type
         given = preprocess or getattr(tokenizer, "image_processor", None)
-        self.preprocess = _preprocess(config, getattr(given, "image_processor", given))
+        self.preprocess = read_transform(given) if given else _of_family(config)
         with self.at_rest():
             tower = towers.describe(model, self.embed_pixels, noise(self))
         if tower is None:
@@ -162,55 +161,13 @@ def _sides(config: Any) -> Size | None:
 _OPENAI = ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
 
 
-def _preprocess(config: Any, given: Any) -> Preprocess:
-    if given is None:
-        return _of_family(config)
-    if not hasattr(given, "image_mean"):
-        return read_transform(given)
-    mean, std = _scale(given)
-    common: dict[str, Any] = {
-        "mean": mean,
-        "std": std,
-        "interpolation": Image.Resampling(int(given.resample)).name.lower(),
-    }
-    if getattr(given, "max_num_patches", None):
-        size = _near_square(given.max_num_patches, given.patch_size)
-        return Preprocess(size, fit="native", stride=given.patch_size, **common)
-    sides, crop = dict(given.size or {}), dict(getattr(given, "crop_size", None) or {})
-    side = sides.get("shortest_edge")
-    fit: Fit = "crop" if side else "squash"
-    before = (side, side) if side else (sides["height"], sides["width"])
-    if getattr(given, "do_center_crop", False) and crop:
-        return Preprocess((crop["height"], crop["width"]), fit=fit, shortest=min(before), **common)
-    return Preprocess(before, fit="squash", **common)
-
-
-def _scale(given: Any) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and deviation on a scale where white is 1, of all that a processor does to values."""
-    white = 255 * given.rescale_factor if getattr(given, "do_rescale", True) else 255.0
-    # EfficientNet's, for ALIGN: values may be moved to -1 to 1 first, and divided by the deviation twice.
-    moved = float(bool(getattr(given, "rescale_offset", False)))
-    normalized = getattr(given, "do_normalize", True)
-    means = given.image_mean if normalized else (0.0,) * 3
-    deviations = given.image_std if normalized else (1.0,) * 3
-    again = given.image_std if getattr(given, "include_top", False) else (1.0,) * 3
-    mean = tuple((moved + m) / white for m in means)
-    return mean, tuple(s * a / white for s, a in zip(deviations, again, strict=True))
-
-
 def _of_family(config: Any) -> Preprocess:
     """What a family is trained with, where nobody says."""
     if config.model_type == _NAFLEX:
         vision = config.vision_config
-        size = _near_square(vision.num_patches, vision.patch_size)
+        size = near_square(vision.num_patches, vision.patch_size)
         return Preprocess(size, (0.5,) * 3, (0.5,) * 3, "native", "bilinear", stride=vision.patch_size)
     sides = _sides(config) or (config.vision_config.image_size,) * 2
     if config.model_type in ("siglip", "align"):
         return Preprocess(sides, (0.5,) * 3, (0.5,) * 3, "squash")
     return Preprocess(sides, *_OPENAI)
-
-
-def _near_square(patches: int, side: int) -> Size:
-    """The size of a grid of so many patches that is nearest to a square."""
-    rows = next(n for n in range(isqrt(patches), 0, -1) if patches % n == 0)
-    return rows * side, patches // rows * side

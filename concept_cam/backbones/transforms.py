@@ -1,9 +1,10 @@
-"""A user's own preprocessing, read as a Preprocess: torchvision's, open_clip's and timm's transforms."""
+"""A user's own preprocessing, read as a Preprocess: torchvision's, open_clip's and timm's transforms, and processors."""
 
 from __future__ import annotations
 
 from typing import Any
 
+from concept_cam.backbones.processors import read_processor
 from concept_cam.errors import BackboneError
 from concept_cam.images import Fit, Preprocess
 
@@ -16,7 +17,7 @@ def read_transform(given: Any) -> Preprocess:
 
     Args:
         given: a Preprocess, which is taken as it is; a torchvision ``Compose`` as open_clip and timm make it for evaluation;
-            or the preset that torchvision's weights bring (``weights.transforms()``).
+            the preset that torchvision's weights bring (``weights.transforms()``); or a processor of transformers.
 
     Raises:
         BackboneError: it has a step that is not known.
@@ -29,6 +30,10 @@ def read_transform(given: Any) -> Preprocess:
     """
     if isinstance(given, Preprocess):
         return given
+    # A processor of pictures and texts has one of pictures within.
+    given = getattr(given, "image_processor", given)
+    if hasattr(given, "image_mean"):
+        return read_processor(given)
     if hasattr(given, "crop_size") and hasattr(given, "resize_size"):
         return Preprocess(
             size=_pair(given.crop_size),
