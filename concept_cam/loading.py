@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from contextlib import suppress
+from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -102,24 +103,41 @@ def wrap(
     from concept_cam.checks import check_at_load
 
     name = name or type(model).__name__
-    if any(parameter.is_inference() for parameter in model.parameters()):
-        raise BackboneError(f"{name} was built inside torch.inference_mode(), so it has no gradients; build it outside.")
+    _check_instance(model, name)
     if classes is not None:
         from concept_cam.backbones.classifier import Classifier
 
         return check_at_load(Classifier(model, _names(classes), preprocess, name))
-    if hasattr(model, "get_image_features"):
+    of_transformers = hasattr(model, "get_image_features")
+    if not of_transformers and not (hasattr(model, "encode_image") and hasattr(model, "visual")):
+        raise BackboneError(
+            f"{name} is no dual encoder that is known (it has neither encode_image nor get_image_features); "
+            "if it is a classifier, name its classes; else write an adapter: docs/adapters.md."
+        )
+    if tokenizer is None:
+        raise BackboneError(f"{name} is a dual encoder, which reads texts: wrap(model, tokenizer).")
+    if of_transformers:
         from concept_cam.backbones.huggingface import HuggingFace
 
         return check_at_load(HuggingFace(model, tokenizer, preprocess, name))
-    if hasattr(model, "encode_image") and hasattr(model, "visual"):
-        from concept_cam.backbones.openclip import OpenClip
+    encode: Any = model.encode_image
+    if "normalize" not in signature(encode).parameters:
+        raise BackboneError(
+            f"{name} is not of open_clip: encode_image takes no normalize; write an adapter: docs/adapters.md."
+        )
+    from concept_cam.backbones.openclip import OpenClip
 
-        return check_at_load(OpenClip(model, tokenizer, name, preprocess))
-    raise BackboneError(
-        f"{name} is no dual encoder that is known (it has neither encode_image nor get_image_features); "
-        "if it is a classifier, name its classes; else write an adapter: docs/adapters.md."
-    )
+    return check_at_load(OpenClip(model, tokenizer, name, preprocess))
+
+
+def _check_instance(model: nn.Module, name: str) -> None:
+    parameters = getattr(model, "parameters", None)
+    if not callable(parameters):
+        raise BackboneError(f"Expected a torch module, given a {name}; load(name) takes a model by its name.")
+    if any(parameter.is_meta for parameter in parameters()):
+        raise BackboneError(f"{name} has no weights yet (parameters on the device 'meta'); load them first.")
+    if any(parameter.is_inference() for parameter in parameters()):
+        raise BackboneError(f"{name} was built inside torch.inference_mode(), so it has no gradients; build it outside.")
 
 
 def _names(classes: str | Iterable[str]) -> tuple[str, ...]:

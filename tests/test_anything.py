@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import nn
+from transformers.modeling_outputs import ImageClassifierOutput
 
 from concept_cam import wrap
 from concept_cam.backbones import FeatureMap, TokenLayout
@@ -107,6 +108,41 @@ def test_tokens_in_the_order_of_the_picture_are_read():
 )
 def test_tokens_in_another_order_are_left_out(order):
     assert [site.name for site in _wrapped(_Tokens(order)).sites] == ["first.norm1"]
+
+
+class _Heads(nn.Module):
+    """The head is listed first and an auxiliary one last; scores come out as the caller asks."""
+
+    def __init__(self, form) -> None:
+        super().__init__()
+        self.head = nn.Linear(16, 3)
+        self.trunk = nn.Conv2d(3, 16, 8, stride=8)
+        self.auxiliary = nn.Linear(16, 3)
+        self.form = form
+
+    def forward(self, x):
+        pooled = self.trunk(x).mean((2, 3))
+        return self.form(self.head(pooled), self.auxiliary(pooled))
+
+
+FORMS = {
+    "bare": lambda scores, _: scores,
+    "tuple": lambda scores, auxiliary: (scores, auxiliary),
+    "dict": lambda scores, auxiliary: {"auxiliary": auxiliary, "logits": scores},
+    "transformers": lambda scores, _: ImageClassifierOutput(logits=scores),
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_the_last_linear_layer_is_the_one_that_gives_the_scores(form):
+    model = _Heads(FORMS[form])
+    torch.testing.assert_close(_wrapped(model).embed_texts(["bee"])[0], model.head.weight[1])
+
+
+@pytest.mark.parametrize("form", [lambda scores, other: scores + other, lambda scores, _: scores.softmax(-1)])
+def test_scores_of_no_single_linear_layer_are_refused(form):
+    with pytest.raises(BackboneError, match="the output is not that of its last linear layer"):
+        _wrapped(_Heads(form))
 
 
 def test_a_model_that_keeps_no_grid_is_refused():

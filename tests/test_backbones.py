@@ -139,6 +139,20 @@ def test_a_model_built_in_inference_mode_is_refused():
         wrap(model, zoo.TOKENIZER)
 
 
+def test_what_cannot_be_wrapped_is_named():
+    model = zoo.tiny_clip()
+    for given in ("ViT-B-16", lambda pixels: pixels):
+        with pytest.raises(BackboneError, match=r"Expected a torch module, given a (str|function); load\(name\)"):
+            wrap(given, zoo.TOKENIZER)
+    with pytest.raises(BackboneError, match="reads texts: wrap\\(model, tokenizer\\)"):
+        wrap(model)
+    with pytest.raises(BackboneError, match="no weights yet"):
+        wrap(zoo.tiny_clip().to("meta"), zoo.TOKENIZER)
+    model.encode_image = lambda image: image
+    with pytest.raises(BackboneError, match="encode_image takes no normalize"):
+        wrap(model, zoo.TOKENIZER)
+
+
 def test_sites_are_named_as_the_model_names_them():
     for case in zoo.CASES:
         backbone = zoo.backbone(case)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, final
+from typing import Any, NamedTuple, final
 
 import torch
 from jaxtyping import Float
@@ -77,13 +78,12 @@ class Classifier(Backbone):
         self, model: nn.Module, classes: Iterable[str] = (), preprocess: Any = None, name: str = "classifier"
     ) -> None:
         self.name, self.module = name, model
-        self._linear = _last_linear(model, name)
-        self.classes = _checked(tuple(classes), self._linear.out_features, name)
-        self._rows = {concept: row for row, concept in enumerate(self.classes)}
         known = timm_towers.preprocess(_trunk(model)[1]) or Preprocess((224, 224), *_IMAGENET, shortest=256)
         self.preprocess = read_transform(preprocess) if preprocess else known
         with self.at_rest():
-            self._check_output()
+            self._linear = self._last_linear()
+            self.classes = _checked(tuple(classes), self._linear.out_features, name)
+            self._rows = {concept: row for row, concept in enumerate(self.classes)}
             tower = self._describe()
         if tower is None:
             raise BackboneError(f"{name}: no layer puts out a map or patch tokens; give a model that keeps a grid.")
@@ -94,12 +94,15 @@ class Classifier(Backbone):
     @property
     def dtype(self) -> torch.dtype:
         """That of the first layer with a kernel."""
-        weights = (parameter for parameter in self.module.parameters() if parameter.ndim == 4)
-        return next(weights, self._linear.weight).dtype
+        parameters = list(self.module.parameters())
+        return next((parameter for parameter in parameters if parameter.ndim == 4), parameters[0]).dtype
 
     def embed_pixels(self, pixels: Float[Tensor, "B 3 height width"]) -> Float[Tensor, "B E"]:
         """What enters the last linear layer."""
-        return self._run(pixels)[0]
+        runs, _ = self._run(pixels, [self._linear])
+        if len(runs) != 1 or runs[0].embedding.ndim != 2:
+            raise BackboneError(f"{self.name}: its last linear layer ran {len(runs)} times; expected once, on (batch, width).")
+        return runs[0].embedding
 
     def embed_texts(self, sentences: Sequence[str]) -> Float[Tensor, "K E"]:
         """The rows of the classes.
@@ -146,22 +149,28 @@ class Classifier(Backbone):
                 raise UnknownConcept(f"{self.name} has no class {name!r} among its {len(self.classes)}.{hint}")
         return [self._rows[name] for name in names]
 
-    def _run(self, pixels: Tensor) -> tuple[Tensor, Tensor, Any]:
-        """What enters the last linear layer, what leaves it, and the model's output."""
-        seen: list[tuple[Tensor, Tensor]] = []
-        with on_output(self._linear, lambda _, inputs, output: seen.append((inputs[0], output))):
+    def _run(self, pixels: Tensor, linears: list[nn.Linear]) -> tuple[list[_Run], Any]:
+        """What enters and leaves those layers, and the model's output."""
+        seen: list[_Run] = []
+        with ExitStack() as stack:
+            for linear in linears:
+                stack.enter_context(on_output(linear, lambda own, inputs, output: seen.append(_Run(own, inputs[0], output))))
             output = self.module(pixels)
-        if len(seen) != 1 or seen[0][0].ndim != 2:
-            raise BackboneError(f"{self.name}: the last linear layer ran {len(seen)} times; expected once, on (batch, width).")
-        return *seen[0], output
+        return seen, output
 
-    def _check_output(self) -> None:
-        _, logits, output = self._run(noise(self))
-        own = getattr(output, "logits", output)
-        if not isinstance(own, Tensor) or not torch.equal(own, logits):
-            raise BackboneError(
-                f"{self.name}: the output is not that of its last linear layer; wrap the part of the model that ends in it."
-            )
+    def _last_linear(self) -> nn.Linear:
+        """The layer that gives the output; wherever the model lists it."""
+        linears = [module for module in self.module.modules() if isinstance(module, nn.Linear)]
+        if not linears:
+            raise BackboneError(f"{self.name} has no linear layer; expected a classifier that ends in one, or a dual encoder.")
+        runs, output = self._run(noise(self), linears)
+        logits = _logits(output)
+        for run in reversed(runs):
+            if isinstance(logits, Tensor) and torch.equal(run.logits, logits):
+                return run.linear
+        raise BackboneError(
+            f"{self.name}: the output is not that of its last linear layer; wrap the part of the model that ends in it."
+        )
 
     def _describe(self) -> Tower | None:
         prefix, trunk, project = _trunk(self.module)
@@ -173,12 +182,17 @@ class Classifier(Backbone):
         )
 
 
-def _last_linear(model: nn.Module, name: str) -> nn.Linear:
-    linears = [module for module in model.modules() if isinstance(module, nn.Linear)]
-    if not linears:
-        raise BackboneError(f"{name} has no linear layer; expected a classifier that ends in one, or a dual encoder.")
-    own = getattr(model, "get_classifier", lambda: None)()
-    return own if isinstance(own, nn.Linear) else linears[-1]
+class _Run(NamedTuple):
+    linear: nn.Linear
+    embedding: Tensor
+    logits: Tensor
+
+
+def _logits(output: Any) -> Any:
+    """The scores, bare or first among other things, as transformers and torchvision's training wrap them."""
+    if isinstance(output, Mapping):
+        return output.get("logits")
+    return output[0] if isinstance(output, tuple) else output
 
 
 def _trunk(model: nn.Module) -> tuple[str, nn.Module, Callable[[Tensor], Tensor]]:
