@@ -117,7 +117,7 @@ def test_factored_equals_dense(row, backbone):
             assert isinstance(trace(at, x, name), FactoredTrace)
             theirs, ours = dense.gradient(d), factored.gradient(d)
             scale = theirs.mean().abs().max()
-            for question in ("mean", "dot_tokens"):
+            for question in ("mean", "dot_tokens", "mean_dot_tokens"):
                 expected = getattr(theirs, question)()
                 assert (getattr(ours, question)() - expected).norm() <= 1e-9 * expected.norm()
             torch.testing.assert_close(

@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from inspect import unwrap
 
 import pytest
+import timm
 import torch
 import torch.nn.functional as F
 import zoo
@@ -14,6 +15,7 @@ from concept_cam import wrap
 from concept_cam.backbones.backbone import Site
 from concept_cam.errors import BackboneError, NoSpatialGradient
 from concept_cam.gradients import DenseTrace, FactoredTrace, has_exact_head, trace
+from concept_cam.gradients.jacobian import push
 from concept_cam.methods import grad_cam, hires_cam, layer_cam
 
 FACTORED = [(case, site.name) for case in zoo.CASES for site in zoo.backbone(case).sites if site.head is not None]
@@ -67,7 +69,7 @@ def test_factored_equals_dense(case, name):
     assert isinstance(factored, FactoredTrace)
     torch.testing.assert_close(factored.embedding, dense.embedding, rtol=1e-12, atol=1e-12)
     theirs, ours = dense.gradient(directions), factored.gradient(directions)
-    for question in ("mean", "dot_tokens"):
+    for question in ("mean", "dot_tokens", "mean_dot_tokens"):
         torch.testing.assert_close(getattr(ours, question)(), getattr(theirs, question)(), rtol=1e-9, atol=1e-14)
     torch.testing.assert_close(torch.stack(list(ours.dense())), torch.stack(list(theirs.dense())), rtol=1e-9, atol=1e-14)
 
@@ -79,6 +81,8 @@ def test_answers_agree_with_the_whole_gradient(case, name):
     whole = torch.stack(list(gradient.dense()))
     torch.testing.assert_close(gradient.mean(), whole.mean(2), rtol=1e-9, atol=1e-14)
     torch.testing.assert_close(gradient.dot_tokens(), (whole * gradient.tokens).sum(-1), rtol=1e-9, atol=1e-14)
+    averaged = (whole.mean(2, keepdim=True) * gradient.tokens).sum(-1)
+    torch.testing.assert_close(gradient.mean_dot_tokens(), averaged, rtol=1e-9, atol=1e-14)
 
 
 @pytest.mark.parametrize("case", zoo.CASES)
@@ -120,12 +124,68 @@ def test_layer_cam_is_not_linear_in_the_direction():
     assert not torch.allclose(layer_cam(seen.gradient(a - b)), apart, rtol=1e-3)
 
 
-def test_many_directions_in_chunks_equal_the_whole(monkeypatch):
+def test_many_directions_in_chunks_equal_the_whole():
     backbone = zoo.backbone("class token")
     seen = trace(backbone, zoo.pixels(backbone), form="factored")
-    whole = seen.gradient(zoo.directions(backbone, 11)).mean()
-    monkeypatch.setattr("concept_cam.gradients.factored._CHUNK", 7)
-    torch.testing.assert_close(seen.gradient(zoo.directions(backbone, 11)).mean(), whole, rtol=1e-12, atol=1e-15)
+    directions = zoo.directions(backbone, 2 * seen.layout.patches + 3)
+    singles = torch.cat([seen.gradient(one[None]).mean() for one in directions])
+    torch.testing.assert_close(seen.gradient(directions).mean(), singles, rtol=1e-12, atol=1e-15)
+
+
+@pytest.mark.parametrize(("case", "name"), ALL)
+@pytest.mark.parametrize("method", [grad_cam, hires_cam])
+def test_the_matrix_of_a_linear_method_is_that_method(case, name, method):
+    backbone = zoo.backbone(case)
+    seen = trace(backbone, zoo.pixels(backbone), name)
+    directions = zoo.directions(backbone, 5)
+    maps = torch.einsum("bne,ke->kbn", seen.matrix(method), directions[:, 0])
+    torch.testing.assert_close(maps, method(seen.gradient(directions)).flatten(2), rtol=1e-9, atol=1e-13)
+
+
+@pytest.mark.parametrize("products", ["forwards", "backwards"])
+def test_the_matrix_by_products_forwards_and_backwards(products, monkeypatch):
+    """A tiny model has fewer patches than numbers in its embedding; a layer without a forward derivative changes the way."""
+    backbone = zoo.backbone("class token")
+    seen = trace(backbone, zoo.pixels(backbone), form="factored")
+    assert seen.layout.patches < seen.embedding.shape[-1]
+    calls = []
+    monkeypatch.setattr("concept_cam.gradients.factored.push", lambda *given: calls.append(given) or _push(products, *given))
+    directions = zoo.directions(backbone, 3)
+    maps = torch.einsum("bne,ke->kbn", seen.matrix(hires_cam), directions[:, 0])
+    assert len(calls) == 1
+    torch.testing.assert_close(maps, hires_cam(seen.gradient(directions)).flatten(2), rtol=1e-9, atol=1e-13)
+
+
+def _push(products, *given):
+    if products == "backwards":
+        raise NotImplementedError("forward differentiation of a user's own layer")
+    return push(*given)
+
+
+def test_the_matrix_of_a_fine_grid_goes_backwards(monkeypatch):
+    """More patches than numbers in the embedding."""
+    backbone = zoo.backbone("class token").at_size((96, 64))
+    seen = trace(backbone, torch.randn(2, 3, 96, 64, dtype=torch.float64), form="factored")
+    assert seen.layout.patches > seen.embedding.shape[-1]
+    monkeypatch.setattr("concept_cam.gradients.factored.push", None)
+    directions = torch.randn(3, 1, seen.embedding.shape[-1], dtype=torch.float64)
+    maps = torch.einsum("bne,ke->kbn", seen.matrix(grad_cam), directions[:, 0])
+    torch.testing.assert_close(maps, grad_cam(seen.gradient(directions)).flatten(2), rtol=1e-9, atol=1e-13)
+
+
+def test_dropout_of_a_model_in_training_reaches_no_gradient():
+    """Also after the trace, when directions go back through the end of the model."""
+    model = (
+        timm.create_model("test_vit", num_classes=4, drop_rate=0.5, proj_drop_rate=0.5, drop_path_rate=0.5).double().train()
+    )
+    backbone = wrap(model, classes=list("abcd"))
+    pixels = torch.randn(2, 3, 160, 160, dtype=torch.float64)
+    directions = torch.randn(3, 1, 64, dtype=torch.float64)
+    dense, factored = (trace(backbone, pixels, form=form) for form in ("dense", "factored"))
+    expected = hires_cam(dense.gradient(directions))
+    torch.testing.assert_close(hires_cam(factored.gradient(directions)), expected, rtol=1e-9, atol=1e-13)
+    maps = torch.einsum("bne,ke->kbn", factored.matrix(hires_cam), directions[:, 0])
+    torch.testing.assert_close(maps, expected.flatten(2), rtol=1e-9, atol=1e-13)
 
 
 def test_the_closed_form_runs_the_trunk_once_and_never_the_last_block():

@@ -27,6 +27,9 @@ class Given(TokenGradient):
     def dot_tokens(self) -> torch.Tensor:
         return (self.whole * self.tokens).sum(-1)
 
+    def mean_dot_tokens(self) -> torch.Tensor:
+        return torch.einsum("kbd,bnd->kbn", self.mean(), self.tokens)
+
     def dense(self) -> Iterator[torch.Tensor]:
         return iter(self.whole)
 

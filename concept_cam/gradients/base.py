@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,6 +35,10 @@ class TokenGradient(ABC):
         """<G_n, A_n> for every patch."""
 
     @abstractmethod
+    def mean_dot_tokens(self) -> Float[Tensor, "K B N"]:
+        """<mean of G, A_n> for every patch."""
+
+    @abstractmethod
     def dense(self) -> Iterator[Float[Tensor, "B N D"]]:
         """The whole of G, one direction at a time, so that no (K, B, N, D) is ever held."""
 
@@ -58,6 +62,10 @@ class Trace(ABC):
     @abstractmethod
     def gradient(self, directions: Float[Tensor, "K _ E"]) -> TokenGradient:
         """The gradient of S = <embedding, direction>, for K directions, each for all pictures or one for each."""
+
+    @abstractmethod
+    def matrix(self, method: Callable[[TokenGradient], Tensor]) -> Float[Tensor, "B N E"]:
+        """F of a method that is linear in the direction: the map of any direction d is F d."""
 
 
 def for_each(embedding: Tensor, directions: Tensor) -> Float[Tensor, "K B E"]:

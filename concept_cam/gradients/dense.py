@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, final
 
@@ -51,6 +51,11 @@ class DenseTrace(Trace):
         """One pass backwards for each direction, when it is asked for."""
         return DenseGradient(self.tokens, self.layout, self, for_each(self.embedding, directions))
 
+    def matrix(self, method: Callable[[TokenGradient], Tensor]) -> Float[Tensor, "B N E"]:
+        """By as many passes backwards as the embedding has numbers."""
+        units = torch.eye(self.embedding.shape[-1], device=self.embedding.device, dtype=self.embedding.dtype)[:, None]
+        return method(self.gradient(units)).flatten(2).permute(1, 2, 0).contiguous()
+
 
 @final
 @dataclass(frozen=True)
@@ -67,6 +72,10 @@ class DenseGradient(TokenGradient):
     def dot_tokens(self) -> Float[Tensor, "K B N"]:
         """<G_n, A_n> for every patch."""
         return torch.stack([(gradient * self.tokens).sum(-1) for gradient in self.dense()])
+
+    def mean_dot_tokens(self) -> Float[Tensor, "K B N"]:
+        """<mean of G, A_n> for every patch."""
+        return torch.einsum("kbd,bnd->kbn", self.mean(), self.tokens)
 
     def dense(self) -> Iterator[Float[Tensor, "B N D"]]:
         """The whole of G.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import final
 
@@ -15,10 +15,8 @@ from concept_cam.backbones.backbone import Backbone, Site
 from concept_cam.backbones.heads import Reading
 from concept_cam.errors import BackboneError
 from concept_cam.gradients.base import TokenGradient, Trace, first_output, for_each
+from concept_cam.gradients.jacobian import pull, push
 from concept_cam.hooks import on_output
-
-_CHUNK = 4096
-"""Most vectors that go through the end of the model at once; bounds memory whatever the number of directions."""
 
 
 class _SiteReached(Exception):
@@ -53,7 +51,7 @@ def read_output(backbone: Backbone, site: Site, entering: Tensor, output: Tensor
     with torch.autocast(backbone.device.type, enabled=False):
         reading = site.head.read(entering, tokens, layout.prefix)
         embedding = backbone.normalize(reading.finish(reading.pooled[None])[0])
-    return FactoredTrace(reading.tokens, embedding, site, layout, reading, backbone.normalize)
+    return FactoredTrace(reading.tokens, embedding, site, layout, reading, backbone)
 
 
 @final
@@ -62,22 +60,35 @@ class FactoredTrace(Trace):
     """What the head has read; the rest of the model is one vector a picture."""
 
     reading: Reading
-    normalize: Callable[[Tensor], Tensor]
+    backbone: Backbone
 
     def gradient(self, directions: Float[Tensor, "K _ E"]) -> TokenGradient:
-        """Gamma = dS/do for all directions: one vector a picture, so K of them go through as one batch."""
-        spread = for_each(self.embedding, directions)
-        chunk = max(1, _CHUNK // len(self.embedding))
-        device = self.embedding.device.type
-        with torch.inference_mode(False), torch.enable_grad(), torch.autocast(device, enabled=False):
-            gamma = torch.cat([self._pull(part) for part in spread.split(chunk)])
-        return FactoredGradient(self.tokens, self.layout, self.reading, gamma)
+        """Gamma = dS/do for all directions: one vector a picture, so K of them go backwards as one batch."""
+        return FactoredGradient(self.tokens, self.layout, self.reading, self._pull(for_each(self.embedding, directions)))
+
+    def matrix(self, method: Callable[[TokenGradient], Tensor]) -> Float[Tensor, "B N E"]:
+        """L J^T, J being the way from the pooled vector to the embedding: by products forwards or backwards, the fewer."""
+        linear = method(EveryGradient(self.tokens, self.layout, self.reading)).flatten(2).permute(1, 2, 0)
+        if self.layout.patches <= self.embedding.shape[-1]:
+            # A layer that torch cannot differentiate forwards is one that a user wrote.
+            with suppress(RuntimeError), self._at_rest():
+                return push(self._finish, self.reading.pooled, linear, self.layout.patches)
+        units = torch.eye(self.embedding.shape[-1], device=self.embedding.device)[:, None]
+        return torch.einsum("bnw,ebw->bne", linear, self._pull(for_each(self.embedding, units)))
 
     def _pull(self, directions: Float[Tensor, "K B E"]) -> Float[Tensor, "K B W"]:
-        pooled = self.reading.pooled.expand(len(directions), -1, -1).detach().clone().requires_grad_()
-        embedding = self.normalize(self.reading.finish(pooled))
-        (gamma,) = torch.autograd.grad(embedding, pooled, directions)
-        return gamma
+        with self._at_rest():
+            # As many vectors at once as the trunk had tokens: a pass through the end needs no more memory than it did.
+            return pull(self._finish, self.reading.pooled, directions, self.layout.patches)
+
+    def _finish(self, pooled: Float[Tensor, "B W"]) -> Float[Tensor, "B E"]:
+        return self.backbone.normalize(self.reading.finish(pooled[None])[0])
+
+    @contextmanager
+    def _at_rest(self) -> Iterator[None]:
+        """The end of the model runs as the rest of it did: no dropout, none of the caller's modes."""
+        with self.backbone.at_rest(), torch.autocast(self.embedding.device.type, enabled=False):
+            yield
 
 
 @final
@@ -94,8 +105,41 @@ class FactoredGradient(TokenGradient):
 
     def dot_tokens(self) -> Float[Tensor, "K B N"]:
         """<G_n, A_n> for every patch."""
-        return self.reading.dot_tokens(self.gamma)
+        return torch.einsum("kbw,bnw->kbn", self.gamma, self.reading.each())
+
+    def mean_dot_tokens(self) -> Float[Tensor, "K B N"]:
+        """<mean of G, A_n> for every patch."""
+        return torch.einsum("kbw,bnw->kbn", self.gamma, self.reading.averaged())
 
     def dense(self) -> Iterator[Float[Tensor, "B N D"]]:
         """The whole of G."""
         return self.reading.dense(self.gamma)
+
+
+@final
+@dataclass(frozen=True)
+class EveryGradient(TokenGradient):
+    """G for every unit vector of gamma at once, K = W: what a method linear in the direction makes of it is its matrix L."""
+
+    reading: Reading
+
+    def mean(self) -> Float[Tensor, "W B D"]:
+        """G averaged over the patches."""
+        return self.reading.mean(self._units())
+
+    def dot_tokens(self) -> Float[Tensor, "W B N"]:
+        """<G_n, A_n> for every patch."""
+        return self.reading.each().permute(2, 0, 1)
+
+    def mean_dot_tokens(self) -> Float[Tensor, "W B N"]:
+        """<mean of G, A_n> for every patch."""
+        return self.reading.averaged().permute(2, 0, 1)
+
+    def dense(self) -> Iterator[Float[Tensor, "B N D"]]:
+        """The whole of G."""
+        return self.reading.dense(self._units())
+
+    def _units(self) -> Float[Tensor, "W B W"]:
+        pooled = self.reading.pooled
+        units = torch.eye(pooled.shape[-1], device=pooled.device, dtype=pooled.dtype)
+        return units[:, None].expand(-1, len(pooled), -1)

@@ -25,7 +25,7 @@ def grad_cam(gradient: TokenGradient) -> Float[Tensor, "K B rows cols"]:
         >>> grad_cam(seen.gradient(torch.ones(1, 1, 192))).shape
         torch.Size([1, 2, 12, 12])
     """
-    return _on_grid(torch.einsum("kbd,bnd->kbn", gradient.mean(), gradient.tokens), gradient)
+    return _on_grid(gradient.mean_dot_tokens(), gradient)
 
 
 def hires_cam(gradient: TokenGradient) -> Float[Tensor, "K B rows cols"]:

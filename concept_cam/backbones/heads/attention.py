@@ -127,15 +127,20 @@ def attend(
     heads = projections.heads
     query = query.unflatten(-1, (heads, -1))
     query = query * query.shape[-1] ** -0.5
-    key = F.linear(tokens, *projections.key).unflatten(-1, (heads, -1))
     value = F.linear(tokens, *projections.value).unflatten(-1, (heads, -1))
-    if rotate is not None:
+    if rotate is None:
+        # <q, W_k A_n> = <W_k^T q, A_n>: one vector a head instead of a key for each token. The bias of the keys moves all
+        # logits of a head alike, so attention does not see it.
+        asked = torch.einsum("bhd,hdc->bhc", query[:, 0], projections.key[0].unflatten(0, (heads, -1)))
+        centred_key = logits = tokens @ asked.transpose(1, 2)
+    else:
+        key = F.linear(tokens, projections.key[0]).unflatten(-1, (heads, -1))
         # <R_0 q, R_n k> = <R_n^-1 R_0 q, k>: seen from the patches, the query turns and the keys stand still.
         query = rotate(rotate(query.expand_as(key), 1)[:, :1].expand_as(key), -1)
-    logits = torch.einsum("bmhd,bmhd->bmh", query.expand_as(key), key)
+        centred_key = torch.einsum("bmhd,bmhd->bmh", query, key)
+        logits = centred_key + torch.einsum("bmhd,hd->bmh", query, projections.key[1].unflatten(0, (heads, -1)))
     attention = logits.softmax(1).to(value.dtype)
     output = torch.einsum("bmh,bmhd->bhd", attention, value)
-    of_bias = torch.einsum("bmhd,hd->bmh", query, projections.key[1].unflatten(0, (heads, -1)))
     return AttentionReading(
         tokens=tokens[:, prefix:],
         pooled=output.flatten(-2),
@@ -143,7 +148,7 @@ def attend(
         value=value[:, prefix:],
         query=query[:, prefix:] if rotate is not None else query,
         centred_value=value[:, prefix:] - projections.value[1].unflatten(0, (heads, -1)),
-        centred_key=(logits - of_bias)[:, prefix:],
+        centred_key=centred_key[:, prefix:],
         key_weight=projections.key[0],
         value_weight=projections.value[0],
         rest=rest,
@@ -182,18 +187,31 @@ class AttentionReading(Reading):
     def mean(self, gamma: Float[Tensor, "K B W"]) -> Float[Tensor, "K B D"]:
         """1/N sum_h [(sum_n a_hn) W_v,h^T gamma_h + W_k,h^T sum_n delta_hn q_hn / sqrt(d_h)]; no (N, D) object."""
         by_head = self._by_head(gamma)
-        moved = self.attention[..., None] * (self.value - self._output[:, None])
-        turns = torch.einsum("bnhd,bnhe->bhde", moved, self.query.expand_as(moved))
+        turns = torch.einsum("bnhd,bnhe->bhde", self.moved, self.query.expand_as(self.value))
         through_values = (by_head * self.attention.sum(1)[..., None]).flatten(-2) @ self.value_weight
         through_keys = torch.einsum("kbhd,bhde->kbhe", by_head, turns).flatten(-2) @ self.key_weight
         return (through_values + through_keys) / self.tokens.shape[1]
 
-    def dot_tokens(self, gamma: Float[Tensor, "K B W"]) -> Float[Tensor, "K B N"]:
-        """Linear in gamma: gamma . L_n with L_hn = a_hn [v_hn - b_v,h + kappa_hn (v_hn - o_h)]."""
-        linear = self.attention[..., None] * (
-            self.centred_value + self.centred_key[..., None] * (self.value - self._output[:, None])
-        )
-        return torch.einsum("kbd,bnd->kbn", gamma, linear.flatten(-2))
+    def each(self) -> Float[Tensor, "B N W"]:
+        """L_hn = a_hn (v_hn - b_v,h) + kappa_hn a_hn (v_hn - o_h)."""
+        through_values = self.attention[..., None] * self.centred_value
+        return (through_values + self.centred_key[..., None] * self.moved).flatten(-2)
+
+    def averaged(self) -> Float[Tensor, "B N W"]:
+        """L_hn = 1/N [(sum_m a_hm) (v_hn - b_v,h) + sum_m a_hm (v_hm - o_h) q_hm (k_hn - b_k,h) / sqrt(d_h)]."""
+        if self.query.shape[1] == 1:
+            return self.averaged_over(self.centred_value, self.centred_key)
+        key = self._by_head(F.linear(self.tokens, self.key_weight))
+        turns = torch.einsum("bnhd,bnhe->bhde", self.moved, self.query)
+        through_keys = torch.einsum("bhde,bnhe->bnhd", turns, key)
+        through_values = self.attention.sum(1)[:, None, :, None] * self.centred_value
+        return (through_values + through_keys).flatten(-2) / self.tokens.shape[1]
+
+    def averaged_over(self, value: Float[Tensor, "B M H d"], key: Float[Tensor, "B M H"]) -> Float[Tensor, "B M W"]:
+        """L with <mean of G, x_m> = gamma . L_m for other tokens x, by W_v x and q W_k x / sqrt(d_h); with one query."""
+        through_values = self.attention.sum(1)[:, None, :, None] * value
+        through_keys = key[..., None] * self.moved.sum(1)[:, None]
+        return (through_values + through_keys).flatten(-2) / self.tokens.shape[1]
 
     def dense(self, gamma: Float[Tensor, "K B W"]) -> Iterator[Float[Tensor, "B N D"]]:
         """G_n = sum_h [a_hn W_v,h^T gamma_h + delta_hn W_k,h^T q_hn / sqrt(d_h)]: of rank 2H, unless queries turn."""
@@ -202,15 +220,16 @@ class AttentionReading(Reading):
         key_pull = torch.einsum("bhd,hdc->bhc", self.query[:, 0], key_weight) if one_query else None
         for by_head in self._by_head(gamma):
             value_pull = torch.einsum("bhd,hdc->bhc", by_head, value_weight)
-            delta = self.attention * torch.einsum("bhd,bnhd->bnh", by_head, self.value - self._output[:, None])
+            delta = torch.einsum("bhd,bnhd->bnh", by_head, self.moved)
             if key_pull is None:
                 yield self.attention @ value_pull + (delta[..., None] * self.query).flatten(-2) @ self.key_weight
             else:
                 yield torch.cat([self.attention, delta], 2) @ torch.cat([value_pull, key_pull], 1)
 
     @property
-    def _output(self) -> Float[Tensor, "B H d"]:
-        return self._by_head(self.pooled)
+    def moved(self) -> Float[Tensor, "B N H d"]:
+        """a_hn (v_hn - o_h): how the output answers to a logit."""
+        return self.attention[..., None] * (self.value - self._by_head(self.pooled)[:, None])
 
     def _by_head(self, vectors: Tensor) -> Tensor:
         return vectors.reshape(*vectors.shape[:-1], *self.value.shape[-2:])

@@ -32,8 +32,12 @@ class Reading(ABC):
         """The gradient averaged over the patches."""
 
     @abstractmethod
-    def dot_tokens(self, gamma: Float[Tensor, "K B W"]) -> Float[Tensor, "K B N"]:
-        """<G_n, A_n> for every patch."""
+    def each(self) -> Float[Tensor, "B N W"]:
+        """L with <G_n, A_n> = gamma . L_n."""
+
+    @abstractmethod
+    def averaged(self) -> Float[Tensor, "B N W"]:
+        """L with <mean of G, A_n> = gamma . L_n."""
 
     @abstractmethod
     def dense(self, gamma: Float[Tensor, "K B W"]) -> Iterator[Float[Tensor, "B N D"]]:

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import final
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -43,9 +42,13 @@ class MeanReading(Reading):
         """Gamma / N."""
         return gamma / self.tokens.shape[1]
 
-    def dot_tokens(self, gamma: Float[Tensor, "K B D"]) -> Float[Tensor, "K B N"]:
-        """Gamma . A_n / N."""
-        return torch.einsum("kbd,bnd->kbn", self.mean(gamma), self.tokens)
+    def each(self) -> Float[Tensor, "B N D"]:
+        """A_n / N."""
+        return self.tokens / self.tokens.shape[1]
+
+    def averaged(self) -> Float[Tensor, "B N D"]:
+        """A_n / N: all patches have the same gradient."""
+        return self.each()
 
     def dense(self, gamma: Float[Tensor, "K B D"]) -> Iterator[Float[Tensor, "B N D"]]:
         """Gamma / N for every patch."""

@@ -47,9 +47,8 @@ class MeanQueryAttention(Head):
             centred_value=F.linear(tokens, own.value[0]).unflatten(-1, by_head),
             centred_key=torch.einsum("bmhd,bmhd->bmh", whole.query.expand_as(key), key),
         )
-        moved = whole.attention[..., None] * (whole.value - cells._output[:, None])
         asked = F.linear(placed, own.key[0]).unflatten(-1, by_head) * by_head[1] ** -0.5
-        turns = torch.einsum("bnhd,bnhe->bhde", moved, asked)
+        turns = torch.einsum("bnhd,bnhe->bhde", whole.moved, asked)
         by_token = ("tokens", "attention", "value", "centred_value", "centred_key")
         asker = replace(whole, **{name: getattr(whole, name)[:, :1] for name in by_token})
         return MeanQueryReading(tokens, whole.pooled, cells, asker, turns, own.query[0])
@@ -82,14 +81,26 @@ class MeanQueryReading(Reading):
         """What reaches the cells themselves, and their share in the mean."""
         return self.cells.mean(gamma) + self._share(gamma)
 
-    def dot_tokens(self, gamma: Float[Tensor, "K B W"]) -> Float[Tensor, "K B N"]:
-        """<G_n, A_n> for every cell."""
-        return self.cells.dot_tokens(gamma) + torch.einsum("kbd,bnd->kbn", self._share(gamma), self.tokens)
+    def each(self) -> Float[Tensor, "B N W"]:
+        """What the cell says itself, and its share in what the mean says."""
+        return self.cells.each() + self._share_in_tokens()
+
+    def averaged(self) -> Float[Tensor, "B N W"]:
+        """The same, the first averaged over the cells."""
+        return self.cells.averaged() + self._share_in_tokens()
 
     def dense(self, gamma: Float[Tensor, "K B W"]) -> Iterator[Float[Tensor, "B N D"]]:
         """The whole gradient, one direction at a time."""
         for own, share in zip(self.cells.dense(gamma), self._share(gamma), strict=True):
             yield own + share[:, None]
+
+    def _share_in_tokens(self) -> Float[Tensor, "B N W"]:
+        """L with <share, A_n> = gamma . L_n."""
+        asks = F.linear(self.tokens, self.query_weight).unflatten(-1, self.turns.shape[1:3])
+        through_query = torch.einsum("bhde,bnhe->bnhd", self.turns, asks).flatten(-2)
+        return (
+            self.asker.averaged_over(self.cells.centred_value, self.cells.centred_key) + through_query
+        ) / self.tokens.shape[1]
 
     def _share(self, gamma: Float[Tensor, "K B W"]) -> Float[Tensor, "K B D"]:
         """One N-th of the gradient at the mean."""

@@ -1,0 +1,58 @@
+"""Products with the Jacobian of all that comes after pooling: a map of one vector a picture, asked in many directions."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from functools import cache
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+Finish = Callable[[Tensor], Tensor]
+"""From the pooled vectors (B, W) to the embeddings (B, E); a picture does not see the others."""
+
+
+def pull(
+    finish: Finish, pooled: Float[Tensor, "B W"], directions: Float[Tensor, "K B E"], at_once: int
+) -> Float[Tensor, "K B W"]:
+    """J^T d: what each direction of the embedding asks of the pooled vector.
+
+    One pass forwards, K backwards as batches of ``at_once``, which bounds memory.
+    """
+    with torch.enable_grad():
+        leaf = pooled.detach().clone().requires_grad_()
+        embedding = finish(leaf)
+    return torch.cat(
+        [
+            torch.autograd.grad(embedding, leaf, part, retain_graph=True, is_grads_batched=True)[0]
+            for part in directions.split(at_once)
+        ]
+    )
+
+
+def push(
+    finish: Finish, pooled: Float[Tensor, "B W"], tangents: Float[Tensor, "B T W"], at_once: int
+) -> Float[Tensor, "B T E"]:
+    """J t: where each change of the pooled vector moves the embedding, by forward differentiation.
+
+    Raises:
+        RuntimeError: torch cannot differentiate a layer forwards.
+    """
+    _load_forward_formulas()
+
+    def moved(tangent: Float[Tensor, "B W"]) -> Float[Tensor, "B E"]:
+        along: Tensor = torch.func.jvp(finish, (pooled,), (tangent,))[1]
+        return along
+
+    out: Tensor = torch.func.vmap(moved, in_dims=1, out_dims=1, chunk_size=at_once)(tangents)
+    return out
+
+
+@cache
+def _load_forward_formulas() -> None:
+    """Torch compiles some when first asked for, by a way of its own that it has deprecated: not the user's concern."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        torch.func.jvp(torch.sin, (torch.zeros(()),), (torch.ones(()),))
