@@ -13,6 +13,8 @@
                                                     v
                                                   Localization             result
 
+A method that is linear in the direction has a ConceptField (field): one product of matrices for a map of any text.
+
 ``Localizer`` makes these calls in this order. Names load when they are first used: importing the package imports no torch.
 """
 
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
     from concept_cam.backbones import Backbone, Site, TokenLayout
     from concept_cam.comparison import Comparison, against, by_score, by_similarity, compare, nearest, rivals, uniform
     from concept_cam.concepts import ConceptBank, embed
+    from concept_cam.field import ConceptField
     from concept_cam.gradients import trace
     from concept_cam.images import Preprocess
     from concept_cam.loading import load, wrap
@@ -38,6 +41,7 @@ _HOMES = {
     "Backbone": "backbones",
     "Comparison": "comparison",
     "ConceptBank": "concepts",
+    "ConceptField": "field",
     "Localization": "result",
     "Localizer": "localizer",
     "Preprocess": "images",

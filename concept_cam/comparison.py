@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -209,6 +209,14 @@ def rivals(count: int = 3) -> Selector:
 def _check_count(count: int) -> None:
     if count < 1:
         raise ComparisonError(f"{count} references asked for; expected at least one, or strength 0 for none.")
+
+
+def as_selector(wanted: Selector | str | Iterable[str] | None) -> Selector | None:
+    """The selector that is meant by a selector, a name, names or nothing."""
+    if wanted is None or callable(wanted):
+        return wanted
+    names = (wanted,) if isinstance(wanted, str) else tuple(dict.fromkeys(wanted))
+    return Named(names) if names else None
 
 
 # ---- weightings -------------------------------------------------------------------------------------------------------

@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Callable, Generator, Hashable, Iterable, Iterator, Sequence
+from concurrent.futures import Future
+from contextlib import closing
 from importlib.metadata import version
-from typing import final
+from itertools import islice
+from typing import TypeVar, final
 
 import torch
-from jaxtyping import Float
-from torch import Tensor
 
 from concept_cam.backbones.backbone import Backbone
-from concept_cam.comparison import Named, Selector, Weighting, compare, nearest
+from concept_cam.comparison import Named, Selector, Weighting, as_selector, compare, nearest
 from concept_cam.concepts import ConceptBank, embed
-from concept_cam.errors import BackboneError, NoSpatialGradient, OptionError
+from concept_cam.errors import OptionError, PictureError
+from concept_cam.field import ConceptField
 from concept_cam.gradients import FactoredTrace, Form, Trace, trace
 from concept_cam.images import Fit, Frame, Preprocess, Size, Source, check_fit, read_picture
 from concept_cam.methods import Method, hires_cam
+from concept_cam.prefetch import read_ahead
 from concept_cam.prompts import read_templates, read_vocabulary
-from concept_cam.result import Localization
+from concept_cam.result import Localization, checked_maps
+
+S = TypeVar("S", bound=Source)
 
 
 @final
@@ -107,25 +112,112 @@ class Localizer:
             ComparisonError: see ``compare``.
             NoSpatialGradient, BackboneError: a map is blank, or not finite.
         """
-        if not pictures:
-            return []
-        selector, names = _selector(against, choose=bool(self.vocabulary), strength=strength)
+        frames = [self._frame(picture) for picture in pictures]
+        return self._localize(frames, target, as_selector(against), strength, weighting)
+
+    def stream(
+        self,
+        pictures: Iterable[S],
+        target: str,
+        against: Selector | str | Iterable[str] | None = None,
+        *,
+        strength: float = 0.6,
+        weighting: Weighting | None = None,
+        batch_size: int = 8,
+        workers: int = 2,
+        on_error: Callable[[S, PictureError], None] | None = None,
+    ) -> Generator[tuple[S, Localization], None, None]:
+        """Localize in many pictures, each with its result, in the order given.
+
+        Pictures are read ahead of the model by threads, two batches at most, so that memory does not grow. To leave early is
+        enough to stop them.
+
+        Args:
+            pictures: paths or PIL images; a generator will do.
+            target: the concept looked for.
+            against: names to compare with, or a selector; see ``batch``.
+            strength: 0 is the base method; the paper uses 0.6.
+            weighting: of the references; uniform by default.
+            batch_size: how many go through the model at once.
+            workers: threads that read and prepare pictures.
+            on_error: called with a picture that cannot be read, and why; it is left out. Without it the error is raised.
+
+        Raises:
+            OptionError: the batch size or the number of workers is below one.
+            PictureError: a picture cannot be read, and nobody listens.
+            ComparisonError, UnknownConcept, NoSpatialGradient, BackboneError: see ``batch``.
+
+        Example:
+            >>> from concept_cam import fieldguide
+            >>> plates = (fieldguide.draw_species("ember finch", seed).picture for seed in range(3))
+            >>> [result.map.shape for _, result in fieldguide.localizer().stream(plates, "ember finch", "frost finch")]
+            [torch.Size([12, 12]), torch.Size([12, 12]), torch.Size([12, 12])]
+        """
+        if batch_size < 1 or workers < 1:
+            raise OptionError(f"batch_size is {batch_size} and workers is {workers}; expected at least 1 of each.")
+        selector = as_selector(against)
+        with closing(read_ahead(self._frame, pictures, workers, 2 * batch_size)) as read:
+            good = _good(read, on_error)
+            while batch := list(islice(good, batch_size)):
+                results = self._localize([frame for _, frame in batch], target, selector, strength, weighting)
+                yield from zip((picture for picture, _ in batch), results, strict=True)
+
+    def fields(self, pictures: Sequence[Source]) -> list[ConceptField]:
+        """The fields of several pictures, which answer any text without the model; for methods that are linear.
+
+        Raises:
+            OptionError: the method is not linear in the direction.
+            PictureError: a picture cannot be read.
+
+        Example:
+            >>> from concept_cam import fieldguide
+            >>> (field,) = fieldguide.localizer().fields([fieldguide.draw_species("ember finch").picture])
+            >>> field.vectors.shape
+            torch.Size([12, 12, 192])
+        """
+        frames = [self._frame(picture) for picture in pictures]
+        results: dict[int, ConceptField] = {}
+        with torch.inference_mode(False), torch.no_grad():
+            for seen, alike, provenance in self._traces(frames):
+                placements = [frames[i].placement for i in alike]
+                fields = ConceptField.of(seen, self.method, placements, provenance)
+                results |= dict(zip(alike, fields, strict=True))
+        return [results[i] for i in range(len(frames))]
+
+    def _frame(self, picture: Source) -> Frame:
+        return Frame.of(read_picture(picture), self.preprocess)
+
+    def _traces(self, frames: Sequence[Frame]) -> Iterator[tuple[Trace, list[int], dict[str, object]]]:
+        """One forward pass for each input size: what it keeps, of which frames, and where it comes from."""
+        for size, alike in _by_size(frames).items():
+            pixels = torch.stack([frames[i].pixels for i in alike]).to(self.backbone.device, self.backbone.dtype)
+            seen = trace(self.backbone.at_size(size), pixels, self.site, self.form)
+            yield seen, alike, self._provenance(seen, size)
+
+    def _localize(
+        self,
+        frames: Sequence[Frame],
+        target: str,
+        selector: Selector | None,
+        strength: float,
+        weighting: Weighting | None,
+    ) -> list[Localization]:
+        if selector is None and self.vocabulary and strength > 0:
+            selector = nearest(3)
+        names = selector.names if isinstance(selector, Named) else ()
+        results: dict[int, Localization] = {}
         # Out of the caller's inference mode: results are ordinary tensors, and so is the bank that is kept.
         with torch.inference_mode(False), torch.no_grad():
             bank = self.bank((*self.vocabulary, target, *names))
-            frames = [Frame.of(read_picture(picture), self.preprocess) for picture in pictures]
-            results: dict[int, Localization] = {}
-            for size, alike in _by_size(frames).items():
-                pixels = torch.stack([frames[i].pixels for i in alike]).to(self.backbone.device, self.backbone.dtype)
-                seen = trace(self.backbone.at_size(size), pixels, self.site, self.form)
+            for seen, alike, provenance in self._traces(frames):
                 # The caller's autocast is for the model, not for the algebra.
                 with torch.autocast(self.backbone.device.type, enabled=False):
                     scores = bank.scores(seen.embedding)
                     comparisons = [compare(bank, target, selector, row, strength, weighting) for row in scores]
                     finer = torch.stack([comparison.direction(bank) for comparison in comparisons])
                     base = bank.vectors_of([target]).expand_as(finer)
-                    maps = _checked(self.method(seen.gradient(torch.stack([base, finer]))), seen).float().cpu()
-                provenance = self._provenance(seen, size)
+                    maps = self.method(seen.gradient(torch.stack([base, finer])))
+                    maps = checked_maps(maps, seen.site.name).float().cpu()
                 for i, base_map, map_, comparison, row in zip(alike, *maps, comparisons, scores, strict=True):
                     found = {name: float(row[bank.index(name)]) for name in comparison.names}
                     results[i] = Localization(map_, base_map, frames[i].placement, comparison, found, provenance)
@@ -173,26 +265,14 @@ def _by_size(frames: Sequence[Frame]) -> dict[Size, list[int]]:
     return groups
 
 
-def _selector(
-    wanted: Selector | str | Iterable[str] | None, *, choose: bool, strength: float
-) -> tuple[Selector | None, tuple[str, ...]]:
-    """The selector that is meant, and the names that it needs in the bank."""
-    if isinstance(wanted, Named):
-        return wanted, wanted.names
-    if callable(wanted):
-        return wanted, ()
-    if wanted is None:
-        return (nearest(3) if choose and strength > 0 else None), ()
-    names = (wanted,) if isinstance(wanted, str) else tuple(dict.fromkeys(wanted))
-    return (Named(names) if names else None), names
-
-
-def _checked(maps: Float[Tensor, "K B rows cols"], seen: Trace) -> Float[Tensor, "K B rows cols"]:
-    """The maps, if each says something."""
-    if not maps.isfinite().all():
-        raise BackboneError(
-            f"The map at {seen.site.name} is not finite: the model holds NaN, or overflows in {maps.dtype}; try float32."
-        )
-    if not maps.flatten(2).any(-1).all():
-        raise NoSpatialGradient(f"Nothing at {seen.site.name} speaks for or against the target: the map is blank.")
-    return maps
+def _good(
+    read: Iterator[tuple[S, Future[Frame]]], on_error: Callable[[S, PictureError], None] | None
+) -> Iterator[tuple[S, Frame]]:
+    """The pictures that could be read."""
+    for picture, frame in read:
+        try:
+            yield picture, frame.result()
+        except PictureError as error:
+            if on_error is None:
+                raise
+            on_error(picture, error)

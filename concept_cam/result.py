@@ -15,10 +15,26 @@ from safetensors.torch import save
 from torch import Tensor
 
 from concept_cam.comparison import Comparison
-from concept_cam.errors import OptionError, OutputError
+from concept_cam.errors import BackboneError, NoSpatialGradient, OptionError, OutputError
 from concept_cam.files import write_file
 from concept_cam.images import Placement
 from concept_cam.regions import Box, bounding_boxes
+
+
+def checked_maps(maps: Float[Tensor, "*K rows cols"], site: str) -> Float[Tensor, "*K rows cols"]:
+    """The maps, if each says something.
+
+    Raises:
+        BackboneError: one is not finite.
+        NoSpatialGradient: one is blank.
+    """
+    if not maps.isfinite().all():
+        raise BackboneError(
+            f"The map at {site} is not finite: the model holds NaN, or overflows in {maps.dtype}; try float32."
+        )
+    if not maps.flatten(-2).any(-1).all():
+        raise NoSpatialGradient(f"Nothing at {site} speaks for or against the target: the map is blank.")
+    return maps
 
 
 @final

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import warnings
 
 import numpy as np
@@ -12,7 +13,15 @@ import zoo
 from PIL import Image
 
 from concept_cam import Localizer, against, compare, embed, fieldguide, grad_cam, hires_cam, nearest, rivals, trace, wrap
-from concept_cam.errors import BackboneError, ComparisonError, NoSpatialGradient, PictureError, PromptError, UnknownWord
+from concept_cam.errors import (
+    BackboneError,
+    ComparisonError,
+    NoSpatialGradient,
+    OptionError,
+    PictureError,
+    PromptError,
+    UnknownWord,
+)
 from concept_cam.images import Frame, read_picture
 from concept_cam.metrics import pointing_hit
 
@@ -248,3 +257,97 @@ def test_padding_that_a_model_was_not_trained_with_has_its_mean_colour(guide, pl
     pixels = Frame.of(wide, localizer.preprocess).pixels
     assert pixels[:, 0].abs().max() < 0.01
     assert Localizer(guide.backbone, fit="crop").preprocess == guide.backbone.preprocess
+
+
+# ---- many pictures ----------------------------------------------------------------------------------------------------
+
+PAIR = ("ember finch", "frost finch")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Eleven plates of several sizes as JPEG files, and one that is none."""
+    folder = tmp_path_factory.mktemp("plates")
+    for seed in range(11):
+        picture = fieldguide.draw_species(PAIR[0], seed).picture
+        picture.resize((384, 200 + 20 * seed)).save(folder / f"{seed:02}.jpg", quality=90)
+    (folder / "04-broken.jpg").write_bytes(b"no picture")
+    return sorted(folder.iterdir())
+
+
+@pytest.mark.parametrize("fit", ["crop", "native"])
+def test_a_stream_in_threads_is_the_serial_run_in_order(folder, fit):
+    localizer = fieldguide.localizer(fit=fit)
+    good = [path for path in folder if "broken" not in path.name]
+    failed = []
+    found = list(localizer.stream(iter(folder), *PAIR, batch_size=3, workers=3, on_error=lambda *given: failed.append(given)))
+    assert [path for path, _ in found] == good
+    ((path, error),) = failed
+    assert path.name == "04-broken.jpg"
+    assert isinstance(error, PictureError)
+    for path, result in found:
+        alone = localizer(path, *PAIR)
+        torch.testing.assert_close(result.map, alone.map, rtol=1e-3, atol=1e-5)
+        assert result.placement == alone.placement
+        assert result.scores == pytest.approx(alone.scores, abs=1e-5)
+
+
+def test_a_stream_raises_where_nobody_listens(guide, folder):
+    stream = guide.stream(folder, *PAIR, batch_size=2)
+    assert [next(stream)[0].name for _ in range(4)] == ["00.jpg", "01.jpg", "02.jpg", "03.jpg"]
+    with pytest.raises(PictureError, match=r"04-broken\.jpg"):
+        next(stream)
+    assert not _threads()
+
+
+def _threads():
+    return [thread.name for thread in threading.enumerate() if thread.name.startswith("concept-cam")]
+
+
+def test_a_stream_reads_no_further_than_two_batches_ahead(guide, plate):
+    taken = []
+
+    def pictures():
+        for number in range(1000):
+            taken.append(number)
+            yield plate.picture
+
+    stream = guide.stream(pictures(), *PAIR, batch_size=2, workers=2)
+    for _ in range(5):
+        next(stream)
+    assert len(taken) <= 5 + 3 * 2 + 1
+    stream.close()
+    assert not _threads()
+
+
+def test_a_stream_that_is_interrupted_leaves_no_thread(guide, plate, monkeypatch):
+    stream = guide.stream([plate.picture] * 50, *PAIR, batch_size=2)
+    next(stream), next(stream)
+
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(guide, "_localize", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        next(stream)
+    assert not _threads()
+
+
+def test_a_stream_embeds_its_bank_once_and_runs_the_model_once_a_batch(plate, monkeypatch):
+    localizer = fieldguide.localizer()
+    localizer(plate.picture, *PAIR)
+    texts, passes = [], []
+    monkeypatch.setattr(type(localizer.backbone), "embed_texts", lambda *given: texts.append(given))
+    embed_pixels = type(localizer.backbone).embed_pixels
+    monkeypatch.setattr(
+        type(localizer.backbone), "embed_pixels", lambda own, pixels: passes.append(len(pixels)) or embed_pixels(own, pixels)
+    )
+    assert len(list(localizer.stream([plate.picture] * 7, *PAIR, batch_size=3))) == 7
+    assert passes == [3, 3, 1]
+    assert not texts
+
+
+@pytest.mark.parametrize("wrong", [{"batch_size": 0}, {"workers": 0}])
+def test_a_stream_of_nothing_at_once_is_refused(guide, wrong):
+    with pytest.raises(OptionError, match="expected at least 1 of each"):
+        next(guide.stream([], *PAIR, **wrong))

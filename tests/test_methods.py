@@ -2,36 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
-
 import pytest
 import torch
 import zoo
 
 from concept_cam import trace
 from concept_cam.backbones.backbone import TokenLayout
-from concept_cam.gradients import TokenGradient
+from concept_cam.gradients import WholeGradient
 from concept_cam.methods import METHODS, grad_cam, hires_cam, layer_cam
-
-
-@dataclass(frozen=True)
-class Given(TokenGradient):
-    """A gradient that is handed over: (K, B, N, D)."""
-
-    whole: torch.Tensor
-
-    def mean(self) -> torch.Tensor:
-        return self.whole.mean(2)
-
-    def dot_tokens(self) -> torch.Tensor:
-        return (self.whole * self.tokens).sum(-1)
-
-    def mean_dot_tokens(self) -> torch.Tensor:
-        return torch.einsum("kbd,bnd->kbn", self.mean(), self.tokens)
-
-    def dense(self) -> Iterator[torch.Tensor]:
-        return iter(self.whole)
 
 
 def slow_grad_cam(tokens, gradient):
@@ -70,7 +48,7 @@ def test_by_hand_and_apart():
     """Two patches, two channels, chosen so that the three methods and their likely confusions all differ."""
     tokens = torch.tensor([[[2.0, -1.0], [0.0, 3.0]]])
     whole = torch.tensor([[[[1.0, -2.0], [3.0, 4.0]]]])
-    gradient = Given(tokens, TokenLayout(0, 1, 2), whole)
+    gradient = WholeGradient(tokens, TokenLayout(0, 1, 2), whole)
     assert grad_cam(gradient).tolist() == [[[[2 * 2 + 1 * -1, 1 * 3]]]]
     assert hires_cam(gradient).tolist() == [[[[1 * 2 + -2 * -1, 4 * 3]]]]
     assert layer_cam(gradient).tolist() == [[[[1 * 2, 4 * 3]]]]
@@ -79,7 +57,7 @@ def test_by_hand_and_apart():
 def test_the_grid_is_rows_by_columns():
     tokens = torch.zeros(1, 15, 1)
     tokens[0, 1 * 5 + 3] = 1
-    gradient = Given(tokens, TokenLayout(0, 3, 5), torch.ones(1, 1, 15, 1))
+    gradient = WholeGradient(tokens, TokenLayout(0, 3, 5), torch.ones(1, 1, 15, 1))
     for method in METHODS.values():
         spot = method(gradient)[0, 0].nonzero()
         assert spot.tolist() == [[1, 3]]
@@ -94,8 +72,10 @@ def test_references_are_combined_before_any_relu():
     tokens = torch.ones(1, 1, 1)
     target, first, second = 1.0, 3.0, -1.0
     combined = torch.tensor([[[[target - (first + second) / 2]]]])
-    assert layer_cam(Given(tokens, TokenLayout(0, 1, 1), combined)).item() == 0
-    apart = [layer_cam(Given(tokens, TokenLayout(0, 1, 1), torch.tensor([[[[g]]]]))).item() for g in (target, first, second)]
+    assert layer_cam(WholeGradient(tokens, TokenLayout(0, 1, 1), combined)).item() == 0
+    apart = [
+        layer_cam(WholeGradient(tokens, TokenLayout(0, 1, 1), torch.tensor([[[[g]]]]))).item() for g in (target, first, second)
+    ]
     assert apart[0] - (apart[1] + apart[2]) / 2 == -0.5
 
 

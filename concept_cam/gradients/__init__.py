@@ -14,12 +14,12 @@ from torch import Tensor
 
 from concept_cam.backbones.backbone import Backbone
 from concept_cam.errors import BackboneError
-from concept_cam.gradients.base import TokenGradient, Trace
+from concept_cam.gradients.base import TokenGradient, Trace, WholeGradient
 from concept_cam.gradients.dense import DenseTrace, cut_at
 from concept_cam.gradients.exactness import has_exact_head
 from concept_cam.gradients.factored import FactoredTrace, read_head
 
-__all__ = ["DenseTrace", "FactoredTrace", "Form", "TokenGradient", "Trace", "has_exact_head", "trace"]
+__all__ = ["DenseTrace", "FactoredTrace", "Form", "TokenGradient", "Trace", "WholeGradient", "has_exact_head", "trace"]
 
 Form = Literal["auto", "factored", "dense"]
 

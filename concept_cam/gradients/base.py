@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, final
 
 import torch
 from jaxtyping import Float
@@ -41,6 +41,30 @@ class TokenGradient(ABC):
     @abstractmethod
     def dense(self) -> Iterator[Float[Tensor, "B N D"]]:
         """The whole of G, one direction at a time, so that no (K, B, N, D) is ever held."""
+
+
+@final
+@dataclass(frozen=True)
+class WholeGradient(TokenGradient):
+    """A gradient that is at hand."""
+
+    whole: Float[Tensor, "K B N D"]
+
+    def mean(self) -> Float[Tensor, "K B D"]:
+        """G averaged over the patches."""
+        return self.whole.mean(2)
+
+    def dot_tokens(self) -> Float[Tensor, "K B N"]:
+        """<G_n, A_n> for every patch."""
+        return (self.whole * self.tokens).sum(-1)
+
+    def mean_dot_tokens(self) -> Float[Tensor, "K B N"]:
+        """<mean of G, A_n> for every patch."""
+        return torch.einsum("kbd,bnd->kbn", self.mean(), self.tokens)
+
+    def dense(self) -> Iterator[Float[Tensor, "B N D"]]:
+        """The whole of G."""
+        return iter(self.whole)
 
 
 @dataclass(frozen=True)

@@ -68,13 +68,14 @@ class FactoredTrace(Trace):
 
     def matrix(self, method: Callable[[TokenGradient], Tensor]) -> Float[Tensor, "B N E"]:
         """L J^T, J being the way from the pooled vector to the embedding: by products forwards or backwards, the fewer."""
-        linear = method(EveryGradient(self.tokens, self.layout, self.reading)).flatten(2).permute(1, 2, 0)
-        if self.layout.patches <= self.embedding.shape[-1]:
-            # A layer that torch cannot differentiate forwards is one that a user wrote.
-            with suppress(RuntimeError), self._at_rest():
-                return push(self._finish, self.reading.pooled, linear, self.layout.patches)
-        units = torch.eye(self.embedding.shape[-1], device=self.embedding.device)[:, None]
-        return torch.einsum("bnw,ebw->bne", linear, self._pull(for_each(self.embedding, units)))
+        with self._at_rest():
+            linear = method(EveryGradient(self.tokens, self.layout, self.reading)).flatten(2).permute(1, 2, 0)
+            if self.layout.patches <= self.embedding.shape[-1]:
+                # A layer that torch cannot differentiate forwards is one that a user wrote.
+                with suppress(RuntimeError):
+                    return push(self._finish, self.reading.pooled, linear, self.layout.patches)
+            units = torch.eye(self.embedding.shape[-1], device=self.embedding.device)[:, None]
+            return torch.einsum("bnw,ebw->bne", linear, self._pull(for_each(self.embedding, units)))
 
     def _pull(self, directions: Float[Tensor, "K B E"]) -> Float[Tensor, "K B W"]:
         with self._at_rest():

@@ -1,0 +1,185 @@
+"""MAP: one picture, every text. A field answers any concept, reference set and strength by one product, without the model."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, final
+
+import torch
+from jaxtyping import Float
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from concept_cam.comparison import Selector, Weighting, as_selector, compare
+from concept_cam.concepts import ConceptBank
+from concept_cam.errors import OptionError, OutputError
+from concept_cam.files import write_file
+from concept_cam.gradients import Trace
+from concept_cam.images import Placement
+from concept_cam.methods import Method, hires_cam, is_linear
+from concept_cam.result import Localization, checked_maps
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class ConceptField:
+    """A vector in text space for each patch: its inner product with a direction is the map there.
+
+    For methods that are linear in the direction, of which every map is a row of d F, with F = L J^T (docs/definition.md).
+    Maps are linear too: those of ``t - strength * r`` are ``field(t) - strength * field(r)``, so that a sweep of the strength
+    or another reference costs a subtraction.
+
+    Attributes:
+        vectors: for each patch, in float32 unless the model is in another precision.
+        embedding: of the picture, from which scores come.
+        placement: which window of the picture the grid shows.
+        provenance: model, site, form of the gradient, method, templates, versions.
+
+    Example:
+        >>> from concept_cam import fieldguide
+        >>> localizer, plate = fieldguide.localizer(), fieldguide.draw_species("ember finch", seed=3)
+        >>> (field,) = localizer.fields([plate.picture])
+        >>> bank = localizer.bank(fieldguide.species())
+        >>> field(bank).shape, field.localize(bank, "ember finch", "frost finch").comparison.references
+        (torch.Size([48, 12, 12]), ('frost finch',))
+    """
+
+    vectors: Float[Tensor, "rows cols E"]
+    embedding: Float[Tensor, " E"]
+    placement: Placement
+    provenance: Mapping[str, Any]
+
+    @classmethod
+    def of(
+        cls,
+        trace: Trace,
+        method: Method = hires_cam,
+        placements: Sequence[Placement] | None = None,
+        provenance: Mapping[str, Any] | None = None,
+    ) -> tuple[ConceptField, ...]:
+        """The fields of the pictures of one trace.
+
+        Args:
+            trace: of B pictures.
+            method: linear in the direction; that is tried, on numbers of no meaning.
+            placements: of each picture; by default a patch is one pixel.
+            provenance: kept with the fields.
+
+        Raises:
+            OptionError: the method is not linear in the direction.
+        """
+        if not is_linear(method):
+            name = getattr(method, "__name__", repr(method))
+            raise OptionError(f"{name} is not linear in the direction, so it has no field; ask for one map at a time.")
+        rows, cols = trace.layout.rows, trace.layout.cols
+        vectors = trace.matrix(method).unflatten(1, (rows, cols))
+        bare = Placement((0, 0, cols, rows), (rows, cols))
+        places = placements or [bare] * len(vectors)
+        known = provenance or {}
+        return tuple(cls(*of_one, known) for of_one in zip(vectors, trace.embedding, places, strict=True))
+
+    def __call__(self, directions: Float[Tensor, "*K E"] | ConceptBank) -> Float[Tensor, "*K rows cols"]:
+        """The signed maps of some directions, or of all concepts of a bank; of one direction, one map.
+
+        Raises:
+            OptionError: the directions are not of this field's text space.
+        """
+        wanted = directions.vectors if isinstance(directions, ConceptBank) else directions
+        rows, cols, width = self.vectors.shape
+        if wanted.shape[-1] != width:
+            raise OptionError(f"Directions have {wanted.shape[-1]} numbers; those of this field have {width}.")
+        maps: Tensor = wanted.to(self.vectors) @ self.vectors.flatten(0, 1).T
+        return maps.reshape(*maps.shape[:-1], rows, cols)
+
+    def localize(
+        self,
+        bank: ConceptBank,
+        target: str,
+        against: Selector | str | Iterable[str] | None = None,
+        *,
+        strength: float = 0.6,
+        weighting: Weighting | None = None,
+    ) -> Localization:
+        """As a Localizer does, among the concepts of a bank.
+
+        Args:
+            bank: holds the target and the references, embedded by the model of the picture.
+            target: the concept looked for.
+            against: names to compare with, or a selector that chooses from the bank.
+            strength: 0 is the base method; the paper uses 0.6.
+            weighting: of the references; uniform by default.
+
+        Raises:
+            ComparisonError, UnknownConcept: see ``compare``.
+            NoSpatialGradient, BackboneError: a map is blank, or not finite.
+        """
+        scores = bank.scores(self.embedding[None])[0]
+        comparison = compare(bank, target, as_selector(against), scores, strength, weighting)
+        directions = torch.stack([bank.vectors[bank.index(target)], comparison.direction(bank)])
+        base, finer = checked_maps(self(directions), str(self.provenance.get("site", "the site"))).float().cpu()
+        found = {name: float(scores[bank.index(name)]) for name in comparison.names}
+        return Localization(finer, base, self.placement, comparison, found, self.provenance)
+
+    def save(self, path: str | os.PathLike[str], rank: int | None = None) -> Path:
+        """Write to one ``.safetensors`` file: 2 bytes a number, scaled so that the largest is 1.
+
+        Args:
+            path: of the file.
+            rank: keep so many singular vectors alone; (rows cols + E) rank numbers instead of rows cols E.
+
+        Raises:
+            OptionError: the rank is not from 1 to the lesser of rows x cols and E.
+            OutputError: it cannot be written; an older file of that name is as it was.
+        """
+        whole = self.vectors.detach().float().cpu().flatten(0, 1)
+        if rank is not None and not 1 <= rank <= min(whole.shape):
+            raise OptionError(f"rank is {rank}; expected 1 to {min(whole.shape)}.")
+        parts = {"vectors": whole} if rank is None else _low_rank(whole, rank)
+        scales = {name: float(part.abs().max()) or 1.0 for name, part in parts.items()}
+        tensors = {name: (part / scales[name]).half().contiguous() for name, part in parts.items()}
+        about = {
+            "grid": self.vectors.shape[:2],
+            "scales": scales,
+            "placement": asdict(self.placement),
+            "provenance": {**self.provenance, "stored": {"rank": rank, "error": _error(tensors, scales, whole)}},
+        }
+        tensors["embedding"] = self.embedding.detach().float().cpu().contiguous()
+        return write_file(path, save(tensors, {"field": json.dumps(about)}))
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> ConceptField:
+        """Read what ``save`` wrote; ``provenance["stored"]`` states the rank and the relative error of the vectors.
+
+        Raises:
+            OutputError: it cannot be read, or is not of that form.
+        """
+        try:
+            with safe_open(path, "pt") as file:
+                about = json.loads(file.metadata()["field"])
+                embedding = file.get_tensor("embedding")
+                tensors = {name: file.get_tensor(name) for name in about["scales"]}
+            window, size = (tuple(about["placement"][key]) for key in ("window", "picture_size"))
+            vectors = _whole(tensors, about["scales"]).reshape(*about["grid"], embedding.shape[0])
+            return cls(vectors, embedding, Placement(window, size), about["provenance"])
+        except (OSError, SafetensorError, AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
+            raise OutputError(f"{path}: not a saved field ({error}).") from error
+
+
+def _low_rank(whole: Float[Tensor, "N E"], rank: int) -> dict[str, Tensor]:
+    left, values, right = torch.linalg.svd(whole, full_matrices=False)
+    return {"left": left[:, :rank] * values[:rank], "right": right[:rank]}
+
+
+def _whole(tensors: Mapping[str, Tensor], scales: Mapping[str, float]) -> Float[Tensor, "N E"]:
+    parts = {name: tensor.float() * scales[name] for name, tensor in tensors.items()}
+    return parts["vectors"] if "vectors" in parts else parts["left"] @ parts["right"]
+
+
+def _error(tensors: Mapping[str, Tensor], scales: Mapping[str, float], whole: Tensor) -> float:
+    """Of the vectors as they are read back, relative (Frobenius)."""
+    return float((_whole(tensors, scales) - whole).norm() / whole.norm().clamp(min=torch.finfo(whole.dtype).tiny))

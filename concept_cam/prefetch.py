@@ -1,0 +1,35 @@
+"""Work done ahead by threads, handed out in order."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Generator, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TypeVar
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+def read_ahead(
+    function: Callable[[T], R], items: Iterable[T], workers: int, ahead: int
+) -> Generator[tuple[T, Future[R]], None, None]:
+    """Every item with what becomes of it, in order; at most ``ahead`` are under way or wait to be taken.
+
+    Closing the iterator cancels what has not begun and waits for what has.
+
+    Example:
+        >>> [(item, future.result()) for item, future in read_ahead(abs, [-1, 2, -3], workers=2, ahead=2)]
+        [(-1, 1), (2, 2), (-3, 3)]
+    """
+    pool = ThreadPoolExecutor(workers, thread_name_prefix="concept-cam")
+    pending: deque[tuple[T, Future[R]]] = deque()
+    try:
+        for item in items:
+            pending.append((item, pool.submit(function, item)))
+            if len(pending) >= ahead:
+                yield pending.popleft()
+        while pending:
+            yield pending.popleft()
+    finally:
+        pool.shutdown(cancel_futures=True)
