@@ -6,6 +6,7 @@ import json
 import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
 from itertools import chain, count
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -168,23 +169,24 @@ def _run(
 
     from concept_cam.images import read_picture
 
-    failed = 0
     names = _names(sources)
     _check_apart(sources, names, out)
-    for start in tqdm(range(0, len(sources), _BATCH), disable=None if len(sources) > _BATCH else True):
-        pictures: dict[Path, Image.Image] = {}
-        for path in sources[start : start + _BATCH]:
-            try:
-                pictures[path] = read_picture(path)
-            except PictureError as error:
-                if len(sources) == 1:
-                    raise
-                failed += 1
-                typer.echo(f"concept-cam: {error}", err=True)
-        if pictures:
-            results = localizer.batch(list(pictures.values()), target, references, strength=strength)
-            for (path, picture), result in zip(pictures.items(), results, strict=True):
-                _write(result, picture, path, out / names[path])
+    failed = 0
+    with tqdm(total=len(sources), disable=None if len(sources) > _BATCH else True) as bar:
+
+        def report(path: Path, error: PictureError) -> None:
+            nonlocal failed
+            if len(sources) == 1:
+                raise error
+            failed += 1
+            bar.update()
+            typer.echo(f"concept-cam: {error}", err=True)
+
+        done = localizer.stream(sources, target, references, strength=strength, batch_size=_BATCH, on_error=report)
+        with closing(done):
+            for path, result in done:
+                _write(result, read_picture(path), path, out / names[path])
+                bar.update()
     return failed
 
 
