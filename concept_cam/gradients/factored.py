@@ -106,11 +106,11 @@ class FactoredGradient(TokenGradient):
 
     def dot_tokens(self) -> Float[Tensor, "K B N"]:
         """<G_n, A_n> for every patch."""
-        return torch.einsum("kbw,bnw->kbn", self.gamma, self.reading.each())
+        return self.reading.dot_tokens(self.gamma)
 
     def mean_dot_tokens(self) -> Float[Tensor, "K B N"]:
         """<mean of G, A_n> for every patch."""
-        return torch.einsum("kbw,bnw->kbn", self.gamma, self.reading.averaged())
+        return self.reading.mean_dot_tokens(self.gamma)
 
     def dense(self) -> Iterator[Float[Tensor, "B N D"]]:
         """The whole of G."""

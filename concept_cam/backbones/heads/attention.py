@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from concept_cam.backbones.heads.head import Head, Reading, Rest
+from concept_cam.backbones.heads.head import Head, Reading, Rest, dot
 
 Rotation = Callable[[Tensor, int], Tensor]
 """Turns queries or keys (B, M, H, d) by the angles of their positions times a sign, 1 or -1."""
@@ -117,40 +117,39 @@ class LatentAttention(Head):
 
 def attend(
     query: Float[Tensor, "B 1 W"],
-    tokens: Float[Tensor, "B M D"],
+    entered: Float[Tensor, "B M D"],
     projections: Projections,
     prefix: int,
     rest: Rest,
     rotate: Rotation | None = None,
 ) -> AttentionReading:
-    """One query asks all tokens; what it learns of the patches is kept."""
+    """One query asks all tokens; what it learns of the patches is kept. Instead of keys and values, a vector a head."""
     heads = projections.heads
     query = query.unflatten(-1, (heads, -1))
     query = query * query.shape[-1] ** -0.5
-    value = F.linear(tokens, *projections.value).unflatten(-1, (heads, -1))
+    key_weight, value_weight = (weight.unflatten(0, (heads, -1)) for weight, _ in (projections.key, projections.value))
     if rotate is None:
-        # <q, W_k A_n> = <W_k^T q, A_n>: one vector a head instead of a key for each token. The bias of the keys moves all
-        # logits of a head alike, so attention does not see it.
-        asked = torch.einsum("bhd,hdc->bhc", query[:, 0], projections.key[0].unflatten(0, (heads, -1)))
-        centred_key = logits = tokens @ asked.transpose(1, 2)
+        # <q, W_k x_n> = <W_k^T q, x_n>. The bias of the keys moves all logits of a head alike, so attention does not see it.
+        centred_key = logits = entered @ torch.einsum("bhd,hdc->bch", query[:, 0], key_weight)
     else:
-        key = F.linear(tokens, projections.key[0]).unflatten(-1, (heads, -1))
+        key = F.linear(entered, projections.key[0]).unflatten(-1, (heads, -1))
         # <R_0 q, R_n k> = <R_n^-1 R_0 q, k>: seen from the patches, the query turns and the keys stand still.
         query = rotate(rotate(query.expand_as(key), 1)[:, :1].expand_as(key), -1)
         centred_key = torch.einsum("bmhd,bmhd->bmh", query, key)
         logits = centred_key + torch.einsum("bmhd,hd->bmh", query, projections.key[1].unflatten(0, (heads, -1)))
-    attention = logits.softmax(1).to(value.dtype)
-    output = torch.einsum("bmh,bmhd->bhd", attention, value)
+    attention = logits.softmax(1).to(entered.dtype)
+    # The mean of the values is the value of the mean.
+    means = attention.transpose(1, 2) @ entered
+    pooled = torch.einsum("bhc,hdc->bhd", means, value_weight).flatten(-2) + projections.value[1]
+    patches = entered[:, prefix:]
     return AttentionReading(
-        tokens=tokens[:, prefix:],
-        pooled=output.flatten(-2),
+        tokens=patches,
+        entered=patches,
+        pooled=pooled,
         attention=attention[:, prefix:],
-        value=value[:, prefix:],
         query=query[:, prefix:] if rotate is not None else query,
-        centred_value=value[:, prefix:] - projections.value[1].unflatten(0, (heads, -1)),
         centred_key=centred_key[:, prefix:],
-        key_weight=projections.key[0],
-        value_weight=projections.value[0],
+        projections=projections,
         rest=rest,
     )
 
@@ -161,23 +160,20 @@ class AttentionReading(Reading):
     """One attention with one query, read; H heads of width d.
 
     Attributes:
+        entered: x, what keys and values are made of: the tokens themselves, or the tokens and their positions.
         attention: a_hn, the query's weights on the patches; the rest of each sum to one is on the prefix.
-        value: v_hn.
         query: q_h / sqrt(d_h), one for all patches, or one for each where positions are rotary.
-        centred_value: v_hn - b_v,h.
-        centred_key: q_h (k_hn - b_k,h) / sqrt(d_h).
-        key_weight, value_weight: W_k and W_v.
+        centred_key: kappa_hn = q_h W_k,h A_n / sqrt(d_h).
+        projections: of the attention.
     """
 
     tokens: Float[Tensor, "B N D"]
+    entered: Float[Tensor, "B N D"]
     pooled: Float[Tensor, "B W"]
     attention: Float[Tensor, "B N H"]
-    value: Float[Tensor, "B N H d"]
     query: Float[Tensor, "B _ H d"]
-    centred_value: Float[Tensor, "B N H d"]
     centred_key: Float[Tensor, "B N H"]
-    key_weight: Float[Tensor, "W D"]
-    value_weight: Float[Tensor, "W D"]
+    projections: Projections
     rest: Rest
 
     def finish(self, pooled: Float[Tensor, "K B W"]) -> Float[Tensor, "K B E"]:
@@ -186,50 +182,98 @@ class AttentionReading(Reading):
 
     def mean(self, gamma: Float[Tensor, "K B W"]) -> Float[Tensor, "K B D"]:
         """1/N sum_h [(sum_n a_hn) W_v,h^T gamma_h + W_k,h^T sum_n delta_hn q_hn / sqrt(d_h)]; no (N, D) object."""
-        by_head = self._by_head(gamma)
-        turns = torch.einsum("bnhd,bnhe->bhde", self.moved, self.query.expand_as(self.value))
-        through_values = (by_head * self.attention.sum(1)[..., None]).flatten(-2) @ self.value_weight
-        through_keys = torch.einsum("kbhd,bhde->kbhe", by_head, turns).flatten(-2) @ self.key_weight
-        return (through_values + through_keys) / self.tokens.shape[1]
+        value_pull, delta = self._value_pull(gamma), self._delta(gamma)
+        asked = torch.einsum("kbnh,bnhd->kbhd", delta, self.query.expand(-1, delta.shape[2], -1, -1))
+        through_values = torch.einsum("bh,kbhc->kbc", self.attention.sum(1), value_pull)
+        return (through_values + asked.flatten(-2) @ self.projections.key[0]) / self.tokens.shape[1]
+
+    def dot_tokens(self, gamma: Float[Tensor, "K B W"]) -> Float[Tensor, "K B N"]:
+        """Sum_h [a_hn gamma_h W_v,h A_n + delta_hn kappa_hn]."""
+        if self._many(gamma):
+            return dot(gamma, self.each())
+        told = self._told(gamma, self.tokens)
+        return (self.attention * told + self._delta(gamma, told) * self.centred_key).sum(-1)
+
+    def mean_dot_tokens(self, gamma: Float[Tensor, "K B W"]) -> Float[Tensor, "K B N"]:
+        """1/N sum_h [(sum_m a_hm) gamma_h W_v,h A_n + kappa_hn sum_m delta_hm], unless queries turn."""
+        if self._many(gamma) or self.query.shape[1] > 1:
+            return dot(gamma, self.averaged())
+        told = self._told(gamma, self.tokens)
+        through_keys = self._delta(gamma, told).sum(2, keepdim=True) * self.centred_key
+        return (self.attention.sum(1, keepdim=True) * told + through_keys).sum(-1) / self.tokens.shape[1]
 
     def each(self) -> Float[Tensor, "B N W"]:
-        """L_hn = a_hn (v_hn - b_v,h) + kappa_hn a_hn (v_hn - o_h)."""
-        through_values = self.attention[..., None] * self.centred_value
-        return (through_values + self.centred_key[..., None] * self.moved).flatten(-2)
+        """L_hn = a_hn W_v,h A_n + kappa_hn a_hn (v_hn - o_h)."""
+        value, moved = self._value_and_moved()
+        return (self.attention[..., None] * value + self.centred_key[..., None] * moved).flatten(-2)
 
     def averaged(self) -> Float[Tensor, "B N W"]:
-        """L_hn = 1/N [(sum_m a_hm) (v_hn - b_v,h) + sum_m a_hm (v_hm - o_h) q_hm (k_hn - b_k,h) / sqrt(d_h)]."""
+        """L_hn = 1/N [(sum_m a_hm) W_v,h A_n + sum_m a_hm (v_hm - o_h) q_hm W_k,h A_n / sqrt(d_h)]."""
+        value, moved = self._value_and_moved()
         if self.query.shape[1] == 1:
-            return self.averaged_over(self.centred_value, self.centred_key)
-        key = self._by_head(F.linear(self.tokens, self.key_weight))
-        turns = torch.einsum("bnhd,bnhe->bhde", self.moved, self.query)
-        through_keys = torch.einsum("bhde,bnhe->bnhd", turns, key)
-        through_values = self.attention.sum(1)[:, None, :, None] * self.centred_value
+            through_keys = self.centred_key[..., None] * moved.sum(1)[:, None]
+        else:
+            key = self._by_head(F.linear(self.tokens, self.projections.key[0]))
+            through_keys = torch.einsum("bmhd,bmhe,bnhe->bnhd", moved, self.query, key)
+        through_values = self.attention.sum(1)[:, None, :, None] * value
         return (through_values + through_keys).flatten(-2) / self.tokens.shape[1]
 
     def averaged_over(self, value: Float[Tensor, "B M H d"], key: Float[Tensor, "B M H"]) -> Float[Tensor, "B M W"]:
-        """L with <mean of G, x_m> = gamma . L_m for other tokens x, by W_v x and q W_k x / sqrt(d_h); with one query."""
+        """L with <mean of G, y_m> = gamma . L_m for other tokens y, by W_v y and q W_k y / sqrt(d_h); with one query."""
         through_values = self.attention.sum(1)[:, None, :, None] * value
         through_keys = key[..., None] * self.moved.sum(1)[:, None]
         return (through_values + through_keys).flatten(-2) / self.tokens.shape[1]
 
     def dense(self, gamma: Float[Tensor, "K B W"]) -> Iterator[Float[Tensor, "B N D"]]:
         """G_n = sum_h [a_hn W_v,h^T gamma_h + delta_hn W_k,h^T q_hn / sqrt(d_h)]: of rank 2H, unless queries turn."""
-        key_weight, value_weight = (w.unflatten(0, self.value.shape[-2:]) for w in (self.key_weight, self.value_weight))
+        key_weight = self.projections.key[0]
         one_query = self.query.shape[1] == 1
-        key_pull = torch.einsum("bhd,hdc->bhc", self.query[:, 0], key_weight) if one_query else None
-        for by_head in self._by_head(gamma):
-            value_pull = torch.einsum("bhd,hdc->bhc", by_head, value_weight)
-            delta = torch.einsum("bhd,bnhd->bnh", by_head, self.moved)
-            if key_pull is None:
-                yield self.attention @ value_pull + (delta[..., None] * self.query).flatten(-2) @ self.key_weight
-            else:
+        key_pull = torch.einsum("bhd,hdc->bhc", self.query[:, 0], key_weight.unflatten(0, self.query.shape[2:]))
+        for one in gamma.split(1):
+            value_pull, delta = self._value_pull(one)[0], self._delta(one)[0]
+            if one_query:
                 yield torch.cat([self.attention, delta], 2) @ torch.cat([value_pull, key_pull], 1)
+            else:
+                yield self.attention @ value_pull + (delta[..., None] * self.query).flatten(-2) @ key_weight
 
     @property
     def moved(self) -> Float[Tensor, "B N H d"]:
         """a_hn (v_hn - o_h): how the output answers to a logit."""
-        return self.attention[..., None] * (self.value - self._by_head(self.pooled)[:, None])
+        return self._value_and_moved()[1]
+
+    def _value_and_moved(self) -> tuple[Float[Tensor, "B N H d"], Float[Tensor, "B N H d"]]:
+        """W_v,h A_n and a_hn (v_hn - o_h)."""
+        value = entered = self.values(self.tokens)
+        if self.entered is not self.tokens:
+            entered = self.values(self.entered)
+        # The value's bias is in the output too.
+        centred_output = self._by_head(self.pooled - self.projections.value[1])
+        return value, self.attention[..., None] * (entered - centred_output[:, None])
+
+    def _many(self, gamma: Tensor) -> bool:
+        """Whether values for all tokens cost less than a vector a head for each direction."""
+        return len(gamma) * self.projections.heads > self.pooled.shape[-1]
+
+    def _value_pull(self, gamma: Float[Tensor, "K B W"]) -> Float[Tensor, "K B H D"]:
+        """W_v,h^T gamma_h."""
+        by_head = self._by_head(gamma)
+        return torch.einsum("kbhd,hdc->kbhc", by_head, self.projections.value[0].unflatten(0, by_head.shape[-2:]))
+
+    def _told(self, gamma: Float[Tensor, "K B W"], tokens: Float[Tensor, "B N D"]) -> Float[Tensor, "K B N H"]:
+        """gamma_h W_v,h of tokens."""
+        return torch.einsum("kbhc,bnc->kbnh", self._value_pull(gamma), tokens)
+
+    def _delta(self, gamma: Float[Tensor, "K B W"], told: Tensor | None = None) -> Float[Tensor, "K B N H"]:
+        """a_hn gamma_h (v_hn - o_h)."""
+        if told is None or self.entered is not self.tokens:
+            told = self._told(gamma, self.entered)
+        of_output = (self._by_head(gamma) * self._by_head(self.pooled - self.projections.value[1])).sum(-1)
+        return self.attention * (told - of_output[:, :, None])
+
+    def values(self, tokens: Float[Tensor, "B N D"]) -> Float[Tensor, "B N H d"]:
+        """W_v of tokens."""
+        return self._by_head(F.linear(tokens, self.projections.value[0]))
 
     def _by_head(self, vectors: Tensor) -> Tensor:
-        return vectors.reshape(*vectors.shape[:-1], *self.value.shape[-2:])
+        heads = self.projections.heads
+        return vectors.reshape(*vectors.shape[:-1], heads, vectors.shape[-1] // heads)

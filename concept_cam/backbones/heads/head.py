@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -32,6 +33,14 @@ class Reading(ABC):
         """The gradient averaged over the patches."""
 
     @abstractmethod
+    def dot_tokens(self, gamma: Float[Tensor, "K B W"]) -> Float[Tensor, "K B N"]:
+        """<G_n, A_n> for every patch."""
+
+    @abstractmethod
+    def mean_dot_tokens(self, gamma: Float[Tensor, "K B W"]) -> Float[Tensor, "K B N"]:
+        """<mean of G, A_n> for every patch."""
+
+    @abstractmethod
     def each(self) -> Float[Tensor, "B N W"]:
         """L with <G_n, A_n> = gamma . L_n."""
 
@@ -42,6 +51,11 @@ class Reading(ABC):
     @abstractmethod
     def dense(self, gamma: Float[Tensor, "K B W"]) -> Iterator[Float[Tensor, "B N D"]]:
         """The whole gradient, one direction at a time."""
+
+
+def dot(gamma: Float[Tensor, "K B W"], linear: Float[Tensor, "B N W"]) -> Float[Tensor, "K B N"]:
+    """Gamma . L_n for every patch."""
+    return torch.einsum("kbw,bnw->kbn", gamma, linear)
 
 
 class Head(ABC):

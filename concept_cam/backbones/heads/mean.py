@@ -9,7 +9,7 @@ from typing import final
 from jaxtyping import Float
 from torch import Tensor
 
-from concept_cam.backbones.heads.head import Head, Reading, Rest
+from concept_cam.backbones.heads.head import Head, Reading, Rest, dot
 
 
 @final
@@ -42,12 +42,20 @@ class MeanReading(Reading):
         """Gamma / N."""
         return gamma / self.tokens.shape[1]
 
+    def dot_tokens(self, gamma: Float[Tensor, "K B D"]) -> Float[Tensor, "K B N"]:
+        """Gamma . A_n / N."""
+        return dot(self.mean(gamma), self.tokens)
+
+    def mean_dot_tokens(self, gamma: Float[Tensor, "K B D"]) -> Float[Tensor, "K B N"]:
+        """Gamma . A_n / N: all patches have the same gradient."""
+        return self.dot_tokens(gamma)
+
     def each(self) -> Float[Tensor, "B N D"]:
         """A_n / N."""
         return self.tokens / self.tokens.shape[1]
 
     def averaged(self) -> Float[Tensor, "B N D"]:
-        """A_n / N: all patches have the same gradient."""
+        """A_n / N."""
         return self.each()
 
     def dense(self, gamma: Float[Tensor, "K B D"]) -> Iterator[Float[Tensor, "B N D"]]:

@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from concept_cam.backbones.heads.attention import AttentionReading, Projections, attend
-from concept_cam.backbones.heads.head import Head, Reading, Rest
+from concept_cam.backbones.heads.head import Head, Reading, Rest, dot
 
 
 @final
@@ -36,20 +36,18 @@ class MeanQueryAttention(Head):
         tokens = tokens.to(own.key[0].dtype)
         placed = torch.cat([tokens.mean(1, keepdim=True), tokens], 1) + self.positions().detach().to(tokens)
         whole = attend(F.linear(placed[:, :1], *own.query), placed, own, 0, self.rest)
-        by_head = whole.value.shape[-2:]
-        key = F.linear(tokens, own.key[0]).unflatten(-1, by_head)
+        key_weight = own.key[0].unflatten(0, whole.query.shape[2:])
         cells = replace(
             whole,
-            tokens=tokens,
-            attention=whole.attention[:, 1:],
-            value=whole.value[:, 1:],
             # Without what positions add: they are no part of the tokens.
-            centred_value=F.linear(tokens, own.value[0]).unflatten(-1, by_head),
-            centred_key=torch.einsum("bmhd,bmhd->bmh", whole.query.expand_as(key), key),
+            tokens=tokens,
+            entered=placed[:, 1:],
+            attention=whole.attention[:, 1:],
+            centred_key=tokens @ torch.einsum("bhd,hdc->bch", whole.query[:, 0], key_weight),
         )
-        asked = F.linear(placed, own.key[0]).unflatten(-1, by_head) * by_head[1] ** -0.5
-        turns = torch.einsum("bnhd,bnhe->bhde", whole.moved, asked)
-        by_token = ("tokens", "attention", "value", "centred_value", "centred_key")
+        keys = torch.einsum("bnc,hdc->bnhd", placed, key_weight) * key_weight.shape[1] ** -0.5
+        turns = torch.einsum("bnhd,bnhe->bhde", whole.moved, keys)
+        by_token = ("tokens", "entered", "attention", "centred_key")
         asker = replace(whole, **{name: getattr(whole, name)[:, :1] for name in by_token})
         return MeanQueryReading(tokens, whole.pooled, cells, asker, turns, own.query[0])
 
@@ -81,6 +79,14 @@ class MeanQueryReading(Reading):
         """What reaches the cells themselves, and their share in the mean."""
         return self.cells.mean(gamma) + self._share(gamma)
 
+    def dot_tokens(self, gamma: Float[Tensor, "K B W"]) -> Float[Tensor, "K B N"]:
+        """<G_n, A_n> for every cell."""
+        return self.cells.dot_tokens(gamma) + dot(self._share(gamma), self.tokens)
+
+    def mean_dot_tokens(self, gamma: Float[Tensor, "K B W"]) -> Float[Tensor, "K B N"]:
+        """<mean of G, A_n> for every cell."""
+        return dot(self.mean(gamma), self.tokens)
+
     def each(self) -> Float[Tensor, "B N W"]:
         """What the cell says itself, and its share in what the mean says."""
         return self.cells.each() + self._share_in_tokens()
@@ -98,9 +104,8 @@ class MeanQueryReading(Reading):
         """L with <share, A_n> = gamma . L_n."""
         asks = F.linear(self.tokens, self.query_weight).unflatten(-1, self.turns.shape[1:3])
         through_query = torch.einsum("bhde,bnhe->bnhd", self.turns, asks).flatten(-2)
-        return (
-            self.asker.averaged_over(self.cells.centred_value, self.cells.centred_key) + through_query
-        ) / self.tokens.shape[1]
+        through_mean = self.asker.averaged_over(self.cells.values(self.tokens), self.cells.centred_key)
+        return (through_mean + through_query) / self.tokens.shape[1]
 
     def _share(self, gamma: Float[Tensor, "K B W"]) -> Float[Tensor, "K B D"]:
         """One N-th of the gradient at the mean."""
