@@ -23,19 +23,28 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
-    from concept_cam import checks, drawing, errors, fieldguide
-    from concept_cam.backbones import Backbone, Site, TokenLayout
-    from concept_cam.comparison import Comparison, against, by_score, by_similarity, compare, nearest, rivals, uniform
-    from concept_cam.concepts import ConceptBank, embed
-    from concept_cam.field import ConceptField
-    from concept_cam.gradients import trace
-    from concept_cam.images import Preprocess
-    from concept_cam.loading import load, wrap
-    from concept_cam.localizer import Localizer
-    from concept_cam.methods import grad_cam, hires_cam, layer_cam
-    from concept_cam.prompts import read_templates, read_vocabulary
-    from concept_cam.result import Localization
+if TYPE_CHECKING:  # "as" tells type checkers that a name is exported
+    from concept_cam import checks as checks, drawing as drawing, errors as errors, fieldguide as fieldguide
+    from concept_cam.backbones import Backbone as Backbone, Site as Site, TokenLayout as TokenLayout
+    from concept_cam.comparison import (
+        Comparison as Comparison,
+        against as against,
+        by_score as by_score,
+        by_similarity as by_similarity,
+        compare as compare,
+        nearest as nearest,
+        rivals as rivals,
+        uniform as uniform,
+    )
+    from concept_cam.concepts import ConceptBank as ConceptBank, embed as embed
+    from concept_cam.field import ConceptField as ConceptField
+    from concept_cam.gradients import trace as trace
+    from concept_cam.images import Preprocess as Preprocess
+    from concept_cam.loading import load as load, wrap as wrap
+    from concept_cam.localizer import Localizer as Localizer
+    from concept_cam.methods import grad_cam as grad_cam, hires_cam as hires_cam, layer_cam as layer_cam
+    from concept_cam.prompts import read_templates as read_templates, read_vocabulary as read_vocabulary
+    from concept_cam.result import Localization as Localization
 
 _HOMES = {
     "Backbone": "backbones",

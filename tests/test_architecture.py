@@ -27,7 +27,19 @@ def test_import_contracts_hold():
     assert done.returncode == 0, done.stdout
 
 
-@pytest.mark.parametrize("command", [("ruff", "check", "."), ("ruff", "format", "--check", "."), ("mypy",)])
+EVERY_NAME = f"from concept_cam import {', '.join(concept_cam.__all__)}"
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("ruff", "check", "."),
+        ("ruff", "format", "--check", "."),
+        ("mypy",),
+        ("mypy", "--config-file=", "--strict", "--follow-imports=silent", "-c", EVERY_NAME),
+    ],
+    ids=["lint", "format", "types", "types for users"],
+)
 def test_linters_are_content(command):
     done = run(sys.executable, "-m", *command)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -14,9 +14,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from concept_cam.backbones.backbone import Backbone, Tower, noise, share
-from concept_cam.backbones.towers import anything
-from concept_cam.backbones.towers import timm as timm_towers
-from concept_cam.backbones.towers import torchvision as torchvision_towers
+from concept_cam.backbones.towers import anything, timm as timm_towers, torchvision as torchvision_towers
 from concept_cam.backbones.transforms import read_transform
 from concept_cam.backbones.weights import check_device, load_failure
 from concept_cam.errors import BackboneError, ConceptCamError, UnknownConcept, did_you_mean

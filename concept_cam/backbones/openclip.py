@@ -14,8 +14,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from concept_cam.backbones.backbone import Backbone, Tower, noise, share
-from concept_cam.backbones.towers import openclip as own_towers
-from concept_cam.backbones.towers import timm as timm_towers
+from concept_cam.backbones.towers import openclip as own_towers, timm as timm_towers
 from concept_cam.backbones.transforms import read_transform
 from concept_cam.backbones.weights import check_device, load_failure
 from concept_cam.backbones.words import check_words

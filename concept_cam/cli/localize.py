@@ -136,8 +136,7 @@ def _size(text: str | None) -> int | tuple[int, int] | None:
 
 def _draw(target: str | None, references: Selector | None, seed: int) -> tuple[Image.Image, str, Selector | None]:
     """A plate of the target, with its twin to compare with if nothing else is asked for."""
-    from concept_cam import comparison
-    from concept_cam import fieldguide as world
+    from concept_cam import comparison, fieldguide as world
     from concept_cam.fieldguide.birds import twins
 
     target = target or twins()[0][0]

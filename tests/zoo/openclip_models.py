@@ -7,8 +7,7 @@ from typing import Any
 
 import open_clip
 import timm
-from timm.models import convnext, eva, fastvit, vision_transformer, vitamin
-from timm.models import vision_transformer_hybrid as hybrid
+from timm.models import convnext, eva, fastvit, vision_transformer, vision_transformer_hybrid as hybrid, vitamin
 from torch import nn
 
 from zoo.shake import shaken
