@@ -73,7 +73,8 @@ class FactoredTrace(Trace):
             if self.layout.patches <= self.embedding.shape[-1]:
                 # A layer that torch cannot differentiate forwards is one that a user wrote.
                 with suppress(RuntimeError):
-                    return push(self._finish, self.reading.pooled, linear, self.layout.patches)
+                    # Half as many at once: differentiating forwards holds each layer's vectors twice.
+                    return push(self._finish, self.reading.pooled, linear, -(-self.layout.patches // 2))
             units = torch.eye(self.embedding.shape[-1], device=self.embedding.device)[:, None]
             return torch.einsum("bnw,ebw->bne", linear, self._pull(for_each(self.embedding, units)))
 
