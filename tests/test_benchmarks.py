@@ -1,0 +1,100 @@
+"""The benchmarks measure what they say: the same maps by other ways, times in turn, bytes alive at once."""
+
+from __future__ import annotations
+
+import gc
+from importlib.util import find_spec
+from itertools import count
+
+import pytest
+import torch
+import torch.nn.functional as F
+import zoo
+
+from benchmarks import pipeline, speed, timing
+from benchmarks.world import AT_HAND, LAYER_ALONE, PER_GRAPH, World, ours, peers
+from concept_cam import fieldguide
+
+
+@pytest.fixture(scope="module")
+def world():
+    return World.about(zoo.backbone("class token"), batch=2)
+
+
+@pytest.fixture
+def ticking(monkeypatch):
+    """A clock that moves by one second at each look, and contenders that tell when they ran."""
+    ticks = count()
+    monkeypatch.setattr(timing.time, "perf_counter", lambda: float(next(ticks)))
+
+
+def test_our_contenders_give_the_same_maps(world):
+    contenders = ours(world)
+    few = contenders["concept-cam, 10 concepts"]()
+    for name in ("concept-cam, 1,000 concepts", "concept-cam, 10,000 concepts", AT_HAND):
+        many = torch.stack(contenders[name](), 1)
+        assert len(many) == int(name.split()[-2 if "cam" in name else 0].replace(",", ""))
+        torch.testing.assert_close(many[:10], few)
+    torch.testing.assert_close(contenders["concept-cam, 1 concept"](), few[:1])
+
+
+@pytest.mark.parametrize("how", ["", LAYER_ALONE], ids=["everywhere", "layer alone"])
+def test_torch_cam_is_asked_for_the_same_maps(world, how):
+    if not find_spec("torchcam"):
+        pytest.skip("torch-cam needs Python 3.11")
+    theirs = peers(world, many=True)[f"torch-cam{how}, {PER_GRAPH} concepts"]()
+    expected = world.one_by_one(PER_GRAPH).relu()
+    torch.testing.assert_close(torch.stack(theirs), expected)
+
+
+@pytest.mark.parametrize("how", ["", LAYER_ALONE], ids=["everywhere", "layer alone"])
+def test_grad_cam_is_asked_for_the_same_maps(world, how):
+    theirs = peers(world, many=True)[f"grad-cam{how}, {PER_GRAPH} concepts"]()
+    """But for its weights on the references, softmax over all scores, and for its scaling."""
+    clipped = world.one_by_one(PER_GRAPH).relu()
+    large = F.interpolate(clipped, world.pixels.shape[2:], mode="bilinear").flatten(2)
+    theirs = torch.stack([torch.as_tensor(maps) for maps in theirs]).flatten(2).to(large)
+    centred = [maps - maps.mean(-1, keepdim=True) for maps in (large, theirs)]
+    alike = torch.einsum("kbn,lbn->blk", *(F.normalize(maps, dim=-1) for maps in centred))
+    assert alike.diagonal(dim1=1, dim2=2).mean() > 0.97
+    assert (alike.mean(0).argmax(1) == torch.arange(PER_GRAPH)).all()
+
+
+def test_the_model_is_frozen_again_after_a_peer(world):
+    for contender in peers(world, many=False).values():
+        contender()
+    assert not any(p.requires_grad or p.grad is not None for p in world.backbone.module.parameters())
+
+
+def test_contenders_take_turns_and_medians_count(ticking):
+    ran = []
+    took = timing.alternate({"a": lambda: ran.append("a"), "b": lambda: (ran.append("b"), timing.time.perf_counter())}, 3)
+    assert "".join(ran) == "baabbaab"
+    assert took == {"a": 1.0, "b": 2.0}
+
+
+def test_peak_memory_is_what_is_alive_at_once():
+    tensor = torch.zeros(1000, 1000)
+    gc.collect()
+    assert timing.peak_memory(lambda: tensor + 1) == pytest.approx(4e6, rel=0.01)
+    assert timing.peak_memory(lambda: ((tensor + 1) + 1).sum().item()) == pytest.approx(8e6, rel=0.01)
+    assert timing.peak_memory(lambda: [(tensor + 1).sum() for _ in range(3)]) == pytest.approx(4e6, rel=0.01)
+
+
+def test_the_table_of_speed(monkeypatch, world):
+    monkeypatch.setattr(World, "of", lambda *_: world)
+    lines = list(speed.table(speed.Case("tiny", 2, 1, several=True)))
+    rows = [line.split(" | ") for line in lines if line.startswith("| ")]
+    assert [row[0].strip("| ") for row in rows[1:]] == [speed.OWN, *ours(world), *peers(world, True)]
+    assert float(rows[1][2]) == 1
+    assert all(float(row[1]) > 0 for row in rows[1:])
+
+
+def test_the_pipeline_saves_a_map_of_every_file(tmp_path):
+    paths = pipeline.write_pictures(tmp_path, 3)
+    done = pipeline.timed(
+        pipeline.localized(fieldguide.localizer(), paths, tmp_path, ("ember finch", "frost finch")), 3, (1, 3)
+    )
+    assert done.rate > 0
+    assert set(done.held) == {1, 3}
+    assert sorted(path.stem for path in tmp_path.glob("*.safetensors")) == [path.stem for path in paths]
