@@ -7,7 +7,7 @@ from collections import OrderedDict
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import chain
 from threading import RLock
@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from concept_cam.backbones.heads import Head
+from concept_cam.backbones.heads import Block, Head, Pooling
 from concept_cam.errors import BackboneError
 from concept_cam.images import Preprocess, Size
 
@@ -103,11 +103,15 @@ class Tower:
         family: what kind of tower it is, in a few words.
         sites: where tokens can be read, the default first.
         stride: the sides of its input are multiples of this.
+        blocks: of a transformer whose attention can be laid open; else none.
+        pooling: how the tokens that leave the last block become the embedding.
     """
 
     family: str
     sites: tuple[Site, ...]
     stride: int
+    blocks: tuple[Block, ...] = ()
+    pooling: Pooling | None = None
 
 
 M = TypeVar("M", bound=nn.Module)
@@ -136,6 +140,7 @@ class Backbone(ABC):
         family: what kind of model it is, in a few words.
         module: the model itself.
         sites: where tokens can be read; the default comes first. Sites whose patches do not reach the embedding are left out.
+        blocks, pooling: of a transformer whose attention can be laid open, for the methods that look at it.
         preprocess: how pictures become pixels.
         classes: the concepts that the model was made for; a dual encoder has none of its own.
         versions: names and versions of what made the embedding, kept with every result.
@@ -145,9 +150,16 @@ class Backbone(ABC):
     family: str
     module: nn.Module
     sites: tuple[Site, ...]
+    blocks: tuple[Block, ...] = ()
+    pooling: Pooling | None = None
     preprocess: Preprocess
     classes: tuple[str, ...] = ()
     versions: Mapping[str, str]
+
+    def take(self, tower: Tower) -> None:
+        """Offer what a vision tower offers."""
+        self.family, self.sites, self.blocks, self.pooling = tower.family, tower.sites, tower.blocks, tower.pooling
+        self.preprocess = replace(self.preprocess, stride=tower.stride)
 
     @abstractmethod
     def embed_pixels(self, pixels: Float[Tensor, "B 3 height width"]) -> Float[Tensor, "B E"]:

@@ -85,8 +85,7 @@ class Classifier(Backbone):
             tower = self._describe()
         if tower is None:
             raise BackboneError(f"{name}: no layer puts out a map or patch tokens; give a model that keeps a grid.")
-        self.family, self.sites = f"classifier: {tower.family}", tower.sites
-        self.preprocess = replace(self.preprocess, stride=tower.stride)
+        self.take(replace(tower, family=f"classifier: {tower.family}"))
         self.versions = {"torch": torch.__version__, **_library_version(model)}
 
     @property

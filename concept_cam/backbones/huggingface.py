@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, final
@@ -83,8 +82,7 @@ class HuggingFace(Backbone):
             tower = towers.describe(model, self.embed_pixels, noise(self))
         if tower is None:
             raise BackboneError(f"{name}: {type(model).__name__} has no vision tower with a grid; see `concept-cam models`.")
-        self.family, self.sites = tower.family, tower.sites
-        self.preprocess = replace(self.preprocess, stride=tower.stride)
+        self.take(tower)
         self.versions = {"transformers": version("transformers"), "torch": torch.__version__}
 
     @property

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, final
@@ -104,8 +103,7 @@ class OpenClip(Backbone):
                 f"{name}: a vision tower of type {type(self._model.visual).__name__} is of no family that is known; "
                 "`concept-cam models` lists them."
             )
-        self.family, self.sites = tower.family, tower.sites
-        self.preprocess = replace(self.preprocess, stride=tower.stride)
+        self.take(tower)
         self.versions = {"open_clip_torch": version("open_clip_torch"), "torch": torch.__version__}
 
     @property

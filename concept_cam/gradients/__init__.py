@@ -15,11 +15,29 @@ from torch import Tensor
 from concept_cam.backbones.backbone import Backbone
 from concept_cam.errors import BackboneError
 from concept_cam.gradients.base import TokenGradient, Trace, WholeGradient
+from concept_cam.gradients.changed import embed_changed, embed_without_channels
 from concept_cam.gradients.dense import DenseTrace, cut_at
 from concept_cam.gradients.exactness import has_exact_head
 from concept_cam.gradients.factored import FactoredTrace, read_head
+from concept_cam.gradients.unrolled import Layer, Unrolled, attend, joined, unroll
 
-__all__ = ["DenseTrace", "FactoredTrace", "Form", "TokenGradient", "Trace", "WholeGradient", "has_exact_head", "trace"]
+__all__ = [
+    "DenseTrace",
+    "FactoredTrace",
+    "Form",
+    "Layer",
+    "TokenGradient",
+    "Trace",
+    "Unrolled",
+    "WholeGradient",
+    "attend",
+    "embed_changed",
+    "embed_without_channels",
+    "has_exact_head",
+    "joined",
+    "trace",
+    "unroll",
+]
 
 Form = Literal["auto", "factored", "dense"]
 

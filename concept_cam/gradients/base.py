@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from concept_cam.backbones.backbone import Site, TokenLayout
+from concept_cam.backbones.backbone import Backbone, Site, TokenLayout
 
 
 @dataclass(frozen=True)
@@ -76,12 +76,16 @@ class Trace(ABC):
         embedding: unit vectors, or what a linear classifier multiplies by its rows.
         site: where the tokens were read.
         layout: how they lie on the picture.
+        backbone: the model.
+        pixels: its input.
     """
 
     tokens: Float[Tensor, "B N D"]
     embedding: Float[Tensor, "B E"]
     site: Site
     layout: TokenLayout
+    backbone: Backbone
+    pixels: Float[Tensor, "B 3 height width"]
 
     @abstractmethod
     def gradient(self, directions: Float[Tensor, "K _ E"]) -> TokenGradient:

@@ -35,7 +35,9 @@ def cut_at(backbone: Backbone, pixels: Float[Tensor, "B 3 height width"], site: 
     entering, leaf = seen[0]
     tokens, layout = site.layout.read(leaf.detach())
     others = tuple(other.name for other in backbone.sites if other.name != site.name)
-    return DenseTrace(tokens[:, layout.prefix :], embedding.detach(), site, layout, leaf, embedding, others), entering
+    return DenseTrace(
+        tokens[:, layout.prefix :], embedding.detach(), site, layout, backbone, pixels, leaf, embedding, others
+    ), entering
 
 
 @final

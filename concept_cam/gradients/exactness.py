@@ -41,9 +41,10 @@ def try_head(backbone: Backbone, site: Site) -> Exactness:
     """Compare the closed form of a site with the model's own embedding, and with the gradient by autograd."""
     # In the model's own precision: what the caller's autocast rounds off says nothing about the formula.
     with backbone.at_rest(), torch.autocast(backbone.device.type, enabled=False):
-        own, entering = cut_at(backbone, noise(backbone), site)
+        pixels = noise(backbone)
+        own, entering = cut_at(backbone, pixels, site)
         try:
-            ours = read_output(backbone, site, entering, own.leaf.detach())
+            ours = read_output(backbone, pixels, site, entering, own.leaf.detach())
             embedding = _off(ours.embedding, own.embedding)
             direction = torch.randn(own.embedding.shape, generator=torch.Generator().manual_seed(1))[None].to(own.embedding)
             gradient = _off(ours.gradient(direction).mean(), own.gradient(direction).mean())

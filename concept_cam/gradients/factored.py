@@ -35,10 +35,10 @@ def read_head(backbone: Backbone, pixels: Float[Tensor, "B 3 height width"], sit
         backbone.embed_pixels(pixels)
     if not read:
         raise BackboneError(f"{site.name} did not run in a forward pass of {backbone.name}.")
-    return read_output(backbone, site, *read[0])
+    return read_output(backbone, pixels, site, *read[0])
 
 
-def read_output(backbone: Backbone, site: Site, entering: Tensor, output: Tensor) -> FactoredTrace:
+def read_output(backbone: Backbone, pixels: Tensor, site: Site, entering: Tensor, output: Tensor) -> FactoredTrace:
     """Let the head read what entered the site and what left it.
 
     Raises:
@@ -51,7 +51,7 @@ def read_output(backbone: Backbone, site: Site, entering: Tensor, output: Tensor
     with torch.autocast(backbone.device.type, enabled=False):
         reading = site.head.read(entering, tokens, layout.prefix)
         embedding = backbone.normalize(reading.finish(reading.pooled[None])[0])
-    return FactoredTrace(reading.tokens, embedding, site, layout, reading, backbone)
+    return FactoredTrace(reading.tokens, embedding, site, layout, backbone, pixels, reading)
 
 
 @final
@@ -60,7 +60,6 @@ class FactoredTrace(Trace):
     """What the head has read; the rest of the model is one vector a picture."""
 
     reading: Reading
-    backbone: Backbone
 
     def gradient(self, directions: Float[Tensor, "K _ E"]) -> TokenGradient:
         """Gamma = dS/do for all directions: one vector a picture, so K of them go backwards as one batch."""
@@ -69,7 +68,11 @@ class FactoredTrace(Trace):
     def matrix(self, method: Callable[[TokenGradient], Tensor]) -> Float[Tensor, "B N E"]:
         """L J^T, J being the way from the pooled vector to the embedding: by products forwards or backwards, the fewer."""
         with self._at_rest():
-            linear = method(EveryGradient(self.tokens, self.layout, self.reading)).flatten(2).permute(1, 2, 0)
+            return self.through(method(EveryGradient(self.tokens, self.layout, self.reading)).flatten(2).permute(1, 2, 0))
+
+    def through(self, linear: Float[Tensor, "B N W"]) -> Float[Tensor, "B N E"]:
+        """L J^T: vectors in the space of the pooled vector, seen in that of texts."""
+        with self._at_rest():
             if self.layout.patches <= self.embedding.shape[-1]:
                 # A layer that torch cannot differentiate forwards is one that a user wrote.
                 with suppress(RuntimeError):

@@ -7,17 +7,24 @@ are those of *Three questions to a gradient* in docs/definition.md.
 
 from __future__ import annotations
 
-from concept_cam.backbones.heads.attention import ClassAttention, LatentAttention, Projections, Rotation
+from concept_cam.backbones.heads.attention import ClassAttention, LatentAttention
+from concept_cam.backbones.heads.block import Block, Projections, Rotation
 from concept_cam.backbones.heads.head import Head, Reading, Rest
 from concept_cam.backbones.heads.mean import MeanPooling
 from concept_cam.backbones.heads.mean_query import MeanQueryAttention
+from concept_cam.backbones.heads.pooling import ClassToken, LatentPooling, PatchMean, Pooling
 
 __all__ = [
+    "Block",
     "ClassAttention",
+    "ClassToken",
     "Head",
     "LatentAttention",
+    "LatentPooling",
     "MeanPooling",
     "MeanQueryAttention",
+    "PatchMean",
+    "Pooling",
     "Projections",
     "Reading",
     "Rest",

@@ -2,62 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import partial
 from typing import final
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
+from concept_cam.backbones.heads.block import Block, Projections, Rotation
 from concept_cam.backbones.heads.head import Head, Reading, Rest, dot
-
-Rotation = Callable[[Tensor, int], Tensor]
-"""Turns queries or keys (B, M, H, d) by the angles of their positions times a sign, 1 or -1."""
-
-
-@dataclass(frozen=True)
-class Projections:
-    """The linear maps into an attention, weights (H d, D) and biases (H d,), and how many heads share them."""
-
-    query: tuple[Tensor, Tensor]
-    key: tuple[Tensor, Tensor]
-    value: tuple[Tensor, Tensor]
-    heads: int
-
-    @classmethod
-    def of(cls, attention: nn.MultiheadAttention) -> Projections:
-        """Those of torch's attention, packed or apart.
-
-        Raises:
-            ValueError: it attends to more than the tokens.
-        """
-        if attention.bias_k is not None or attention.add_zero_attn:
-            raise ValueError("an attention with extra keys")
-        if attention.in_proj_weight is not None:
-            weights = attention.in_proj_weight.detach().chunk(3)
-        else:
-            weights = tuple(getattr(attention, f"{name}_proj_weight").detach() for name in "qkv")
-        return cls.packed(weights, attention.in_proj_bias, attention.num_heads)
-
-    @classmethod
-    def packed(cls, weights: Sequence[Tensor], biases: Tensor | None, heads: int) -> Projections:
-        """Three weights, of query, key and value, and their biases in one piece, or none."""
-        parts = [weight.new_zeros(len(weight)) for weight in weights] if biases is None else biases.detach().chunk(3)
-        query, key, value = zip([weight.detach() for weight in weights], parts, strict=True)
-        return cls(query, key, value, heads)
-
-    @classmethod
-    def of_linears(cls, query: nn.Linear, key: nn.Linear, value: nn.Linear, heads: int) -> Projections:
-        """Those of three linear layers."""
-
-        def parts(linear: nn.Linear) -> tuple[Tensor, Tensor]:
-            weight = linear.weight.detach()
-            return weight, weight.new_zeros(len(weight)) if linear.bias is None else linear.bias.detach()
-
-        return cls(parts(query), parts(key), parts(value), heads)
 
 
 @final
@@ -68,22 +23,23 @@ class ClassAttention(Head):
     The site is the block's first norm. Only the query row of the block is computed.
 
     Attributes:
-        projections: of the block's attention, asked for anew at each reading: parameters may be replaced.
-        rest: from the attention's output and the residual, both (..., D), to the embedding (..., E).
-        rotate: for rotary positions: turns vectors (B, M, H, d) by the angle of each token times a sign, 1 or -1.
+        block: the last one.
+        rest: from the class token that leaves it (..., D) to the embedding (..., E).
     """
 
-    projections: Callable[[], Projections]
+    block: Block
     rest: Rest
-    rotate: Rotation | None = None
 
     def read(self, entering: Float[Tensor, "B M D"], tokens: Float[Tensor, "B M D"], prefix: int) -> Reading:
         """The class token asks all tokens."""
-        own = self.projections()
-        entering, tokens = entering.to(own.query[0].dtype), tokens.to(own.query[0].dtype)
+        own = self.block.projections()
+        residual, tokens = entering[:, 0].to(own.query[0].dtype), tokens.to(own.query[0].dtype)
         query = F.linear(tokens[:, :1], *own.query)
-        rest = partial(self.rest, residual=entering[:, 0])
-        return attend(query, tokens, own, prefix, rest, self.rotate)
+
+        def rest(output: Tensor) -> Tensor:
+            return self.rest(self.block.finish(output, residual))
+
+        return attend(query, tokens, own, prefix, rest, self.block.rotate)
 
 
 @final

@@ -11,7 +11,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from concept_cam.backbones.heads.attention import AttentionReading, Projections, attend
+from concept_cam.backbones.heads.attention import AttentionReading, attend
+from concept_cam.backbones.heads.block import Projections
 from concept_cam.backbones.heads.head import Head, Reading, Rest, dot
 
 

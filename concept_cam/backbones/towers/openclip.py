@@ -10,7 +10,18 @@ from open_clip.transformer import LayerNorm, LayerNormFp32, ResidualAttentionBlo
 from torch import Tensor, nn
 
 from concept_cam.backbones.backbone import FeatureMap, Site, TokenLayout, Tower
-from concept_cam.backbones.heads import ClassAttention, Head, LatentAttention, MeanPooling, MeanQueryAttention, Projections
+from concept_cam.backbones.heads import (
+    Block,
+    ClassAttention,
+    ClassToken,
+    LatentAttention,
+    LatentPooling,
+    MeanPooling,
+    MeanQueryAttention,
+    PatchMean,
+    Pooling,
+    Projections,
+)
 from concept_cam.backbones.towers.positions import check_multiple, interpolate
 from concept_cam.images import Size
 
@@ -48,33 +59,39 @@ def resize(visual: nn.Module, size: Size) -> None:
 
 def _vit(visual: VisionTransformer) -> Tower | None:
     layout = TokenLayout(1, *visual.grid_size)
-    blocks = list(visual.transformer.resblocks)
-    norms = [Site(f"visual.transformer.resblocks.{index}.ln_1", block.ln_1, layout) for index, block in enumerate(blocks)]
+    modules = list(visual.transformer.resblocks)
+    norms = [Site(f"visual.transformer.resblocks.{index}.ln_1", block.ln_1, layout) for index, block in enumerate(modules)]
     last = norms.pop()
     earlier = tuple(reversed(norms))
-    stride = max(visual.patch_size)
+    found = [_block(module) for module in modules]
+    offer = partial(Tower, stride=max(visual.patch_size), blocks=() if None in found else tuple(filter(None, found)))
     if visual.attn_pool is not None:
         if visual.attn_pool_contrastive is not None:
             # Unfinished in open_clip: its embedding has a dimension too many.
             return None
-        pooled = Site("visual.attn_pool.ln_k", visual.attn_pool.ln_k, layout, _latent_attention(visual))
-        return Tower("CoCa", (pooled, last, *earlier), stride)
+        latent = _latent_attention(visual)
+        pooled = Site("visual.attn_pool.ln_k", visual.attn_pool.ln_k, layout, latent)
+        pooling: Pooling | None = latent and LatentPooling(latent, 1, visual.attn_pool.ln_k)
+        return offer("CoCa", (pooled, last, *earlier), pooling=pooling)
+    rest = partial(_after_pooling, visual)
     if visual.pool_type == "tok":
-        class_row = Site(last.name, last.module, layout, _class_attention(visual))
-        return Tower("ViT, class token", (class_row, *earlier), stride)
+        head = found[-1] and ClassAttention(found[-1], rest)
+        class_row = Site(last.name, last.module, layout, head)
+        return offer("ViT, class token", (class_row, *earlier), pooling=ClassToken(rest))
     if visual.pool_type == "avg":
         if visual.final_ln_after_pool:
-            head = MeanPooling(partial(_after_pooling, visual))
-            averaged = Site(f"visual.transformer.resblocks.{len(norms)}", blocks[-1], layout, head)
+            averaged = Site(f"visual.transformer.resblocks.{len(norms)}", modules[-1], layout, MeanPooling(rest))
+            pooling = PatchMean(1, nn.Identity(), rest)
         else:
-            averaged = Site("visual.ln_post", visual.ln_post, layout, MeanPooling(partial(_project, visual)))
-        return Tower("ViT, average", (last, averaged, *earlier), stride)
+            project = partial(_project, visual)
+            averaged = Site("visual.ln_post", visual.ln_post, layout, MeanPooling(project))
+            pooling = PatchMean(1, visual.ln_post, project)
+        return offer("ViT, average", (last, averaged, *earlier), pooling=pooling)
     return None
 
 
-def _class_attention(visual: VisionTransformer) -> Head | None:
-    """The closed form of the last block's class row, if the block is built as the formula says."""
-    block: Any = visual.transformer.resblocks[-1]
+def _block(block: Any) -> Block | None:
+    """A block, if it is built as the formula says."""
     plain = (
         type(block) is ResidualAttentionBlock
         and type(block.attn) is nn.MultiheadAttention
@@ -84,16 +101,15 @@ def _class_attention(visual: VisionTransformer) -> Head | None:
     )
     if not plain:
         return None
+    return Block(
+        block.ln_1,
+        lambda: Projections.of(block.attn),
+        lambda output: block.ls_1(block.attn.out_proj(output)),
+        lambda x: x + block.ls_2(block.mlp(block.ln_2(x))),
+    )
 
-    def rest(output: Tensor, residual: Tensor) -> Tensor:
-        x = residual + block.ls_1(block.attn.out_proj(output))
-        x = x + block.ls_2(block.mlp(block.ln_2(x)))
-        return _after_pooling(visual, x)
 
-    return ClassAttention(lambda: Projections.of(block.attn), rest)
-
-
-def _latent_attention(visual: VisionTransformer) -> Head | None:
+def _latent_attention(visual: VisionTransformer) -> LatentAttention | None:
     """The closed form of CoCa's pooling: of all its queries, the first makes the embedding."""
     pool: Any = visual.attn_pool
     if visual.pool_type != "tok":

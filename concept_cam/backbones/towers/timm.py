@@ -12,14 +12,24 @@ import timm
 import torch
 from jaxtyping import Float
 from timm.data import ImageNetInfo, infer_imagenet_subset
-from timm.layers import HybridEmbed, apply_rot_embed_cat
+from timm.layers import AttentionRope, HybridEmbed, apply_rot_embed_cat
 from timm.layers.attention_pool import AttentionPoolLatent
 from timm.models.eva import Eva, EvaAttention, EvaBlock, EvaBlockPostNorm
-from timm.models.vision_transformer import Attention, Block, ResPostBlock, VisionTransformer
+from timm.models.vision_transformer import Attention, Block as TimmBlock, ResPostBlock, VisionTransformer
 from torch import Tensor, nn
 
 from concept_cam.backbones.backbone import Site, TokenLayout, Tower
-from concept_cam.backbones.heads import ClassAttention, Head, LatentAttention, MeanPooling, Projections, Rotation
+from concept_cam.backbones.heads import (
+    Block,
+    ClassAttention,
+    ClassToken,
+    LatentAttention,
+    LatentPooling,
+    MeanPooling,
+    PatchMean,
+    Projections,
+    Rotation,
+)
 from concept_cam.backbones.towers import anything
 from concept_cam.backbones.towers.positions import check_multiple, interpolate
 from concept_cam.images import Fit, Preprocess, Size
@@ -146,23 +156,32 @@ def stride(trunk: nn.Module) -> int:
 
 def _vit(trunk: Any, prefix: str, tail: Callable[[Tensor], Tensor]) -> Tower:
     layout = TokenLayout(trunk.num_prefix_tokens, *trunk.patch_embed.grid_size)
-    blocks = list(trunk.blocks)
-    if hasattr(blocks[-1], "norm1") and not isinstance(blocks[-1], ResPostBlock | EvaBlockPostNorm):
-        norms = [Site(f"{prefix}blocks.{i}.norm1", block.norm1, layout) for i, block in enumerate(blocks)][::-1]
+    modules = list(trunk.blocks)
+    if hasattr(modules[-1], "norm1") and not isinstance(modules[-1], ResPostBlock | EvaBlockPostNorm):
+        norms = [Site(f"{prefix}blocks.{i}.norm1", block.norm1, layout) for i, block in enumerate(modules)][::-1]
     else:
         # Norms come after the attention: what enters a block is what left the one before.
-        norms = [Site(f"{prefix}blocks.{i}", block, layout) for i, block in enumerate(blocks[:-1])][::-1]
-    name, step = _family(trunk), stride(trunk)
+        norms = [Site(f"{prefix}blocks.{i}", block, layout) for i, block in enumerate(modules[:-1])][::-1]
+    found = [_block(trunk, module) for module in modules]
+    offer = partial(Tower, _family(trunk), stride=stride(trunk), blocks=() if None in found else tuple(filter(None, found)))
     # Every trunk runs its last norm, be it the identity: that is where all patches are read.
     last = partial(Site, f"{prefix}norm", trunk.norm, layout)
     if trunk.attn_pool is not None:
-        return Tower(name, (last(_latent_attention(trunk, tail)), *norms), step)
+        latent = _latent_attention(trunk, tail)
+        pooling = latent and LatentPooling(latent, layout.prefix, trunk.norm)
+        return offer((last(latent), *norms), pooling=pooling)
     if trunk.global_pool == "avg":
         averaged = not getattr(trunk, "pool_include_prefix", False)
-        return Tower(name, (norms[0], last(MeanPooling(tail) if averaged else None), *norms[1:]), step)
+        mean = PatchMean(layout.prefix, trunk.norm, tail) if averaged else None
+        return offer((norms[0], last(MeanPooling(tail) if averaged else None), *norms[1:]), pooling=mean)
     if trunk.global_pool == "token":
-        return Tower(name, (Site(norms[0].name, norms[0].module, layout, _class_attention(trunk, tail)), *norms[1:]), step)
-    return Tower(name, tuple(norms), step)
+
+        def rest(x: Tensor) -> Tensor:
+            return tail(trunk.norm(x))
+
+        head = found[-1] and ClassAttention(found[-1], rest)
+        return offer((Site(norms[0].name, norms[0].module, layout, head), *norms[1:]), pooling=ClassToken(rest))
+    return offer(tuple(norms))
 
 
 def _family(trunk: nn.Module) -> str:
@@ -170,24 +189,25 @@ def _family(trunk: nn.Module) -> str:
     return f"timm {type(trunk).__name__}" + (f", {pooling}" if isinstance(trunk, VisionTransformer | Eva) else "")
 
 
-def _class_attention(trunk: Any, tail: Callable[[Tensor], Tensor]) -> Head | None:
-    """The closed form of the last block's class row, if the block is built as the formula says."""
-    block, attention = trunk.blocks[-1], trunk.blocks[-1].attn
-    known = (type(block) is Block and type(attention) is Attention) or (
-        type(block) is EvaBlock and type(attention) is EvaAttention
+def _block(trunk: Any, block: Any) -> Block | None:
+    """A block, if it is built as the formula says."""
+    attention: Any = getattr(block, "attn", None)
+    known = (type(block) is TimmBlock and type(attention) is Attention) or (
+        type(block) is EvaBlock and type(attention) in (EvaAttention, AttentionRope)
     )
     normed = any(not isinstance(getattr(attention, n, None) or nn.Identity(), nn.Identity) for n in ("q_norm", "k_norm"))
     mixed = getattr(trunk, "rope_mixed", False)
-    if not known or normed or mixed or getattr(attention, "gate", None) is not None:
+    shared = getattr(attention, "num_kv_groups", 1) > 1
+    if not known or normed or mixed or shared or getattr(attention, "gate", None) is not None:
         return None
 
-    def rest(output: Tensor, residual: Tensor) -> Tensor:
-        scaled = attention.norm(output) if hasattr(attention, "norm") else output
-        x = residual + _scaled(block, 1, attention.proj(scaled))
-        x = x + _scaled(block, 2, block.mlp(block.norm2(x)))
-        return tail(trunk.norm(x))
+    def project(output: Tensor) -> Tensor:
+        return _scaled(block, 1, attention.proj(attention.norm(output) if hasattr(attention, "norm") else output))
 
-    return ClassAttention(partial(_projections, attention), rest, _rotation(trunk, attention))
+    def mlp(x: Tensor) -> Tensor:
+        return x + _scaled(block, 2, block.mlp(block.norm2(x)))
+
+    return Block(block.norm1, partial(_projections, attention), project, mlp, _rotation(trunk, attention))
 
 
 def _scaled(block: Any, part: int, x: Tensor) -> Tensor:
@@ -225,7 +245,7 @@ def _rotation(trunk: Any, attention: Any) -> Rotation | None:
     return rotate
 
 
-def _latent_attention(trunk: Any, tail: Callable[[Tensor], Tensor]) -> Head | None:
+def _latent_attention(trunk: Any, tail: Callable[[Tensor], Tensor]) -> LatentAttention | None:
     """The closed form of attention pooling with one latent, or of the first of several."""
     pool = trunk.attn_pool
     plain = (

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torchvision.models.vision_transformer import VisionTransformer
 
 from concept_cam.backbones.backbone import Site, TokenLayout, Tower
-from concept_cam.backbones.heads import ClassAttention, Projections
+from concept_cam.backbones.heads import Block, ClassAttention, ClassToken, Projections
 from concept_cam.backbones.towers.positions import check_multiple, interpolate
 from concept_cam.images import Size
 
@@ -23,16 +23,19 @@ def describe(trunk: nn.Module, prefix: str, project: Callable[[Tensor], Tensor])
     height, width = _size(model)
     layout = TokenLayout(1, height // model.patch_size, width // model.patch_size)
     layers = list(model.encoder.layers.named_children())
-    block = layers[-1][1]
+    blocks = tuple(_block(layer) for _, layer in layers)
 
-    def rest(output: Tensor, residual: Tensor) -> Tensor:
-        x = residual + block.self_attention.out_proj(output)
-        return project(model.encoder.ln(x + block.mlp(block.ln_2(x))))
+    def rest(x: Tensor) -> Tensor:
+        return project(model.encoder.ln(x))
 
-    head = ClassAttention(lambda: Projections.of(block.self_attention), rest)
     sites = [Site(f"{prefix}encoder.layers.{name}.ln_1", layer.ln_1, layout) for name, layer in reversed(layers)]
-    default = Site(sites[0].name, sites[0].module, layout, head)
-    return Tower("ViT, class token", (default, *sites[1:]), model.patch_size)
+    default = Site(sites[0].name, sites[0].module, layout, ClassAttention(blocks[-1], rest))
+    return Tower("ViT, class token", (default, *sites[1:]), model.patch_size, blocks, ClassToken(rest))
+
+
+def _block(block: Any) -> Block:
+    attention = block.self_attention
+    return Block(block.ln_1, lambda: Projections.of(attention), attention.out_proj, lambda x: x + block.mlp(block.ln_2(x)))
 
 
 def resize(trunk: nn.Module, size: Size) -> None:

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from concept_cam.backbones.backbone import Site, TokenLayout, Tower
-from concept_cam.backbones.heads import ClassAttention, Head, LatentAttention, Projections
+from concept_cam.backbones.heads import Block, ClassAttention, ClassToken, LatentAttention, LatentPooling, Projections
 from concept_cam.backbones.towers import anything
 
 _CLASS_TOKEN = {"clip": "CLIP", "metaclip_2": "MetaCLIP 2", "altclip": "AltCLIP", "chinese_clip": "Chinese-CLIP"}
@@ -40,32 +40,35 @@ def describe(model: nn.Module, embed: Callable[[Tensor], Tensor], pixels: Float[
         Site(f"vision_model.encoder.layers.{i}.layer_norm1", layer.layer_norm1, layout)
         for i, layer in enumerate(vision.encoder.layers)
     ][::-1]
+    blocks = tuple(_block(layer) for layer in vision.encoder.layers)
     if kind in _CLASS_TOKEN:
-        default = Site(norms[0].name, norms[0].module, layout, _class_attention(own, vision))
-        return Tower(f"transformers {_CLASS_TOKEN[kind]}", (default, *norms[1:]), step)
+
+        def rest(x: Tensor) -> Tensor:
+            embedding: Tensor = own.visual_projection(vision.post_layernorm(x))
+            return embedding
+
+        default = Site(norms[0].name, norms[0].module, layout, ClassAttention(blocks[-1], rest))
+        family = f"transformers {_CLASS_TOKEN[kind]}"
+        return Tower(family, (default, *norms[1:]), step, blocks, ClassToken(rest))
     if not hasattr(vision, "head"):
         return None
-    pooled = Site("vision_model.post_layernorm", vision.post_layernorm, layout, _latent_attention(vision.head))
-    return Tower(f"transformers {_ATTENTION_POOLING[kind]}", (pooled, *norms), step)
+    head = _latent_attention(vision.head)
+    pooled = Site("vision_model.post_layernorm", vision.post_layernorm, layout, head)
+    family = f"transformers {_ATTENTION_POOLING[kind]}"
+    return Tower(family, (pooled, *norms), step, blocks, LatentPooling(head, 0, vision.post_layernorm))
 
 
-def _class_attention(model: Any, vision: Any) -> Head:
-    block = vision.encoder.layers[-1]
+def _block(block: Any) -> Block:
     attention = block.self_attn
-
-    def projections() -> Projections:
-        return Projections.of_linears(attention.q_proj, attention.k_proj, attention.v_proj, attention.num_heads)
-
-    def rest(output: Tensor, residual: Tensor) -> Tensor:
-        x = residual + attention.out_proj(output)
-        x = x + block.mlp(block.layer_norm2(x))
-        embedding: Tensor = model.visual_projection(vision.post_layernorm(x))
-        return embedding
-
-    return ClassAttention(projections, rest)
+    return Block(
+        block.layer_norm1,
+        lambda: Projections.of_linears(attention.q_proj, attention.k_proj, attention.v_proj, attention.num_heads),
+        attention.out_proj,
+        lambda x: x + block.mlp(block.layer_norm2(x)),
+    )
 
 
-def _latent_attention(pool: Any) -> Head:
+def _latent_attention(pool: Any) -> LatentAttention:
     def rest(output: Tensor) -> Tensor:
         x = pool.attention.out_proj(output)
         embedding: Tensor = x + pool.mlp(pool.layernorm(x))

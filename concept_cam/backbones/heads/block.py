@@ -1,0 +1,79 @@
+"""A block of a transformer: an attention, and then an MLP, each behind a norm of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import final
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+Rotation = Callable[[Tensor, int], Tensor]
+"""Turns queries or keys (B, M, H, d) by the angles of their positions times a sign, 1 or -1."""
+
+
+@dataclass(frozen=True)
+class Projections:
+    """The linear maps into an attention, weights (H d, D) and biases (H d,), and how many heads share them."""
+
+    query: tuple[Tensor, Tensor]
+    key: tuple[Tensor, Tensor]
+    value: tuple[Tensor, Tensor]
+    heads: int
+
+    @classmethod
+    def of(cls, attention: nn.MultiheadAttention) -> Projections:
+        """Those of torch's attention, packed or apart.
+
+        Raises:
+            ValueError: it attends to more than the tokens.
+        """
+        if attention.bias_k is not None or attention.add_zero_attn:
+            raise ValueError("an attention with extra keys")
+        if attention.in_proj_weight is not None:
+            weights = attention.in_proj_weight.detach().chunk(3)
+        else:
+            weights = tuple(getattr(attention, f"{name}_proj_weight").detach() for name in "qkv")
+        return cls.packed(weights, attention.in_proj_bias, attention.num_heads)
+
+    @classmethod
+    def packed(cls, weights: Sequence[Tensor], biases: Tensor | None, heads: int) -> Projections:
+        """Three weights, of query, key and value, and their biases in one piece, or none."""
+        parts = [weight.new_zeros(len(weight)) for weight in weights] if biases is None else biases.detach().chunk(3)
+        query, key, value = zip([weight.detach() for weight in weights], parts, strict=True)
+        return cls(query, key, value, heads)
+
+    @classmethod
+    def of_linears(cls, query: nn.Linear, key: nn.Linear, value: nn.Linear, heads: int) -> Projections:
+        """Those of three linear layers."""
+
+        def parts(linear: nn.Linear) -> tuple[Tensor, Tensor]:
+            weight = linear.weight.detach()
+            return weight, weight.new_zeros(len(weight)) if linear.bias is None else linear.bias.detach()
+
+        return cls(parts(query), parts(key), parts(value), heads)
+
+
+@final
+@dataclass(frozen=True)
+class Block:
+    """What a block does, piece by piece.
+
+    Attributes:
+        norm: the first norm: what enters it has entered the block, what leaves it asks, is asked and answers.
+        projections: of the attention, asked for anew each time: parameters may be replaced.
+        project: from the attention's output (..., W) to what it adds to the residual (..., D).
+        mlp: from the residual behind the attention to that behind the MLP, (..., D).
+        rotate: for rotary positions.
+    """
+
+    norm: nn.Module
+    projections: Callable[[], Projections]
+    project: Callable[[Tensor], Tensor]
+    mlp: Callable[[Tensor], Tensor]
+    rotate: Rotation | None = None
+
+    def finish(self, output: Float[Tensor, "... W"], residual: Float[Tensor, "... D"]) -> Float[Tensor, "... D"]:
+        """All that comes after the attention."""
+        return self.mlp(residual + self.project(output))

@@ -1,0 +1,59 @@
+"""The model run again on changed input, or with its tokens changed: what forward-only methods ask."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from concept_cam.backbones.backbone import FeatureMap
+from concept_cam.gradients.base import Trace
+from concept_cam.hooks import on_output
+
+AT_ONCE = 16
+"""Changed pictures in one forward pass."""
+
+
+def embed_changed(
+    trace: Trace, changed: Iterable[Float[Tensor, "3 height width"]], count: int, what: str
+) -> Iterator[Float[Tensor, "batch E"]]:
+    """Embeddings of many changed pictures, in batches; as scores take them. With a progress bar on a terminal.
+
+    Args:
+        trace: of the model.
+        changed: pixels, made as they are needed.
+        count: how many there are: as many forward passes of one picture.
+        what: they are, for the bar.
+    """
+    changed = iter(changed)
+    with tqdm(total=count, desc=what, disable=None, leave=False) as bar:
+        while batch := list(islice(changed, AT_ONCE)):
+            with trace.backbone.at_rest():
+                yield trace.backbone.normalize(trace.backbone.embed_pixels(torch.stack(batch)))
+            bar.update(len(batch))
+
+
+def embed_without_channels(trace: Trace, picture: int) -> Iterator[Float[Tensor, "batch E"]]:
+    """Embeddings of one picture with each channel of the site's output put to zero in turn, for all tokens."""
+    channels = trace.tokens.shape[-1]
+    layout = trace.site.layout
+    axis = 1 if isinstance(layout, FeatureMap) and not layout.channels_last else -1
+    for first in range(0, channels, AT_ONCE):
+        which = range(first, min(first + AT_ONCE, channels))
+        with on_output(trace.site.module, _without(which, axis)):
+            yield from embed_changed(trace, [trace.pixels[picture]] * len(which), len(which), "channels")
+
+
+def _without(which: range, axis: int) -> Callable[[nn.Module, Any, Any], Any]:
+    def change(module: nn.Module, inputs: Any, output: Any) -> Any:
+        tokens = (output[0] if isinstance(output, tuple) else output).clone()
+        for row, channel in enumerate(which):
+            tokens[row].select(axis if axis < 0 else axis - 1, channel).zero_()
+        return (tokens, *output[1:]) if isinstance(output, tuple) else tokens
+
+    return change

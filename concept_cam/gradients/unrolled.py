@@ -1,0 +1,155 @@
+"""The last blocks of a transformer run piece by piece, with their attention laid open and a graph through it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import final
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+from concept_cam.backbones.backbone import Backbone, TokenLayout
+from concept_cam.backbones.heads import Block, Pooling
+from concept_cam.errors import BackboneError
+from concept_cam.gradients.base import Trace
+from concept_cam.hooks import on_output
+
+_MOST_OFF = {torch.float64: 1e-9, torch.float32: 1e-4, torch.bfloat16: 5e-2, torch.float16: 1e-2}
+
+
+class _BlockReached(Exception):
+    """Ends a forward pass: what comes after is run here."""
+
+
+@final
+@dataclass(frozen=True)
+class Layer:
+    """One block, run.
+
+    Attributes:
+        block: which.
+        entered: the residual stream before it.
+        query, key, value: of each head, behind the rotation, if there is one.
+        attention: rows sum to one; part of the graph.
+        left: the residual stream behind it.
+    """
+
+    block: Block
+    entered: Float[Tensor, "B M D"]
+    query: Float[Tensor, "B H M d"]
+    key: Float[Tensor, "B H M d"]
+    value: Float[Tensor, "B H M d"]
+    attention: Float[Tensor, "B H M M"]
+    left: Float[Tensor, "B M D"]
+
+
+@final
+@dataclass(frozen=True)
+class Unrolled:
+    """The last blocks and the pooling, run.
+
+    Attributes:
+        layers: in the order of the model.
+        pooling: what comes after them.
+        weights: of the pooling; part of the graph.
+        embedding: unit vectors, or what a linear classifier multiplies by its rows.
+        layout: how tokens lie on the picture.
+        backbone: the model.
+    """
+
+    layers: tuple[Layer, ...]
+    pooling: Pooling
+    weights: Float[Tensor, "B H M"]
+    embedding: Float[Tensor, "B E"]
+    layout: TokenLayout
+    backbone: Backbone
+
+    def alone(self, tokens: Float[Tensor, "B M D"]) -> Float[Tensor, "B N E"]:
+        """What the embedding would be if a patch were all there is, for each patch."""
+        return self.backbone.normalize(self.pooling.alone(tokens)[:, self.layout.prefix :])
+
+    def pull(
+        self, embedding: Float[Tensor, "B E"], direction: Float[Tensor, "B E"], attention: Sequence[Float[Tensor, "B ..."]]
+    ) -> tuple[Float[Tensor, "B ..."], ...]:
+        """The gradient of the score of a direction at some of the attention; zero where it does not depend on it."""
+        with torch.inference_mode(False), torch.enable_grad():
+            return torch.autograd.grad(embedding, attention, direction, retain_graph=True, materialize_grads=True)
+
+
+def unroll(trace: Trace, depth: int | None = None, *, graph: bool = True, picture: int | None = None) -> Unrolled:
+    """Run the model up to the last blocks as it is, and those piece by piece.
+
+    Costs one forward pass. What comes out is compared with the model's own embedding.
+
+    Args:
+        trace: of the pictures.
+        depth: how many blocks; all by default.
+        graph: keep what gradients need.
+        picture: one of them, which bounds memory; all by default.
+
+    Raises:
+        BackboneError: the model is no transformer of known blocks, or those are not what they were.
+    """
+    backbone, blocks, pooling = trace.backbone, trace.backbone.blocks, trace.backbone.pooling
+    if not blocks or pooling is None:
+        raise BackboneError(f"{backbone.name} ({backbone.family}) has no attention that can be laid open; use another method.")
+    chosen = blocks[-min(depth or len(blocks), len(blocks)) :]
+    which = slice(None) if picture is None else slice(picture, picture + 1)
+    with backbone.at_rest():
+        x = _entering(backbone, chosen[0], trace.pixels[which])
+        with torch.autocast(backbone.device.type, enabled=False), torch.set_grad_enabled(graph):
+            x = x.to(backbone.dtype).detach().requires_grad_(graph)
+            layers = []
+            for block in chosen:
+                layers.append(_run(block, x))
+                x = layers[-1].left
+            weights = pooling.weights(x)
+            weights = weights if weights.requires_grad or not graph else weights.requires_grad_()
+            embedding = backbone.normalize(pooling.finish(pooling.gather(x, weights)))
+    own = trace.embedding[which]
+    off = float((embedding.detach() - own).norm() / own.norm())
+    if not off <= _MOST_OFF.get(embedding.dtype, 1e-4):
+        raise BackboneError(
+            f"The blocks of {backbone.name}, run piece by piece, give an embedding that is off by {off:.1e}: they are not "
+            "what they were. Use a method that asks for gradients alone, such as hires_cam."
+        )
+    return Unrolled(tuple(layers), pooling, weights, embedding, trace.layout, backbone)
+
+
+def _entering(backbone: Backbone, block: Block, pixels: Tensor) -> Tensor:
+    seen: list[Tensor] = []
+
+    def stop(module: object, inputs: tuple[Tensor, ...], output: object) -> None:
+        seen.append(inputs[0])
+        raise _BlockReached
+
+    with on_output(block.norm, stop), suppress(_BlockReached):
+        backbone.embed_pixels(pixels)
+    if not seen:
+        raise BackboneError(f"The first norm of a block of {backbone.name} did not run in a forward pass.")
+    return seen[0]
+
+
+def _run(block: Block, entered: Float[Tensor, "B M D"]) -> Layer:
+    own, normed = block.projections(), block.norm(entered)
+    query, key, value = (F.linear(normed, *part).unflatten(-1, (own.heads, -1)) for part in (own.query, own.key, own.value))
+    if block.rotate is not None:
+        query, key = block.rotate(query, 1), block.rotate(key, 1)
+    query, key, value = (part.transpose(1, 2) for part in (query, key, value))
+    attention = attend(query, key)
+    return Layer(block, entered, query, key, value, attention, block.finish(joined(attention @ value), entered))
+
+
+def attend(query: Float[Tensor, "B H M d"], key: Float[Tensor, "B H M d"]) -> Float[Tensor, "B H M M"]:
+    """Each token's weights on all."""
+    attention: Tensor = (query @ key.transpose(-1, -2) * query.shape[-1] ** -0.5).softmax(-1)
+    return attention
+
+
+def joined(heads: Float[Tensor, "B H M d"]) -> Float[Tensor, "B M W"]:
+    """Heads side by side."""
+    return heads.transpose(1, 2).flatten(2)

@@ -1,0 +1,65 @@
+"""open_clip's ViT once more, one picture and one head at a time, from its parameters: what oracles look into."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+@dataclass
+class Step:
+    """One block: its input, the projections and attention of each head, the attention's output, its own output."""
+
+    block: Any
+    entered: Tensor
+    normed: Tensor
+    query: list[Tensor] = field(default_factory=list)
+    key: list[Tensor] = field(default_factory=list)
+    value: list[Tensor] = field(default_factory=list)
+    attention: list[Tensor] = field(default_factory=list)
+    output: Tensor | None = None
+    left: Tensor | None = None
+
+    def project(self, tokens: Tensor) -> Tensor:
+        """The output projection of the attention."""
+        return tokens @ self.block.attn.out_proj.weight.T + self.block.attn.out_proj.bias
+
+    def attend(self, weights: list[Tensor]) -> Tensor:
+        """The output projection of other weights on the same values."""
+        return self.project(torch.cat([w @ v for w, v in zip(weights, self.value, strict=True)], 1))
+
+    def mlp(self, x: Tensor) -> Tensor:
+        """The second half of the block."""
+        return x + self.block.mlp(self.block.ln_2(x))
+
+
+def embed(model: Any, x: Tensor) -> Tensor:
+    """The last norm, the projection, unit length."""
+    return F.normalize(model.visual.ln_post(x) @ model.visual.proj, dim=-1)
+
+
+def run(model: Any, pixels: Tensor) -> tuple[list[Step], Tensor]:
+    """All blocks of one picture (3, height, width), with a graph through them, and the embedding."""
+    visual = model.visual
+    patches = visual.conv1(pixels[None])[0].flatten(1).T
+    x = torch.cat([visual.class_embedding[None], patches]) + visual.positional_embedding
+    x = visual.ln_pre(x).detach().requires_grad_()
+    steps = []
+    for block in visual.transformer.resblocks:
+        step = Step(block, x, block.ln_1(x))
+        width, heads = x.shape[1], block.attn.num_heads
+        size = width // heads
+        for head in range(heads):
+            for part, kept in enumerate((step.query, step.key, step.value)):
+                rows = slice(part * width + head * size, part * width + (head + 1) * size)
+                kept.append(step.normed @ block.attn.in_proj_weight[rows].T + block.attn.in_proj_bias[rows])
+            logits = step.query[-1] @ step.key[-1].T / size**0.5
+            step.attention.append(logits.softmax(1))
+        step.output = torch.cat([a @ v for a, v in zip(step.attention, step.value, strict=True)], 1)
+        x = step.left = step.mlp(x + step.project(step.output))
+        steps.append(step)
+    return steps, embed(model, x[0])
