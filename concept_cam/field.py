@@ -21,7 +21,7 @@ from concept_cam.errors import OptionError, OutputError
 from concept_cam.files import write_file
 from concept_cam.gradients import Trace
 from concept_cam.images import Placement
-from concept_cam.methods import Method, hires_cam, is_linear
+from concept_cam.methods import Method, field_vectors, hires_cam, name_of
 from concept_cam.result import Localization, checked_maps
 
 
@@ -73,11 +73,12 @@ class ConceptField:
         Raises:
             OptionError: the method is not linear in the direction.
         """
-        if not is_linear(method):
-            name = getattr(method, "__name__", repr(method))
+        found = field_vectors(method, trace)
+        if found is None:
+            name = name_of(method)
             raise OptionError(f"{name} is not linear in the direction, so it has no field; ask for one map at a time.")
         rows, cols = trace.layout.rows, trace.layout.cols
-        vectors = trace.matrix(method).unflatten(1, (rows, cols))
+        vectors = found.unflatten(1, (rows, cols))
         bare = Placement((0, 0, cols, rows), (rows, cols))
         places = placements or [bare] * len(vectors)
         known = provenance or {}

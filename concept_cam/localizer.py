@@ -18,7 +18,7 @@ from concept_cam.errors import OptionError, PictureError
 from concept_cam.field import ConceptField
 from concept_cam.gradients import FactoredTrace, Form, Trace, trace
 from concept_cam.images import Fit, Frame, Preprocess, Size, Source, check_fit, read_picture
-from concept_cam.methods import Method, hires_cam
+from concept_cam.methods import Method, explain, hires_cam, name_of, sees_score
 from concept_cam.prefetch import read_ahead
 from concept_cam.prompts import read_templates, read_vocabulary
 from concept_cam.result import Localization, checked_maps
@@ -202,7 +202,12 @@ class Localizer:
         strength: float,
         weighting: Weighting | None,
     ) -> list[Localization]:
-        if selector is None and self.vocabulary and strength > 0:
+        if not sees_score(self.method):
+            if selector is not None:
+                name = name_of(self.method)
+                raise OptionError(f"{name} does not look at the score, so it has no finer form; leave the references out.")
+            strength = 0.0
+        elif selector is None and self.vocabulary and strength > 0:
             selector = nearest(3)
         names = selector.names if isinstance(selector, Named) else ()
         results: dict[int, Localization] = {}
@@ -216,7 +221,7 @@ class Localizer:
                     comparisons = [compare(bank, target, selector, row, strength, weighting) for row in scores]
                     finer = torch.stack([comparison.direction(bank) for comparison in comparisons])
                     base = bank.vectors_of([target]).expand_as(finer)
-                    maps = self.method(seen.gradient(torch.stack([base, finer])))
+                    maps = explain(self.method, seen, torch.stack([base, finer]))
                     maps = checked_maps(maps, seen.site.name).float().cpu()
                 for i, base_map, map_, comparison, row in zip(alike, *maps, comparisons, scores, strict=True):
                     found = {name: float(row[bank.index(name)]) for name in comparison.names}
@@ -237,7 +242,7 @@ class Localizer:
             "model": self.backbone.name,
             "site": seen.site.name,
             "gradient": "factored" if isinstance(seen, FactoredTrace) else "dense",
-            "method": getattr(self.method, "__name__", repr(self.method)),
+            "method": name_of(self.method),
             "input": {"fit": self.preprocess.fit, "size": list(size)},
             "templates": list(self.templates),
             "versions": {"concept-cam": version("concept-cam"), **self.backbone.versions},

@@ -9,12 +9,15 @@ import pytest
 import torch
 import torch.nn.functional as F
 import zoo
-from pytorch_grad_cam import GradCAM, HiResCAM, LayerCAM
+from pytorch_grad_cam import EigenGradCAM, GradCAM, GradCAMElementWise, GradCAMPlusPlus, HiResCAM, LayerCAM, XGradCAM
 from torch import nn
 
 from concept_cam import compare, grad_cam, hires_cam, layer_cam, nearest, trace, uniform, wrap
+from concept_cam.backbones import TokenLayout
 from concept_cam.comparison import Comparison
 from concept_cam.concepts import ConceptBank
+from concept_cam.gradients import WholeGradient
+from concept_cam.methods import eigen_grad_cam, grad_cam_elementwise, grad_cam_plus_plus, xgrad_cam
 
 CLASSES = 6
 
@@ -80,6 +83,54 @@ def test_equals_the_grad_cam_package(world, ours, theirs, form):
     assert (got - expected).norm() <= 1e-6 * expected.norm()
     # The package computes in float64 as well: what is left is rounding.
     assert (got - expected).norm() <= 1e-10 * expected.norm()
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "scale", "within"),
+    [
+        (grad_cam_elementwise, GradCAMElementWise, 1, 1e-10),
+        # The package adds 1e-7 to a sum, which may be small.
+        (xgrad_cam, XGradCAM, 1, 1e-4),
+        (eigen_grad_cam, EigenGradCAM, 1, 1e-9),
+    ],
+    ids=lambda m: getattr(m, "__name__", ""),
+)
+def test_the_others_equal_it_where_it_is_well_defined(world, ours, theirs, scale, within):
+    backbone, classifier, pixels, texts = world
+    expected = grad_cam_package(theirs, backbone, classifier, pixels, [lambda out: scale * out[2]] * len(pixels))
+    got = ours(trace(backbone, pixels).gradient(scale * texts[[2]][:, None]))[0]
+    if ours is eigen_grad_cam:
+        # Its sign is that of a singular vector, which is nobody's choice; and it gives maps as numbers of 32 bits.
+        signs = (got * expected).sum((1, 2), keepdim=True).sign()
+        assert (got - signs * expected).norm() <= 1e-6 * expected.norm()
+        within = 1e-6
+        expected = signs * expected
+    assert expected.abs().max() > 0
+    assert (got - expected).norm() <= within * expected.norm()
+
+
+def plus_plus_of_the_package(tokens, whole):
+    """(N, D) each, on a grid of one row."""
+    rows = [part.T[None, :, None].numpy() for part in (tokens, whole)]
+    with GradCAMPlusPlus(nn.Linear(1, 1), []) as cam:
+        return torch.from_numpy(cam.get_cam_weights(None, None, None, *rows))[0] @ tokens.T
+
+
+def test_grad_cam_plus_plus_equals_it_where_activations_and_gradients_are_as_in_the_paper():
+    """Activations that are not negative and gradients of the size of logits': no denominator is near zero."""
+    generator = torch.Generator().manual_seed(0)
+    tokens = torch.rand(6, 4, generator=generator, dtype=torch.float64)
+    whole = 20 * torch.rand(6, 4, generator=generator, dtype=torch.float64) + 1
+    ours = grad_cam_plus_plus(WholeGradient(tokens[None], TokenLayout(0, 1, 6), whole[None, None]))[0, 0, 0]
+    torch.testing.assert_close(ours, plus_plus_of_the_package(tokens, whole), rtol=1e-6, atol=0)
+
+
+def test_of_small_gradients_the_package_forgets_what_speaks_for_the_score():
+    """On purpose: 1e-6 in a denominator of G squared is nothing at G = 1 and everything at 1e-4, the size of a cosine's."""
+    tokens, whole = torch.ones(2, 1), torch.tensor([[1e-4], [0.0]])
+    ours = grad_cam_plus_plus(WholeGradient(tokens[None], TokenLayout(0, 1, 2), whole[None, None]))
+    assert ours[0, 0, 0, 0].item() == pytest.approx(1e-4 / 2, rel=1e-3)
+    assert plus_plus_of_the_package(tokens, whole)[0].item() == pytest.approx(1e-4 * 1e-8 / (2e-8 + 1e-6), rel=1e-3)
 
 
 @pytest.mark.parametrize("form", ["dense", "factored"])

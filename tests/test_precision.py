@@ -9,7 +9,7 @@ from concept_cam import fieldguide, trace, wrap
 from concept_cam.fieldguide.heldout import twin_plates
 from concept_cam.gradients import FactoredTrace
 from concept_cam.images import Frame
-from concept_cam.methods import METHODS
+from concept_cam.methods import grad_cam, hires_cam, layer_cam
 
 DEVICES = [
     "cpu",
@@ -38,16 +38,16 @@ def questions(guide):
 def test_maps_in_half_precision_rank_patches_as_in_single(dtype, device, guide, questions):
     module = fieldguide.localizer(device=device).backbone.module.to(dtype)
     low = wrap(module, guide.backbone.tokenizer)
-    found = {name: [] for name in METHODS}
+    found = {method: [] for method in (grad_cam, hires_cam, layer_cam)}
     for pixels, directions in questions:
         fine, rough = trace(guide.backbone, pixels), trace(low, pixels.to(device, dtype))
         assert isinstance(rough, FactoredTrace)
-        for name, method in METHODS.items():
+        for method, correlations in found.items():
             maps = [method(seen.gradient(directions)).double().cpu() for seen in (fine, rough)]
             ranks = torch.stack([m.flatten(2).argsort(-1).argsort(-1).double() for m in maps])
-            found[name].append(torch.nn.functional.cosine_similarity(*(ranks - ranks.mean(-1, keepdim=True)), dim=-1))
-    for name in METHODS:
-        correlations = torch.cat(found[name], 1)
+            correlations.append(torch.nn.functional.cosine_similarity(*(ranks - ranks.mean(-1, keepdim=True)), dim=-1))
+    for parts in found.values():
+        correlations = torch.cat(parts, 1)
         assert correlations.shape == (2, 200)
         # Spearman's: on average, and nearly always; a map that is flat where there is no bird has a rank for every rounding.
         assert correlations.mean() >= 0.99

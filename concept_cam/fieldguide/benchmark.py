@@ -32,9 +32,10 @@ from concept_cam.fieldguide.renderer import SIZE, Plate, draw
 from concept_cam.gradients import Form, Trace, trace
 from concept_cam.images import Frame
 from concept_cam.localizer import Localizer
-from concept_cam.methods import METHODS
+from concept_cam.methods import METHODS, explain, sees_score
 from concept_cam.metrics import energy_inside, paired_difference, pointing_hit
 
+USUAL = ("grad_cam", "hires_cam", "layer_cam")
 CONTRASTS = ("base", "twin 0.6", "twin 1.0", "nearest(3) 0.6")
 _BATCH = 50
 
@@ -87,11 +88,15 @@ def knowledge(localizer: Localizer, count: int, seed: int = 0) -> dict[str, floa
     return result
 
 
-def compare_methods(localizer: Localizer, count: int, seed: int = 0) -> tuple[Mapping[tuple[str, str], Findings], Chance]:
-    """Energy and pointing of every method, base and finer, on ``count`` held-out twin plates; and chance for both."""
+def compare_methods(
+    localizer: Localizer, count: int, seed: int = 0, names: Sequence[str] = USUAL
+) -> tuple[Mapping[tuple[str, str], Findings], Chance]:
+    """Energy and pointing of some methods, base and finer, on ``count`` held-out twin plates; and chance for both."""
     items = list(twin_plates(count, seed))
     bank = localizer.bank(species())
-    energies: dict[tuple[str, str], list[float]] = {(m, c): [] for m in METHODS for c in CONTRASTS}
+    energies: dict[tuple[str, str], list[float]] = {
+        (name, contrast): [] for name in names for contrast in CONTRASTS if contrast == "base" or sees_score(METHODS[name])
+    }
     hits: dict[tuple[str, str], list[float]] = {key: [] for key in energies}
     chances: list[tuple[float, float]] = []
     for (frames, seen), start in zip(_traces(localizer, [item.plate for item in items]), range(0, count, _BATCH), strict=True):
@@ -100,11 +105,13 @@ def compare_methods(localizer: Localizer, count: int, seed: int = 0) -> tuple[Ma
         twin = bank.vectors_of([item.twin for item in here])
         near = torch.stack([bank.vectors_of(bank.neighbours(item.target, 3)).mean(0) for item in here])
         directions = torch.stack([target, target - 0.6 * twin, target - twin, target - 0.6 * near])
-        gradient = seen.gradient(directions)
         masks = [torch.from_numpy(item.mask) for item in here]
         chances += [_chance(frame, mask, seen) for frame, mask in zip(frames, masks, strict=True)]
-        for name, method in METHODS.items():
-            for contrast, maps in zip(CONTRASTS, method(gradient).cpu(), strict=True):
+        for name in names:
+            # A map that no direction moves is made once.
+            contrasts = [contrast for contrast in CONTRASTS if (name, contrast) in energies]
+            found_maps = explain(METHODS[name], seen, directions[: len(contrasts)]).cpu()
+            for contrast, maps in zip(contrasts, found_maps, strict=True):
                 for frame, mask, grid in zip(frames, masks, maps, strict=True):
                     energies[name, contrast].append(energy_inside(frame.placement.project(grid), mask))
                     row, column = divmod(int(grid.argmax()), grid.shape[1])
@@ -188,14 +195,16 @@ def main(
     checkpoint: Annotated[Path, typer.Option(help="A folder in open_clip's layout; the embedded one by default.")] = FOLDER,
     form: Annotated[Form, typer.Option(help="Form of the gradient.")] = "auto",
     site: Annotated[str | None, typer.Option(help="Where tokens are read; the model's first site by default.")] = None,
+    methods: Annotated[str, typer.Option(help="Names with commas between them, or all.")] = ",".join(USUAL),
 ) -> None:
-    """Measure the embedded encoder, and every method on twins."""
+    """Measure the embedded encoder, and methods on twins."""
+    names = list(METHODS) if methods == "all" else methods.split(",")
     localizer = fieldguide.localizer(checkpoint=checkpoint, site=site, form=form)
     # Wide enough for a row, also in a pipe: the tables are Markdown, to be pasted as they are.
     console = Console(width=120)
     console.print(f"Drawing a plate of {SIZE} pixels: {1000 * drawing_time():.2f} ms of one core", highlight=False)
     console.print(knowledge_table(knowledge(localizer, count, seed)))
-    console.print(methods_table(*compare_methods(localizer, count, seed)))
+    console.print(methods_table(*compare_methods(localizer, count, seed, names)))
 
 
 if __name__ == "__main__":

@@ -1,32 +1,135 @@
-"""How a map is made of a gradient. A method is a function; this table is only for names that come from outside."""
+"""How a map is made. A method is a function; the table is for names from outside, and for what is to be said of each.
+
+gradient       gradient x activation: functions of the gradient at the patch tokens
+attention      what was taken from each patch, and what the score asks of it
+similarity     patches in text space, without a gradient
+perturbation   forward passes on changed pictures
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from functools import cache
+from collections.abc import Mapping
+from dataclasses import dataclass
 
-import torch
-from jaxtyping import Float
-from torch import Tensor
+from concept_cam.methods.attention import grad_eclip, legrad, raw_attention, relevance, rollout, value_attribution
+from concept_cam.methods.gradient import (
+    eigen_grad_cam,
+    grad_cam,
+    grad_cam_elementwise,
+    grad_cam_plus_plus,
+    hires_cam,
+    layer_cam,
+    xgrad_cam,
+)
+from concept_cam.methods.method import (
+    FieldMethod,
+    GradientMethod,
+    Method,
+    TraceMethod,
+    explain,
+    field_vectors,
+    is_linear,
+    name_of,
+    sees_score,
+)
+from concept_cam.methods.perturbation import ablation_cam, gscore_cam, occlusion, rise, score_cam
+from concept_cam.methods.similarity import clearclip, clip_surgery, gem, maskclip, naclip, patch_text, sclip
 
-from concept_cam.backbones.backbone import TokenLayout
-from concept_cam.gradients import TokenGradient, WholeGradient
-from concept_cam.methods.gradient import grad_cam, hires_cam, layer_cam
+__all__ = [
+    "CARDS",
+    "METHODS",
+    "Card",
+    "FieldMethod",
+    "GradientMethod",
+    "Method",
+    "TraceMethod",
+    "ablation_cam",
+    "clearclip",
+    "clip_surgery",
+    "eigen_grad_cam",
+    "explain",
+    "field_vectors",
+    "gem",
+    "grad_cam",
+    "grad_cam_elementwise",
+    "grad_cam_plus_plus",
+    "grad_eclip",
+    "gscore_cam",
+    "hires_cam",
+    "is_linear",
+    "layer_cam",
+    "legrad",
+    "maskclip",
+    "naclip",
+    "name_of",
+    "occlusion",
+    "patch_text",
+    "raw_attention",
+    "relevance",
+    "rise",
+    "rollout",
+    "sclip",
+    "score_cam",
+    "sees_score",
+    "value_attribution",
+    "xgrad_cam",
+]
 
-__all__ = ["METHODS", "Method", "grad_cam", "hires_cam", "is_linear", "layer_cam"]
 
-Method = Callable[[TokenGradient], Float[Tensor, "K B rows cols"]]
+@dataclass(frozen=True)
+class Card:
+    """What is said of a method.
+
+    Attributes:
+        method: itself.
+        kind: gradient, attention, similarity or perturbation.
+        forwards: forward passes of one picture, whatever the number of directions; D is the number of channels, N of patches.
+        backwards: of each direction.
+        needs: of the model.
+    """
+
+    method: Method
+    kind: str
+    forwards: str
+    backwards: str
+    needs: str
+
+    @property
+    def compares(self) -> str:
+        """How its finer map follows from the direction."""
+        if not sees_score(self.method):
+            return "no"
+        return "linear" if is_linear(self.method) else "yes"
 
 
-@cache
-def is_linear(method: Method) -> bool:
-    """Whether a method is linear in the gradient, and so in the direction; tried on numbers of no meaning."""
-    generator = torch.Generator().manual_seed(0)
-    tokens, first, second = (torch.randn(1, 1, 6, 5, generator=generator, dtype=torch.float64) for _ in range(3))
-    one, other, both = (
-        method(WholeGradient(tokens[0], TokenLayout(0, 2, 3), whole)) for whole in (first, second, first - 2 * second)
-    )
-    return torch.allclose(both, one - 2 * other, rtol=1e-9, atol=1e-12)
+_HEAD = "0 (closed form) or 1"
 
 
-METHODS: Mapping[str, Method] = {method.__name__: method for method in (grad_cam, hires_cam, layer_cam)}
+def _cards() -> Mapping[str, Card]:
+    listed = [
+        *(Card(method, "gradient", "1", _HEAD, "any site") for method in (grad_cam, hires_cam)),
+        *(
+            Card(method, "gradient", "1", _HEAD, "any site")
+            for method in (layer_cam, grad_cam_elementwise, grad_cam_plus_plus, xgrad_cam, eigen_grad_cam)
+        ),
+        *(Card(method, "attention", "1", "0", "a query with a closed form") for method in (value_attribution, grad_eclip)),
+        *(Card(method, "attention", "2", "0", "known blocks") for method in (raw_attention, rollout)),
+        *(Card(method, "attention", "2", "1", "known blocks") for method in (relevance, legrad)),
+        *(
+            Card(method, "similarity", "2", "0", "known blocks")
+            for method in (patch_text, maskclip, sclip, clearclip, naclip, clip_surgery, gem)
+        ),
+        Card(score_cam, "perturbation", "D + 2", "0", "any site"),
+        Card(gscore_cam, "perturbation", "302 at most for each direction", _HEAD, "any site"),
+        Card(ablation_cam, "perturbation", "D + 1", "0", "any site"),
+        Card(occlusion, "perturbation", "N + 1", "0", "any site"),
+        Card(rise, "perturbation", "1,001", "0", "any site"),
+    ]
+    return {name_of(card.method).strip("_"): card for card in listed}
+
+
+CARDS = _cards()
+"""All methods by name."""
+
+METHODS: Mapping[str, Method] = {name: card.method for name, card in CARDS.items()}
+"""All methods by name."""

@@ -6,6 +6,8 @@ paper is a separate, last step here, because what speaks against a concept is ev
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -56,8 +58,75 @@ def layer_cam(gradient: TokenGradient) -> Float[Tensor, "K B rows cols"]:
         >>> layer_cam(seen.gradient(torch.ones(1, 1, 192))).shape
         torch.Size([1, 2, 12, 12])
     """
-    maps = [(one.clamp(min=0) * gradient.tokens).sum(-1) for one in gradient.dense()]
-    return _on_grid(torch.stack(maps), gradient)
+    return _of_each(gradient, lambda whole, tokens: (whole.clamp(min=0) * tokens).sum(-1))
+
+
+def grad_cam_elementwise(gradient: TokenGradient) -> Float[Tensor, "K B rows cols"]:
+    """sum_c ReLU(G_nc A_nc): only what speaks for the score. Not linear in the direction, and never negative.
+
+    Source: the pytorch-grad-cam package (GradCAMElementWise); there is no paper.
+    """
+    return _of_each(gradient, lambda whole, tokens: (whole * tokens).clamp(min=0).sum(-1))
+
+
+def grad_cam_plus_plus(gradient: TokenGradient) -> Float[Tensor, "K B rows cols"]:
+    """sum_c w_c A_nc with w_c = sum_n a_nc ReLU(G_nc), a = G^2 / (2 G^2 + G^3 sum_m A_mc). Not linear in the direction.
+
+    Source: Chattopadhyay et al., Grad-CAM++ (arXiv 1710.11063), for a score behind an exponential, without the final ReLU.
+    Departures: where G is zero, so is a. The paper's activations are not negative; with tokens of both signs the denominator
+    can vanish, so it is kept 1e-7 of its terms away from zero.
+    """
+
+    def weighted(whole: Tensor, tokens: Tensor) -> Tensor:
+        # Divided by G^2: the gradient of a cosine is so small that its square is lost in half precision.
+        cubed = whole * tokens.sum(1, keepdim=True)
+        denominator = 2 + cubed
+        least = 1e-7 * (2 + cubed.abs())
+        denominator = torch.where(denominator.abs() < least, least, denominator)
+        weights = (whole.clamp(min=0) / denominator).sum(1, keepdim=True)
+        return (weights * tokens).sum(-1)
+
+    return _of_each(gradient, weighted)
+
+
+def xgrad_cam(gradient: TokenGradient) -> Float[Tensor, "K B rows cols"]:
+    """sum_c w_c A_nc with w_c = sum_n G_nc A_nc / sum_n A_nc. Linear in the direction.
+
+    Source: Fu et al., Axiom-based Grad-CAM (arXiv 2008.02312), XGrad-CAM, without the final ReLU. Tokens behind a LayerNorm
+    have sums near zero, so that a few channels drown the others: made for activations that are not negative. Departure: sums
+    are kept 1e-7 of their terms away from zero.
+    """
+
+    def weighted(whole: Tensor, tokens: Tensor) -> Tensor:
+        sums = tokens.sum(1, keepdim=True)
+        least = 1e-7 * tokens.abs().sum(1, keepdim=True).clamp(min=torch.finfo(tokens.dtype).tiny)
+        sums = torch.where(sums.abs() < least, least, sums)
+        return ((whole * tokens).sum(1, keepdim=True) / sums * tokens).sum(-1)
+
+    return _of_each(gradient, weighted)
+
+
+def eigen_grad_cam(gradient: TokenGradient) -> Float[Tensor, "K B rows cols"]:
+    """(Z - mean of Z) v with Z = G * A, v the direction in which Z varies most. Not linear in the direction.
+
+    Source: the pytorch-grad-cam package (EigenGradCAM), after Muhammad and Yeasin, Eigen-CAM (arXiv 2008.00299). Departure:
+    the sign of v, which is anybody's guess there, is such that the map goes along with that of HiResCAM.
+    """
+
+    def projected(whole: Tensor, tokens: Tensor) -> Tensor:
+        product = (whole * tokens).to(torch.promote_types(tokens.dtype, torch.float32))
+        centred = product - product.mean(1, keepdim=True)
+        first = torch.linalg.svd(centred, full_matrices=False).Vh[:, 0]
+        maps = (centred @ first[..., None])[..., 0]
+        along = ((product.sum(-1) - product.sum(-1).mean(1, keepdim=True)) * maps).sum(1, keepdim=True)
+        return torch.where(along < 0, -maps, maps).to(tokens.dtype)
+
+    return _of_each(gradient, projected)
+
+
+def _of_each(gradient: TokenGradient, function: Callable[[Tensor, Tensor], Tensor]) -> Float[Tensor, "K B rows cols"]:
+    """One direction at a time, so that no (K, B, N, D) is ever held."""
+    return _on_grid(torch.stack([function(whole, gradient.tokens) for whole in gradient.dense()]), gradient)
 
 
 def _on_grid(values: Float[Tensor, "K B N"], gradient: TokenGradient) -> Float[Tensor, "K B rows cols"]:

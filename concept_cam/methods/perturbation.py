@@ -1,0 +1,155 @@
+"""Forward only: the picture or its tokens are changed, and the map is how the score answers. No gradient is asked for.
+
+A score is linear in the direction even where the model is not linear in the picture, so one set of forward passes serves
+every direction: but for gScoreCAM, whose choice of channels is made by the gradient. Where pixels are masked they are put to
+zero, the mean colour of the pictures that the model was trained on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+from concept_cam.gradients import Trace, embed_changed, embed_without_channels
+from concept_cam.methods.method import FieldMethod, TraceMethod
+
+_GSCORE_CHANNELS = 300
+"""Channels that gScoreCAM keeps, as its code does."""
+
+_RISE_MASKS, _RISE_CELLS, _RISE_SEED = 1000, 7, 0
+
+
+@FieldMethod
+def score_cam(trace: Trace) -> Float[Tensor, "B N E"]:
+    """sum_k (S(x * H_k) - S(0)) A_nk, H_k being channel k enlarged and scaled to 0..1. As many forward passes as channels.
+
+    Source: Wang et al., Score-CAM (arXiv 1910.01279), without the final ReLU. Departures: no softmax over channels, which its
+    code has; the baseline's whole score is taken off, not the target's alone (Finer-CAM, Eq. 9).
+    """
+    weights = [_channel_scores(trace, picture, range(trace.tokens.shape[-1])) for picture in range(len(trace.pixels))]
+    return trace.tokens @ torch.stack(weights)
+
+
+def _gscore_cam(trace: Trace, directions: Float[Tensor, "K B E"]) -> Float[Tensor, "K B N"]:
+    """Score-CAM on the 300 channels whose mean gradient is largest, with a softmax over those. Not linear in the direction.
+
+    Source: Chen et al., gScoreCAM (ACCV 2022), and its code. Departure: the softmax is over the channels chosen, not over all
+    with zeros for the rest, which gives those a weight too.
+    """
+    gradient = trace.gradient(directions).mean()
+    count = min(_GSCORE_CHANNELS, gradient.shape[-1])
+    chosen = gradient.topk(count, dim=-1).indices
+    maps = torch.zeros(*directions.shape[:2], trace.tokens.shape[1]).to(trace.tokens)
+    for picture in range(len(trace.pixels)):
+        union = chosen[:, picture].unique().tolist()
+        scored = torch.zeros(gradient.shape[-1], directions.shape[-1]).to(trace.tokens)
+        scored[union] = _channel_scores(trace, picture, union)
+        for k, direction in enumerate(directions[:, picture]):
+            own = chosen[k, picture]
+            maps[k, picture] = trace.tokens[picture][:, own] @ (scored[own] @ direction).softmax(0)
+    return maps
+
+
+gscore_cam = TraceMethod(_gscore_cam)
+
+
+def _channel_scores(trace: Trace, picture: int, channels: range | list[int]) -> Float[Tensor, "channels E"]:
+    """f(x * H_k) - f(0) for some channels."""
+    pixels, layout = trace.pixels[picture], trace.layout
+    size = (int(pixels.shape[1]), int(pixels.shape[2]))
+
+    def masked() -> Iterator[Tensor]:
+        yield torch.zeros_like(pixels)
+        for channel in channels:
+            grid = trace.tokens[picture, :, channel].unflatten(0, (layout.rows, layout.cols))
+            large = F.interpolate(grid[None, None], size, mode="bilinear", align_corners=False)[0, 0]
+            spread = (large.max() - large.min()).clamp(min=torch.finfo(large.dtype).tiny)
+            yield pixels * ((large - large.min()) / spread)
+
+    embeddings = torch.cat(list(embed_changed(trace, masked(), len(channels) + 1, "channels")))
+    return embeddings[1:] - embeddings[0]
+
+
+@FieldMethod
+def ablation_cam(trace: Trace) -> Float[Tensor, "B N E"]:
+    """sum_k (S - S without channel k) A_nk. As many forward passes as channels.
+
+    Source: Desai and Ramaswamy, Ablation-CAM (WACV 2020), without the final ReLU. Departure: not divided by S, which for a
+    difference of scores is near zero or negative, and would turn the map over.
+    """
+    without = [torch.cat(list(embed_without_channels(trace, picture))) for picture in range(len(trace.pixels))]
+    return trace.tokens @ (trace.embedding[:, None] - torch.stack(without))
+
+
+@FieldMethod
+def occlusion(trace: Trace) -> Float[Tensor, "B N E"]:
+    """How much of the score goes when a window of 3 x 3 patches is covered, averaged over the windows that cover a patch.
+
+    As many forward passes as patches.
+
+    Source: Zeiler and Fergus, Visualizing Convolutional Networks (arXiv 1311.2901); window and step are ours.
+    """
+    layout = trace.layout
+    height, width = trace.pixels.shape[2:]
+    tops = [round(row * height / layout.rows) for row in range(layout.rows + 1)]
+    lefts = [round(col * width / layout.cols) for col in range(layout.cols + 1)]
+    windows = torch.zeros(layout.patches, layout.rows, layout.cols)
+    for row in range(layout.rows):
+        for col in range(layout.cols):
+            windows[row * layout.cols + col, max(row - 1, 0) : row + 2, max(col - 1, 0) : col + 2] = 1
+
+    def covered(pixels: Tensor) -> Iterator[Tensor]:
+        for row in range(layout.rows):
+            for col in range(layout.cols):
+                changed = pixels.clone()
+                end_row, end_col = min(row + 2, layout.rows), min(col + 2, layout.cols)
+                changed[:, tops[max(row - 1, 0)] : tops[end_row], lefts[max(col - 1, 0)] : lefts[end_col]] = 0
+                yield changed
+
+    found = []
+    for pixels, own in zip(trace.pixels, trace.embedding, strict=True):
+        lost = own - torch.cat(list(embed_changed(trace, covered(pixels), layout.patches, "windows")))
+        covering = windows.flatten(1).T.to(lost)
+        found.append(covering @ lost / covering.sum(1, keepdim=True))
+    return torch.stack(found)
+
+
+@FieldMethod
+def rise(trace: Trace) -> Float[Tensor, "B N E"]:
+    """The covariance of a random mask's value at a patch with the score of what it leaves. 1,000 forward passes.
+
+    Source: Petsiuk et al., RISE (arXiv 1806.07421), with its masks: 7 x 7 cells, half of them kept, enlarged and
+    shifted. Departures: the mean is taken off both, which moves the map by a constant, so that zero means no influence; the
+    seed is fixed, so that maps can be compared.
+    """
+    height, width = (int(side) for side in trace.pixels.shape[2:])
+    layout = trace.layout
+    found = []
+    for pixels in trace.pixels:
+        kept: list[Tensor] = []
+
+        def masked(pixels: Tensor = pixels, kept: list[Tensor] = kept) -> Iterator[Tensor]:
+            generator = torch.Generator().manual_seed(_RISE_SEED)
+            for _ in range(_RISE_MASKS):
+                mask = _random_mask(height, width, generator).to(pixels)
+                kept.append(F.adaptive_avg_pool2d(mask[None], (layout.rows, layout.cols)).flatten())
+                yield pixels * mask
+
+        embeddings = torch.cat(list(embed_changed(trace, masked(), _RISE_MASKS, "masks")))
+        masks = torch.stack(kept)
+        found.append((masks - masks.mean(0)).T @ (embeddings - embeddings.mean(0)) / _RISE_MASKS)
+    return torch.stack(found)
+
+
+def _random_mask(height: int, width: int, generator: torch.Generator) -> Float[Tensor, "height width"]:
+    """Cells kept or not, enlarged past the picture and cut out anywhere."""
+    cells = (torch.rand(1, 1, _RISE_CELLS + 1, _RISE_CELLS + 1, generator=generator) < 0.5).float()
+    cell = -(-height // _RISE_CELLS), -(-width // _RISE_CELLS)
+    size = [(_RISE_CELLS + 1) * side for side in cell]
+    large = F.interpolate(cells, size, mode="bilinear", align_corners=False)[0, 0]
+    top, left = (int(torch.randint(side, (1,), generator=generator)) for side in cell)
+    return large[top : top + height, left : left + width]

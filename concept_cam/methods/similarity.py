@@ -1,0 +1,127 @@
+"""Similarity: patches are brought into text space without a gradient or training, and compared with the direction there.
+
+Each gives a unit vector for each patch (B, N, E); its inner product with the direction is the map, so all are linear. A token
+is brought there as if it were all that the pooling saw (``Pooling.alone``): under a class token that is the last norm and the
+projection, under a learned latent its value and what follows. All cost one forward pass of the model besides the trace.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+from concept_cam.gradients import Layer, Trace, Unrolled, attend, joined, unroll
+from concept_cam.methods.method import FieldMethod
+
+_DUAL_DEPTH = 6
+"""Blocks that the second path of CLIP Surgery and GEM goes through."""
+
+_GAUSSIAN = 5.0
+"""NACLIP's standard deviation, in patches."""
+
+
+@FieldMethod
+def patch_text(trace: Trace) -> Float[Tensor, "B N E"]:
+    """The patches that leave the last block.
+
+    The plain similarity that everybody tries first. Under a class token nothing has taught these to mean anything.
+    """
+    unrolled = unroll(trace, 1, graph=False)
+    return unrolled.alone(unrolled.layers[-1].left)
+
+
+@FieldMethod
+def maskclip(trace: Trace) -> Float[Tensor, "B N E"]:
+    """The last block's values, behind its output projection; no residual, no MLP.
+
+    Source: Zhou et al., MaskCLIP (arXiv 2112.01071). Departures: no prompts of the paper's, no key smoothing.
+    """
+    unrolled = unroll(trace, 1, graph=False)
+    layer = unrolled.layers[-1]
+    return unrolled.alone(layer.block.project(joined(layer.value)))
+
+
+@FieldMethod
+def sclip(trace: Trace) -> Float[Tensor, "B N E"]:
+    """The last block with softmax(q q / sqrt d) + softmax(k k / sqrt d) for its attention.
+
+    Source: Wang et al., SCLIP (arXiv 2312.01597), correlative self-attention.
+    """
+    unrolled = unroll(trace, 1, graph=False)
+    layer = unrolled.layers[-1]
+    attention = attend(layer.query, layer.query) + attend(layer.key, layer.key)
+    return unrolled.alone(layer.block.finish(joined(attention @ layer.value), layer.entered))
+
+
+@FieldMethod
+def clearclip(trace: Trace) -> Float[Tensor, "B N E"]:
+    """The last block with softmax(q q / sqrt d) for its attention; no residual, no MLP.
+
+    Source: Lan et al., ClearCLIP (arXiv 2407.12442).
+    """
+    unrolled = unroll(trace, 1, graph=False)
+    layer = unrolled.layers[-1]
+    return unrolled.alone(layer.block.project(joined(attend(layer.query, layer.query) @ layer.value)))
+
+
+@FieldMethod
+def naclip(trace: Trace) -> Float[Tensor, "B N E"]:
+    """The last block with softmax(k k / sqrt d + a Gaussian around each patch) for its attention; no residual, no MLP.
+
+    Source: Hajimiri et al., NACLIP (arXiv 2404.08181); the Gaussian has a standard deviation of 5 patches and a
+    peak of 1. The prefix has no neighbours.
+    """
+    unrolled = unroll(trace, 1, graph=False)
+    layer = unrolled.layers[-1]
+    logits = layer.key @ layer.key.transpose(-1, -2) * layer.key.shape[-1] ** -0.5
+    attention = (logits + _neighbourhood(unrolled).to(logits)).softmax(-1)
+    return unrolled.alone(layer.block.project(joined(attention @ layer.value)))
+
+
+@FieldMethod
+def clip_surgery(trace: Trace) -> Float[Tensor, "B N E"]:
+    """A second path through the last six blocks that adds softmax(v v / sqrt d) v of each and skips their MLPs.
+
+    Source: Li et al., CLIP Surgery (arXiv 2304.05653), its architecture surgery. Its feature surgery, which takes the mean
+    over all labels off each map, is a comparison with all of them at strength 1: choose the references instead.
+    """
+    return _second_path(trace, lambda layer, _: attend(layer.value, layer.value) @ layer.value)
+
+
+@FieldMethod
+def gem(trace: Trace) -> Float[Tensor, "B N E"]:
+    """A second path through the last six blocks that adds the mean of self-self attention by q, k and v and skips their MLPs.
+
+    Source: Bousselham et al., Grounding Everything (arXiv 2312.00878), with unit projections, one iteration and the
+    temperature of its code: the mean norm of the tokens over sqrt d.
+    """
+
+    def self_self(layer: Layer, normed: Tensor) -> Tensor:
+        temperature = normed.norm(dim=-1).mean((1,))[:, None, None, None] * layer.value.shape[-1] ** -0.5
+        units = [F.normalize(part, dim=-1) for part in (layer.query, layer.key, layer.value)]
+        attention = [(unit @ unit.transpose(-1, -2) * temperature).softmax(-1) for unit in units]
+        return torch.stack(attention).mean(0) @ layer.value
+
+    return _second_path(trace, self_self)
+
+
+def _second_path(trace: Trace, attended: Callable[[Layer, Tensor], Tensor]) -> Float[Tensor, "B N E"]:
+    """The residual stream, to which only attention of another kind is added; it reads from the model's own path."""
+    unrolled = unroll(trace, _DUAL_DEPTH, graph=False)
+    path = unrolled.layers[0].entered
+    for layer in unrolled.layers:
+        path = path + layer.block.project(joined(attended(layer, layer.block.norm(layer.entered))))
+    return unrolled.alone(path)
+
+
+def _neighbourhood(unrolled: Unrolled) -> Float[Tensor, "M M"]:
+    """A Gaussian of the distance of two patches."""
+    layout = unrolled.layout
+    rows, cols = torch.meshgrid(torch.arange(layout.rows), torch.arange(layout.cols), indexing="ij")
+    places = torch.stack([rows, cols], -1).flatten(0, 1).double()
+    near = torch.exp(-torch.cdist(places, places).square() / (2 * _GAUSSIAN**2))
+    return F.pad(near, (layout.prefix, 0, layout.prefix, 0))

@@ -1,0 +1,226 @@
+"""What must hold of every method in the table, and where each runs."""
+
+from __future__ import annotations
+
+import warnings
+
+import pytest
+import torch
+import torch.nn.functional as F
+import zoo
+from zoo.families import ROWS
+
+from concept_cam import ConceptField, Localizer, compare, fieldguide, grad_cam, nearest, trace, uniform, wrap
+from concept_cam.comparison import Comparison
+from concept_cam.concepts import ConceptBank
+from concept_cam.errors import BackboneError, OptionError
+from concept_cam.methods import CARDS, METHODS, TraceMethod, explain, is_linear, name_of, perturbation, sees_score
+
+LINEAR = [name for name in METHODS if is_linear(METHODS[name])]
+SEEING = [name for name in METHODS if sees_score(METHODS[name])]
+FAMILIES = [
+    "open_clip ViT",
+    "open_clip ViT, average",
+    "CoCa",
+    "SigLIP",
+    "EVA-02",
+    "PE-Core",
+    "transformers CLIP",
+    "torchvision ViT",
+]
+
+
+@pytest.fixture(autouse=True)
+def few(monkeypatch):
+    monkeypatch.setattr(perturbation, "_RISE_MASKS", 6)
+    monkeypatch.setattr(perturbation, "_GSCORE_CHANNELS", 5)
+
+
+@pytest.fixture(scope="module")
+def backbone():
+    return zoo.backbone("class token")
+
+
+@pytest.fixture(scope="module")
+def seen(backbone):
+    return trace(backbone, zoo.pixels(backbone, 2))
+
+
+def off(got, expected):
+    return float((got - expected).norm() / expected.norm())
+
+
+def test_the_table():
+    assert len(METHODS) >= 22
+    for name, card in CARDS.items():
+        assert name_of(card.method) == name
+        assert card.compares == ("no" if name not in SEEING else "linear" if name in LINEAR else "yes")
+    assert {card.kind for card in CARDS.values()} == {"gradient", "attention", "similarity", "perturbation"}
+
+
+@pytest.mark.parametrize("name", LINEAR)
+def test_linear_ones_are_linear_in_the_direction(seen, backbone, name):
+    first, second = zoo.directions(backbone, 2)
+    one, other, both, double = explain(METHODS[name], seen, torch.stack([first, second, first - 0.6 * second, 2 * first]))
+    assert off(both, one - 0.6 * other) <= 1e-10
+    assert off(double, 2 * one) <= 1e-10
+
+
+@pytest.mark.parametrize("name", sorted(set(SEEING) - set(LINEAR)))
+def test_the_others_are_not(seen, backbone, name):
+    """Else they would have a field, and the table would be wrong."""
+    first, second = zoo.directions(backbone, 2)
+    one, other, both = explain(METHODS[name], seen, torch.stack([first, second, first - 0.6 * second]))
+    assert off(both, one - 0.6 * other) > 1e-3
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_batch_is_its_pictures(seen, backbone, name):
+    directions = zoo.directions(backbone, 3)
+    whole = explain(METHODS[name], seen, directions)
+    assert whole.shape == (3, 2, 3, 5)
+    for picture in range(2):
+        alone = explain(METHODS[name], trace(backbone, seen.pixels[picture : picture + 1]), directions)
+        assert off(whole[:, picture : picture + 1], alone) <= 1e-9
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_directions_do_not_see_each_other(seen, backbone, name):
+    directions = zoo.directions(backbone, 3)
+    whole = explain(METHODS[name], seen, directions)
+    assert off(whole[1:2], explain(METHODS[name], seen, directions[1:2])) <= 1e-10
+
+
+@pytest.mark.parametrize("name", SEEING)
+def test_strength_zero_is_the_base_and_references_have_no_order(seen, name):
+    texts = F.normalize(torch.randn(6, 24, generator=torch.Generator().manual_seed(4), dtype=torch.float64), dim=-1)
+    names = tuple("abcdef")
+    bank = ConceptBank(names, texts)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        zero = compare(bank, "c", nearest(3), torch.zeros(6, dtype=torch.float64), 0.0, uniform)
+    assert len(zero.references) == 3
+    orders = [Comparison("c", order, (1 / 3,) * 3, (0.0,) * 3, 0.6) for order in (("a", "b", "e"), ("e", "a", "b"))]
+    asked = [texts[2], *(comparison.direction(bank) for comparison in (zero, *orders))]
+    base, nothing, one, other = explain(METHODS[name], seen, torch.stack(asked)[:, None])
+    assert torch.equal(base, nothing)
+    assert off(one, other) <= 1e-9
+    assert off(one, base) > 1e-3
+
+
+@pytest.mark.parametrize("name", sorted(set(METHODS) - set(SEEING)))
+def test_what_does_not_see_the_score_refuses_to_compare(name):
+    localizer = fieldguide.localizer(method=METHODS[name])
+    plate = fieldguide.draw_species("ember finch", seed=3)
+    result = localizer(plate.picture, "ember finch")
+    assert not result.comparison.references
+    assert torch.equal(result.map, result.base_map)
+    with pytest.raises(OptionError, match=f"{name} does not look at the score"):
+        localizer(plate.picture, "ember finch", "frost finch")
+    with pytest.raises(OptionError, match="no field"):
+        localizer.fields([plate.picture])
+
+
+@pytest.mark.parametrize("name", LINEAR)
+def test_linear_ones_have_a_field(seen, backbone, name):
+    directions = zoo.directions(backbone, 3)
+    maps = torch.stack([field(directions[:, 0]) for field in ConceptField.of(seen, METHODS[name])], 1)
+    assert off(maps, explain(METHODS[name], seen, directions)) <= 1e-9
+
+
+@pytest.mark.parametrize("row", FAMILIES)
+def test_each_runs_or_says_why_not(row):
+    backbone = ROWS[row].backbone()
+    pixels = torch.randn(2, 3, *backbone.preprocess.size, generator=torch.Generator().manual_seed(3)).to(backbone.dtype)
+    seen = trace(backbone, pixels)
+    width = seen.embedding.shape[-1]
+    directions = torch.randn(2, 1, width, generator=torch.Generator().manual_seed(4)).to(pixels)
+    refused = set()
+    for name, method in METHODS.items():
+        try:
+            maps = explain(method, seen, directions)
+        except BackboneError:
+            refused.add(name)
+            continue
+        assert maps.shape == (2, 2, seen.layout.rows, seen.layout.cols)
+        assert torch.isfinite(maps).all()
+        assert maps.std((2, 3)).min() > 0
+    # A mean has no single query whose values could be told apart.
+    assert refused == ({"value_attribution", "grad_eclip"} if "average" in row else set())
+
+
+@pytest.mark.parametrize("row", ["open_clip ResNet", "timm ResNet", "CLIPSeg"])
+def test_without_blocks_attention_is_refused_in_one_line(row):
+    backbone = ROWS[row].backbone()
+    pixels = torch.zeros(1, 3, *backbone.preprocess.size, dtype=backbone.dtype)
+    with pytest.raises(BackboneError, match="no attention that can be laid open"):
+        explain(METHODS["gem"], trace(backbone, pixels), torch.ones(1, 1, 1))
+
+
+@pytest.mark.parametrize("row", ["open_clip ViT", "CoCa", "SigLIP", "EVA-02", "PE-Core", "transformers CLIP"])
+def test_direct_value_attribution_is_complete(row):
+    """With the prefix's own term, the patches' sum to <gamma, o>."""
+    backbone = ROWS[row].backbone()
+    pixels = torch.randn(2, 3, *backbone.preprocess.size, generator=torch.Generator().manual_seed(3)).to(backbone.dtype)
+    seen = trace(backbone, pixels)
+    direction = torch.randn(1, 1, seen.embedding.shape[-1], generator=torch.Generator().manual_seed(4)).to(pixels)
+    gradient = seen.gradient(direction)
+    reading, heads = seen.reading, seen.reading.projections.heads
+    score = (gradient.gamma * reading.pooled).sum(-1)
+    patches = explain(METHODS["value_attribution"], seen, direction).sum((2, 3))
+    # What the pooled vector holds beyond the patches' share, head by head: that is the prefix's.
+    values = reading.values(reading.entered) + reading.projections.value[1].view(heads, -1)
+    shares = torch.einsum("bnh,bnhd->bhd", reading.attention, values).flatten(1)
+    prefix = (gradient.gamma * (reading.pooled - shares)).sum(-1)
+    torch.testing.assert_close(patches + prefix, score, rtol=1e-9, atol=1e-14)
+    weight_left = 1 - reading.attention.sum(1)
+    if weight_left.abs().max() < 1e-9:
+        torch.testing.assert_close(patches, score, rtol=1e-9, atol=1e-14)
+    else:
+        assert row not in ("SigLIP", "transformers SigLIP")
+
+
+def test_blocks_that_are_not_what_they_were_are_refused():
+    """A wrong map must not be possible: what is run piece by piece is compared with what the model gives."""
+    model = zoo.tiny_clip()
+    backbone = wrap(model, zoo.TOKENIZER, name="tampered")
+    model.visual.transformer.resblocks[0].mlp.register_forward_hook(lambda module, inputs, output: 2 * output)
+    seen = trace(backbone, zoo.pixels(backbone, 1))
+    assert explain(METHODS["relevance"], seen, zoo.directions(backbone, 1)).isfinite().all()
+    block = model.visual.transformer.resblocks[-1]
+    own = block.forward
+    block.forward = lambda x, attn_mask=None: own(x, attn_mask) + 0.1 * x.roll(1, -1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        seen = trace(backbone, zoo.pixels(backbone, 1))
+    with pytest.raises(BackboneError, match="not what they were"):
+        explain(METHODS["relevance"], seen, zoo.directions(backbone, 1))
+
+
+def test_the_model_is_left_as_it_was(backbone):
+    before = {name: tensor.clone() for name, tensor in backbone.module.state_dict().items()}
+    seen = trace(backbone, zoo.pixels(backbone, 1))
+    state = torch.random.get_rng_state()
+    for method in METHODS.values():
+        explain(method, seen, zoo.directions(backbone, 1))
+    assert torch.equal(torch.random.get_rng_state(), state)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in backbone.module.state_dict().items())
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in backbone.module.modules())
+    assert not any(parameter.grad is not None for parameter in backbone.module.parameters())
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_inside_the_callers_modes(backbone, seen, name):
+    directions = zoo.directions(backbone, 2)
+    expected = explain(METHODS[name], seen, directions)
+    with torch.inference_mode():
+        got = explain(METHODS[name], trace(backbone, zoo.pixels(backbone, 2)), directions)
+    assert off(got.clone(), expected) <= 1e-12
+
+
+def test_a_method_of_ones_own():
+    method = TraceMethod(lambda seen, directions: torch.ones(len(directions), len(seen.pixels), seen.layout.patches))
+    localizer = Localizer(zoo.backbone("class token"), vocabulary=zoo.WORDS, method=method)
+    assert localizer.method is method
+    assert not is_linear(method)
+    assert is_linear(grad_cam)
