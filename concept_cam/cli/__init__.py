@@ -12,6 +12,7 @@ import typer
 
 from concept_cam.cli.fieldguide import fieldguide
 from concept_cam.cli.localize import localize
+from concept_cam.cli.methods import methods
 from concept_cam.cli.models import check, models
 from concept_cam.errors import ConceptCamError, UnknownWord
 
@@ -24,7 +25,7 @@ def about() -> None:
     """Where in this picture is the thing that makes it THIS concept and not that similar one?"""
 
 
-for command in (localize, models, check, fieldguide):
+for command in (localize, methods, models, check, fieldguide):
     app.command()(command)
 
 

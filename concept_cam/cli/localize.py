@@ -39,7 +39,7 @@ def localize(
     nearest: Annotated[int | None, typer.Option(help="Compare with the K nearest names of the vocabulary.")] = None,
     rivals: Annotated[int | None, typer.Option(help="Compare with the K best-scoring names of the vocabulary.")] = None,
     strength: Annotated[float, typer.Option(help="How much of the references is subtracted; 0: the target alone.")] = 0.6,
-    method: Annotated[str, typer.Option(help="grad_cam, hires_cam or layer_cam.")] = "hires_cam",
+    method: Annotated[str, typer.Option(help="How the map is made; `concept-cam methods` lists all.")] = "hires_cam",
     model: Annotated[
         str | None,
         typer.Option(help="A name as `concept-cam models` lists them, or a folder; none: the embedded model."),
@@ -62,7 +62,7 @@ def localize(
     from concept_cam.comparison import check_strength
     from concept_cam.files import write_picture
     from concept_cam.images import check_fit
-    from concept_cam.methods import METHODS
+    from concept_cam.methods import METHODS, sees_score
 
     if method not in METHODS:
         raise OptionError(f"No method {method!r}.{did_you_mean(method, METHODS)} There are {', '.join(METHODS)}.")
@@ -78,7 +78,8 @@ def localize(
     if not pictures:
         if model is not None:
             raise PictureError("No picture given; the field guide is drawn only for the embedded model (without --model).")
-        plate, target, references = _draw(target, references, seed)
+        plate, target, twin = _draw(target, seed)
+        references = references or (twin if sees_score(METHODS[method]) else None)
     elif target is None:
         raise ComparisonError("What shall be found in the picture? Name it with --target.")
     sources = list(_sources(pictures or []))
@@ -134,15 +135,15 @@ def _size(text: str | None) -> int | tuple[int, int] | None:
     return None if text is None else int(sides[0]) if len(sides) == 1 else (int(sides[0]), int(sides[1]))
 
 
-def _draw(target: str | None, references: Selector | None, seed: int) -> tuple[Image.Image, str, Selector | None]:
-    """A plate of the target, with its twin to compare with if nothing else is asked for."""
+def _draw(target: str | None, seed: int) -> tuple[Image.Image, str, Selector]:
+    """A plate of the target, and its twin to compare with."""
     from concept_cam import comparison, fieldguide as world
     from concept_cam.fieldguide.birds import twins
 
     target = target or twins()[0][0]
     plate = world.draw_species(target, seed)
     twin = next(twin for name, twin, _ in twins() if name == target)
-    return plate.picture, target, references or comparison.against(twin)
+    return plate.picture, target, comparison.against(twin)
 
 
 def _references(against: list[str] | None, nearest: int | None, rivals: int | None) -> Selector | None:

@@ -8,6 +8,7 @@ perturbation   forward passes on changed pictures
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -28,6 +29,7 @@ from concept_cam.methods.method import (
     TraceMethod,
     explain,
     field_vectors,
+    function_of,
     is_linear,
     name_of,
     sees_score,
@@ -49,6 +51,7 @@ __all__ = [
     "eigen_grad_cam",
     "explain",
     "field_vectors",
+    "function_of",
     "gem",
     "grad_cam",
     "grad_cam_elementwise",
@@ -93,6 +96,11 @@ class Card:
     forwards: str
     backwards: str
     needs: str
+
+    @property
+    def summary(self) -> str:
+        """The first sentence of its documentation."""
+        return re.split(r"(?<=[^.])\.\s", f"{function_of(self.method).__doc__} ")[0].replace("\n    ", " ").strip()
 
     @property
     def compares(self) -> str:

@@ -110,6 +110,12 @@ def sees_score(method: Method) -> bool:
 
 def name_of(method: Method) -> str:
     """What its function is called."""
-    function = {FieldMethod: "vectors", TraceMethod: "maps"}.get(type(method))
-    named = getattr(method, function) if function else method
-    return str(getattr(named, "__name__", repr(named))).lstrip("_")
+    function = function_of(method)
+    return str(getattr(function, "__name__", repr(function))).lstrip("_")
+
+
+def function_of(method: Method) -> Callable[..., Tensor]:
+    """Its function, whose docstring tells of it."""
+    if isinstance(method, FieldMethod):
+        return method.vectors
+    return method.maps if isinstance(method, TraceMethod) else method

@@ -1,0 +1,18 @@
+"""``concept-cam methods``: the ways of making a map."""
+
+from __future__ import annotations
+
+
+def methods() -> None:
+    """List the methods: what each costs, what it needs of a model, and whether it can compare."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from concept_cam.methods import CARDS
+
+    columns = ("--method", "kind", "what it is", "compares", "passes forwards", "backwards for each concept", "needs")
+    table = Table(*columns)
+    for name, card in CARDS.items():
+        table.add_row(name, card.kind, card.summary, card.compares, card.forwards, card.backwards, card.needs)
+    console = Console(markup=False, emoji=False)
+    Console(markup=False, emoji=False, width=None if console.is_terminal else 280).print(table)
