@@ -5,11 +5,12 @@ from __future__ import annotations
 import csv
 from pathlib import Path
 
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 
 from concept_cam import fieldguide
-from concept_cam.drawing import side_by_side
+from concept_cam.drawing import overlay, side_by_side
 from concept_cam.fieldguide.birds import twins
+from concept_cam.methods import METHODS, sees_score
 
 DOCS = Path(__file__).parent
 EXAMPLES = (("ember finch", 3), ("amber kingfisher", 1), ("coral heron", 5), ("royal jay", 2))
@@ -37,6 +38,28 @@ def comparisons() -> Image.Image:
     sheet = Image.new("RGB", (panels[0].width, sum(panel.height for panel in panels)), "white")
     for i, panel in enumerate(panels):
         sheet.paste(panel, (0, sum(p.height for p in panels[:i])))
+    return sheet
+
+
+def methods(side: int = 104, columns: int = 2) -> Image.Image:
+    """Every method on the same three birds: what speaks for the bird, and beside it what tells it from its twin."""
+    twin_of = {target: twin for target, twin, _ in twins()}
+    birds = [(name, fieldguide.draw_species(name, seed).picture) for name, seed in EXAMPLES[:3]]
+    label, gap = 190, 6
+    rows = -(-len(METHODS) // columns)
+    sheet = Image.new("RGB", (columns * (label + 6 * (side + gap)), rows * (side + gap)), "white")
+    write, font = ImageDraw.Draw(sheet), ImageFont.load_default(16)
+    for i, (name, method) in enumerate(METHODS.items()):
+        left, top = i // rows * (label + 6 * (side + gap)), i % rows * (side + gap)
+        write.text((left + 8, top + side // 2 - 8), name, fill="black", font=font)
+        localizer = fieldguide.localizer(method=method)
+        for k, (bird, picture) in enumerate(birds):
+            # At strength 1: a similarity has no zero, and what is left of the target at less would hide the difference.
+            result = localizer(picture, bird, twin_of[bird] if sees_score(method) else None, strength=1.0)
+            for finer in (0, 1):
+                small = overlay(result, picture, base=not finer).resize((side, side), Image.Resampling.LANCZOS)
+                if finer == 0 or sees_score(method):
+                    sheet.paste(small, (left + label + (2 * k + finer) * (side + gap), top))
     return sheet
 
 
@@ -73,4 +96,5 @@ def learning_curve(width: int = 720, height: int = 300) -> str:
 if __name__ == "__main__":
     plates().save(DOCS / "plates.png", optimize=True)
     comparisons().save(DOCS / "comparisons.png", optimize=True)
+    methods().quantize(256).save(DOCS / "methods.png", optimize=True)
     (DOCS / "fieldguide-curve.svg").write_text(learning_curve())

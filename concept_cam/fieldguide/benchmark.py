@@ -201,7 +201,7 @@ def main(
     names = list(METHODS) if methods == "all" else methods.split(",")
     localizer = fieldguide.localizer(checkpoint=checkpoint, site=site, form=form)
     # Wide enough for a row, also in a pipe: the tables are Markdown, to be pasted as they are.
-    console = Console(width=120)
+    console = Console(width=150)
     console.print(f"Drawing a plate of {SIZE} pixels: {1000 * drawing_time():.2f} ms of one core", highlight=False)
     console.print(knowledge_table(knowledge(localizer, count, seed)))
     console.print(methods_table(*compare_methods(localizer, count, seed, names)))
