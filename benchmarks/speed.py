@@ -19,9 +19,11 @@ from dataclasses import dataclass
 import torch
 
 from benchmarks.timing import alternate, machine, peak_memory
-from benchmarks.world import LAYER_ALONE, PER_GRAPH, World, count_of, ours, peers
+from benchmarks.world import LAYER_ALONE, PER_GRAPH, World, count_of, ours, peers, tried
 
 OWN = "the model's own forward pass"
+TRIED = "tried"
+COMPARED = [f"concept-cam, {count_of(count)}" for count in (1, 1_000)]
 
 
 @dataclass(frozen=True)
@@ -33,7 +35,8 @@ class Case:
         batch: pictures.
         runs: that the medians are of.
         dtype: of the model, by torch's name.
-        peers: whether the other packages take part: with one concept, and with several.
+        peers: whether the other packages take part.
+        several: with one and with several concepts, so as to scale up; then of ours only what is compared with.
     """
 
     model: str
@@ -45,6 +48,7 @@ class Case:
 
 
 CPU = (
+    Case("ViT-B-16", 8, 15),
     Case("ViT-B-16", 8, 7, several=True),
     Case("ViT-B-16", 1, 15),
     Case("ViT-B-16", 8, 9, "bfloat16", peers=False),
@@ -53,16 +57,17 @@ CPU = (
     Case("ViT-L-14-336", 1, 7),
 )
 GPU = tuple(
-    Case(model, 8, 25, dtype, peers=dtype == "float32", several=dtype == "float32")
+    Case(model, 8, 25, dtype, peers=dtype == "float32", several=several)
     for model in ("ViT-B-16", "ViT-L-14-336", "ViT-B-16-SigLIP-512")
-    for dtype in ("float32", "bfloat16")
+    for dtype, several in (("float32", False), ("float32", True), ("bfloat16", False))
 )
 
 
 def table(case: Case, device: str = "cpu") -> Iterator[str]:
     """The lines of one table, as Markdown."""
     world = World.of(case.model, case.batch, getattr(torch, case.dtype), device)
-    contenders = {OWN: world.own, **ours(world), **(peers(world, case.several) if case.peers else {})}
+    own = {name: way for name, way in ours(world).items() if not case.several or name in COMPARED}
+    contenders = {OWN: world.own, **own, **(peers(world, case.several) if case.peers else {})}
     seconds = alternate(contenders, case.runs, device)
     height, width = world.pixels.shape[2:]
     rows, cols = world.fields[0].vectors.shape[:2]
@@ -78,9 +83,22 @@ def table(case: Case, device: str = "cpu") -> Iterator[str]:
         yield from _against_peers(seconds)
 
 
+def tried_table(device: str) -> Iterator[str]:
+    """Other ways to run the model."""
+    world = World.of("ViT-B-16", 8, device=device)
+    seconds = alternate({OWN: world.own, **tried(world)}, 7, device)
+    yield "### Other ways to run the model: ViT-B-16, batch of 8, float32"
+    yield ""
+    yield "| medians of 7 | seconds | relative |"
+    yield "|---|---|---|"
+    for name, taken in seconds.items():
+        yield f"| {name} | {taken:.4f} | {taken / seconds[OWN]:.3f} |"
+    yield ""
+
+
 def _against_peers(seconds: dict[str, float]) -> Iterator[str]:
     """How many times faster; for 1,000 concepts theirs are scaled up from one and several."""
-    our_one, our_many = (seconds[f"concept-cam, {count_of(count)}"] for count in (1, 1_000))
+    our_one, our_many = (seconds[name] for name in COMPARED)
     for peer in (f"{package}{how}" for package in ("torch-cam", "grad-cam") for how in ("", LAYER_ALONE)):
         if f"{peer}, {count_of(1)}" in seconds:
             one, some = (seconds[f"{peer}, {count_of(count)}"] for count in (1, PER_GRAPH))
@@ -94,7 +112,7 @@ def _against_peers(seconds: dict[str, float]) -> Iterator[str]:
 def main() -> None:
     """Print the tables."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.speed", description=__doc__.splitlines()[0])
-    parser.add_argument("--only", help="one model, by open_clip's name")
+    parser.add_argument("--only", help=f"one model, by open_clip's name, or {TRIED}: other ways to run it")
     parser.add_argument("--batch", type=int, help="that batch size alone")
     parser.add_argument("--device", default="cpu")
     given = parser.parse_args()
@@ -105,6 +123,8 @@ def main() -> None:
         if given.only in (None, case.model) and given.batch in (None, case.batch):
             for line in table(case, given.device):
                 print(line, flush=True)
+    if given.only in (None, TRIED) and given.batch is None:
+        print("\n".join(tried_table(given.device)))
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from copy import deepcopy
 from dataclasses import dataclass
 from functools import cached_property, partial
 from importlib.util import find_spec
@@ -105,6 +106,35 @@ def ours(world: World) -> Mapping[str, Contender]:
         **{f"concept-cam, {count_of(count)}": partial(world.through_field, count) for count in (1_000, 10_000)},
         "concept-cam, the field": world.field,
         AT_HAND: lambda: [field(world.directions[:1_000]) for field in world.fields],
+    }
+
+
+def tried(world: World) -> Mapping[str, Contender]:
+    """Other ways to run the model, on its own forward pass; none is a mode of this library."""
+    last: Any = deepcopy(world.backbone.module).to(memory_format=torch.channels_last)
+    pixels = world.pixels.contiguous(memory_format=torch.channels_last)
+    compiled: Any = torch.compile(world.own)
+
+    def channels_last() -> Tensor:
+        with torch.inference_mode():
+            embedding: Tensor = last.encode_image(pixels, normalize=True)
+        return embedding
+
+    def autocast() -> Tensor:
+        with torch.autocast(world.pixels.device.type, torch.bfloat16):
+            return world.own()
+
+    def no_grad() -> Tensor:
+        with torch.no_grad():
+            model: Any = world.backbone.module
+            embedding: Tensor = model.encode_image(world.pixels, normalize=True)
+        return embedding
+
+    return {
+        "no_grad instead of inference mode": no_grad,
+        "channels-last": channels_last,
+        "torch.compile": compiled,
+        "autocast to bfloat16": autocast,
     }
 
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -58,6 +58,21 @@ class Comparison:
     def names(self) -> tuple[str, ...]:
         """The target and the references."""
         return (self.target, *self.references)
+
+    def at_each(self, strengths: Sequence[float]) -> list[Comparison]:
+        """The same at several strengths.
+
+        Raises:
+            ComparisonError: one is negative or not finite.
+        """
+        for strength in strengths:
+            check_strength(strength)
+        return [replace(self, strength=strength) for strength in strengths]
+
+    def with_each(self) -> list[Comparison]:
+        """The same with each of the references alone."""
+        pairs = zip(self.references, self.similarities, strict=True)
+        return [replace(self, references=(name,), weights=(1.0,), similarities=(alike,)) for name, alike in pairs]
 
     def direction(self, bank: ConceptBank) -> Float[Tensor, " E"]:
         """The vector whose inner product with the picture's embedding is the score."""

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from jaxtyping import Float, UInt8
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from concept_cam.errors import PictureError
+from concept_cam.errors import OptionError, PictureError
 from concept_cam.images import Placement, read_picture
 from concept_cam.result import Localization
 
 _RAMP = np.array([(70, 0, 90), (190, 20, 90), (250, 90, 30), (255, 190, 40), (255, 250, 170)], dtype=float)
 """Colours from faint to strong evidence, evenly spaced; brightness rises throughout, so that grey prints read right."""
 
-_PANEL = 360
+_COLOURS = ((230, 120, 0), (0, 114, 178), (0, 158, 115), (204, 80, 150), (240, 220, 60), (86, 180, 233), (110, 60, 20))
+"""Of references: those of Okabe and Ito, which the colour-blind can tell apart, a little stronger."""
+
+_PANEL, _STRIP_PANEL, _CELL = 360, 180, 200
 _STRIP = 256
 _MARGIN, _LINE = 12, 20
 
@@ -86,17 +91,70 @@ def side_by_side(localization: Localization, picture: Image.Image) -> Image.Imag
     picture = _same(picture, localization)
     comparison = localization.comparison
     others = ", ".join(comparison.references) or "nothing"
-    scale = _PANEL / max(picture.size)
-    width, height = (max(1, round(side * scale)) for side in picture.size)
-    small = picture.resize((width, height), Image.Resampling.LANCZOS)
-    placement = localization.placement.scaled((height, width))
-    panels = [
-        (small, "the picture"),
-        (_blend(small, placement, localization.base_map), comparison.target),
-        (_blend(small, placement, localization.map), f"{comparison.target}, not {others}"),
-    ]
-    cell = max(width, 200)
-    sheet = Image.new("RGB", (3 * cell + 4 * _MARGIN, height + 2 * _MARGIN + 2 * _LINE), "white")
+    small, placement = _small(picture, localization.placement, _PANEL)
+    return _captioned(
+        [
+            (small, "the picture"),
+            (_blend(small, placement, localization.base_map), comparison.target),
+            (_blend(small, placement, localization.map), f"{comparison.target}, not {others}"),
+        ]
+    )
+
+
+def strip(localizations: Sequence[Localization], picture: Image.Image) -> Image.Image:
+    """The maps of one comparison at several strengths, side by side, as ``Localizer.sweep`` gives them.
+
+    Raises:
+        PictureError: the picture is not of the size that was localized.
+    """
+    small, placement = _small(_same(picture, localizations[0]), localizations[0].placement, _STRIP_PANEL)
+    return _captioned([(_blend(small, placement, one.map), f"strength {one.comparison.strength:g}") for one in localizations])
+
+
+def by_reference(localizations: Sequence[Localization], picture: Image.Image) -> Image.Image:
+    """Each place in the colour of the reference that it speaks against most, as ``Localizer.against_each`` gives them.
+
+    Where no map is positive there is no colour; the stronger the evidence, the less of the picture shines through.
+
+    Raises:
+        PictureError: the picture is not of the size that was localized.
+        OptionError: there are more references than colours.
+    """
+    if len(localizations) > len(_COLOURS):
+        raise OptionError(f"{len(localizations)} references; colours that can be told apart are {len(_COLOURS)}.")
+    small, placement = _small(_same(picture, localizations[0]), localizations[0].placement, _PANEL)
+    maps = np.stack([placement.project(one.map).numpy() for one in localizations])
+    strongest = np.nan_to_num(maps.max(0), nan=0.0).clip(min=0)
+    opacity = 0.85 * np.sqrt(strongest / (strongest.max() or 1.0))[..., None]
+    colours = np.array(_COLOURS, dtype=float)[np.nan_to_num(maps, nan=-np.inf).argmax(0)]
+    pixels = np.asarray(small, dtype=float)
+    calm = 0.45 * pixels + 0.55 * (0.75 * pixels.mean(-1, keepdims=True) + 45)
+    mixed = Image.fromarray(((1 - opacity) * calm + opacity * colours).round().clip(0, 255).astype(np.uint8))
+    sheet = _captioned([(mixed, f"{localizations[0].comparison.target}, because not")])
+    legend = Image.new("RGB", (sheet.width, len(localizations) * _LINE + _MARGIN), "white")
+    write, font = ImageDraw.Draw(legend), ImageFont.load_default(15)
+    for k, (one, colour) in enumerate(zip(localizations, _COLOURS, strict=False)):
+        write.rectangle((_MARGIN, k * _LINE + 3, _MARGIN + 12, k * _LINE + 15), fill=colour)
+        name = _shortened(one.comparison.references[0], font, sheet.width - 4 * _MARGIN)
+        write.text((_MARGIN + 20, k * _LINE), name, fill=(30, 30, 30), font=font)
+    whole = Image.new("RGB", (sheet.width, sheet.height + legend.height), "white")
+    whole.paste(sheet)
+    whole.paste(legend, (0, sheet.height))
+    return whole
+
+
+def _small(picture: Image.Image, placement: Placement, side: int) -> tuple[Image.Image, Placement]:
+    """The picture with its longer side so long, and where the grid lies on that."""
+    scale = side / max(picture.size)
+    width, height = (max(1, round(length * scale)) for length in picture.size)
+    return picture.resize((width, height), Image.Resampling.LANCZOS), placement.scaled((height, width))
+
+
+def _captioned(panels: Sequence[tuple[Image.Image, str]]) -> Image.Image:
+    """Panels of one size in a row, each with a caption of two lines at most."""
+    width, height = panels[0][0].size
+    cell = max(width, _CELL)
+    sheet = Image.new("RGB", (len(panels) * cell + (len(panels) + 1) * _MARGIN, height + 2 * _MARGIN + 2 * _LINE), "white")
     write, font = ImageDraw.Draw(sheet), ImageFont.load_default(15)
     for i, (panel, caption) in enumerate(panels):
         left = _MARGIN + i * (cell + _MARGIN)

@@ -284,3 +284,11 @@ def _interpolation(pixels: int, start: float, stop: float, cells: int) -> Float[
     outside = (centres + 0.5 <= start) | (centres - 0.5 >= stop)
     weights[outside] = float("nan")
     return weights
+
+
+def by_size(frames: Sequence[Frame]) -> dict[Size, list[int]]:
+    """Which frames can go through the model together."""
+    groups: dict[Size, list[int]] = {}
+    for i, frame in enumerate(frames):
+        groups.setdefault(frame.size, []).append(i)
+    return groups

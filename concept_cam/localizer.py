@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Hashable, Iterable, Iterator, Sequence
-from concurrent.futures import Future
 from contextlib import closing
 from importlib.metadata import version
 from itertools import islice
@@ -12,18 +11,22 @@ from typing import TypeVar, final
 import torch
 
 from concept_cam.backbones.backbone import Backbone
-from concept_cam.comparison import Named, Selector, Weighting, as_selector, compare, nearest
+from concept_cam.backbones.transforms import preprocess_for
+from concept_cam.comparison import Comparison, Named, Selector, Weighting, as_selector, compare, nearest
 from concept_cam.concepts import ConceptBank, embed
 from concept_cam.errors import OptionError, PictureError
 from concept_cam.field import ConceptField
 from concept_cam.gradients import FactoredTrace, Form, Trace, trace
-from concept_cam.images import Fit, Frame, Preprocess, Size, Source, check_fit, read_picture
+from concept_cam.images import Fit, Frame, Size, Source, by_size, read_picture
 from concept_cam.methods import Method, explain, hires_cam, name_of, sees_score
-from concept_cam.prefetch import read_ahead
+from concept_cam.prefetch import finished, read_ahead
 from concept_cam.prompts import read_templates, read_vocabulary
 from concept_cam.result import Localization, checked_maps
 
 S = TypeVar("S", bound=Source)
+
+STRENGTHS = (0.0, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0)
+"""Those that a sweep goes through."""
 
 
 @final
@@ -69,7 +72,7 @@ class Localizer:
     ) -> None:
         self.backbone, self.method, self.form = backbone, method, form
         self.site = backbone.site(site).name
-        self.preprocess = _preprocess(backbone, fit, size)
+        self.preprocess = preprocess_for(backbone, fit, size)
         names = read_vocabulary(vocabulary).names if isinstance(vocabulary, str) else vocabulary
         self.vocabulary = tuple(dict.fromkeys(names)) or backbone.classes
         self.templates = read_templates(templates) if isinstance(templates, str) else tuple(templates)
@@ -113,7 +116,63 @@ class Localizer:
             NoSpatialGradient, BackboneError: a map is blank, or not finite.
         """
         frames = [self._frame(picture) for picture in pictures]
-        return self._localize(frames, target, as_selector(against), strength, weighting)
+        results = self._localize(frames, target, as_selector(against), strength, weighting)
+        return [result for (result,) in results]
+
+    def sweep(
+        self,
+        picture: Source,
+        target: str,
+        against: Selector | str | Iterable[str] | None = None,
+        *,
+        strengths: Sequence[float] = STRENGTHS,
+        weighting: Weighting | None = None,
+    ) -> list[Localization]:
+        """One comparison at several strengths, from one forward pass; of a linear method at the price of one map.
+
+        Raises:
+            OptionError: the method does not look at the score.
+            ComparisonError: a strength is negative or not finite, or see ``batch``.
+
+        Example:
+            >>> from concept_cam import fieldguide
+            >>> plate = fieldguide.draw_species("ember finch", seed=3)
+            >>> results = fieldguide.localizer().sweep(plate.picture, "ember finch", "frost finch")
+            >>> [result.comparison.strength for result in results]
+            [0.0, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0]
+        """
+        selector, frames = self._comparing(as_selector(against)), [self._frame(picture)]
+        (results,) = self._localize(
+            frames, target, selector, max(strengths), weighting, lambda comparison: comparison.at_each(strengths)
+        )
+        return results
+
+    def against_each(
+        self,
+        picture: Source,
+        target: str,
+        against: Selector | str | Iterable[str] | None = None,
+        *,
+        strength: float = 1.0,
+    ) -> list[Localization]:
+        """The target against each of its references alone, from one forward pass: which patch speaks against which?
+
+        ``drawing.by_reference`` colours each place by the reference that it speaks against most.
+
+        Raises:
+            OptionError: the method does not look at the score.
+            ComparisonError, UnknownConcept: see ``batch``.
+
+        Example:
+            >>> from concept_cam import fieldguide
+            >>> plate = fieldguide.draw_species("ember finch", seed=3)
+            >>> results = fieldguide.localizer().against_each(plate.picture, "ember finch", ["frost finch", "royal jay"])
+            >>> [result.comparison.references for result in results]
+            [('frost finch',), ('royal jay',)]
+        """
+        selector, frames = self._comparing(as_selector(against)), [self._frame(picture)]
+        (results,) = self._localize(frames, target, selector, strength, None, Comparison.with_each)
+        return results
 
     def stream(
         self,
@@ -157,10 +216,10 @@ class Localizer:
             raise OptionError(f"batch_size is {batch_size} and workers is {workers}; expected at least 1 of each.")
         selector = as_selector(against)
         with closing(read_ahead(self._frame, pictures, workers, 2 * batch_size)) as read:
-            good = _good(read, on_error)
+            good = finished(read, PictureError, on_error)
             while batch := list(islice(good, batch_size)):
                 results = self._localize([frame for _, frame in batch], target, selector, strength, weighting)
-                yield from zip((picture for picture, _ in batch), results, strict=True)
+                yield from ((picture, result) for (picture, _), (result,) in zip(batch, results, strict=True))
 
     def fields(self, pictures: Sequence[Source]) -> list[ConceptField]:
         """The fields of several pictures, which answer any text without the model; for methods that are linear.
@@ -189,7 +248,7 @@ class Localizer:
 
     def _traces(self, frames: Sequence[Frame]) -> Iterator[tuple[Trace, list[int], dict[str, object]]]:
         """One forward pass for each input size: what it keeps, of which frames, and where it comes from."""
-        for size, alike in _by_size(frames).items():
+        for size, alike in by_size(frames).items():
             pixels = torch.stack([frames[i].pixels for i in alike]).to(self.backbone.device, self.backbone.dtype)
             seen = trace(self.backbone.at_size(size), pixels, self.site, self.form)
             yield seen, alike, self._provenance(seen, size)
@@ -201,16 +260,15 @@ class Localizer:
         selector: Selector | None,
         strength: float,
         weighting: Weighting | None,
-    ) -> list[Localization]:
-        if not sees_score(self.method):
-            if selector is not None:
-                name = name_of(self.method)
-                raise OptionError(f"{name} does not look at the score, so it has no finer form; leave the references out.")
+        variants: Callable[[Comparison], list[Comparison]] = lambda comparison: [comparison],
+    ) -> list[list[Localization]]:
+        """For each picture a result for each variant of its comparison; the same number for all pictures."""
+        if selector is not None or (self.vocabulary and strength > 0 and sees_score(self.method)):
+            selector = self._comparing(selector)
+        elif not sees_score(self.method):
             strength = 0.0
-        elif selector is None and self.vocabulary and strength > 0:
-            selector = nearest(3)
         names = selector.names if isinstance(selector, Named) else ()
-        results: dict[int, Localization] = {}
+        results: dict[int, list[Localization]] = {}
         # Out of the caller's inference mode: results are ordinary tensors, and so is the bank that is kept.
         with torch.inference_mode(False), torch.no_grad():
             bank = self.bank((*self.vocabulary, target, *names))
@@ -218,15 +276,25 @@ class Localizer:
                 # The caller's autocast is for the model, not for the algebra.
                 with torch.autocast(self.backbone.device.type, enabled=False):
                     scores = bank.scores(seen.embedding)
-                    comparisons = [compare(bank, target, selector, row, strength, weighting) for row in scores]
-                    finer = torch.stack([comparison.direction(bank) for comparison in comparisons])
-                    base = bank.vectors_of([target]).expand_as(finer)
-                    maps = explain(self.method, seen, torch.stack([base, finer]))
+                    asked = [variants(compare(bank, target, selector, row, strength, weighting)) for row in scores]
+                    finer = torch.stack([torch.stack([c.direction(bank) for c in of_one]) for of_one in asked], 1)
+                    base = bank.vectors_of([target]).expand_as(finer[:1])
+                    maps = explain(self.method, seen, torch.cat([base, finer]))
                     maps = checked_maps(maps, seen.site.name).float().cpu()
-                for i, base_map, map_, comparison, row in zip(alike, *maps, comparisons, scores, strict=True):
-                    found = {name: float(row[bank.index(name)]) for name in comparison.names}
-                    results[i] = Localization(map_, base_map, frames[i].placement, comparison, found, provenance)
+                for b, (i, of_one) in enumerate(zip(alike, asked, strict=True)):
+                    results[i] = []
+                    for comparison, map_ in zip(of_one, maps[1:, b], strict=True):
+                        found = {name: float(scores[b, bank.index(name)]) for name in comparison.names}
+                        kept = frames[i].placement, comparison, found, provenance
+                        results[i].append(Localization(map_, maps[0, b], *kept))
         return [results[i] for i in range(len(frames))]
+
+    def _comparing(self, selector: Selector | None) -> Selector | None:
+        """References, by default the three nearest of the vocabulary."""
+        if not sees_score(self.method):
+            name = name_of(self.method)
+            raise OptionError(f"{name} does not look at the score, so it has no finer form; leave the references out.")
+        return nearest(3) if selector is None and self.vocabulary else selector
 
     def bank(self, names: Iterable[str]) -> ConceptBank:
         """The bank of some concepts; what was embedded before is not embedded again, unless the model has changed."""
@@ -247,37 +315,3 @@ class Localizer:
             "templates": list(self.templates),
             "versions": {"concept-cam": version("concept-cam"), **self.backbone.versions},
         }
-
-
-def _preprocess(backbone: Backbone, fit: Fit | None, size: int | Size | None) -> Preprocess:
-    """The model's own, with what the user wants otherwise; a size that the model cannot take is found now."""
-    own = backbone.preprocess
-    if fit is not None:
-        check_fit(fit)
-    wanted = own.size if size is None else (size, size) if isinstance(size, int) else (size[0], size[1])
-    if min(wanted) < 1:
-        raise OptionError(f"size is {size}; expected the side of a square, or (height, width), in pixels.")
-    if wanted != own.size:
-        own = backbone.at_size(wanted).preprocess
-    return own if fit is None else own.fitted(fit)
-
-
-def _by_size(frames: Sequence[Frame]) -> dict[Size, list[int]]:
-    """Which frames can go through the model together."""
-    groups: dict[Size, list[int]] = {}
-    for i, frame in enumerate(frames):
-        groups.setdefault(frame.size, []).append(i)
-    return groups
-
-
-def _good(
-    read: Iterator[tuple[S, Future[Frame]]], on_error: Callable[[S, PictureError], None] | None
-) -> Iterator[tuple[S, Frame]]:
-    """The pictures that could be read."""
-    for picture, frame in read:
-        try:
-            yield picture, frame.result()
-        except PictureError as error:
-            if on_error is None:
-                raise
-            on_error(picture, error)

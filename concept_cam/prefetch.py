@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
 T = TypeVar("T")
 R = TypeVar("R")
+E = TypeVar("E", bound=Exception)
 
 
 def read_ahead(
@@ -33,3 +34,16 @@ def read_ahead(
             yield pending.popleft()
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def finished(
+    read: Iterable[tuple[T, Future[R]]], foreseen: type[E], on_error: Callable[[T, E], None] | None
+) -> Iterator[tuple[T, R]]:
+    """Items with their results; one that fails as foreseen is told of and left out, if somebody listens."""
+    for item, future in read:
+        try:
+            yield item, future.result()
+        except foreseen as error:
+            if on_error is None:
+                raise
+            on_error(item, error)

@@ -8,11 +8,12 @@ from pathlib import Path
 from PIL import Image, ImageDraw, ImageFont
 
 from concept_cam import fieldguide
-from concept_cam.drawing import overlay, side_by_side
+from concept_cam.drawing import by_reference, overlay, side_by_side, strip
 from concept_cam.fieldguide.birds import twins
 from concept_cam.methods import METHODS, sees_score
 
 DOCS = Path(__file__).parent
+OTHERS = ("frost finch", "royal jay", "coral heron")
 EXAMPLES = (("ember finch", 3), ("amber kingfisher", 1), ("coral heron", 5), ("royal jay", 2))
 
 
@@ -63,6 +64,19 @@ def methods(side: int = 104, columns: int = 2) -> Image.Image:
     return sheet
 
 
+def sweep() -> Image.Image:
+    """One comparison at strengths from 0 to 2."""
+    name, seed = EXAMPLES[0]
+    picture = fieldguide.draw_species(name, seed).picture
+    return strip(fieldguide.localizer().sweep(picture, name, next(twin for bird, twin, _ in twins() if bird == name)), picture)
+
+
+def references(bird: str = "ember finch", seed: int = 3, others: tuple[str, ...] = OTHERS) -> Image.Image:
+    """Which part of a bird speaks against which other bird."""
+    picture = fieldguide.draw_species(bird, seed).picture
+    return by_reference(fieldguide.localizer().against_each(picture, bird, others), picture)
+
+
 def learning_curve(width: int = 720, height: int = 300) -> str:
     """The learning curve as SVG: zero-shot accuracy by training step."""
     rows = list(csv.DictReader((DOCS / "fieldguide-curve.csv").read_text().splitlines()))
@@ -96,5 +110,7 @@ def learning_curve(width: int = 720, height: int = 300) -> str:
 if __name__ == "__main__":
     plates().save(DOCS / "plates.png", optimize=True)
     comparisons().save(DOCS / "comparisons.png", optimize=True)
+    sweep().save(DOCS / "sweep.png", optimize=True)
+    references().save(DOCS / "by-reference.png", optimize=True)
     methods().quantize(256).save(DOCS / "methods.png", optimize=True)
     (DOCS / "fieldguide-curve.svg").write_text(learning_curve())

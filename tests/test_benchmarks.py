@@ -83,11 +83,14 @@ def test_peak_memory_is_what_is_alive_at_once():
 
 def test_the_table_of_speed(monkeypatch, world):
     monkeypatch.setattr(World, "of", lambda *_: world)
-    lines = list(speed.table(speed.Case("tiny", 2, 1, several=True)))
-    rows = [line.split(" | ") for line in lines if line.startswith("| ")]
-    assert [row[0].strip("| ") for row in rows[1:]] == [speed.OWN, *ours(world), *peers(world, True)]
-    assert float(rows[1][2]) == 1
-    assert all(float(row[1]) > 0 for row in rows[1:])
+    for several in (False, True):
+        lines = list(speed.table(speed.Case("tiny", 2, 1, several=several)))
+        rows = [line.split(" | ") for line in lines if line.startswith("| ")]
+        own = speed.COMPARED if several else [*ours(world)]
+        assert [row[0].strip("| ") for row in rows[1:]] == [speed.OWN, *own, *peers(world, several)]
+        assert float(rows[1][2]) == 1
+        assert all(float(row[1]) > 0 for row in rows[1:])
+        assert sum(line.startswith("* ") for line in lines) == (len(peers(world, False)) if several else 0)
 
 
 def test_the_pipeline_saves_a_map_of_every_file(tmp_path):

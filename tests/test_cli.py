@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -22,6 +23,7 @@ from concept_cam.cli.localize import _sources
 from concept_cam.errors import PictureError
 from concept_cam.fieldguide.birds import ATTRIBUTES, COLOURS, PARTS, part_of, species, twins
 from concept_cam.fieldguide.checkpoint import FOLDER
+from concept_cam.methods import CARDS
 from concept_cam.result import Localization
 
 RESULTS = ("-overlay.png", "-compared.png", ".safetensors", ".json")
@@ -147,7 +149,30 @@ def test_one_picture_is_what_the_library_says(run: Run, finch: Path, embedded, t
     assert saved.provenance == direct.provenance
 
 
-@pytest.mark.parametrize("method", ["grad_cam", "hires_cam", "layer_cam"])
+def test_a_sweep_and_the_references_are_drawn_as_well(run: Run, finch: Path, tmp_path: Path) -> None:
+    ran = run("localize", finch, *TWINS, "--against", "royal jay", "--sweep", "--by-reference", "--out", "found")
+    assert ran.code == 0
+    assert names(tmp_path / "found") == results("finch") | {"finch-references.png", "finch-strengths.png"}
+
+
+def test_methods_are_listed(run: Run) -> None:
+    listed = run("methods").out
+    for name, card in CARDS.items():
+        (line,) = [line for line in listed.splitlines() if re.search(rf"\b{name}\b", line)]
+        assert card.compares in line
+        assert card.summary in line
+
+
+def test_what_does_not_see_the_score_has_no_twin(run: Run, finch: Path, tmp_path: Path) -> None:
+    assert run("localize", "--method", "rollout", "--out", "found").code == 0
+    (found,) = (tmp_path / "found").glob("*.json")
+    assert json.loads(found.read_text())["comparison"]["references"] == []
+    ran = run("localize", finch, *TWINS, "--method", "rollout")
+    assert ran.code == 1
+    assert "does not look at the score" in ran.err
+
+
+@pytest.mark.parametrize("method", ["grad_cam", "layer_cam", "eigen_grad_cam", "relevance", "gem", "occlusion"])
 def test_methods(run: Run, finch: Path, tmp_path: Path, method: str) -> None:
     assert run("localize", finch, *TWINS, "--method", method, "--out", "found").code == 0
     assert Localization.load(tmp_path / "found" / "finch.safetensors").provenance["method"] == method

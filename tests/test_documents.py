@@ -14,9 +14,13 @@ README = (ROOT / "README.md").read_text()
 PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")])
 
 
-def test_the_readmes_python_runs(capsys):
-    (code,) = re.findall(r"```python\n(.*?)```", README, re.S)
-    exec(compile(code, "README.md", "exec"), {})
+def test_the_readmes_python_runs(capsys, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    code = "\n".join(re.findall(r"```python\n(.*?)```", README, re.S))
+    found = {}
+    exec(compile(code, "README.md", "exec"), found)
+    assert found["maps"].shape == (48, 12, 12)
+    assert (tmp_path / "ember-finch.safetensors").exists()
     assert "ember finch" in capsys.readouterr().out
 
 
@@ -89,3 +93,12 @@ def test_modules_that_documents_name_are_there(page):
 
 def test_contributing_is_short():
     assert len((ROOT / "CONTRIBUTING.md").read_text().splitlines()) <= 40
+
+
+def test_the_methods_page_has_every_card():
+    from concept_cam.methods import CARDS
+
+    page = (ROOT / "docs" / "methods.md").read_text()
+    for name, card in CARDS.items():
+        row = f"| {name} | {card.kind} | {card.compares} | {card.forwards} | {card.backwards} | {card.needs} |"
+        assert row in page.splitlines()

@@ -8,7 +8,8 @@ import torch
 from PIL import Image
 
 from concept_cam.comparison import Comparison
-from concept_cam.drawing import overlay, side_by_side
+from concept_cam.drawing import by_reference, overlay, side_by_side, strip
+from concept_cam.errors import OptionError
 from concept_cam.images import Placement
 from concept_cam.regions import bounding_boxes
 from concept_cam.result import Localization
@@ -224,3 +225,47 @@ def test_extreme_sizes(size: tuple[int, int]) -> None:
     assert not is_hot(seen[:, :third]).any()
     for k in (1, 2):
         assert is_hot(seen[:, k * third : (k + 1) * third]).any()
+
+
+# ---- several maps -----------------------------------------------------------------------------------------------------
+
+
+def test_a_strip_has_a_panel_for_each_map_in_order():
+    picture = Image.new("RGB", (300, 180), "grey")
+    cells = [spike(1, column) for column in (1, 2, 3)]
+    sheet = pixels(strip([localization(c, picture) for c in cells], picture))
+    assert sheet.shape[1] == 3 * 200 + 4 * 12
+    for k, column in enumerate((1, 2, 3)):
+        panel = sheet[12 : 12 + 108, 12 + k * 212 : 12 + k * 212 + 180]
+        rows, columns = np.nonzero(is_hot(panel))
+        assert abs(rows.mean() - 54) < 3
+        assert abs(columns.mean() - 36 * (column + 0.5)) < 3
+
+
+def test_each_place_has_the_colour_of_the_reference_it_speaks_against_most():
+    picture = Image.new("RGB", (360, 216), "white")
+    beak, wing = spike(0, 0, 2.0) + spike(2, 4, 0.5), spike(2, 4, 2.0) + spike(0, 0, 1.0)
+    results = [localization(beak, picture, references=("grosbeak",)), localization(wing, picture, references=("bunting",))]
+    sheet = by_reference(results, picture)
+    drawn = pixels(sheet)
+    first, second = drawn[12 + 36, 12 + 36], drawn[12 + 180, 12 + 324]
+    assert first[0] > first[1] > first[2]  # orange
+    assert second[2] > second[1] > second[0]  # blue
+    assert spread(drawn[12 + 108, 12 + 180]) == 0
+    # The legend below has both colours in the order of the references.
+    legend = drawn[12 + 216 + 12 + 40 :]
+    assert np.abs(legend[10, 18] - (230, 120, 0)).max() <= 1
+    assert np.abs(legend[30, 18] - (0, 114, 178)).max() <= 1
+
+
+def test_evidence_for_a_reference_and_what_was_not_seen_have_no_colour():
+    picture = Image.new("RGB", (360, 216), "white")
+    window = (0.0, 0.0, 180.0, 216.0)
+    results = [localization(-torch.ones(3, 5), picture, window=window, references=(name,)) for name in "ab"]
+    assert spread(pixels(by_reference(results, picture))[12 : 12 + 216, 12 : 12 + 360].reshape(-1, 3)[100]) == 0
+
+
+def test_more_references_than_colours_are_refused():
+    picture = Image.new("RGB", (360, 216), "white")
+    with pytest.raises(OptionError, match="8 references"):
+        by_reference([localization(spike(0, 0), picture)] * 8, picture)

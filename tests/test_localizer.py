@@ -23,6 +23,7 @@ from concept_cam.errors import (
     UnknownWord,
 )
 from concept_cam.images import Frame, read_picture
+from concept_cam.methods import gem, layer_cam, name_of, rollout
 from concept_cam.metrics import pointing_hit
 
 
@@ -351,3 +352,41 @@ def test_a_stream_embeds_its_bank_once_and_runs_the_model_once_a_batch(plate, mo
 def test_a_stream_of_nothing_at_once_is_refused(guide, wrong):
     with pytest.raises(OptionError, match="expected at least 1 of each"):
         next(guide.stream([], *PAIR, **wrong))
+
+
+@pytest.mark.parametrize("method", [hires_cam, layer_cam, gem], ids=name_of)
+def test_a_sweep_is_one_call_for_each_strength_and_one_pass(plate, method):
+    guide = fieldguide.localizer(method=method)
+    strengths = (0.0, 0.6, 2.0)
+    singly = [guide(plate.picture, *PAIR, strength=strength) for strength in strengths]
+    passes = []
+    handle = guide.backbone.module.visual.conv1.register_forward_hook(lambda *_: passes.append(1))
+    guide.sweep(plate.picture, *PAIR)  # The closed form is tried anew: a hook is a change.
+    passes.clear()
+    swept = guide.sweep(plate.picture, *PAIR, strengths=strengths)
+    handle.remove()
+    assert len(passes) == (2 if method is gem else 1)
+    for one, other in zip(swept, singly, strict=True):
+        torch.testing.assert_close(one.map, other.map, rtol=1e-4, atol=1e-6)
+        assert (one.comparison, one.scores) == (other.comparison, other.scores)
+    assert torch.equal(swept[0].map, swept[0].base_map)
+    with pytest.raises(ComparisonError, match="-1"):
+        guide.sweep(plate.picture, *PAIR, strengths=(0.5, -1.0))
+
+
+def test_against_each_reference_alone(guide, plate):
+    names = list(guide.bank(fieldguide.species()).neighbours(PAIR[0], 3))
+    results = guide.against_each(plate.picture, PAIR[0], names)
+    assert [result.comparison.references for result in results] == [(name,) for name in names]
+    for result, name in zip(results, names, strict=True):
+        alone = guide(plate.picture, PAIR[0], name, strength=1.0)
+        torch.testing.assert_close(result.map, alone.map, rtol=1e-4, atol=1e-6)
+        assert result.comparison == alone.comparison
+    assert [result.comparison for result in guide.against_each(plate.picture, PAIR[0])] == [r.comparison for r in results]
+
+
+def test_what_does_not_see_the_score_has_no_sweep(plate):
+    blind = fieldguide.localizer(method=rollout)
+    for call in (blind.sweep, blind.against_each):
+        with pytest.raises(OptionError, match="does not look at the score"):
+            call(plate.picture, *PAIR)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from concept_cam.backbones.backbone import Backbone
 from concept_cam.backbones.processors import read_processor
-from concept_cam.errors import BackboneError
-from concept_cam.images import Fit, Preprocess
+from concept_cam.errors import BackboneError, OptionError
+from concept_cam.images import Fit, Preprocess, Size, check_fit
 
 _SILENT = {"MaybeConvertMode", "MaybeToTensor", "ToTensor", "PILToTensor", "ToImage", "ToDtype", "ConvertImageDtype", "RGB"}
 """Steps that a Frame takes anyway."""
@@ -84,3 +85,21 @@ def _floats(values: Any) -> tuple[float, ...]:
 def _interpolation(mode: Any) -> Any:
     """Pillow's name of it: torchvision has an enumeration, timm a name or a number."""
     return getattr(mode, "value", mode)
+
+
+def preprocess_for(backbone: Backbone, fit: Fit | None, size: int | Size | None) -> Preprocess:
+    """The model's own, with what the user wants otherwise; a size that the model cannot take is found now.
+
+    Raises:
+        OptionError: no such fit, or a size below one.
+        BackboneError: the model cannot take that size.
+    """
+    own = backbone.preprocess
+    if fit is not None:
+        check_fit(fit)
+    wanted = own.size if size is None else (size, size) if isinstance(size, int) else (size[0], size[1])
+    if min(wanted) < 1:
+        raise OptionError(f"size is {size}; expected the side of a square, or (height, width), in pixels.")
+    if wanted != own.size:
+        own = backbone.at_size(wanted).preprocess
+    return own if fit is None else own.fitted(fit)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from itertools import chain, count
 from pathlib import Path
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 PICTURE_SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"}
 _BATCH = 8
 _RESULTS = ("-overlay.png", "-compared.png", ".safetensors", ".json")
+_SWEEP, _BY_REFERENCE = "-strengths.png", "-references.png"
 
 
 def localize(
@@ -55,6 +56,10 @@ def localize(
     size: Annotated[str | None, typer.Option(help="Input size, N or HxW in pixels; a larger one gives a finer map.")] = None,
     templates: Annotated[str | None, typer.Option(help="Sentences around a name: a name or a file.")] = None,
     device: Annotated[str, typer.Option(help="Where the model runs: cpu, cuda, cuda:1, mps.")] = "cpu",
+    sweep: Annotated[bool, typer.Option("--sweep", help="Draw a strip of the map at strengths from 0 to 2 as well.")] = False,
+    by_reference: Annotated[
+        bool, typer.Option("--by-reference", help="Draw which reference each place speaks against most as well.")
+    ] = False,
     seed: Annotated[int, typer.Option(min=0, help="Which plate to draw if no picture is given.")] = 0,
     out: Annotated[Path, typer.Option(help="The folder for overlays, maps and JSON files.")] = Path("concept-cam-out"),
 ) -> None:
@@ -88,7 +93,8 @@ def localize(
         sources = [write_picture(out / f"{target.replace(' ', '-')}-{seed}.png", plate)]
     options: dict[str, Any] = {"method": METHODS[method], "site": site, "fit": fit, "size": _size(size)}
     localizer = _localizer(model, pretrained, device, classes, vocabulary, templates, options)
-    failed = _run(localizer, sources, target, references, strength, out)
+    extras = [draw for wanted, draw in ((sweep, _draw_sweep), (by_reference, _draw_by_reference)) if wanted]
+    failed = _run(localizer, sources, target, references, strength, out, extras)
     if failed:
         rest = f"the others are in {out}" if failed < len(sources) else "none is left"
         raise PictureError(f"{failed} of {len(sources)} pictures could not be read; {rest}.")
@@ -163,6 +169,7 @@ def _run(
     references: Selector | None,
     strength: float,
     out: Path,
+    extras: Sequence[Callable[[Localizer, Image.Image, str, Selector | None, Path], None]],
 ) -> int:
     """Localize in all pictures, some at a time; returns how many could not be read."""
     from tqdm import tqdm
@@ -185,7 +192,10 @@ def _run(
         done = localizer.stream(sources, target, references, strength=strength, batch_size=_BATCH, on_error=report)
         with closing(done):
             for path, result in done:
-                _write(result, read_picture(path), path, out / names[path])
+                picture = read_picture(path)
+                _write(result, picture, path, out / names[path])
+                for draw in extras:
+                    draw(localizer, picture, target, references, out / names[path])
                 bar.update()
     return failed
 
@@ -203,7 +213,7 @@ def _check_apart(sources: Sequence[Path], names: Mapping[Path, str], out: Path) 
     """Refuse to write over a picture that is still to be read."""
     read = {path.resolve() for path in sources}
     for name in names.values():
-        for suffix in _RESULTS:
+        for suffix in (*_RESULTS, _SWEEP, _BY_REFERENCE):
             if (out / f"{name}{suffix}").resolve() in read:
                 raise OutputError(
                     f"{out / (name + suffix)} is one of the pictures and would be overwritten; choose another --out."
@@ -221,6 +231,24 @@ def _write(result: Localization, picture: Image.Image, path: Path, stem: Path) -
     found = {"picture": str(path), "peak": result.peak(), "boxes": result.boxes(), **result.summary()}
     write_file(json_path, (json.dumps(found, indent=2) + "\n").encode())
     _print_table(result, path, overlay_path)
+
+
+def _draw_sweep(localizer: Localizer, picture: Image.Image, target: str, references: Selector | None, stem: Path) -> None:
+    from concept_cam.drawing import strip
+    from concept_cam.files import write_picture
+
+    results = localizer.sweep(picture, target, references)
+    write_picture(stem.with_name(f"{stem.name}{_SWEEP}"), strip(results, picture))
+
+
+def _draw_by_reference(
+    localizer: Localizer, picture: Image.Image, target: str, references: Selector | None, stem: Path
+) -> None:
+    from concept_cam.drawing import by_reference
+    from concept_cam.files import write_picture
+
+    results = localizer.against_each(picture, target, references)
+    write_picture(stem.with_name(f"{stem.name}{_BY_REFERENCE}"), by_reference(results, picture))
 
 
 def _print_table(result: Localization, path: Path, overlay_path: Path) -> None:

@@ -1,0 +1,49 @@
+"""What each method takes in time and memory on a ViT-B/16 at 224, for one picture and 16 concepts.
+
+python -m benchmarks.methods            those that need a few passes, and occlusion
+python -m benchmarks.methods --all      all: hundreds of passes each for those by perturbation
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import warnings
+from functools import partial
+
+from benchmarks.timing import alternate, machine, peak_memory
+from benchmarks.world import World
+from concept_cam import trace
+from concept_cam.methods import CARDS, Method, explain
+
+CONCEPTS = 16
+SHORT = "occlusion"
+"""Of those by perturbation the one with the fewest passes: they all hold one batch of changed pictures at a time."""
+
+
+def run(world: World, method: Method) -> None:
+    """Trace and maps."""
+    explain(method, trace(world.backbone, world.pixels), world.directions[:CONCEPTS, None])
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.methods", description=__doc__.splitlines()[0])
+    parser.add_argument("--all", action="store_true", help="with those of hundreds of passes")
+    given = parser.parse_args()
+    logging.disable(logging.WARNING)
+    warnings.simplefilter("ignore")
+    world = World.of("ViT-B-16", 1)
+    chosen = {name: card for name, card in CARDS.items() if given.all or card.kind != "perturbation" or name == SHORT}
+    contenders = {"own": world.own, **{name: partial(run, world, card.method) for name, card in chosen.items()}}
+    seconds = alternate(contenders, 3)
+    print(f"{machine()}\n")
+    print("| method | passes forwards | relative | memory, MB |")
+    print("|---|---|---|---|")
+    for name, contender in contenders.items():
+        passes = CARDS[name].forwards if name in CARDS else "1"
+        print(f"| {name} | {passes} | {seconds[name] / seconds['own']:.2f} | {peak_memory(contender) / 1e6:.0f} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
