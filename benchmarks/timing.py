@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import random
 import statistics
 import sys
 import tempfile
@@ -25,15 +26,16 @@ Contender = Callable[[], Any]
 
 
 def alternate(contenders: Mapping[str, Contender], runs: int, device: str = "cpu") -> dict[str, float]:
-    """Median seconds of each: all are run once to warm up, then all in turn, each time beginning with another."""
-    names = list(contenders)
-    seconds: dict[str, list[float]] = {name: [] for name in names}
-    with tqdm(total=(runs + 1) * len(names), disable=None, leave=False) as bar:
-        for run in range(-1, runs):
-            first = run % len(names)
-            for name in names[first:] + names[:first]:
+    """Median seconds of each: all are run once to warm up, then all in turn, in another order each time.
+
+    What ran before leaves memory that is warm, or given back, and nobody shall have the same one before them every time.
+    """
+    seconds: dict[str, list[float]] = {name: [] for name in contenders}
+    with tqdm(total=(runs + 1) * len(contenders), disable=None, leave=False) as bar:
+        for run in range(runs + 1):
+            for name in random.Random(run).sample(list(contenders), len(contenders)):
                 taken = _seconds(contenders[name], device)
-                if run >= 0:
+                if run > 0:
                     seconds[name].append(taken)
                 bar.update()
     return {name: statistics.median(taken) for name, taken in seconds.items()}

@@ -14,7 +14,22 @@ from concept_cam import ConceptField, Localizer, compare, fieldguide, grad_cam, 
 from concept_cam.comparison import Comparison
 from concept_cam.concepts import ConceptBank
 from concept_cam.errors import BackboneError, OptionError
-from concept_cam.methods import CARDS, METHODS, TraceMethod, explain, is_linear, name_of, perturbation, sees_score
+from concept_cam.methods import (
+    CARDS,
+    METHODS,
+    TraceMethod,
+    at_scales,
+    at_sites,
+    explain,
+    hires_cam,
+    is_linear,
+    layer_cam,
+    mirrored,
+    name_of,
+    perturbation,
+    sees_score,
+    smoothed,
+)
 
 LINEAR = [name for name in METHODS if is_linear(METHODS[name])]
 SEEING = [name for name in METHODS if sees_score(METHODS[name])]
@@ -224,3 +239,75 @@ def test_a_method_of_ones_own():
     assert localizer.method is method
     assert not is_linear(method)
     assert is_linear(grad_cam)
+
+
+# ---- averages ---------------------------------------------------------------------------------------------------------
+
+BASES = [hires_cam, layer_cam, METHODS["maskclip"], METHODS["relevance"]]
+
+
+@pytest.mark.parametrize("base", BASES, ids=name_of)
+def test_mirrored_is_the_mean_with_the_mirrored_picture(backbone, seen, base):
+    directions = zoo.directions(backbone, 2)
+    flipped = trace(backbone, seen.pixels.flip(-1))
+    expected = (explain(base, seen, directions) + explain(base, flipped, directions).flip(-1)) / 2
+    got = explain(mirrored(base), seen, directions)
+    assert off(got, expected) <= 1e-9
+    # Whatever the picture, the map of its mirror image is the mirror image of the map.
+    assert off(explain(mirrored(base), flipped, directions), got.flip(-1)) <= 1e-9
+    assert is_linear(mirrored(base)) == is_linear(base)
+
+
+@pytest.mark.parametrize("base", BASES, ids=name_of)
+def test_smoothed_is_the_mean_over_noisy_copies(backbone, seen, base):
+    directions = zoo.directions(backbone, 2)
+    assert off(explain(smoothed(base, count=2, noise=0), seen, directions), explain(base, seen, directions)) <= 1e-9
+    generator = torch.Generator().manual_seed(5)
+    spread = (seen.pixels.amax((1, 2, 3)) - seen.pixels.amin((1, 2, 3)))[:, None, None, None]
+    total = 0
+    for _ in range(3):
+        noise = torch.randn(3, 24, 40, generator=generator).double()
+        total = total + explain(base, trace(backbone, seen.pixels + 0.1 * spread * noise), directions)
+    assert off(explain(smoothed(base, count=3, noise=0.1, seed=5), seen, directions), total / 3) <= 1e-9
+
+
+@pytest.mark.parametrize("base", BASES, ids=name_of)
+def test_at_scales_is_the_mean_over_sizes(backbone, seen, base):
+    directions = zoo.directions(backbone, 2)
+    assert off(explain(at_scales(base, (1.0,)), seen, directions), explain(base, seen, directions)) <= 1e-9
+    larger = F.interpolate(seen.pixels, (48, 80), mode="bicubic", antialias=True)
+    fine = explain(base, trace(backbone.at_size((48, 80)), larger), directions)
+    small = F.interpolate(fine, (3, 5), mode="bilinear", antialias=True)
+    assert off(explain(at_scales(base, (1.0, 2.0)), seen, directions), (explain(base, seen, directions) + small) / 2) <= 1e-9
+
+
+def test_at_sites_is_the_mean_of_maps_of_one_size(backbone, seen):
+    directions = zoo.directions(backbone, 2)
+    names = [site.name for site in backbone.sites]
+    there = [explain(hires_cam, trace(backbone, seen.pixels, name), directions) for name in names]
+    expected = sum(maps / maps.abs().amax((2, 3), keepdim=True) for maps in there) / len(there)
+    method = at_sites(hires_cam, names)
+    assert off(explain(method, seen, directions), expected) <= 1e-9
+    assert not is_linear(method)
+    assert name_of(method) == "hires_cam_at_sites"
+
+
+def test_an_average_of_what_does_not_see_the_score_does_not_either():
+    blind = METHODS["rollout"]
+    assert not any(sees_score(average(blind)) for average in (mirrored, smoothed, at_scales))
+    assert not sees_score(at_sites(blind, ["anywhere"]))
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: smoothed(hires_cam, count=0),
+        lambda: smoothed(hires_cam, noise=-1),
+        lambda: at_scales(hires_cam, ()),
+        lambda: at_scales(hires_cam, (1, 0)),
+        lambda: at_sites(hires_cam, []),
+    ],
+)
+def test_averages_of_nothing_are_refused(make):
+    with pytest.raises(OptionError, match=r"expected|name one"):
+        make()

@@ -1,9 +1,12 @@
 """How a map is made. A method is a function; the table is for names from outside, and for what is to be said of each.
 
-gradient       gradient x activation: functions of the gradient at the patch tokens
-attention      what was taken from each patch, and what the score asks of it
-similarity     patches in text space, without a gradient
-perturbation   forward passes on changed pictures
+    gradient       gradient x activation: functions of the gradient at the patch tokens
+    attention      what was taken from each patch, and what the score asks of it
+    similarity     patches in text space, without a gradient
+    perturbation   forward passes on changed pictures
+    composition    any of these, averaged over views, scales or sites
+
+``explain`` asks any of them.
 """
 
 from __future__ import annotations
@@ -13,6 +16,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from concept_cam.methods.attention import grad_eclip, legrad, raw_attention, relevance, rollout, value_attribution
+from concept_cam.methods.composition import at_scales, at_sites, mirrored, smoothed
 from concept_cam.methods.gradient import (
     eigen_grad_cam,
     grad_cam,
@@ -46,6 +50,8 @@ __all__ = [
     "Method",
     "TraceMethod",
     "ablation_cam",
+    "at_scales",
+    "at_sites",
     "clearclip",
     "clip_surgery",
     "eigen_grad_cam",
@@ -63,6 +69,7 @@ __all__ = [
     "layer_cam",
     "legrad",
     "maskclip",
+    "mirrored",
     "naclip",
     "name_of",
     "occlusion",
@@ -74,6 +81,7 @@ __all__ = [
     "sclip",
     "score_cam",
     "sees_score",
+    "smoothed",
     "value_attribution",
     "xgrad_cam",
 ]

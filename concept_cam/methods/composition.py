@@ -1,0 +1,154 @@
+"""Composition: a method asked of several views of a picture, or at several sites, and its signed maps averaged.
+
+Each takes a method and gives one. Of a linear method it is linear, and has a field.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+from concept_cam.backbones.backbone import Backbone
+from concept_cam.errors import OptionError
+from concept_cam.gradients import FactoredTrace, Form, Trace, trace
+from concept_cam.images import Size
+from concept_cam.methods.method import FieldMethod, Method, TraceMethod, explain, field_vectors, is_linear, name_of, sees_score
+
+View = tuple[Trace, Callable[[Float[Tensor, "*K rows cols"]], Float[Tensor, "*K rows cols"]]]
+"""A pass of the model, and the way back from its grid to that of the picture."""
+
+
+def mirrored(method: Method) -> Method:
+    """With the map of the mirrored picture. Twice the passes.
+
+    Example:
+        >>> from concept_cam import fieldguide
+        >>> from concept_cam.methods import hires_cam, mirrored
+        >>> plate = fieldguide.draw_species("ember finch", seed=3)
+        >>> fieldguide.localizer(method=mirrored(hires_cam))(plate.picture, "ember finch", "frost finch").map.shape
+        torch.Size([12, 12])
+    """
+    return _averaged(method, "mirrored", lambda seen: [(seen, _as_it_is), (_again(seen, seen.pixels.flip(-1)), _flipped)])
+
+
+def smoothed(method: Method, count: int = 8, noise: float = 0.15, seed: int = 0) -> Method:
+    """The mean over noisy copies of the picture: ``count`` times the passes.
+
+    Source: Smilkov et al., SmoothGrad (arXiv 1706.03825), of maps instead of pixel gradients.
+
+    Args:
+        method: what is averaged.
+        count: of copies.
+        noise: its standard deviation, as a share of the range of the picture's pixels; the paper finds 0.1 to 0.2 best.
+        seed: the same noise each time.
+
+    Raises:
+        OptionError: there are no copies, or the noise is negative.
+    """
+    if count < 1 or noise < 0:
+        raise OptionError(f"count is {count} and noise {noise}; expected at least one copy, and noise of 0 or more.")
+
+    def views(seen: Trace) -> list[View]:
+        generator = torch.Generator().manual_seed(seed)
+        spread = (seen.pixels.amax((1, 2, 3), keepdim=True) - seen.pixels.amin((1, 2, 3), keepdim=True)) * noise
+        # One noise for all pictures, so that a batch gives what its pictures give.
+        draws = (torch.randn(seen.pixels.shape[1:], generator=generator).to(seen.pixels) for _ in range(count))
+        return [(_again(seen, seen.pixels + spread * draw), _as_it_is) for draw in draws]
+
+    return _averaged(method, "smoothed", views)
+
+
+def at_scales(method: Method, scales: Sequence[float] = (1.0, 1.5)) -> Method:
+    """The mean over larger or smaller input, for models that take it. A pass for each, which costs as the number of patches.
+
+    Raises:
+        OptionError: there are no scales, or one is not above 0.
+        BackboneError: when asked, the model cannot take such a size.
+    """
+    if not scales or min(scales) <= 0:
+        raise OptionError(f"scales are {list(scales)}; expected one or more above 0.")
+
+    def views(seen: Trace) -> list[View]:
+        return [_at_scale(seen, scale) for scale in scales]
+
+    return _averaged(method, "scaled", views)
+
+
+def at_sites(method: Method, names: Sequence[str]) -> Method:
+    """The mean over several sites, each map divided by its greatest size: early sites have other units than late ones.
+
+    One pass for each. Not linear, because of the division.
+
+    Raises:
+        OptionError: there are no sites.
+        BackboneError: when asked, the model has no such site.
+    """
+    if not names:
+        raise OptionError("No sites to average over; name one or more of backbone.sites.")
+
+    def maps(seen: Trace, directions: Float[Tensor, "K B E"]) -> Float[Tensor, "K B N"]:
+        grid = seen.layout.rows, seen.layout.cols
+        found = []
+        for name in names:
+            there = explain(method, trace(seen.backbone, seen.pixels, name), directions)
+            sized = F.interpolate(there, grid, mode="bilinear", align_corners=False)
+            found.append(sized / sized.abs().amax((2, 3), keepdim=True).clamp(min=torch.finfo(sized.dtype).tiny))
+        return torch.stack(found).mean(0).flatten(2)
+
+    maps.__name__ = f"{name_of(method)}_at_sites"
+    return TraceMethod(maps, sees_score(method))
+
+
+def _averaged(method: Method, how: str, views: Callable[[Trace], list[View]]) -> Method:
+    if is_linear(method):
+
+        def vectors(seen: Trace) -> Float[Tensor, "B N E"]:
+            # Vectors stand last: for the way back they have to lie before the grid.
+            found = []
+            for view, back in views(seen):
+                field = field_vectors(method, view)
+                assert field is not None
+                on_grid = field.unflatten(1, (view.layout.rows, view.layout.cols)).permute(0, 3, 1, 2)
+                found.append(back(on_grid).flatten(2).transpose(1, 2))
+            return torch.stack(found).mean(0)
+
+        vectors.__name__ = f"{how}_{name_of(method)}"
+        return FieldMethod(vectors)
+
+    def maps(seen: Trace, directions: Float[Tensor, "K B E"]) -> Float[Tensor, "K B N"]:
+        return torch.stack([back(explain(method, view, directions)) for view, back in views(seen)]).mean(0).flatten(2)
+
+    maps.__name__ = f"{how}_{name_of(method)}"
+    return TraceMethod(maps, sees_score(method))
+
+
+def _again(seen: Trace, pixels: Tensor, backbone: Backbone | None = None) -> Trace:
+    form: Form = "factored" if isinstance(seen, FactoredTrace) else "dense"
+    return trace(backbone or seen.backbone, pixels, seen.site.name, form)
+
+
+def _at_scale(seen: Trace, scale: float) -> View:
+    height, width = (int(side) for side in seen.pixels.shape[2:])
+    grid = seen.layout.rows, seen.layout.cols
+    # Whole patches, whatever the scale.
+    size: Size = (max(1, round(grid[0] * scale)) * (height // grid[0]), max(1, round(grid[1] * scale)) * (width // grid[1]))
+    if size == (height, width):
+        return seen, _as_it_is
+    pixels = F.interpolate(seen.pixels, size, mode="bicubic", align_corners=False, antialias=True)
+
+    def back(maps: Tensor) -> Tensor:
+        return F.interpolate(maps, grid, mode="bilinear", align_corners=False, antialias=True)
+
+    return _again(seen, pixels, seen.backbone.at_size(size)), back
+
+
+def _as_it_is(maps: Tensor) -> Tensor:
+    return maps
+
+
+def _flipped(maps: Tensor) -> Tensor:
+    return maps.flip(-1)
