@@ -113,7 +113,6 @@ def tried(world: World) -> Mapping[str, Contender]:
     """Other ways to run the model, on its own forward pass; none is a mode of this library."""
     last: Any = deepcopy(world.backbone.module).to(memory_format=torch.channels_last)
     pixels = world.pixels.contiguous(memory_format=torch.channels_last)
-    compiled: Any = torch.compile(world.own)
 
     def channels_last() -> Tensor:
         with torch.inference_mode():
@@ -133,7 +132,7 @@ def tried(world: World) -> Mapping[str, Contender]:
     return {
         "no_grad instead of inference mode": no_grad,
         "channels-last": channels_last,
-        "torch.compile": compiled,
+        "torch.compile": torch.compile(no_grad),  # it does not take inference mode
         "autocast to bfloat16": autocast,
     }
 

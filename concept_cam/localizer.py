@@ -38,7 +38,7 @@ class Localizer:
         vocabulary: concepts among which ``nearest`` and ``rivals`` choose, or the name of a file in ``prompts/vocabularies/``;
             by default those that the model was made for, if it is a classifier.
         templates: sentences with a ``{}``, or the name of a file in ``prompts/templates/``.
-        method: makes the map of the gradient.
+        method: makes the map; any of ``concept_cam.methods``, or a function of your own.
         site: the name of one of ``backbone.sites``; the first by default.
         form: of the gradient; closed form where it exists and is exact.
         fit: ``crop``, ``pad``, ``squash`` or ``native``, see ``Preprocess``; by default as the model was trained.

@@ -21,7 +21,7 @@ from concept_cam.methods import (
     xgrad_cam,
 )
 
-GRADIENT = {name: card.method for name, card in CARDS.items() if card.kind == "gradient"}
+GRADIENT = {name: card.method for name, card in CARDS.items() if card.kind == "gradient" and callable(card.method)}
 
 
 def slow_grad_cam(tokens, gradient):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
@@ -23,11 +23,11 @@ from torch import Tensor
 from tqdm import tqdm
 
 from concept_cam import fieldguide
-from concept_cam.concepts import embed
+from concept_cam.concepts import ConceptBank, embed
 from concept_cam.fieldguide.birds import species, twins
 from concept_cam.fieldguide.captions import FEATURES, feature_texts, features
 from concept_cam.fieldguide.checkpoint import FOLDER
-from concept_cam.fieldguide.heldout import nameless_plates, twin_plates
+from concept_cam.fieldguide.heldout import TwinPlate, nameless_plates, twin_plates
 from concept_cam.fieldguide.renderer import SIZE, Plate, draw
 from concept_cam.gradients import Form, Trace, trace
 from concept_cam.images import Frame
@@ -88,38 +88,73 @@ def knowledge(localizer: Localizer, count: int, seed: int = 0) -> dict[str, floa
     return result
 
 
+@dataclass
+class Record:
+    """What is measured of maps, plate by plate."""
+
+    energies: dict[tuple[str, str], list[float]] = field(default_factory=dict)
+    hits: dict[tuple[str, str], list[float]] = field(default_factory=dict)
+    chances: list[tuple[float, float]] = field(default_factory=list)
+
+    def add(
+        self,
+        key: tuple[str, str],
+        frames: Sequence[Frame],
+        masks: Sequence[Bool[Tensor, "height width"]],
+        grids: Float[Tensor, "B rows cols"],
+    ) -> None:
+        """The maps of some plates, under method and contrast."""
+        for frame, mask, grid in zip(frames, masks, grids, strict=True):
+            self.energies.setdefault(key, []).append(energy_inside(frame.placement.project(grid), mask))
+            row, column = divmod(int(grid.argmax()), grid.shape[1])
+            peak = frame.placement.locate(row, column, grid.shape)
+            self.hits.setdefault(key, []).append(float(pointing_hit(peak, mask, _patch(frame, grid.shape[0]))))
+
+    def add_chance(self, frames: Sequence[Frame], masks: Sequence[Bool[Tensor, "height width"]], seen: Trace) -> None:
+        """What a map that knows nothing gets on some plates."""
+        self.chances += [_chance(frame, mask, seen) for frame, mask in zip(frames, masks, strict=True)]
+
+    def findings(self) -> Mapping[tuple[str, str], Findings]:
+        """All figures, for each method and contrast."""
+        return {key: Findings(torch.tensor(self.energies[key]), torch.tensor(self.hits[key])) for key in self.energies}
+
+    def chance(self) -> Chance:
+        """The mean over the plates."""
+        means = torch.tensor(self.chances).mean(0)
+        return Chance(float(means[0]), float(means[1]))
+
+
 def compare_methods(
     localizer: Localizer, count: int, seed: int = 0, names: Sequence[str] = USUAL
 ) -> tuple[Mapping[tuple[str, str], Findings], Chance]:
     """Energy and pointing of some methods, base and finer, on ``count`` held-out twin plates; and chance for both."""
-    items = list(twin_plates(count, seed))
-    bank = localizer.bank(species())
-    energies: dict[tuple[str, str], list[float]] = {
-        (name, contrast): [] for name in names for contrast in CONTRASTS if contrast == "base" or sees_score(METHODS[name])
-    }
-    hits: dict[tuple[str, str], list[float]] = {key: [] for key in energies}
-    chances: list[tuple[float, float]] = []
-    for (frames, seen), start in zip(_traces(localizer, [item.plate for item in items]), range(0, count, _BATCH), strict=True):
-        here = items[start : start + _BATCH]
-        target = bank.vectors_of([item.target for item in here])
-        twin = bank.vectors_of([item.twin for item in here])
-        near = torch.stack([bank.vectors_of(bank.neighbours(item.target, 3)).mean(0) for item in here])
+    record = Record()
+    for frames, masks, seen, bank, items in twin_traces(localizer, count, seed):
+        target = bank.vectors_of([item.target for item in items])
+        twin = bank.vectors_of([item.twin for item in items])
+        near = torch.stack([bank.vectors_of(bank.neighbours(item.target, 3)).mean(0) for item in items])
         directions = torch.stack([target, target - 0.6 * twin, target - twin, target - 0.6 * near])
-        masks = [torch.from_numpy(item.mask) for item in here]
-        chances += [_chance(frame, mask, seen) for frame, mask in zip(frames, masks, strict=True)]
+        record.add_chance(frames, masks, seen)
         for name in names:
             # A map that no direction moves is made once.
-            contrasts = [contrast for contrast in CONTRASTS if (name, contrast) in energies]
-            found_maps = explain(METHODS[name], seen, directions[: len(contrasts)]).cpu()
-            for contrast, maps in zip(contrasts, found_maps, strict=True):
-                for frame, mask, grid in zip(frames, masks, maps, strict=True):
-                    energies[name, contrast].append(energy_inside(frame.placement.project(grid), mask))
-                    row, column = divmod(int(grid.argmax()), grid.shape[1])
-                    peak = frame.placement.locate(row, column, grid.shape)
-                    hits[name, contrast].append(float(pointing_hit(peak, mask, _patch(frame, grid.shape[0]))))
-    found = {key: Findings(torch.tensor(energies[key]), torch.tensor(hits[key])) for key in energies}
-    means = torch.tensor(chances).mean(0)
-    return found, Chance(float(means[0]), float(means[1]))
+            contrasts = CONTRASTS if sees_score(METHODS[name]) else CONTRASTS[:1]
+            maps = explain(METHODS[name], seen, directions[: len(contrasts)]).cpu()
+            for contrast, grids in zip(contrasts, maps, strict=True):
+                record.add((name, contrast), frames, masks, grids)
+    return record.findings(), record.chance()
+
+
+Batch = tuple[list[Frame], list[Bool[Tensor, "height width"]], Trace, ConceptBank, list[TwinPlate]]
+"""Frames, masks of the parts that differ, one pass of the model, all species, and the plates."""
+
+
+def twin_traces(localizer: Localizer, count: int, seed: int) -> Iterator[Batch]:
+    """Held-out twin plates, seen by the model, some at a time."""
+    items = list(twin_plates(count, seed))
+    bank = localizer.bank(species())
+    for (frames, seen), start in zip(_traces(localizer, [item.plate for item in items]), range(0, count, _BATCH), strict=True):
+        here = items[start : start + _BATCH]
+        yield frames, [torch.from_numpy(item.mask) for item in here], seen, bank, here
 
 
 def drawing_time(count: int = 200) -> float:

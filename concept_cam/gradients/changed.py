@@ -31,22 +31,30 @@ def embed_changed(
         what: they are, for the bar.
     """
     changed = iter(changed)
-    with tqdm(total=count, desc=what, disable=None, leave=False) as bar:
-        while batch := list(islice(changed, AT_ONCE)):
-            with trace.backbone.at_rest():
-                yield trace.backbone.normalize(trace.backbone.embed_pixels(torch.stack(batch)))
-            bar.update(len(batch))
+    for which in _batches(count, what):
+        yield _embed(trace, torch.stack(list(islice(changed, len(which)))))
 
 
 def embed_without_channels(trace: Trace, picture: int) -> Iterator[Float[Tensor, "batch E"]]:
     """Embeddings of one picture with each channel of the site's output put to zero in turn, for all tokens."""
-    channels = trace.tokens.shape[-1]
     layout = trace.site.layout
     axis = 1 if isinstance(layout, FeatureMap) and not layout.channels_last else -1
-    for first in range(0, channels, AT_ONCE):
-        which = range(first, min(first + AT_ONCE, channels))
+    for which in _batches(trace.tokens.shape[-1], "channels"):
         with on_output(trace.site.module, _without(which, axis)):
-            yield from embed_changed(trace, [trace.pixels[picture]] * len(which), len(which), "channels")
+            yield _embed(trace, torch.stack([trace.pixels[picture]] * len(which)))
+
+
+def _batches(count: int, what: str) -> Iterator[range]:
+    with tqdm(total=count, desc=what, disable=None, leave=False) as bar:
+        for first in range(0, count, AT_ONCE):
+            which = range(first, min(first + AT_ONCE, count))
+            yield which
+            bar.update(len(which))
+
+
+def _embed(trace: Trace, pixels: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch E"]:
+    with trace.backbone.at_rest():
+        return trace.backbone.normalize(trace.backbone.embed_pixels(pixels))
 
 
 def _without(which: range, axis: int) -> Callable[[nn.Module, Any, Any], Any]:

@@ -1,6 +1,7 @@
 """How a map is made. A method is a function; the table is for names from outside, and for what is to be said of each.
 
     gradient       gradient x activation: functions of the gradient at the patch tokens
+    path           gradients on the way from a blank picture
     attention      what was taken from each patch, and what the score asks of it
     similarity     patches in text space, without a gradient
     perturbation   forward passes on changed pictures
@@ -38,6 +39,7 @@ from concept_cam.methods.method import (
     name_of,
     sees_score,
 )
+from concept_cam.methods.path import integrated_grad_cam
 from concept_cam.methods.perturbation import ablation_cam, gscore_cam, occlusion, rise, score_cam
 from concept_cam.methods.similarity import clearclip, clip_surgery, gem, maskclip, naclip, patch_text, sclip
 
@@ -65,6 +67,7 @@ __all__ = [
     "grad_eclip",
     "gscore_cam",
     "hires_cam",
+    "integrated_grad_cam",
     "is_linear",
     "layer_cam",
     "legrad",
@@ -123,11 +126,19 @@ _HEAD = "0 (closed form) or 1"
 
 def _cards() -> Mapping[str, Card]:
     listed = [
-        *(Card(method, "gradient", "1", _HEAD, "any site") for method in (grad_cam, hires_cam)),
         *(
             Card(method, "gradient", "1", _HEAD, "any site")
-            for method in (layer_cam, grad_cam_elementwise, grad_cam_plus_plus, xgrad_cam, eigen_grad_cam)
+            for method in (
+                grad_cam,
+                hires_cam,
+                layer_cam,
+                grad_cam_elementwise,
+                grad_cam_plus_plus,
+                xgrad_cam,
+                eigen_grad_cam,
+            )
         ),
+        Card(integrated_grad_cam, "gradient", "18", "0 (closed form) or E in all", "any site"),
         *(Card(method, "attention", "1", "0", "a query with a closed form") for method in (value_attribution, grad_eclip)),
         *(Card(method, "attention", "2", "0", "known blocks") for method in (raw_attention, rollout)),
         *(Card(method, "attention", "2", "1", "known blocks") for method in (relevance, legrad)),
