@@ -252,3 +252,26 @@ def test_the_vocabulary_of_attributes_is_that_of_the_cards():
 
     phrases = [phrase(a, v) for a, values in ATTRIBUTES.items() for v in values if v != "none"]
     assert read_vocabulary("fieldguide-attributes").names == (*phrases, *PARTS, "bird")
+
+
+def test_putting_references_together_by_their_mean_is_what_comparing_does():
+    from concept_cam.fieldguide import ablation
+
+    guide = fieldguide.localizer()
+    found, chance = ablation.compare_aggregations(guide, 6, names=["hires_cam"])
+    usual, same = benchmark.compare_methods(guide, 6, names=["hires_cam"])
+    assert chance == same
+    for ours, theirs in (("mean", "nearest(3) 0.6"), ("base", "base")):
+        torch.testing.assert_close(found["hires_cam", ours].energy, usual["hires_cam", theirs].energy, rtol=1e-3, atol=1e-5)
+    energies = [findings.energy for findings in found.values()]
+    assert all(not torch.allclose(one, other) for i, one in enumerate(energies) for other in energies[:i])
+
+
+def test_aggregations_by_hand():
+    """One patch: the target 1; references 3 and -1; the target against them -0.8 and 1.6."""
+    from concept_cam.fieldguide.ablation import AGGREGATIONS
+
+    target, references = torch.tensor([[[1.0]]]), torch.tensor([3.0, -1.0])[:, None, None, None]
+    finer = target - 0.6 * references
+    got = {name: aggregation(target, references, finer).item() for name, aggregation in AGGREGATIONS.items()}
+    assert got == pytest.approx({"base": 1.0, "max": 1.6, "mean after ReLU": 0.8, "finished maps subtracted": 0.1})
