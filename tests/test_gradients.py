@@ -15,6 +15,7 @@ from concept_cam import wrap
 from concept_cam.backbones.backbone import Site
 from concept_cam.errors import BackboneError, NoSpatialGradient
 from concept_cam.gradients import DenseTrace, FactoredTrace, has_exact_head, trace
+from concept_cam.gradients.folded import Folded
 from concept_cam.gradients.jacobian import push
 from concept_cam.methods import grad_cam, hires_cam, layer_cam
 
@@ -145,7 +146,7 @@ def test_the_matrix_of_a_linear_method_is_that_method(case, name, method):
 @pytest.mark.parametrize("products", ["forwards", "backwards"])
 def test_the_matrix_by_products_forwards_and_backwards(products, monkeypatch):
     """A tiny model has fewer patches than numbers in its embedding; a layer without a forward derivative changes the way."""
-    backbone = zoo.backbone("class token")
+    backbone = zoo.backbone("class token, layer scale")
     seen = trace(backbone, zoo.pixels(backbone), form="factored")
     assert seen.layout.patches < seen.embedding.shape[-1]
     calls = []
@@ -160,6 +161,53 @@ def _push(products, *given):
     if products == "backwards":
         raise NotImplementedError("forward differentiation of a user's own layer")
     return push(*given)
+
+
+FOLDED = [
+    "class token",
+    "class token, quick gelu",
+    "class token, no first norm",
+    "class token, norm after pooling",
+    "class token, one head",
+    "class token, square",
+]
+
+
+@pytest.mark.parametrize("case", FOLDED)
+def test_folded_products_are_those_of_forward_differentiation(case, monkeypatch):
+    backbone = zoo.backbone(case)
+    seen = trace(backbone, zoo.pixels(backbone), form="factored")
+    tangents = torch.randn(len(seen.embedding), 5, seen.reading.pooled.shape[-1], dtype=torch.float64)
+    assert seen.layout.patches <= seen.embedding.shape[-1]
+    expected = push(seen._finish, seen.reading.pooled, tangents, 5)
+    monkeypatch.setattr("concept_cam.gradients.factored.push", None)
+    torch.testing.assert_close(seen.through(tangents), expected, rtol=1e-10, atol=1e-13)
+
+
+def test_an_end_is_folded_once_for_all_pictures_and_sizes(monkeypatch):
+    folds = []
+    own = Folded.of
+    monkeypatch.setattr(Folded, "of", lambda end: folds.append(end) or own(end))
+    backbone = zoo.backbone("class token")
+    for size in ((32, 48), (32, 48), (48, 32)):
+        at_size = backbone.at_size(size)
+        pixels = torch.randn(2, 3, *size, dtype=torch.float64)
+        trace(at_size, pixels, form="factored").matrix(hires_cam)
+    assert len(folds) == 1
+
+
+@pytest.mark.parametrize("how", ["counted", "behind torch's back"])
+def test_new_weights_are_folded_anew(how):
+    backbone = zoo.backbone("class token")
+    trace(backbone, zoo.pixels(backbone)).matrix(hires_cam)
+    weight = backbone.module.visual.transformer.resblocks[-1].mlp.c_fc.weight
+    with torch.no_grad():
+        # Through ``data`` the version stays what it was: the embedding tells.
+        (weight if how == "counted" else weight.data).mul_(1.5)
+    seen = trace(backbone, zoo.pixels(backbone))
+    directions = zoo.directions(backbone, 3)
+    maps = torch.einsum("bne,ke->kbn", seen.matrix(hires_cam), directions[:, 0])
+    torch.testing.assert_close(maps, hires_cam(seen.gradient(directions)).flatten(2), rtol=1e-9, atol=1e-13)
 
 
 def test_the_matrix_of_a_fine_grid_goes_backwards(monkeypatch):
@@ -347,3 +395,5 @@ def test_lower_precision_follows_float64(precision, form):
         rough = method(seen.gradient(zoo.directions(low))).double()
         fine = method(trace(exact, zoo.pixels(exact)).gradient(zoo.directions(exact)))
         assert (rough - fine).norm() <= tolerance * fine.norm()
+        by_matrix = torch.einsum("bne,ke->kbn", seen.matrix(method).double(), zoo.directions(low)[:, 0].double())
+        assert (by_matrix - fine.flatten(2)).norm() <= tolerance * fine.norm()

@@ -8,20 +8,14 @@ from dataclasses import dataclass
 from weakref import WeakKeyDictionary
 
 import torch
-from torch import Tensor
 
 from concept_cam.backbones.backbone import Backbone, Site, noise
 from concept_cam.errors import NoSpatialGradient
+from concept_cam.gradients.base import MOST_OFF, is_off
 from concept_cam.gradients.dense import cut_at
 from concept_cam.gradients.factored import read_output
 
-_TOLERANCES = {
-    torch.float64: (1e-9, 1e-6),
-    torch.float32: (1e-4, 1e-2),
-    torch.bfloat16: (5e-2, 0.3),
-    torch.float16: (1e-2, 0.1),
-}
-"""How far embedding and gradient may be off, relative: rounding passes, another formula does not."""
+_GRADIENT_MOST_OFF = {torch.float64: 1e-6, torch.float32: 1e-2, torch.bfloat16: 0.3, torch.float16: 0.1}
 
 
 @dataclass(frozen=True)
@@ -45,24 +39,19 @@ def try_head(backbone: Backbone, site: Site) -> Exactness:
         own, entering = cut_at(backbone, pixels, site)
         try:
             ours = read_output(backbone, pixels, site, entering, own.leaf.detach())
-            embedding = _off(ours.embedding, own.embedding)
+            embedding = is_off(ours.embedding, own.embedding)
             direction = torch.randn(own.embedding.shape, generator=torch.Generator().manual_seed(1))[None].to(own.embedding)
-            gradient = _off(ours.gradient(direction).mean(), own.gradient(direction).mean())
+            gradient = is_off(ours.gradient(direction).mean(), own.gradient(direction).mean())
         except NoSpatialGradient as blind:
             return Exactness(False, str(blind))
         except torch.cuda.OutOfMemoryError:
             raise
         except (RuntimeError, AttributeError, TypeError, ValueError) as failure:
             return Exactness(False, f"it fails ({' '.join(str(failure).split())})")
-    most = _TOLERANCES.get(backbone.dtype, (1e-4, 1e-2))
     return Exactness(
-        embedding <= most[0] and gradient <= most[1],
+        embedding <= MOST_OFF.get(backbone.dtype, 1e-4) and gradient <= _GRADIENT_MOST_OFF.get(backbone.dtype, 1e-2),
         f"its embedding is off by {embedding:.1e}, its gradient by {gradient:.1e}",
     )
-
-
-def _off(ours: Tensor, own: Tensor) -> float:
-    return float((ours - own).norm() / own.norm())
 
 
 def has_exact_head(backbone: Backbone, site: Site) -> bool:

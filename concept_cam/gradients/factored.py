@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from concept_cam.backbones.backbone import Backbone, Site
 from concept_cam.backbones.heads import Reading
 from concept_cam.errors import BackboneError
-from concept_cam.gradients.base import TokenGradient, Trace, first_output, for_each
+from concept_cam.gradients.base import MOST_OFF, TokenGradient, Trace, first_output, for_each, is_off
+from concept_cam.gradients.folded import fold
 from concept_cam.gradients.jacobian import pull, push
 from concept_cam.hooks import on_output
 
@@ -74,12 +75,22 @@ class FactoredTrace(Trace):
         """L J^T: vectors in the space of the pooled vector, seen in that of texts."""
         with self._at_rest():
             if self.layout.patches <= self.embedding.shape[-1]:
+                if (moved := self._push_folded(linear)) is not None:
+                    return moved
                 # A layer that torch cannot differentiate forwards is one that a user wrote.
                 with suppress(RuntimeError):
                     # Half as many at once: differentiating forwards holds each layer's vectors twice.
                     return push(self._finish, self.reading.pooled, linear, -(-self.layout.patches // 2))
             units = torch.eye(self.embedding.shape[-1], device=self.embedding.device)[:, None]
             return torch.einsum("bnw,ebw->bne", linear, self._pull(for_each(self.embedding, units)))
+
+    def _push_folded(self, linear: Float[Tensor, "B N W"]) -> Float[Tensor, "B N E"] | None:
+        if self.reading.end is None:
+            return None
+        end, residual = self.reading.end
+        embedding, moved = fold(self.backbone, end).push(self.reading.pooled, residual, linear)
+        fits = is_off(embedding, self.embedding) <= MOST_OFF.get(linear.dtype, 1e-4)
+        return moved if fits else None
 
     def _pull(self, directions: Float[Tensor, "K B E"]) -> Float[Tensor, "K B W"]:
         with self._at_rest():

@@ -15,10 +15,8 @@ from torch import Tensor
 from concept_cam.backbones.backbone import Backbone, TokenLayout
 from concept_cam.backbones.heads import Block, Pooling
 from concept_cam.errors import BackboneError
-from concept_cam.gradients.base import Trace
+from concept_cam.gradients.base import MOST_OFF, Trace, is_off
 from concept_cam.hooks import on_output
-
-_MOST_OFF = {torch.float64: 1e-9, torch.float32: 1e-4, torch.bfloat16: 5e-2, torch.float16: 1e-2}
 
 
 class _BlockReached(Exception):
@@ -111,8 +109,8 @@ def unroll(trace: Trace, depth: int | None = None, *, graph: bool = True, pictur
             weights = weights if weights.requires_grad or not graph else weights.requires_grad_()
             embedding = backbone.normalize(pooling.finish(pooling.gather(x, weights)))
     own = trace.embedding[which]
-    off = float((embedding.detach() - own).norm() / own.norm())
-    if not off <= _MOST_OFF.get(embedding.dtype, 1e-4):
+    off = is_off(embedding.detach(), own)
+    if not off <= MOST_OFF.get(embedding.dtype, 1e-4):
         raise BackboneError(
             f"The blocks of {backbone.name}, run piece by piece, give an embedding that is off by {off:.1e}: they are not "
             "what they were. Use a method that asks for gradients alone, such as hires_cam."

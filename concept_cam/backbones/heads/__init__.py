@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from concept_cam.backbones.heads.attention import ClassAttention, LatentAttention
 from concept_cam.backbones.heads.block import Block, Projections, Rotation
+from concept_cam.backbones.heads.end import End
 from concept_cam.backbones.heads.head import Head, Reading, Rest
 from concept_cam.backbones.heads.mean import MeanPooling
 from concept_cam.backbones.heads.mean_query import MeanQueryAttention
@@ -18,6 +19,7 @@ __all__ = [
     "Block",
     "ClassAttention",
     "ClassToken",
+    "End",
     "Head",
     "LatentAttention",
     "LatentPooling",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import final
 
 import torch
@@ -12,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from concept_cam.backbones.heads.block import Block, Projections, Rotation
+from concept_cam.backbones.heads.end import End
 from concept_cam.backbones.heads.head import Head, Reading, Rest, dot
 
 
@@ -25,10 +26,12 @@ class ClassAttention(Head):
     Attributes:
         block: the last one.
         rest: from the class token that leaves it (..., D) to the embedding (..., E).
+        end: both of these laid open, where they are plain; asked for anew each time.
     """
 
     block: Block
     rest: Rest
+    end: Callable[[], End | None] = lambda: None
 
     def read(self, entering: Float[Tensor, "B M D"], tokens: Float[Tensor, "B M D"], prefix: int) -> Reading:
         """The class token asks all tokens."""
@@ -39,7 +42,8 @@ class ClassAttention(Head):
         def rest(output: Tensor) -> Tensor:
             return self.rest(self.block.finish(output, residual))
 
-        return attend(query, tokens, own, prefix, rest, self.block.rotate)
+        reading, end = attend(query, tokens, own, prefix, rest, self.block.rotate), self.end()
+        return reading if end is None else replace(reading, end=(end, residual))
 
 
 @final
@@ -131,6 +135,7 @@ class AttentionReading(Reading):
     centred_key: Float[Tensor, "B N H"]
     projections: Projections
     rest: Rest
+    end: tuple[End, Float[Tensor, "B D"]] | None = None
 
     def finish(self, pooled: Float[Tensor, "K B W"]) -> Float[Tensor, "K B E"]:
         """The output projection, the residual, the MLP, the norm and the projection."""

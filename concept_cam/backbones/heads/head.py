@@ -9,6 +9,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from concept_cam.backbones.heads.end import End
+
 Rest = Callable[..., Tensor]
 """All that comes after pooling, up to the embedding before it is normalised: any number of vectors in, as many out."""
 
@@ -19,10 +21,12 @@ class Reading(ABC):
     Attributes:
         tokens: the patch tokens A.
         pooled: the vector o that pooling made of them.
+        end: what comes after, and the residual that o is added to, where it is plain.
     """
 
     tokens: Float[Tensor, "B N D"]
     pooled: Float[Tensor, "B W"]
+    end: tuple[End, Float[Tensor, "B D"]] | None = None
 
     @abstractmethod
     def finish(self, pooled: Float[Tensor, "K B W"]) -> Float[Tensor, "K B E"]:

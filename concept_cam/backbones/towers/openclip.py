@@ -14,6 +14,7 @@ from concept_cam.backbones.heads import (
     Block,
     ClassAttention,
     ClassToken,
+    End,
     LatentAttention,
     LatentPooling,
     MeanPooling,
@@ -75,7 +76,7 @@ def _vit(visual: VisionTransformer) -> Tower | None:
         return offer("CoCa", (pooled, last, *earlier), pooling=pooling)
     rest = partial(_after_pooling, visual)
     if visual.pool_type == "tok":
-        head = found[-1] and ClassAttention(found[-1], rest)
+        head = found[-1] and ClassAttention(found[-1], rest, partial(_end, visual))
         class_row = Site(last.name, last.module, layout, head)
         return offer("ViT, class token", (class_row, *earlier), pooling=ClassToken(rest))
     if visual.pool_type == "avg":
@@ -107,6 +108,15 @@ def _block(block: Any) -> Block | None:
         lambda output: block.ls_1(block.attn.out_proj(output)),
         lambda x: x + block.ls_2(block.mlp(block.ln_2(x))),
     )
+
+
+def _end(visual: Any) -> End | None:
+    block = visual.transformer.resblocks[-1]
+    if not (type(block.ls_1) is type(block.ls_2) is nn.Identity and type(block.mlp) is nn.Sequential and len(block.mlp) == 3):
+        return None
+    expand, activation, contract = block.mlp
+    embed = None if visual.proj is None else visual.proj.T
+    return End.of(block.attn.out_proj, block.ln_2, expand, activation, contract, visual.ln_post, embed)
 
 
 def _latent_attention(visual: VisionTransformer) -> LatentAttention | None:

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from concept_cam.backbones.backbone import Site, TokenLayout, Tower
-from concept_cam.backbones.heads import Block, ClassAttention, ClassToken, LatentAttention, LatentPooling, Projections
+from concept_cam.backbones.heads import Block, ClassAttention, ClassToken, End, LatentAttention, LatentPooling, Projections
 from concept_cam.backbones.towers import anything
 
 _CLASS_TOKEN = {"clip": "CLIP", "metaclip_2": "MetaCLIP 2", "altclip": "AltCLIP", "chinese_clip": "Chinese-CLIP"}
@@ -47,7 +47,14 @@ def describe(model: nn.Module, embed: Callable[[Tensor], Tensor], pixels: Float[
             embedding: Tensor = own.visual_projection(vision.post_layernorm(x))
             return embedding
 
-        default = Site(norms[0].name, norms[0].module, layout, ClassAttention(blocks[-1], rest))
+        def end() -> End | None:
+            layer, project = vision.encoder.layers[-1], own.visual_projection
+            if type(project) is not nn.Linear or project.bias is not None:
+                return None
+            mlp, first, last = layer.mlp, layer.layer_norm2, vision.post_layernorm
+            return End.of(layer.self_attn.out_proj, first, mlp.fc1, mlp.activation_fn, mlp.fc2, last, project.weight)
+
+        default = Site(norms[0].name, norms[0].module, layout, ClassAttention(blocks[-1], rest, end))
         family = f"transformers {_CLASS_TOKEN[kind]}"
         return Tower(family, (default, *norms[1:]), step, blocks, ClassToken(rest))
     if not hasattr(vision, "head"):

@@ -1,0 +1,127 @@
+"""The Jacobian of a plain end of a transformer, its matrices multiplied out: once for a model, a quarter less for each vector.
+
+Between the attention's output and the MLP, and between the MLP and the embedding, an end is linear but for its norms, and what
+a norm adds to a matrix is one vector a picture. See *One picture, every text* in docs/definition.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from dataclasses import dataclass
+from typing import final
+from weakref import WeakKeyDictionary
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from concept_cam.backbones.backbone import Backbone
+from concept_cam.backbones.heads import End
+from concept_cam.gradients.jacobian import pull
+
+
+@final
+@dataclass(frozen=True)
+class Folded:
+    """An end and its products; C takes the mean off.
+
+    Attributes:
+        end: what is folded.
+        hidden: W_1 diag(g) C W_o.
+        direct: P diag(g') C W_o.
+        through: P diag(g') C W_2.
+    """
+
+    end: End
+    hidden: Float[Tensor, "M W"]
+    direct: Float[Tensor, "E W"]
+    through: Float[Tensor, "E M"]
+
+    @classmethod
+    def of(cls, end: End) -> Folded:
+        """Multiplied in single precision at least."""
+        project, contract = _exact(end.project.weight), _exact(end.contract.weight)
+        into_hidden = _centred(_exact(end.expand.weight) * _exact(end.norm.weight))
+        into_embedding = _centred(_exact(end.embed) * _exact(end.last_norm.weight))
+        return cls(end, into_hidden @ project, into_embedding @ project, into_embedding @ contract)
+
+    def push(
+        self, output: Float[Tensor, "B W"], residual: Float[Tensor, "B D"], tangents: Float[Tensor, "B T W"]
+    ) -> tuple[Float[Tensor, "B E"], Float[Tensor, "B T E"]]:
+        """The unit embedding, and where each change of the attention's output moves it.
+
+        The products have a part in the embedding, so that it is not the model's own when they are not those of its weights.
+
+        Args:
+            output: o, of the attention.
+            residual: r, to which the block adds it.
+            tangents: changes of o.
+        """
+        end, o = self.end, _exact(output)
+        project, contract = _exact(end.project.weight), _exact(end.contract.weight)
+
+        still = _exact(residual) + _bias(end.project)
+        x, by_x = _standardized(still + o @ project.T, end.norm.eps)
+        told = by_x * (o @ self.hidden.T + _linear(end.expand, _centred(still) * _exact(end.norm.weight)))
+        hidden = told + _linear(end.expand, _bias(end.norm)) + _bias(end.expand)
+        active = end.activation(hidden)
+        # Number by number, so that the sum of a row of its Jacobian is all that row has.
+        (slope,) = pull(end.activation, hidden, torch.ones_like(hidden)[None], 1)
+
+        still = still + _bias(end.contract)
+        y, by_y = _standardized(still + o @ project.T + active @ contract.T, end.last_norm.eps)
+        rest = (_centred(still) * _exact(end.last_norm.weight)) @ _exact(end.embed).T
+        seen = by_y * (o @ self.direct.T + active @ self.through.T + rest)
+        embedding = seen + _bias(end.last_norm) @ _exact(end.embed).T
+        length = embedding.norm(dim=-1, keepdim=True)
+        unit = embedding / length
+
+        # A norm's own Jacobian is s (C - x x^T / D), and that of the unit length 1 - e e^T.
+        def along(vectors: Tensor, part: Tensor) -> Tensor:
+            return vectors @ part.to(vectors)[..., None]
+
+        def row(part: Tensor) -> Tensor:
+            return part.to(tangents)[:, None]
+
+        inner = tangents @ self.hidden.to(tangents).T
+        inner.baddbmm_(along(tangents, x @ project / x.shape[-1]), row(told), alpha=-1).mul_(row(by_x * slope))
+        at_y = along(tangents, y @ project / y.shape[-1]) + along(inner, y @ contract / y.shape[-1])
+        moved = inner @ self.through.to(tangents).T
+        moved += tangents @ self.direct.to(tangents).T
+        moved.baddbmm_(at_y, row(seen), alpha=-1).mul_(row(by_y / length))
+        return unit, moved.baddbmm_(along(moved, unit), row(unit), alpha=-1)
+
+
+def fold(backbone: Backbone, end: End) -> Folded:
+    """Kept as long as the model is as it was; its copies for other sizes have the same weights."""
+    own = backbone.original
+    state, kept = own.state(), _KEPT.get(own)
+    if kept is None or kept[0] != state:
+        kept = _KEPT[own] = state, Folded.of(end)
+    return kept[1]
+
+
+_KEPT: WeakKeyDictionary[Backbone, tuple[Hashable, Folded]] = WeakKeyDictionary()
+
+
+def _standardized(x: Float[Tensor, "B D"], eps: float) -> tuple[Float[Tensor, "B D"], Float[Tensor, "B 1"]]:
+    """What a norm makes of x before its weight, and by what it scales."""
+    centred = _centred(x)
+    scale = (centred.square().mean(-1, keepdim=True) + eps).rsqrt()
+    return centred * scale, scale
+
+
+def _centred(x: Float[Tensor, "... D"]) -> Float[Tensor, "... D"]:
+    return x - x.mean(-1, keepdim=True)
+
+
+def _exact(x: Tensor) -> Tensor:
+    return x.detach().to(torch.promote_types(x.dtype, torch.float32))
+
+
+def _linear(layer: nn.Linear, x: Tensor) -> Tensor:
+    return x @ _exact(layer.weight).T
+
+
+def _bias(layer: nn.Linear | nn.LayerNorm) -> Tensor:
+    return _exact(layer.weight).new_zeros(len(layer.weight)) if layer.bias is None else _exact(layer.bias)
