@@ -100,9 +100,7 @@ def table(model_name: str, count: int, rounds: int) -> Iterator[str]:
         paths = write_pictures(Path(folder), count)
         ways = {
             "decode and forward pass alone": lambda some: bare(model, transform, some),
-            "Localizer.stream, one concept, saved": lambda some: localized(
-                localizer, some, Path(folder), "a cardinal", "a tanager"
-            ),
+            "Localizer.stream, one concept, saved": lambda some: localized(localizer, some, Path(folder)),
         }
         for way in ways.values():
             list(way(paths[: 2 * BATCH]))

@@ -102,3 +102,11 @@ def test_the_pipeline_saves_a_map_of_every_file(tmp_path):
     assert done.rate > 0
     assert set(done.held) == {1, 3}
     assert sorted(path.stem for path in tmp_path.glob("*.safetensors")) == [path.stem for path in paths]
+
+
+def test_the_table_of_the_pipeline():
+    with torch.random.fork_rng():
+        lines = list(pipeline.table("ViT-B-32", 3, 1))
+    rows = [line.split(" | ") for line in lines if line.startswith("| ")]
+    assert [len(row) for row in rows] == [5, 5, 5]
+    assert float(rows[1][2]) == 1
