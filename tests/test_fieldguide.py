@@ -241,9 +241,9 @@ def test_chance_is_what_random_peaks_get():
 
     ((frames, seen),) = _traces(fieldguide.localizer(), [plate.plate])
     energy, hit = _chance(frames[0], mask, seen)
-    assert energy == pytest.approx(energy_inside(torch.ones(mask.shape), mask))
+    assert energy == pytest.approx(float(energy_inside(torch.ones(mask.shape), mask)))
     points = [((c + 0.5) * 16, (r + 0.5) * 16) for r in range(12) for c in range(12)]
-    assert hit == pytest.approx(np.mean([pointing_hit(p, mask, 16.0) for p in points]))
+    assert hit == pytest.approx(np.mean([float(pointing_hit(torch.tensor(p), mask, 16.0)) for p in points]))
     assert 0.02 < hit < 0.4
 
 

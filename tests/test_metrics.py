@@ -1,25 +1,47 @@
-"""Metrics by hand, with the cases in which a likely wrong version differs."""
+"""Metrics of localization, and statistics: by hand, where a likely wrong version differs, and as other packages have them."""
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
+import torchmetrics.functional.classification as theirs
+from pycocotools import mask as coco
 
-from concept_cam.errors import EmptyMask
-from concept_cam.metrics import energy_inside, paired_difference, pointing_hit
+from concept_cam.errors import EmptyMask, OptionError
+from concept_cam.metrics import (
+    average_precision,
+    best_iou,
+    box_accuracy,
+    box_iou,
+    box_overlaps,
+    effect_size,
+    energy_inside,
+    f1_of,
+    iou,
+    mean_interval,
+    paired_difference,
+    pck,
+    pointing_hit,
+)
 
 MASK = torch.zeros(6, 8, dtype=torch.bool)
 MASK[2:4, 5:7] = True
 
 
+def noise(*shape: int, seed: int = 0) -> torch.Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
 def test_energy_counts_positive_evidence_alone():
     heatmap = torch.zeros(6, 8)
     heatmap[2, 5], heatmap[0, 0], heatmap[3, 6], heatmap[5, 5] = 3.0, 1.0, -5.0, -2.0
-    assert energy_inside(heatmap, MASK) == pytest.approx(0.75)
+    assert float(energy_inside(heatmap, MASK)) == pytest.approx(0.75)
     heatmap[5, 0] = float("nan")
-    assert energy_inside(heatmap, MASK) == pytest.approx(0.75)
-    assert energy_inside(-torch.ones(6, 8), MASK) == 0.0
-    assert energy_inside(torch.ones(6, 8), MASK) == pytest.approx(4 / 48)
+    assert float(energy_inside(heatmap, MASK)) == pytest.approx(0.75)
+    assert float(energy_inside(-torch.ones(6, 8), MASK)) == 0.0
+    assert float(energy_inside(torch.ones(6, 8), MASK)) == pytest.approx(4 / 48)
 
 
 @pytest.mark.parametrize(
@@ -34,15 +56,115 @@ def test_energy_counts_positive_evidence_alone():
     ],
 )
 def test_pointing(peak, tolerance, hit):
-    assert pointing_hit(peak, MASK, tolerance) is hit
+    assert bool(pointing_hit(torch.tensor(peak), MASK, tolerance)) is hit
 
 
-def test_an_empty_mask_is_never_a_hit():
-    empty = torch.zeros(6, 8, dtype=torch.bool)
+def test_pointing_needs_one_pixel_that_is_near_both_ways():
+    """Of an L, one arm is near along x and the other along y; the corner between is not of it."""
+    corner = torch.zeros(9, 9, dtype=torch.bool)
+    corner[0, :], corner[:, 0] = True, True
+    assert not pointing_hit(torch.tensor([6.5, 6.5]), corner, 2.0)
+
+
+MAP = torch.tensor([[4.0, 3.0, -1.0], [2.0, 2.0, float("nan")]])
+TRUTH = torch.tensor([[True, False, False], [True, False, True]])
+
+
+def test_overlap_by_hand():
+    # At least half of 4: the pixels 4, 3, 2, 2; of the three in the mask, two.
+    assert float(iou(MAP, TRUTH, 0.5)) == pytest.approx(2 / 5)
+    assert float(iou(MAP, TRUTH, 1.0)) == pytest.approx(1 / 3)
+    # Thresholds 4, 3, 2, -1, and all: 1/3, 1/4, 2/5, 2/6, 3/6. Two equal values cannot be told apart: never 2/4.
+    assert float(best_iou(MAP, TRUTH)) == pytest.approx(1 / 2)
+    assert float(best_iou(MAP[:, :2], TRUTH[:, :2])) == pytest.approx(1 / 2)
+    assert float(f1_of(torch.tensor(1 / 2))) == pytest.approx(2 / 3)
+
+
+def test_nothing_is_marked_where_nothing_speaks_for_the_target():
+    """A share of a negative maximum would mark the whole picture, or all but its least negative pixels."""
+    assert float(iou(-1 - torch.rand(6, 8), MASK)) == 0.0
+    with pytest.raises(OptionError, match="threshold is 0"):
+        iou(torch.rand(6, 8), MASK, 0.0)
+
+
+def test_average_precision_by_hand():
+    # Groups from above: 4 (hit), 3, {2, 2} (one hit), -1, NaN (hit): precisions 1, -, 2/4, -, 3/6 at the hits.
+    assert float(average_precision(MAP, TRUTH)) == pytest.approx((1 + 2 / 4 + 3 / 6) / 3)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_average_precision_is_that_of_torchmetrics(seed):
+    heatmaps = noise(4, 7, 9, seed=seed).sigmoid()
+    heatmaps = (8 * heatmaps).round() / 8  # with many equal values
+    masks = noise(4, 7, 9, seed=seed + 100) > 0.8
+    expected = [theirs.binary_average_precision(m.flatten(), t.flatten().long()) for m, t in zip(heatmaps, masks, strict=True)]
+    torch.testing.assert_close(average_precision(heatmaps, masks), torch.stack(expected).double(), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_best_overlap_is_that_of_every_threshold(seed):
+    heatmaps, masks = (4 * noise(3, 5, 6, seed=seed)).round(), noise(3, 5, 6, seed=seed + 50) > 0.5
+    for heatmap, mask, found in zip(heatmaps, masks, best_iou(heatmaps, masks), strict=True):
+        overlaps = [theirs.binary_jaccard_index((heatmap >= t).long(), mask.long()) for t in heatmap.unique()]
+        assert float(found) == pytest.approx(float(torch.stack(overlaps).max()), abs=1e-6)
+        f1 = [theirs.binary_f1_score((heatmap >= t).long(), mask.long()) for t in heatmap.unique()]
+        assert float(f1_of(found)) == pytest.approx(float(torch.stack(f1).max()), abs=1e-6)
+
+
+@pytest.mark.parametrize("metric", [energy_inside, iou, best_iou, average_precision])
+def test_a_batch_is_its_pictures(metric):
+    heatmaps, masks = noise(2, 3, 5, 6), noise(2, 3, 5, 6, seed=1) > 0.3
+    together = metric(heatmaps, masks)
+    assert together.shape == (2, 3)
+    alone = torch.stack([metric(h, m) for h, m in zip(heatmaps.flatten(0, 1), masks.flatten(0, 1), strict=True)])
+    torch.testing.assert_close(together.flatten(), alone, rtol=1e-12, atol=0)
+
+
+@pytest.mark.parametrize("metric", [energy_inside, iou, best_iou, average_precision])
+def test_an_empty_mask_is_never_a_hit(metric):
+    empty = torch.stack([MASK, torch.zeros(6, 8, dtype=torch.bool)])
+    with pytest.raises(EmptyMask, match="6, 8"):
+        metric(torch.ones(2, 6, 8), empty)
     with pytest.raises(EmptyMask):
-        energy_inside(torch.ones(6, 8), empty)
-    with pytest.raises(EmptyMask):
-        pointing_hit((1.0, 1.0), empty)
+        pointing_hit(torch.ones(2, 2), empty)
+
+
+def test_boxes_overlap_as_pycocotools_has_it():
+    generator = torch.Generator().manual_seed(0)
+    boxes = torch.rand(12, 4, generator=generator, dtype=torch.float64) * 50
+    boxes[:, 2:] += boxes[:, :2]
+    boxes[0, 2:] = boxes[0, :2]  # no area
+    as_coco = torch.cat([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], 1).numpy()
+    expected = torch.from_numpy(coco.iou(as_coco[:5], as_coco[5:], [0] * 7))
+    torch.testing.assert_close(box_iou(boxes[:5], boxes[5:]), expected, rtol=0, atol=1e-6)
+
+
+def test_box_overlaps_by_hand():
+    heatmap = torch.zeros(10, 10)
+    heatmap[2:4, 2:6], heatmap[8, 8] = 1.0, 0.5
+    boxes = torch.tensor([[2.0, 2.0, 6.0, 6.0]])
+    # At .6 one region of 4 x 2 pixels in the box of 4 x 4; at .3 there is another, which fits less.
+    torch.testing.assert_close(box_overlaps(heatmap, boxes, (0.3, 0.6)), torch.tensor([0.5, 0.5], dtype=torch.float64))
+    assert box_overlaps(-heatmap - 1, boxes, (0.3, 0.6)).tolist() == [0.0, 0.0]
+    # Half-open: as inclusive corners the same box would be 3 x 1 pixels wide.
+    assert float(box_overlaps(heatmap, torch.tensor([[8.0, 8.0, 9.0, 9.0]]), (0.3,))) == 1.0
+
+
+def test_box_accuracy_takes_one_threshold_for_all():
+    """The best threshold of each picture on its own would fit both."""
+    overlaps = torch.tensor([[0.9, 0.1], [0.1, 0.9]])
+    assert box_accuracy(overlaps, (0.5,)) == 0.5
+    assert box_accuracy(torch.tensor([[0.4, 0.6]]), (0.3, 0.5, 0.7)) == pytest.approx(2 / 3)
+
+
+def test_keypoints_by_hand():
+    truth = torch.tensor([[0.0, 0.0], [10.0, 0.0], [0.0, 10.0]])
+    points = torch.tensor([[0.0, 1.0], [12.0, 0.0], [50.0, 50.0]])
+    visible = torch.tensor([True, True, False])
+    assert float(pck(points, truth, visible, torch.tensor(10.0), 0.1)) == 0.5
+    assert float(pck(points, truth, visible, torch.tensor(10.0), 0.2)) == 1.0
+    with pytest.raises(EmptyMask, match="no visible keypoint"):
+        pck(points, truth, ~visible & visible, torch.tensor(10.0))
 
 
 def test_paired_difference_is_of_pairs():
@@ -50,8 +172,18 @@ def test_paired_difference_is_of_pairs():
     base = torch.linspace(0, 1, 50)
     gain = paired_difference(base + 0.1, base)
     assert (gain.mean, gain.low, gain.high) == pytest.approx((0.1, 0.1, 0.1))
-    noise = torch.randn(400, generator=torch.Generator().manual_seed(0))
-    spread = paired_difference(noise, torch.zeros(400))
-    half = 1.96 * noise.std().item() / 20
+    sample = noise(400)
+    spread = paired_difference(sample, torch.zeros(400))
+    half = 1.96 * sample.std().item() / 20
     assert spread.low == pytest.approx(spread.mean - half, abs=0.02)
     assert spread.high == pytest.approx(spread.mean + half, abs=0.02)
+    assert mean_interval(sample) == spread
+
+
+def test_effect_size_is_of_the_differences():
+    """The samples spread far more than their differences."""
+    base = torch.linspace(0, 100, 40)
+    step = torch.tensor([1.0, 3.0]).repeat(20)
+    assert effect_size(base + step, base) == pytest.approx(2 / step.double().std().item(), rel=1e-4)
+    assert effect_size(base, base) == 0.0
+    assert math.isinf(effect_size(torch.ones(3), torch.zeros(3)))

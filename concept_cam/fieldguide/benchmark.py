@@ -105,9 +105,9 @@ class Record:
     ) -> None:
         """The maps of some plates, under method and contrast."""
         for frame, mask, grid in zip(frames, masks, grids, strict=True):
-            self.energies.setdefault(key, []).append(energy_inside(frame.placement.project(grid), mask))
+            self.energies.setdefault(key, []).append(float(energy_inside(frame.placement.project(grid), mask)))
             row, column = divmod(int(grid.argmax()), grid.shape[1])
-            peak = frame.placement.locate(row, column, grid.shape)
+            peak = torch.tensor(frame.placement.locate(row, column, grid.shape))
             self.hits.setdefault(key, []).append(float(pointing_hit(peak, mask, _patch(frame, grid.shape[0]))))
 
     def add_chance(self, frames: Sequence[Frame], masks: Sequence[Bool[Tensor, "height width"]], seen: Trace) -> None:
@@ -184,9 +184,9 @@ def _patch(frame: Frame, rows: int) -> float:
 def _chance(frame: Frame, mask: Bool[Tensor, "height width"], seen: Trace) -> tuple[float, float]:
     layout = seen.layout
     cells = [(row, column) for row in range(layout.rows) for column in range(layout.cols)]
-    peaks = [frame.placement.locate(row, column, (layout.rows, layout.cols)) for row, column in cells]
-    hits = [pointing_hit(peak, mask, _patch(frame, layout.rows)) for peak in peaks]
-    return float(mask.float().mean()), sum(hits) / len(hits)
+    peaks = torch.tensor([frame.placement.locate(row, column, (layout.rows, layout.cols)) for row, column in cells])
+    hits = pointing_hit(peaks, mask.expand(len(peaks), -1, -1), _patch(frame, layout.rows))
+    return float(mask.float().mean()), float(hits.double().mean())
 
 
 def knowledge_table(figures: Mapping[str, float]) -> Table:

@@ -1,8 +1,77 @@
-"""Numbers about maps: pure functions of signed maps and masks."""
+"""MEASURE: numbers about maps; pure functions of signed maps, masks, and what a model says of pixels.
+
+localization    does the evidence lie where it should?
+faithfulness    does the score rest on what the map points at?
+sanity          is the map about the model and the question at all?
+statistics      how sure is a difference?
+covering        which pixels a map points at, and what is put in their place
+"""
 
 from __future__ import annotations
 
-from concept_cam.metrics.localization import energy_inside, pointing_hit
-from concept_cam.metrics.statistics import Interval, paired_difference
+from concept_cam.metrics.covering import Fill, blurred, constant, mean_colour, noisy_linear, strongest
+from concept_cam.metrics.faithfulness import (
+    Confidence,
+    area_under,
+    comprehensiveness,
+    confidence_kept,
+    deletion_curve,
+    infidelity,
+    insertion_curve,
+    max_sensitivity,
+    relative_drop,
+    road,
+    sufficiency,
+)
+from concept_cam.metrics.localization import (
+    average_precision,
+    best_iou,
+    box_accuracy,
+    box_iou,
+    box_overlaps,
+    energy_inside,
+    f1_of,
+    iou,
+    pck,
+    pointing_hit,
+)
+from concept_cam.metrics.sanity import flip_agreement, rank_correlation, shift_agreement, swap_agreement
+from concept_cam.metrics.statistics import Interval, effect_size, mean_interval, paired_difference
 
-__all__ = ["Interval", "energy_inside", "paired_difference", "pointing_hit"]
+__all__ = [
+    "Confidence",
+    "Fill",
+    "Interval",
+    "area_under",
+    "average_precision",
+    "best_iou",
+    "blurred",
+    "box_accuracy",
+    "box_iou",
+    "box_overlaps",
+    "comprehensiveness",
+    "confidence_kept",
+    "constant",
+    "deletion_curve",
+    "effect_size",
+    "energy_inside",
+    "f1_of",
+    "flip_agreement",
+    "infidelity",
+    "insertion_curve",
+    "iou",
+    "max_sensitivity",
+    "mean_colour",
+    "mean_interval",
+    "noisy_linear",
+    "paired_difference",
+    "pck",
+    "pointing_hit",
+    "rank_correlation",
+    "relative_drop",
+    "road",
+    "shift_agreement",
+    "strongest",
+    "sufficiency",
+    "swap_agreement",
+]

@@ -1,0 +1,139 @@
+"""Which pixels a map points at, and what is put in their place."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import TypeAlias
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from concept_cam.errors import OptionError
+
+Fill: TypeAlias = Callable[
+    [Float[Tensor, "B 3 height width"], Bool[Tensor, "B height width"]], Float[Tensor, "B 3 height width"]
+]
+"""From pixels, and which of them go, to pixels in which those are replaced."""
+
+_NEIGHBOURS = (
+    (1 / 12, 1 / 6, 1 / 12),
+    (1 / 6, 0.0, 1 / 6),
+    (1 / 12, 1 / 6, 1 / 12),
+)
+"""ROAD, section 4: those at a side count twice as much as those at a corner."""
+
+
+def strongest(heatmaps: Float[Tensor, "*batch height width"], share: float) -> Bool[Tensor, "*batch height width"]:
+    """The given share of the pixels with the highest values, to the pixel: ``round(share * pixels)`` of them.
+
+    Of equal values the first in reading order; pixels that the model did not see (NaN) come last.
+
+    Args:
+        heatmaps: signed.
+        share: 0 to 1.
+
+    Raises:
+        OptionError: the share is outside.
+
+    Example:
+        >>> import torch
+        >>> strongest(torch.tensor([[0.1, 0.9], [-2.0, 0.5]]), 0.5)
+        tensor([[False,  True],
+                [False,  True]])
+    """
+    if not 0 <= share <= 1:
+        raise OptionError(f"share is {share}; expected a part of the pixels, 0 to 1.")
+    order = heatmaps.nan_to_num(nan=-math.inf).flatten(-2).argsort(dim=-1, descending=True, stable=True)
+    chosen = torch.zeros_like(order, dtype=torch.bool)
+    chosen.scatter_(-1, order[..., : round(share * order.shape[-1])], value=True)
+    return chosen.reshape(heatmaps.shape)
+
+
+def constant(value: float = 0.0) -> Fill:
+    """One value for all; zero is the mean colour of the pictures that the model was trained on."""
+
+    def fill(pixels: Tensor, gone: Tensor) -> Tensor:
+        return pixels.masked_fill(gone[:, None], value)
+
+    return fill
+
+
+def mean_colour(
+    pixels: Float[Tensor, "B 3 height width"], gone: Bool[Tensor, "B height width"]
+) -> Float[Tensor, "B 3 height width"]:
+    """The mean of each picture (ROAD's fixed-value imputation)."""
+    return torch.where(gone[:, None], pixels.mean((2, 3), keepdim=True), pixels)
+
+
+def blurred(sigma: float = 5.0) -> Fill:
+    """A Gaussian blur of the picture, sigma in pixels, cut off at 3 sigma (RISE inserts into such a picture)."""
+    radius = math.ceil(3 * sigma)
+    steps = torch.arange(-radius, radius + 1, dtype=torch.float64)
+    kernel = torch.exp(-0.5 * (steps / sigma) ** 2)
+    kernel = kernel / kernel.sum()
+
+    def fill(pixels: Tensor, gone: Tensor) -> Tensor:
+        weights = kernel.to(pixels)
+        channels = pixels.flatten(0, 1)[:, None]
+        # Weights of what lies on the picture alone, so that borders do not darken.
+        ones = torch.ones_like(channels[:1])
+        for shape, padding in (((1, 1, -1, 1), (radius, 0)), ((1, 1, 1, -1), (0, radius))):
+            along = weights.reshape(shape)
+            channels, ones = (F.conv2d(x, along, padding=padding) for x in (channels, ones))
+        return torch.where(gone[:, None], (channels / ones).reshape(pixels.shape), pixels)
+
+    return fill
+
+
+def noisy_linear(noise: float = 0.01, seed: int = 0) -> Fill:
+    """Each pixel that goes becomes the weighted mean of its neighbours, all at once, and a little noise.
+
+    Source: Rong et al., A Consistent and Efficient Evaluation Strategy for Attribution Methods (ROAD, arXiv 2202.00449),
+    section 4.2. The equations are those of a Laplacian, solved by conjugate gradients to 1e-5 of the right side. If all
+    pixels go, all are noise around zero. The noise is drawn from ``seed`` anew for each call.
+    """
+
+    def fill(pixels: Tensor, gone: Tensor) -> Tensor:
+        smooth = _harmonic(pixels, gone)
+        drawn = torch.randn(pixels.shape, generator=torch.Generator().manual_seed(seed)).to(pixels)
+        return torch.where(gone[:, None], smooth + noise * drawn, pixels)
+
+    return fill
+
+
+def _harmonic(
+    pixels: Float[Tensor, "B 3 height width"], gone: Bool[Tensor, "B height width"]
+) -> Float[Tensor, "B 3 height width"]:
+    """The weighted mean of neighbours wherever a pixel goes."""
+    inside = gone[:, None].to(pixels)
+    kernel = torch.tensor(_NEIGHBOURS).to(pixels).expand(3, 1, 3, 3)
+
+    def gathered(x: Tensor) -> Tensor:
+        return F.conv2d(x, kernel, padding=1, groups=3)
+
+    degree = gathered(torch.ones_like(pixels))
+
+    def laplacian(x: Tensor) -> Tensor:
+        return inside * (degree * x - gathered(x))
+
+    def inner(a: Tensor, b: Tensor) -> Tensor:
+        return (a * b).sum((2, 3), keepdim=True)
+
+    known = pixels * (1 - inside)
+    wanted = inside * gathered(known)
+    x = torch.zeros_like(pixels)
+    residual, tiny = wanted, torch.finfo(pixels.dtype).tiny
+    step, norm = residual, inner(residual, residual)
+    enough = 1e-10 * inner(wanted, wanted)
+    for _ in range(gone.shape[-1] * gone.shape[-2]):
+        if bool((norm <= enough).all()):
+            break
+        moved = laplacian(step)
+        length = norm / inner(step, moved).clamp(min=tiny)
+        x, residual = x + length * step, residual - length * moved
+        norm, before = inner(residual, residual), norm
+        step = residual + norm / before.clamp(min=tiny) * step
+    return x
