@@ -34,6 +34,10 @@ class OptionError(ConceptCamError, ValueError):
     """An option out of its range, or none of those there are."""
 
 
+class DatasetError(ConceptCamError, ValueError):
+    """A data set that is not in its layout, or an example of one that is not what it should be."""
+
+
 class EmptyMask(ConceptCamError, ValueError):
     """A mask without a pixel: nothing can be inside, so neither a hit nor a miss means anything."""
 

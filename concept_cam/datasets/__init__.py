@@ -1,0 +1,14 @@
+"""DATA: pictures with labels, and where the evidence should lie, in the layouts that people have on disk.
+
+example   one picture and what is known of it; a data set of them
+layouts   readers
+masks     regions as grey levels, polygons, run lengths, boxes
+files     what all layouts have in common
+"""
+
+from __future__ import annotations
+
+from concept_cam.datasets.example import Dataset, Example, Point, Region
+from concept_cam.datasets.layouts import LAYOUTS, read_dataset
+
+__all__ = ["LAYOUTS", "Dataset", "Example", "Point", "Region", "read_dataset"]

@@ -1,0 +1,64 @@
+"""One picture of a data set, and what is known of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias, final
+
+from jaxtyping import Bool
+from torch import Tensor
+
+from concept_cam.images import Source
+from concept_cam.regions import Box
+
+Region: TypeAlias = Callable[[], Bool[Tensor, "height width"]]
+"""Reads a mask when it is asked for, in the pixels of the picture, upright."""
+
+Point: TypeAlias = tuple[float, float]
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Example:
+    """A picture, the concept that it shows, and where.
+
+    Attributes:
+        name: no two examples of a data set have the same.
+        picture: a path, or a picture.
+        label: the concept that it shows.
+        rival: the concept that it is most easily taken for, where the data set knows.
+        region: where the evidence should lie, if that is known.
+        parts: regions of named parts.
+        boxes: around the object, half-open, in pixels.
+        points: named parts that are visible, (x, y) in pixels.
+    """
+
+    name: str
+    picture: Source
+    label: str
+    rival: str | None = None
+    region: Region | None = None
+    parts: tuple[tuple[str, Region], ...] = ()
+    boxes: tuple[Box, ...] = ()
+    points: tuple[tuple[str, Point], ...] = ()
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """Examples, and what was wrong with others.
+
+    Attributes:
+        name: of the set.
+        classes: the labels among which a picture is classified.
+        examples: pictures and masks are read when they are asked for.
+        training: more examples, to train a probe with; none if the set has no such part.
+        problems: one line for each example left out while the set was read.
+    """
+
+    name: str
+    classes: tuple[str, ...]
+    examples: Sequence[Example]
+    training: Sequence[Example] = ()
+    problems: tuple[str, ...] = ()

@@ -1,0 +1,100 @@
+"""Regions as data sets keep them: grey levels of a picture, polygons, run lengths, boxes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Bool
+from PIL import Image, ImageDraw, UnidentifiedImageError
+from torch import Tensor
+
+from concept_cam.datasets.example import Region
+from concept_cam.errors import DatasetError
+from concept_cam.regions import Box
+
+
+def of_levels(file: Path, wanted: Callable[[Any], Any] = lambda levels: levels > 0) -> Region:
+    """The pixels of a mask picture whose level (or palette index) is wanted; by default all but zero."""
+
+    def region() -> Bool[Tensor, "height width"]:
+        try:
+            with Image.open(file) as picture:
+                if picture.mode not in ("1", "L", "P", "I", "I;16"):
+                    raise DatasetError(f"{file}: a mask has one channel of levels; this one is {picture.mode}.")
+                levels = np.array(picture)
+        except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
+            raise DatasetError(f"{file}: the mask cannot be read ({error}).") from error
+        return torch.from_numpy(np.ascontiguousarray(wanted(levels)))
+
+    return region
+
+
+def of_boxes(boxes: Sequence[Box], size: tuple[int, int]) -> Region:
+    """The pixels inside any of some boxes, on a picture of (height, width)."""
+
+    def region() -> Bool[Tensor, "height width"]:
+        inside = torch.zeros(size, dtype=torch.bool)
+        for left, top, right, bottom in boxes:
+            inside[top:bottom, left:right] = True
+        return inside
+
+    return region
+
+
+def of_coco(annotations: Sequence[Mapping[str, Any]], size: tuple[int, int]) -> Region:
+    """The union of COCO's polygons and run lengths, on a picture of (height, width).
+
+    Polygons are filled by Pillow: at their borders pixels can differ from pycocotools'. Run lengths are exact.
+    """
+
+    def region() -> Bool[Tensor, "height width"]:
+        canvas = Image.new("1", (size[1], size[0]))
+        pen = ImageDraw.Draw(canvas)
+        inside = np.zeros(size, dtype=bool)
+        for annotation in annotations:
+            outline = annotation.get("segmentation")
+            if isinstance(outline, Mapping):
+                inside |= run_lengths(outline, size)
+                continue
+            for polygon in outline or ():
+                if len(polygon) >= 6:
+                    pen.polygon([float(x) for x in polygon], fill=1)
+        return torch.from_numpy(inside | np.array(canvas))
+
+    return region
+
+
+def run_lengths(outline: Mapping[str, Any], size: tuple[int, int]) -> Bool[np.ndarray, "height width"]:
+    """COCO's run lengths, compressed or not: zeros and ones in turn, column by column.
+
+    Raises:
+        DatasetError: they are of another size, or do not add up to it.
+    """
+    counts = outline.get("counts", ())
+    lengths = _uncompressed(counts) if isinstance(counts, str | bytes) else [int(n) for n in counts]
+    if tuple(outline.get("size", ())) != size or sum(lengths) != size[0] * size[1] or min(lengths, default=0) < 0:
+        raise DatasetError(f"Run lengths of {outline.get('size')} pixels do not fill a picture of {list(size)}.")
+    inside: Bool[np.ndarray, "height width"] = np.repeat(np.arange(len(lengths)) % 2 == 1, lengths).reshape(size[::-1]).T
+    return inside
+
+
+def _uncompressed(text: str | bytes) -> list[int]:
+    """COCO's compression: five bits a letter, the lowest first; from the fourth on, lengths are added to the last but one."""
+    letters = text.encode() if isinstance(text, str) else text
+    lengths: list[int] = []
+    value = shift = 0
+    for letter in letters:
+        bits = letter - 48
+        value |= (bits & 0x1F) << shift
+        shift += 5
+        if bits & 0x20:
+            continue
+        if bits & 0x10:
+            value -= 1 << shift
+        lengths.append(value + (lengths[-2] if len(lengths) > 2 else 0))
+        value = shift = 0
+    return lengths

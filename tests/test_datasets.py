@@ -1,0 +1,297 @@
+"""Readers on small sets written in exactly their layout, and damaged: that is counted and reported, and the rest is there."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from pycocotools import mask as coco
+
+from concept_cam.datasets import read_dataset
+from concept_cam.datasets.masks import run_lengths
+from concept_cam.errors import DatasetError
+
+WIDTH, HEIGHT = 40, 30
+
+
+def picture(file: Path, size: tuple[int, int] = (WIDTH, HEIGHT)) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", size, (90, 120, 30)).save(file)
+
+
+def write(file: Path, *lines: str) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text("".join(f"{line}\n" for line in lines))
+
+
+def write_folders(root: Path) -> Path:
+    for name in ("red_finch/b.jpg", "red_finch/a.png", "002.blue_jay/c.JPG"):
+        picture(root / name)
+    write(root / "red_finch" / "notes.txt", "no picture")
+    return root
+
+
+def write_table(root: Path) -> Path:
+    for name in "abc":
+        picture(root / f"{name}.jpg")
+    levels = np.zeros((HEIGHT, WIDTH), dtype=np.uint8)
+    levels[5:10, 20:30] = 255
+    Image.fromarray(levels).save(root / "a-mask.png")
+    with (root / "set.csv").open("w", newline="") as stream:
+        writer = csv.writer(stream)
+        writer.writerows(
+            [
+                ("file", "label", "rival", "mask", "left", "top", "right", "bottom"),
+                ("a.jpg", "red finch", "blue finch", "a-mask.png", "", "", "", ""),
+                ("b.jpg", "blue finch", "", "", 1, 2, 11, 7),
+                ("b.jpg", "blue finch", "", "", 30, 20, 40, 30),
+                ("c.jpg", "blue finch", "", "", "", "", "", ""),
+            ]
+        )
+    return root / "set.csv"
+
+
+def write_cub(root: Path) -> Path:
+    names = ["001.Black_footed_Albatross/one.jpg", "001.Black_footed_Albatross/two.jpg", "002.Laysan_Albatross/three.jpg"]
+    for name in names:
+        picture(root / "images" / name)
+    write(root / "images.txt", *(f"{i} {name}" for i, name in enumerate(names, 1)))
+    write(root / "classes.txt", "1 001.Black_footed_Albatross", "2 002.Laysan_Albatross")
+    write(root / "image_class_labels.txt", "1 1", "2 1", "3 2")
+    write(root / "bounding_boxes.txt", "1 5.0 6.0 20.0 10.0", "2 0.0 0.0 40.0 30.0", "3 1.0 1.0 2.0 3.0")
+    write(root / "train_test_split.txt", "1 0", "2 1", "3 0")
+    write(root / "parts" / "parts.txt", "1 back", "2 beak", "15 left eye")
+    write(root / "parts" / "part_locs.txt", "1 1 12.0 9.0 1", "1 2 0.0 0.0 0", "1 15 7.5 8.5 1", "3 2 2.0 2.0 1")
+    return root
+
+
+def write_pets(root: Path) -> Path:
+    for name in ("Abyssinian_1", "Abyssinian_2", "american_bulldog_10"):
+        picture(root / "images" / f"{name}.jpg")
+        trimap = np.full((HEIGHT, WIDTH), 2, dtype=np.uint8)
+        trimap[10:20, 10:20], trimap[9, 10:20] = 1, 3
+        (root / "annotations" / "trimaps").mkdir(parents=True, exist_ok=True)
+        Image.fromarray(trimap).save(root / "annotations" / "trimaps" / f"{name}.png")
+    rows = ["Abyssinian_1 1 1 1", "Abyssinian_2 1 1 1", "american_bulldog_10 2 2 1"]
+    write(root / "annotations" / "list.txt", "#Image CLASS-ID SPECIES BREED ID", "#ID: 1:37 Class ids", *rows)
+    write(root / "annotations" / "trainval.txt", rows[0])
+    write(root / "annotations" / "test.txt", *rows[1:])
+    return root
+
+
+def write_aircraft(root: Path) -> Path:
+    for name in ("0034309", "0034958", "1025794"):
+        picture(root / "data" / "images" / f"{name}.jpg")
+    write(root / "data" / "variants.txt", "707-320", "A340-300")
+    write(root / "data" / "images_box.txt", "0034309 1 1 40 30", "0034958 3 4 10 12", "1025794 2 2 5 6")
+    write(root / "data" / "images_variant_trainval.txt", "1025794 707-320")
+    write(root / "data" / "images_variant_test.txt", "0034309 A340-300", "0034958 707-320")
+    return root
+
+
+def a_region() -> np.ndarray:
+    region = np.zeros((HEIGHT, WIDTH), dtype=np.uint8)
+    region[3:9, 4:20], region[20:, 30:] = 1, 1
+    return region
+
+
+def write_coco(root: Path) -> Path:
+    picture(root / "images" / "one.jpg")
+    picture(root / "images" / "two.jpg")
+    packed = coco.encode(np.asfortranarray(a_region()))
+    plain = [int(n) for n in np.diff(np.flatnonzero(np.diff(a_region().T.flatten(), prepend=-1, append=-1)))]
+    held = {
+        "images": [
+            {"id": 1, "file_name": "one.jpg", "height": HEIGHT, "width": WIDTH},
+            {"id": 2, "file_name": "two.jpg", "height": HEIGHT, "width": WIDTH},
+        ],
+        "categories": [{"id": 3, "name": "bird_beak"}, {"id": 7, "name": "tail"}],
+        "annotations": [
+            {"id": 1, "image_id": 1, "category_id": 3, "bbox": [4, 3, 36, 27], "iscrowd": 0}
+            | {"segmentation": {"size": [HEIGHT, WIDTH], "counts": packed["counts"].decode()}},
+            {"id": 2, "image_id": 1, "category_id": 7, "bbox": [10, 10, 10, 5], "iscrowd": 0}
+            | {"segmentation": [[10, 10, 19, 10, 19, 14, 10, 14]]},
+            {"id": 3, "image_id": 2, "category_id": 3, "bbox": [4, 3, 36, 27], "iscrowd": 0}
+            | {"segmentation": {"size": [HEIGHT, WIDTH], "counts": plain}},
+            {"id": 4, "image_id": 2, "category_id": 7, "bbox": [0, 0, 5, 5], "iscrowd": 1}
+            | {"segmentation": {"size": [HEIGHT, WIDTH], "counts": plain}},
+        ],
+    }
+    write(root / "annotations.json", json.dumps(held))
+    return root / "annotations.json"
+
+
+def test_folders(tmp_path):
+    found = read_dataset(write_folders(tmp_path / "set"))
+    assert found.classes == ("blue jay", "red finch")
+    assert [(e.name, e.label) for e in found.examples] == [
+        (str(Path("002.blue_jay/c.JPG")), "blue jay"),
+        (str(Path("red_finch/a.png")), "red finch"),
+        (str(Path("red_finch/b.jpg")), "red finch"),
+    ]
+    assert found.problems == ()
+
+
+def test_table(tmp_path):
+    found = read_dataset(write_table(tmp_path))
+    first, second, third = found.examples
+    assert (found.classes, first.rival, second.rival) == (("red finch", "blue finch"), "blue finch", None)
+    expected = torch.zeros(HEIGHT, WIDTH, dtype=torch.bool)
+    expected[5:10, 20:30] = True
+    assert torch.equal(first.region(), expected)
+    assert second.boxes == ((1, 2, 11, 7), (30, 20, 40, 30))
+    assert int(second.region().sum()) == 50 + 100
+    assert third.region is None
+
+
+def test_parquet_is_read_as_csv_is(tmp_path):
+    import pyarrow
+    import pyarrow.parquet
+
+    write_table(tmp_path)
+    rows = {"file": ["a.jpg", "b.jpg"], "label": ["red finch", "blue finch"], "left": [None, 1], "top": [None, 2]}
+    rows |= {"right": [None, 11], "bottom": [None, 7]}
+    pyarrow.parquet.write_table(pyarrow.table(rows), tmp_path / "set.parquet")
+    first, second = read_dataset(tmp_path / "set.parquet").examples
+    assert (first.boxes, second.boxes) == ((), ((1, 2, 11, 7),))
+
+
+def test_cub(tmp_path):
+    found = read_dataset(write_cub(tmp_path / "CUB_200_2011"))
+    assert found.classes == ("Black footed Albatross", "Laysan Albatross")
+    first, third = found.examples
+    assert [example.name for example in found.training] == ["001.Black_footed_Albatross/two.jpg"]
+    assert first.boxes == ((5, 6, 25, 16),)  # width and height, not the other corner
+    assert first.points == (("back", (12.0, 9.0)), ("left eye", (7.5, 8.5)))  # what is not visible is none
+    assert (third.label, int(third.region().sum())) == ("Laysan Albatross", 6)
+
+
+def test_pets(tmp_path):
+    found = read_dataset(write_pets(tmp_path / "pets"))
+    assert found.classes == ("Abyssinian", "american bulldog")
+    assert [e.name for e in found.training] == ["Abyssinian_1"]
+    assert [e.label for e in found.examples] == ["Abyssinian", "american bulldog"]
+    assert int(found.examples[0].region().sum()) == 110  # the border is the animal's, 2 is background
+
+
+def test_aircraft(tmp_path):
+    found = read_dataset(write_aircraft(tmp_path / "fgvc"))
+    first, second = found.examples
+    assert (first.label, first.boxes) == ("A340-300", ((0, 0, 40, 30),))
+    assert (second.label, second.boxes) == ("707-320", ((2, 3, 10, 12),))  # from one, and inclusive
+    assert [e.name for e in found.training] == ["1025794"]
+
+
+def test_coco(tmp_path):
+    found = read_dataset(write_coco(tmp_path / "parts"))
+    assert found.classes == ("bird beak", "tail")
+    beak, tail, plain = found.examples  # a crowd is none
+    for example in (beak, plain):
+        assert np.array_equal(example.region().numpy(), a_region().astype(bool))
+    assert torch.equal(tail.region(), torch.from_numpy(a_box(10, 10, 20, 15)))
+    assert tail.boxes == ((10, 10, 20, 15),)
+
+
+def a_box(left: int, top: int, right: int, bottom: int) -> np.ndarray:
+    inside = np.zeros((HEIGHT, WIDTH), dtype=bool)
+    inside[top:bottom, left:right] = True
+    return inside
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_run_lengths_are_those_of_pycocotools(seed):
+    rng = np.random.default_rng(seed)
+    size = int(rng.integers(1, 70)), int(rng.integers(1, 70))
+    region = np.asfortranarray((rng.random(size) < rng.random()).astype(np.uint8))
+    assert np.array_equal(run_lengths({**coco.encode(region), "size": list(size)}, size), region.astype(bool))
+
+
+def remove(*names: str):
+    def damage(root: Path) -> None:
+        for name in names:
+            (root / name).unlink()
+
+    return damage
+
+
+def replace(name: str, old: str, new: str):
+    def damage(root: Path) -> None:
+        text = (root / name).read_text()
+        assert old in text
+        (root / name).write_text(text.replace(old, new))
+
+    return damage
+
+
+DAMAGED = {
+    "table: picture missing": (write_table, remove("c.jpg"), r"c\.jpg: there is no such file"),
+    "table: box outside": (write_table, replace("set.csv", "30,20,40,30", "30,20,41,30"), "b.jpg: the box .* is not inside"),
+    "table: not a number": (write_table, replace("set.csv", "1,2,11,7", "1,2,eleven,7"), "could not convert"),
+    "table: leads out": (write_table, replace("set.csv", "c.jpg", "../c.jpg"), "leads out of"),
+    "cub: picture missing": (write_cub, remove("images/002.Laysan_Albatross/three.jpg"), r"three\.jpg: there is no such file"),
+    "cub: box outside": (write_cub, replace("bounding_boxes.txt", "3 1.0 1.0 2.0", "3 1.0 1.0 99.0"), "is not inside"),
+    "cub: unknown class": (write_cub, replace("image_class_labels.txt", "3 2", "3 9"), r"class 9 is not in classes\.txt"),
+    "cub: no box": (write_cub, replace("bounding_boxes.txt", "3 1.0 1.0 2.0 3.0\n", ""), "KeyError"),
+    "pets: trimap missing": (write_pets, remove("annotations/trimaps/Abyssinian_2.png"), "there is no such file"),
+    "aircraft: box outside": (write_aircraft, replace("data/images_box.txt", "3 4 10 12", "0 4 10 12"), "is not inside"),
+    "aircraft: unknown variant": (
+        write_aircraft,
+        replace("data/images_variant_test.txt", "0034958 707-320", "0034958 707-32"),
+        "Did you mean '707-320'",
+    ),
+    "coco: picture missing": (write_coco, remove("images/two.jpg"), r"two\.jpg: there is no such file"),
+    "coco: box outside": (write_coco, replace("annotations.json", "[10, 10, 10, 5]", "[10, 10, 31, 5]"), "is not inside"),
+    "coco: unknown category": (write_coco, replace("annotations.json", '"id": 7', '"id": 8'), "category 7"),
+}
+
+
+@pytest.mark.parametrize("case", DAMAGED)
+def test_what_is_damaged_is_reported_and_the_rest_is_there(case, tmp_path):
+    write_layout, damage, message = DAMAGED[case]
+    path = write_layout(tmp_path / "set") if write_layout is not write_table else write_layout(_made(tmp_path / "set"))
+    whole = read_dataset(path)
+    damage(tmp_path / "set")
+    found = read_dataset(path)
+    assert len(found.problems) == 1
+    assert re.search(message, found.problems[0])
+    assert len(found.examples) == len(whole.examples) - 1
+
+
+def _made(folder: Path) -> Path:
+    folder.mkdir()
+    return folder
+
+
+def test_masks_that_are_not_are_refused_when_they_are_read(tmp_path):
+    example = read_dataset(write_table(tmp_path)).examples[0]
+    (tmp_path / "a-mask.png").write_bytes(b"nothing")
+    with pytest.raises(DatasetError, match=r"a-mask\.png: the mask cannot be read"):
+        example.region()
+    Image.new("RGB", (WIDTH, HEIGHT)).save(tmp_path / "a-mask.png")
+    with pytest.raises(DatasetError, match="a mask has one channel of levels; this one is RGB"):
+        example.region()
+    with pytest.raises(DatasetError, match="do not fill a picture"):
+        run_lengths({"size": [3, 3], "counts": [4, 4]}, (3, 3))
+
+
+def test_what_is_no_dataset_is_refused(tmp_path):
+    with pytest.raises(DatasetError, match="no such file or folder"):
+        read_dataset(tmp_path / "nowhere")
+    with pytest.raises(DatasetError, match=r"No layout 'cubs'\. Did you mean 'cub'"):
+        read_dataset(tmp_path, "cubs")
+    with pytest.raises(DatasetError, match="no example can be used"):
+        read_dataset(tmp_path)
+    with pytest.raises(DatasetError, match=r"images\.txt: cannot be read"):
+        read_dataset(tmp_path, "cub")
+    write(tmp_path / "set.csv", "picture,name", "a.jpg,red finch")
+    with pytest.raises(DatasetError, match="expected a header with file and label; found picture, name"):
+        read_dataset(tmp_path / "set.csv")
+    write(tmp_path / "set.json", "[]")
+    with pytest.raises(DatasetError, match="expected COCO's images"):
+        read_dataset(tmp_path / "set.json")
