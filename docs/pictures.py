@@ -14,6 +14,7 @@ from concept_cam.methods import METHODS, sees_score
 
 DOCS = Path(__file__).parent
 OTHERS = ("frost finch", "royal jay", "coral heron")
+COLOURS = ("#c22", "#26c", "#282", "#e90", "#82c", "#0aa")
 EXAMPLES = (("ember finch", 3), ("amber kingfisher", 1), ("coral heron", 5), ("royal jay", 2))
 
 
@@ -77,33 +78,52 @@ def references(bird: str = "ember finch", seed: int = 3, others: tuple[str, ...]
     return by_reference(fieldguide.localizer().against_each(picture, bird, others), picture)
 
 
-def learning_curve(width: int = 720, height: int = 300) -> str:
-    """The learning curve as SVG: zero-shot accuracy by training step."""
+def learning_curve() -> str:
+    """Zero-shot accuracy by training step."""
     rows = list(csv.DictReader((DOCS / "fieldguide-curve.csv").read_text().splitlines()))
-    steps = [int(row["step"]) for row in rows]
     parts = [key for key in rows[0] if key in fieldguide.PARTS]
-    lines = {
+    values = {
         "species": [float(row["species"]) for row in rows],
         "colour of a part (mean)": [sum(float(row[part]) for part in parts) / len(parts) for row in rows],
         "tail shape": [float(row["tail shape"]) for row in rows],
     }
-    left, top, right, bottom = 40, 12, width - 170, height - 30
+    steps = [float(row["step"]) for row in rows]
+    return chart({name: list(zip(steps, of_one, strict=True)) for name, of_one in values.items()}, steps[4::5])
 
-    def point(step: int, value: float) -> str:
-        return f"{left + step / steps[-1] * (right - left):.1f},{bottom - value * (bottom - top):.1f}"
+
+def strengths() -> str:
+    """Energy in the differing part and hit rate by strength, against the twin."""
+    rows = list(csv.DictReader((DOCS / "evaluation-strengths.csv").read_text().splitlines()))
+    lines = {
+        f"{name}, {metric}": [(float(row["strength"]), float(row[metric])) for row in rows if row["method"] == name]
+        for metric in ("hit", "energy")
+        for name in dict.fromkeys(row["method"] for row in rows)
+    }
+    return chart(lines, [0, 0.5, 1, 1.5, 2])
+
+
+def chart(lines: dict[str, list[tuple[float, float]]], ticks: list[float], width: int = 720, height: int = 300) -> str:
+    """Lines over a range from 0 as SVG; values are 0 to 1."""
+    left, top, right, bottom = 40, 12, width - 170, height - 30
+    end = max(x for line in lines.values() for x, _ in line)
+
+    def point(x: float, value: float) -> str:
+        return f"{left + x / end * (right - left):.1f},{bottom - value * (bottom - top):.1f}"
 
     svg = [f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" font-family="sans-serif" font-size="12">']
     svg.append(f'<rect width="{width}" height="{height}" fill="white"/>')
     for tick in (0, 0.25, 0.5, 0.75, 1):
         y = bottom - tick * (bottom - top)
         svg.append(f'<path d="M{left},{y:.1f}H{right}" stroke="#ddd"/><text x="4" y="{y + 4:.1f}">{tick:.2f}</text>')
-    for step in steps[4::5]:
-        svg.append(f'<text x="{point(step, 0).split(",")[0]}" y="{height - 10}" text-anchor="middle">{step}</text>')
-    for (name, values), colour in zip(lines.items(), ("#c22", "#26c", "#282"), strict=True):
-        path = " ".join(point(step, value) for step, value in zip(steps, values, strict=True))
-        y = bottom - values[-1] * (bottom - top) + 14 * list(lines).index(name)
+    for tick in ticks:
+        svg.append(f'<text x="{point(tick, 0).split(",")[0]}" y="{height - 10}" text-anchor="middle">{tick:g}</text>')
+    free = float("inf")
+    for (name, line), colour in sorted(zip(lines.items(), COLOURS, strict=False), key=lambda item: item[0][1][-1][1]):
+        # Names beside the ends of their lines, from below, no two on each other.
+        free = min(bottom - line[-1][1] * (bottom - top), free - 14)
+        path = " ".join(point(x, value) for x, value in line)
         svg.append(f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="2"/>')
-        svg.append(f'<text x="{right + 8}" y="{y + 4:.1f}" fill="{colour}">{name}</text>')
+        svg.append(f'<text x="{right + 8}" y="{free + 4:.1f}" fill="{colour}">{name}</text>')
     return "\n".join([*svg, "</svg>\n"])
 
 
@@ -114,3 +134,4 @@ if __name__ == "__main__":
     references().save(DOCS / "by-reference.png", optimize=True)
     methods().quantize(256).save(DOCS / "methods.png", optimize=True)
     (DOCS / "fieldguide-curve.svg").write_text(learning_curve())
+    (DOCS / "evaluation-strengths.svg").write_text(strengths())

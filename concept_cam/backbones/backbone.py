@@ -187,6 +187,14 @@ class Backbone(ABC):
         own = self.preprocess.size
         raise BackboneError(f"{self.name} takes pictures of {own[0]} x {own[1]} pixels alone, not {size[0]} x {size[1]}.")
 
+    def averaged(self) -> Backbone:
+        """This model with the mean of its patches in the place of its class token, for probes: no text knows that embedding.
+
+        Raises:
+            BackboneError: it has no class token that can be left out.
+        """
+        raise BackboneError(f"{self.name} ({self.family}) has no class token in whose place the mean of patches could stand.")
+
     @property
     def device(self) -> torch.device:
         """Where the model lies."""

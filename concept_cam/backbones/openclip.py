@@ -121,6 +121,14 @@ class OpenClip(Backbone):
             timm_towers.resize(model.visual.trunk, size)
         return OpenClip(model, self.tokenizer, self.name, self.preprocess.resized(size))
 
+    def averaged(self) -> Backbone:
+        """With the mean of the patches where the class token was, as the Finer-CAM paper's CLIP has it; weights are shared."""
+        if getattr(self._model.visual, "pool_type", None) != "tok":
+            return super().averaged()
+        model: Any = share(self.module)
+        model.visual.pool_type = "avg"
+        return OpenClip(model, self.tokenizer, f"{self.name}, average", self.preprocess)
+
     def embed_pixels(self, pixels: Float[Tensor, "B 3 height width"]) -> Float[Tensor, "B E"]:
         """``model.encode_image``."""
         embedding: Tensor = self._model.encode_image(pixels, normalize=False)

@@ -40,13 +40,17 @@ class TwinPlate:
 
 
 def twin_plates(count: int, seed: int = 0, size: int = 192) -> Iterator[TwinPlate]:
-    """Held-out plates of species, all twin pairs in turn; each shows some of the part in which the twins differ."""
+    """Held-out plates of species, all twin pairs in turn."""
+    return (twin_plate(index, seed, size) for index in range(count))
+
+
+def twin_plate(index: int, seed: int = 0, size: int = 192) -> TwinPlate:
+    """One of them; it shows some of the part in which the twins differ."""
     pairs = twins()
-    for index in range(count):
-        target, twin, attribute = pairs[index % len(pairs)]
-        seeds = ([HELD_OUT_STREAM, seed, index, attempt] for attempt in itertools.count())
-        drawn = (draw(species()[target], np.random.default_rng(words), size) for words in seeds)
-        yield next(item for item in (TwinPlate(plate, target, twin, attribute) for plate in drawn) if item.mask.any())
+    target, twin, attribute = pairs[index % len(pairs)]
+    seeds = ([HELD_OUT_STREAM, seed, index, attempt] for attempt in itertools.count())
+    drawn = (draw(species()[target], np.random.default_rng(words), size) for words in seeds)
+    return next(item for item in (TwinPlate(plate, target, twin, attribute) for plate in drawn) if item.mask.any())
 
 
 def nameless_plates(count: int, seed: int = 0, size: int = 192) -> Iterator[Plate]:

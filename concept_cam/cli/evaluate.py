@@ -1,0 +1,154 @@
+"""``concept-cam evaluate``: methods, references and strengths on a data set."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from concept_cam.errors import OptionError
+
+if TYPE_CHECKING:
+    from concept_cam.concepts import ConceptBank
+    from concept_cam.datasets import Dataset
+    from concept_cam.localizer import Localizer
+
+FIELDGUIDE = "fieldguide"
+_USUAL = "grad_cam,hires_cam,layer_cam"
+_PAPER = {
+    "methods": "grad_cam,layer_cam,score_cam",
+    "references": "ranked:1,ranked:2,ranked:3,scoring:3",
+    "strengths": "0.2,0.4,0.6,0.8,1.0,1.5,2.0",
+}
+_TRAINING = 960
+"""Plates of the field guide that a probe is trained with: twenty of each species."""
+
+
+def evaluate(
+    dataset: Annotated[
+        str, typer.Argument(help="A folder, a CSV, Parquet or COCO file; or fieldguide, which is drawn.")
+    ] = FIELDGUIDE,
+    layout: Annotated[
+        str | None, typer.Option(help="folders, table, cub, pets, aircraft or coco; by default what it looks like.")
+    ] = None,
+    methods: Annotated[str | None, typer.Option(help=f"Names with commas between them.  [default: {_USUAL}]")] = None,
+    references: Annotated[
+        str | None,
+        typer.Option(
+            help="rival (as the data set says), nearest:K, scoring:K, ranked:K, random:K.  [default: rival,nearest:3]"
+        ),
+    ] = None,
+    strengths: Annotated[
+        str | None, typer.Option(help="Numbers above 0 with commas between them.  [default: 0.6,1.0]")
+    ] = None,
+    paper: Annotated[bool, typer.Option("--paper", help="The grid of the Finer-CAM paper, with deletion.")] = False,
+    deletion: Annotated[int, typer.Option(min=0, help="Steps of the deletion curve; 0 leaves it out.")] = 0,
+    probe: Annotated[bool, typer.Option("--probe", help="A linear probe on frozen embeddings in the place of texts.")] = False,
+    pool: Annotated[
+        str | None, typer.Option(help="average: the mean of the patches, not the class token (with --probe).")
+    ] = None,
+    limit: Annotated[int, typer.Option(min=1, help="How many pictures at most.")] = 1000,
+    seed: Annotated[int, typer.Option(min=0, help="Which plates of the field guide.")] = 0,
+    model: Annotated[str | None, typer.Option(help="As in `localize`; none: the embedded model.")] = None,
+    pretrained: Annotated[
+        str | None, typer.Option(help="An open_clip tag (downloaded on first use) or a weights file.")
+    ] = None,
+    site: Annotated[str | None, typer.Option(help="Where tokens are read; `concept-cam check` lists the sites.")] = None,
+    templates: Annotated[str | None, typer.Option(help="Sentences around a name: a name or a file.")] = None,
+    device: Annotated[str, typer.Option(help="Where the model runs: cpu, cuda, cuda:1, mps.")] = "cpu",
+    out: Annotated[Path, typer.Option(help="The folder for rows; one that is half done is gone on with.")] = Path(
+        "concept-cam-evaluation"
+    ),
+) -> None:
+    """Measure how well methods localize, base and finer, and whether the score rests on what they point at."""
+    from rich.console import Console
+
+    from concept_cam.evaluation import Grid, Settings, csv_of, means, own_scale, problems, read_rows, tables, write_rows
+    from concept_cam.files import write_file
+
+    if pretrained is not None and model is None:
+        raise OptionError(f"--pretrained {pretrained} needs a --model, such as ViT-B-16.")
+    if pool not in (None, "average") or (pool and not probe):
+        raise OptionError(f"--pool {pool}: expected average, with --probe; a text knows the model's own pooling alone.")
+    usual = _PAPER if paper else {"methods": _USUAL, "references": "rival,nearest:3", "strengths": "0.6,1.0"}
+    settings = Settings(
+        tuple((methods or usual["methods"]).split(",")),
+        tuple((references or usual["references"]).split(",")),
+        _numbers(strengths or usual["strengths"]),
+        deletion or (10 if paper else 0),
+    )
+    data = _dataset(dataset, layout, limit, seed, probe=probe)
+    localizer = _localizer(model, pretrained, device, site, templates, data, pool)
+    bank = _probe(localizer, data) if probe else localizer.bank(data.classes)
+    scale = 1.0 if probe else own_scale(localizer.backbone)
+    about = {
+        "model": localizer.backbone.name,
+        "pretrained": pretrained,
+        "site": localizer.site,
+        "templates": list(localizer.templates),
+        "probe": probe,
+        "pool": pool,
+        "seed": seed,
+    }
+    file = write_rows(Grid(localizer, bank, scale, settings), data, out, about)
+    rows = read_rows(file)
+    console = Console(width=280, record=True)
+    for table in tables(rows):
+        console.print(table)
+    found = means(rows)
+    write_file(out / "means.csv", csv_of(found, list(found[0]) if found else []))
+    write_file(out / "tables.md", console.export_text().encode())
+    for problem in [*data.problems, *problems(rows)]:
+        typer.echo(f"concept-cam: left out: {problem}", err=True)
+    used = len({row["picture"] for row in rows if "problem" not in row})
+    left_out = len(data.problems) + len(problems(rows))
+    typer.echo(f"{used} pictures, {left_out} left out; rows in {file}")
+
+
+def _numbers(text: str) -> tuple[float, ...]:
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError:
+        raise OptionError(f"--strengths {text}: expected numbers with commas between them, such as 0.6,1.0.") from None
+
+
+def _dataset(name: str, layout: str | None, limit: int, seed: int, *, probe: bool) -> Dataset:
+    from dataclasses import replace
+
+    from concept_cam.datasets import read_dataset
+
+    if name == FIELDGUIDE and layout is None:
+        from concept_cam.fieldguide.dataset import twins_dataset
+
+        return twins_dataset(limit, seed, _TRAINING if probe else 0)
+    found = read_dataset(Path(name), layout)
+    if probe and not found.training:
+        # Every other picture, so that both halves have all classes whatever the order.
+        found = replace(found, training=found.examples[::2], examples=found.examples[1::2])
+    return replace(found, examples=found.examples[:limit])
+
+
+def _localizer(
+    model: str | None,
+    pretrained: str | None,
+    device: str,
+    site: str | None,
+    templates: str | None,
+    data: Dataset,
+    pool: str | None,
+) -> Localizer:
+    from concept_cam import fieldguide as world
+    from concept_cam.loading import load
+    from concept_cam.localizer import Localizer
+
+    backbone = world.localizer(device=device).backbone if model is None else load(model, pretrained, device)
+    sentences = templates or ("fieldguide" if model is None else "photo")
+    return Localizer(backbone.averaged() if pool else backbone, vocabulary=data.classes, templates=sentences, site=site)
+
+
+def _probe(localizer: Localizer, data: Dataset) -> ConceptBank:
+    from concept_cam.evaluation.probe import features_of, fit_probe
+
+    features, labels = features_of(localizer, data)
+    return fit_probe(features, labels, data.classes)

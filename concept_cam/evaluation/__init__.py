@@ -1,0 +1,31 @@
+"""EVALUATE: methods, references and strengths on the pictures of a data set, and what the figures say.
+
+references   which references, by the names that a command line gives them
+judge        the model as faithfulness metrics see it
+probe        a linear probe in the place of texts
+grid         one forward pass for each picture, one row for each map
+run          rows on disk, batch by batch
+report       tables with intervals
+"""
+
+from __future__ import annotations
+
+from concept_cam.evaluation.grid import Grid, Settings
+from concept_cam.evaluation.judge import Judge, own_scale
+from concept_cam.evaluation.probe import fit_probe
+from concept_cam.evaluation.report import means, problems, tables
+from concept_cam.evaluation.rows import csv_of, read_rows, write_rows
+
+__all__ = [
+    "Grid",
+    "Judge",
+    "Settings",
+    "csv_of",
+    "fit_probe",
+    "means",
+    "own_scale",
+    "problems",
+    "read_rows",
+    "tables",
+    "write_rows",
+]

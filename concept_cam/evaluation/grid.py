@@ -1,0 +1,258 @@
+"""Methods x references x strengths on the pictures of a data set: one forward pass for each picture, one row for each map."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias, final
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from concept_cam.comparison import compare
+from concept_cam.concepts import ConceptBank
+from concept_cam.datasets import Example
+from concept_cam.errors import ConceptCamError, DatasetError, OptionError
+from concept_cam.evaluation.judge import Judge
+from concept_cam.evaluation.references import read_references
+from concept_cam.gradients import Trace, trace
+from concept_cam.images import Frame, Preprocess, Size, by_size, read_picture
+from concept_cam.localizer import Localizer
+from concept_cam.methods import METHODS, explain, sees_score
+from concept_cam.metrics import (
+    area_under,
+    average_precision,
+    best_iou,
+    constant,
+    deletion_curve,
+    energy_inside,
+    iou,
+    pointing_hit,
+    relative_drop,
+    strongest,
+)
+from concept_cam.metrics.localization import check_masks
+from concept_cam.result import checked_maps
+
+Row: TypeAlias = dict[str, Any]
+
+BASE = "none"
+"""The references of a base map."""
+
+KEYS = ("picture", "label", "method", "references", "strength")
+WHERE = ("energy", "area", "hit", "chance", "iou", "best_iou", "average_precision")
+RESTS_ON = ("rd5", "rd10")
+COLUMNS = (*KEYS, "against", "right", *WHERE, *RESTS_ON, "deletion", "problem")
+"""What a row holds; what does not apply is empty. See docs/evaluation.md."""
+
+_SHARES = {"rd5": 0.05, "rd10": 0.1}
+_FILL = constant()
+
+
+@final
+@dataclass(frozen=True)
+class Settings:
+    """What is run on each picture.
+
+    Attributes:
+        methods: names of ``METHODS``.
+        references: as ``read_references`` knows them.
+        strengths: above 0; each method's base map, at 0, is always made.
+        deletion: steps of the deletion curve; 0 leaves it out.
+    """
+
+    methods: tuple[str, ...]
+    references: tuple[str, ...] = ("rival",)
+    strengths: tuple[float, ...] = (0.6,)
+    deletion: int = 0
+
+    def __post_init__(self) -> None:
+        unknown = [name for name in self.methods if name not in METHODS]
+        if unknown or not self.methods:
+            raise OptionError(f"No method {', '.join(unknown) or 'given'}; there are {', '.join(METHODS)}.")
+        if not all(0 < strength < float("inf") for strength in self.strengths):
+            raise OptionError(f"Strengths are {self.strengths}; expected numbers above 0: the base map, at 0, is made anyway.")
+        for text in self.references:
+            read_references(text)
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Grid:
+    """Everything that a run needs to know.
+
+    Attributes:
+        localizer: model, preprocessing, site and form of the gradient; its own method is not used.
+        bank: the classes, as texts or as a linear probe.
+        scale: the inverse temperature of confidences.
+        settings: what is run.
+    """
+
+    localizer: Localizer
+    bank: ConceptBank
+    scale: float
+    settings: Settings
+
+    def rows(self, examples: Sequence[Example]) -> list[Row]:
+        """All rows of some examples, in their order; an example that cannot be used has one row that says why."""
+        with torch.inference_mode(False), torch.no_grad():
+            found: dict[int, list[Row]] = {}
+            views: dict[int, View] = {}
+            for index, example in enumerate(examples):
+                try:
+                    self.bank.index(example.label)
+                    views[index] = View.of(example, self.localizer.preprocess)
+                except ConceptCamError as error:
+                    found[index] = [{"picture": example.name, "label": example.label, "problem": str(error)}]
+            usable = list(views)
+            for size, alike in by_size([views[i].frame for i in usable]).items():
+                which = [usable[i] for i in alike]
+                found |= dict(zip(which, self._of_views([views[i] for i in which], size), strict=True))
+        return [row for index in range(len(examples)) for row in found[index]]
+
+    def _of_views(self, views: Sequence[View], size: Size) -> list[list[Row]]:
+        """Rows of pictures that go through the model together."""
+        localizer, bank = self.localizer, self.bank
+        pixels = torch.stack([view.frame.pixels for view in views]).to(localizer.backbone.device, localizer.backbone.dtype)
+        seen = trace(localizer.backbone.at_size(size), pixels, localizer.site, localizer.form)
+        with torch.autocast(localizer.backbone.device.type, enabled=False):
+            scores = bank.scores(seen.embedding)
+            asked = [self._contrasts(view.example, of_one) for view, of_one in zip(views, scores, strict=True)]
+            judge = Judge(localizer.backbone, bank, self.scale)
+            doubt = Doubt.of(judge, seen, [view.example for view in views])
+            rows: list[list[Row]] = [[] for _ in views]
+            for name in self.settings.methods:
+                count = len(asked[0]) if sees_score(METHODS[name]) else 1
+                directions = torch.stack([torch.stack([c.direction for c in of_one[:count]]) for of_one in asked], 1)
+                maps = checked_maps(explain(METHODS[name], seen, directions), seen.site.name).float()
+                for k, grids in enumerate(maps):
+                    rests_on = doubt.about(grids, self.settings.deletion)
+                    for b, (view, grid) in enumerate(zip(views, grids.cpu(), strict=True)):
+                        contrast = asked[b][k]
+                        if contrast.known:
+                            keys = (view.example.name, view.example.label, name, contrast.references, contrast.strength)
+                            row = dict(zip(KEYS, keys, strict=True)) | {"against": "; ".join(contrast.against)}
+                            row |= {"right": int(scores[b].argmax() == bank.index(view.example.label))}
+                            rows[b].append(row | view.where(grid) | {key: float(rests_on[key][b]) for key in rests_on})
+        return rows
+
+    def _contrasts(self, example: Example, scores: Float[Tensor, " K"]) -> list[Contrast]:
+        """The base and all combinations of references and strengths: as many for each example, in one order."""
+        own = self.bank.vectors_of([example.label])[0]
+        contrasts = [Contrast(BASE, 0.0, (), own, known=True)]
+        for text in self.settings.references:
+            selector = read_references(text)(example)
+            for strength in self.settings.strengths:
+                if selector is None:
+                    contrasts.append(Contrast(text, strength, (), own, known=False))
+                    continue
+                with warnings.catch_warnings():
+                    # That some references are not alike is what an evaluation wants to see.
+                    warnings.simplefilter("ignore", UserWarning)
+                    chosen = compare(self.bank, example.label, selector, scores, strength)
+                contrasts.append(Contrast(text, strength, chosen.references, chosen.direction(self.bank), known=True))
+        return contrasts
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Contrast:
+    """One direction of one example; not known if the example has no such references."""
+
+    references: str
+    strength: float
+    against: tuple[str, ...]
+    direction: Float[Tensor, " E"]
+    known: bool
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class View:
+    """An example as the model sees it, and its truth."""
+
+    example: Example
+    frame: Frame
+    region: Bool[Tensor, "height width"] | None
+
+    @classmethod
+    def of(cls, example: Example, preprocess: Preprocess) -> View:
+        """Read picture and region.
+
+        Raises:
+            PictureError, DatasetError: one cannot be read, or they do not fit.
+        """
+        frame = Frame.of(read_picture(example.picture), preprocess)
+        region = example.region() if example.region else None
+        if region is not None:
+            height, width = frame.placement.picture_size
+            if tuple(region.shape) != (height, width):
+                raise DatasetError(
+                    f"{example.name}: the mask is {region.shape[0]} x {region.shape[1]}, the picture {height} x {width}."
+                )
+            check_masks(region)
+        return cls(example, frame, region)
+
+    def where(self, grid: Float[Tensor, "rows cols"], patches: int | None = None) -> Row:
+        """Metrics of localization; of a map that is finer than the model's patches say how many rows of those there are."""
+        if self.region is None:
+            return {}
+        placement, region = self.frame.placement, self.region
+        heatmap = placement.project(grid)
+        shown = placement.shown(grid.shape)
+        row, column = divmod(int(grid.masked_fill(~shown, -torch.inf).argmax()), grid.shape[1])
+        cells = torch.tensor([placement.locate(r, c, grid.shape) for r, c in shown.nonzero().tolist()])
+        _, top, _, bottom = placement.window
+        hits = pointing_hit(cells, region.expand(len(cells), -1, -1), (bottom - top) / (patches or grid.shape[0]))
+        peak = int(shown[:row].sum() + shown[row, :column].sum())
+        return {
+            "energy": float(energy_inside(heatmap, region)),
+            "area": float(region.double().mean()),
+            "hit": float(hits[peak]),
+            "chance": float(hits.double().mean()),
+            "iou": float(iou(heatmap, region)),
+            "best_iou": float(best_iou(heatmap, region)),
+            "average_precision": float(average_precision(heatmap, region)),
+        }
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Doubt:
+    """What the model says of pictures when something is covered.
+
+    Attributes:
+        judge: the model.
+        pixels: the pictures.
+        before: confidences with nothing covered.
+        target, rival: the label of each picture, and the class that it is most easily taken for.
+    """
+
+    judge: Judge
+    pixels: Float[Tensor, "B 3 height width"]
+    before: Float[Tensor, "B K"]
+    target: Int[Tensor, " B"]
+    rival: Int[Tensor, " B"]
+
+    @classmethod
+    def of(cls, judge: Judge, seen: Trace, examples: Sequence[Example]) -> Doubt:
+        """The rival is the data set's, or the nearest by text."""
+        bank = judge.bank
+        rivals = [example.rival or bank.neighbours(example.label, 1)[0] for example in examples]
+        target, rival = (torch.tensor([bank.index(name) for name in names]) for names in ([e.label for e in examples], rivals))
+        return cls(judge, seen.pixels, judge.of_embedding(seen.embedding), target, rival)
+
+    def about(self, grids: Float[Tensor, "B rows cols"], steps: int) -> dict[str, Float[Tensor, " B"]]:
+        """Metrics of faithfulness, one map for each picture; with a deletion curve of so many steps, if any."""
+        size = (int(self.pixels.shape[2]), int(self.pixels.shape[3]))
+        heatmaps = F.interpolate(grids[:, None], size, mode="bilinear", align_corners=False)[:, 0]
+        found = {}
+        for key, share in _SHARES.items():
+            after = self.judge(_FILL(self.pixels, strongest(heatmaps, share)))
+            found[key] = relative_drop(self.before, after, self.target, self.rival)
+        if steps:
+            found["deletion"] = area_under(deletion_curve(self.judge, self.pixels, heatmaps, self.target, steps, _FILL))
+        return found

@@ -1,0 +1,45 @@
+"""The model as faithfulness metrics see it: probabilities of a declared set of labels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import final
+
+from jaxtyping import Float
+from torch import Tensor
+
+from concept_cam.backbones.backbone import Backbone
+from concept_cam.concepts import ConceptBank
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Judge:
+    """softmax(scale * scores) over the concepts of a bank.
+
+    Attributes:
+        backbone: the model.
+        bank: the labels.
+        scale: the inverse temperature.
+    """
+
+    backbone: Backbone
+    bank: ConceptBank
+    scale: float
+
+    def __call__(self, pixels: Float[Tensor, "B 3 height width"]) -> Float[Tensor, "B K"]:
+        """Probabilities, from the model's own forward pass."""
+        height, width = pixels.shape[2:]
+        backbone = self.backbone.at_size((int(height), int(width)))
+        with backbone.at_rest():
+            return self.of_embedding(backbone.normalize(backbone.embed_pixels(pixels)))
+
+    def of_embedding(self, embedding: Float[Tensor, "B E"]) -> Float[Tensor, "B K"]:
+        """Probabilities of pictures that have been embedded already."""
+        return (self.scale * self.bank.scores(embedding)).softmax(-1)
+
+
+def own_scale(backbone: Backbone) -> float:
+    """The scale that the model was trained with; 1 if it has none, as classifiers do."""
+    scale = getattr(backbone.module, "logit_scale", None)
+    return float(scale.detach().exp()) if isinstance(scale, Tensor) and scale.numel() == 1 else 1.0

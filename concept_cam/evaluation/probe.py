@@ -1,0 +1,90 @@
+"""A linear probe: logistic regression on the frozen embeddings of a model, which then stands where texts stand."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import suppress
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor
+from tqdm import tqdm
+
+from concept_cam.concepts import ConceptBank
+from concept_cam.datasets import Dataset
+from concept_cam.errors import OptionError, PictureError
+from concept_cam.images import Frame, Size, by_size, read_picture
+from concept_cam.localizer import Localizer
+
+_DECAY = 1e-6
+_STEPS = 200
+_BATCH = 50
+
+
+def fit_probe(features: Float[Tensor, "N E"], labels: Int[Tensor, " N"], classes: tuple[str, ...]) -> ConceptBank:
+    """The rows and biases that minimise mean cross-entropy + 1e-6 / 2 * |rows|^2, by L-BFGS.
+
+    The problem is convex, so that neither seed nor step size is of consequence; the gradient is X^T (p - y) / N.
+
+    Args:
+        features: embeddings; those of a dual encoder are unit vectors.
+        labels: indices of classes; each class has at least one example.
+        classes: the names.
+
+    Raises:
+        OptionError: a class has no example.
+
+    Example:
+        >>> import torch
+        >>> probe = fit_probe(torch.tensor([[-1.0], [2.0]]), torch.tensor([0, 1]), ("cold", "warm"))
+        >>> probe.scores(torch.tensor([[2.0]])).argmax()
+        tensor(1)
+    """
+    missing = sorted(set(range(len(classes))) - set(labels.tolist()))
+    if missing:
+        names = ", ".join(classes[i] for i in missing[:5])
+        raise OptionError(f"A probe learns from examples of every class; there is none of {names}.")
+    inputs = F.pad(features.double(), (0, 1), value=1.0)
+    truth = F.one_hot(labels, len(classes)).double()
+    rows = torch.zeros(len(classes), inputs.shape[1], dtype=torch.float64)
+    kept = torch.ones_like(rows)
+    kept[:, -1] = 0  # A bias is not held small.
+    solver = torch.optim.LBFGS([rows], max_iter=_STEPS, line_search_fn="strong_wolfe", tolerance_grad=1e-7)
+
+    def loss() -> float:
+        logits = inputs @ rows.T
+        rows.grad = (logits.softmax(1) - truth).T @ inputs / len(inputs) + _DECAY * kept * rows
+        fit = (logits.logsumexp(1) - (logits * truth).sum(1)).mean()
+        return float(fit + 0.5 * _DECAY * (kept * rows).square().sum())
+
+    solver.step(loss)
+    weights = rows.to(features.dtype)
+    return ConceptBank(classes, weights[:, :-1].contiguous(), weights[:, -1].contiguous())
+
+
+def features_of(localizer: Localizer, data: Dataset) -> tuple[Float[Tensor, "N E"], Int[Tensor, " N"]]:
+    """Embeddings of the training examples of a data set and the indices of their labels; what cannot be read is left out."""
+    features, labels = [], []
+    with tqdm(total=len(data.training), desc="features", disable=None) as bar:
+        for start in range(0, len(data.training), _BATCH):
+            examples = data.training[start : start + _BATCH]
+            frames = {}
+            for example in examples:
+                with suppress(PictureError):
+                    frames[example] = Frame.of(read_picture(example.picture), localizer.preprocess)
+            usable = list(frames)
+            for size, alike in by_size([frames[example] for example in usable]).items():
+                features.append(_embed(localizer, [frames[usable[i]] for i in alike], size))
+                labels += [data.classes.index(usable[i].label) for i in alike]
+            bar.update(len(examples))
+    if not features:
+        raise OptionError(f"{data.name} has no pictures to train a probe with.")
+    return torch.cat(features), torch.tensor(labels)
+
+
+def _embed(localizer: Localizer, frames: Sequence[Frame], size: Size) -> Float[Tensor, "B E"]:
+    backbone = localizer.backbone.at_size(size)
+    pixels = torch.stack([frame.pixels for frame in frames]).to(backbone.device, backbone.dtype)
+    with backbone.at_rest():
+        return backbone.normalize(backbone.embed_pixels(pixels)).float()

@@ -1,0 +1,57 @@
+"""Which references an evaluation compares with, by the names that a command line gives them."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Mapping
+from typing import TypeAlias
+
+from concept_cam.comparison import Selector, against, nearest, rivals
+from concept_cam.concepts import ConceptBank
+from concept_cam.datasets import Example
+from concept_cam.errors import OptionError
+
+References: TypeAlias = Callable[[Example], Selector | None]
+"""The selector for an example; None if it has no such references."""
+
+
+def read_references(text: str) -> References:
+    """``rival``, ``nearest:3``, ``scoring:3``, ``ranked:2`` or ``random:3``.
+
+    ``rival`` is the concept that the data set says an example is most easily taken for; ``nearest`` goes by text, ``scoring``
+    by the scores on the picture (the paper's top predictions), ``ranked`` is the one in that place alone; ``random`` takes any
+    other classes, the same for an example each time.
+
+    Raises:
+        OptionError: it is none of these.
+
+    Example:
+        >>> read_references("nearest:1") is not None
+        True
+    """
+    kind, _, given = text.partition(":")
+    if kind == "rival" and not given:
+        return lambda example: against(example.rival) if example.rival else None
+    count = int(given or 3) if (given or "3").isdecimal() else 0
+    if kind not in (*_SELECTORS, "random") or count < 1:
+        listed = ", ".join(f"{name}:K" for name in (*_SELECTORS, "random"))
+        raise OptionError(f"No references {text!r}; expected rival or one of {listed} with K of at least 1.")
+    if kind == "random":
+        return lambda example: _at_random(example.name, count)
+    selector = _SELECTORS[kind](count)
+    return lambda example: selector
+
+
+def _ranked(place: int) -> Selector:
+    return lambda bank, target, scores: bank.ranked(scores, target, place)[place - 1 :]
+
+
+_SELECTORS: Mapping[str, Callable[[int], Selector]] = {"nearest": nearest, "scoring": rivals, "ranked": _ranked}
+
+
+def _at_random(seed: str, count: int) -> Selector:
+    def select(bank: ConceptBank, target: str, scores: object) -> tuple[str, ...]:
+        names = [name for name in bank.names if name != target]
+        return tuple(random.Random(seed).sample(names, min(count, len(names))))  # noqa: S311  (no secret)
+
+    return select

@@ -1,0 +1,100 @@
+"""Tables of an evaluation: means with 95 % bootstrap intervals, and paired differences to the base map of the same method."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TypeAlias
+
+import torch
+from jaxtyping import Float
+from rich import box
+from rich.table import Table
+from torch import Tensor
+
+from concept_cam.evaluation.grid import BASE, RESTS_ON, WHERE, Row
+from concept_cam.metrics import effect_size, mean_interval, paired_difference
+
+Key: TypeAlias = tuple[str, str, float]
+"""Method, references, strength."""
+
+WHERE_SHOWN = ("energy", "hit", "best_iou", "average_precision")
+RESTS_SHOWN = (*RESTS_ON, "deletion")
+NUMBERS = ("right", *WHERE, *RESTS_SHOWN)
+
+
+def tables(rows: Sequence[Row]) -> list[Table]:
+    """Where the evidence lies, and whether the score rests on it; those for which there are figures."""
+    good = [row for row in rows if "method" in row]
+    return [
+        _table(good, metrics)
+        for metrics in (WHERE_SHOWN, RESTS_SHOWN)
+        if any(metric in row for row in good for metric in metrics)
+    ]
+
+
+def means(rows: Sequence[Row]) -> list[Row]:
+    """One row for each method, references and strength: how many pictures, and the mean of each metric."""
+    found = []
+    for (name, references, strength), of_key in _grouped([row for row in rows if "method" in row]).items():
+        metrics = [metric for metric in NUMBERS if any(metric in row for row in of_key.values())]
+        keys = {"method": name, "references": references, "strength": strength, "pictures": len(of_key)}
+        found.append(keys | {metric: _mean(of_key, metric) for metric in metrics})
+    return found
+
+
+def problems(rows: Sequence[Row]) -> list[str]:
+    """What kept examples from being used."""
+    return [f"{row['picture']}: {row['problem']}" for row in rows if "problem" in row]
+
+
+def _table(rows: Sequence[Row], metrics: Sequence[str]) -> Table:
+    shown = [metric for metric in metrics if any(metric in row for row in rows)]
+    heads = [head for metric in shown for head in (metric.replace("_", " "), "gain", "d")]
+    table = Table("method", "against", "strength", "pictures", *heads, box=box.MARKDOWN)
+    grouped = _grouped(rows)
+    for key, of_key in grouped.items():
+        name, references, strength = key
+        cells: list[str] = []
+        for metric in shown:
+            cells += _cells(of_key, grouped.get((name, BASE, 0.0), {}), metric, is_base=references == BASE)
+        table.add_row(name, references, f"{strength:g}", str(len(of_key)), *cells)
+    chances = {"energy": "area", "hit": "chance", "average_precision": "area", "best_iou": "area"}
+    if any(metric in chances for metric in shown):
+        first = next(iter(grouped.values()))
+        cells = [cell for metric in shown for cell in (f"{_mean(first, chances[metric]):.3f}", "", "")]
+        table.add_row("chance", "", "", str(len(first)), *cells)
+    return table
+
+
+def _cells(ours: Mapping[str, Row], base: Mapping[str, Row], metric: str, *, is_base: bool) -> list[str]:
+    """Mean with interval; the gain with interval; its effect size. On the pictures that have both."""
+    values = _values(ours, [name for name in ours if metric in ours[name]], metric)
+    if not len(values):
+        return ["", "", ""]
+    own = mean_interval(values)
+    cell = f"{own.mean:.3f} [{own.low:.3f}, {own.high:.3f}]"
+    if is_base:
+        return [cell, "", ""]
+    both = [name for name in ours if metric in ours[name] and metric in base.get(name, {})]
+    if len(both) < 2:
+        return [cell, "", ""]
+    pair = _values(ours, both, metric), _values(base, both, metric)
+    gain = paired_difference(*pair)
+    return [cell, f"{gain.mean:+.3f} [{gain.low:+.3f}, {gain.high:+.3f}]", f"{effect_size(*pair):+.2f}"]
+
+
+def _grouped(rows: Sequence[Row]) -> dict[Key, dict[str, Row]]:
+    """Rows of each combination by picture, in the order in which they come; bases first within a method."""
+    found: dict[Key, dict[str, Row]] = {}
+    for row in rows:
+        found.setdefault((row["method"], row["references"], row["strength"]), {})[row["picture"]] = row
+    return found
+
+
+def _values(rows: Mapping[str, Row], names: Sequence[str], metric: str) -> Float[Tensor, " N"]:
+    return torch.tensor([rows[name][metric] for name in names], dtype=torch.float64)
+
+
+def _mean(rows: Mapping[str, Row], metric: str) -> float:
+    values = [float(row[metric]) for row in rows.values() if metric in row]
+    return sum(values) / len(values)

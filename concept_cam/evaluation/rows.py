@@ -1,0 +1,97 @@
+"""The rows of a grid on disk, batch by batch: what is interrupted goes on where it was."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from concept_cam.datasets import Dataset
+from concept_cam.errors import OutputError
+from concept_cam.evaluation.grid import COLUMNS, Grid, Row
+from concept_cam.files import write_file
+
+BATCH = 50
+"""Examples that go through the model together, and whose rows are written together."""
+
+
+def write_rows(grid: Grid, dataset: Dataset, folder: Path, about: Mapping[str, Any]) -> Path:
+    """Write ``rows.csv`` into a folder; batches that are there already are not run again.
+
+    A batch is a file that is written whole or not at all, and always of the same examples, so that a run that was interrupted
+    ends with the same rows as one that was not.
+
+    Args:
+        grid: what is run.
+        dataset: on what.
+        folder: for ``run.json``, ``batches/`` and ``rows.csv``.
+        about: what else decides the rows: the model, how it is loaded, which examples.
+
+    Raises:
+        OutputError: the folder holds another evaluation, or cannot be written.
+    """
+    names = [example.name for example in dataset.examples]
+    settings = {**about, **asdict(grid.settings), "dataset": dataset.name, "examples": len(names), "scale": grid.scale}
+    _claim(folder / "run.json", json.loads(json.dumps(settings)))
+    files = []
+    with tqdm(total=len(names), desc="pictures", disable=None) as bar:
+        for start in range(0, len(names), BATCH):
+            examples = dataset.examples[start : start + BATCH]
+            file = folder / "batches" / f"{start // BATCH:05d}.csv"
+            if not file.exists():
+                write_file(file, csv_of(grid.rows(examples)))
+            files.append(file)
+            bar.update(len(examples))
+    header, *_ = files[0].read_bytes().splitlines(keepends=True) if files else [csv_of([])]
+    return write_file(folder / "rows.csv", header + b"".join(file.read_bytes()[len(header) :] for file in files))
+
+
+def read_rows(file: Path) -> list[Row]:
+    """What ``write_rows`` wrote; numbers are numbers, what is empty is left out.
+
+    Raises:
+        OutputError: it cannot be read.
+    """
+    try:
+        with file.open(newline="") as stream:
+            return [{key: _value(key, text) for key, text in row.items() if text} for row in csv.DictReader(stream)]
+    except (OSError, ValueError, csv.Error) as error:
+        raise OutputError(f"{file}: not the rows of an evaluation ({error}).") from error
+
+
+_WORDS = ("picture", "label", "method", "references", "against", "problem")
+
+
+def _value(key: str, text: str) -> Any:
+    return text if key in _WORDS else float(text)
+
+
+def csv_of(rows: Sequence[Row], columns: Sequence[str] = COLUMNS) -> bytes:
+    """A table with a header; numbers with six digits, what does not apply empty."""
+    stream = io.StringIO()
+    writer = csv.DictWriter(stream, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows({key: f"{x:.6g}" if isinstance(x, float) else x for key, x in row.items()} for row in rows)
+    return stream.getvalue().encode()
+
+
+def _claim(file: Path, settings: dict[str, Any]) -> None:
+    """Take a folder for an evaluation, or find that it is already this one's."""
+    if file.exists():
+        try:
+            held = json.loads(file.read_text())
+        except (OSError, ValueError) as error:
+            raise OutputError(f"{file}: cannot be read ({error}); choose another --out.") from error
+        other = [key for key in settings if held.get(key) != settings[key]]
+        if other:
+            raise OutputError(
+                f"{file.parent} holds an evaluation with another {', '.join(other)}; choose another --out, or delete it."
+            )
+    else:
+        write_file(file, (json.dumps(settings, indent=2) + "\n").encode())

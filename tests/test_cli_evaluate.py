@@ -1,0 +1,85 @@
+"""``concept-cam evaluate`` from end to end."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+
+from concept_cam import cli, fieldguide
+
+
+@pytest.fixture
+def run(monkeypatch, capsys, tmp_path):
+    monkeypatch.setattr("warnings.showwarning", None)  # main puts its own in its place
+    monkeypatch.chdir(tmp_path)
+
+    def call(*arguments):
+        monkeypatch.setattr(sys, "argv", ["concept-cam", "evaluate", *map(str, arguments)])
+        with pytest.raises(SystemExit) as stop:
+            cli.main()
+        out, err = capsys.readouterr()
+        code = stop.value.code
+        return (1, out, err + code) if isinstance(code, str) else (code or 0, out, err)
+
+    return call
+
+
+def test_the_field_guide_is_measured(run, tmp_path):
+    arguments = ("--limit", 3, "--methods", "hires_cam", "--references", "rival", "--out", "out")
+    code, out, err = run(*arguments)
+    assert code == 0, err
+    assert "3 pictures, 0 left out" in out
+    assert "hires_cam" in (tmp_path / "out" / "tables.md").read_text()
+    assert len((tmp_path / "out" / "rows.csv").read_text().splitlines()) == 1 + 3 * 3
+    means = (tmp_path / "out" / "means.csv").read_text().splitlines()
+    assert means[0].startswith("method,references,strength,pictures,right,energy")
+    assert len(means) == 4
+    assert run(*arguments)[:2] == (0, out)
+
+
+def test_the_grid_of_the_paper(run):
+    code, out, err = run("--paper", "--limit", 1, "--methods", "grad_cam", "--strengths", "0.6", "--out", "out")
+    assert code == 0, err
+    assert "deletion" in out
+    assert all(f"ranked:{place}" in out for place in (1, 2, 3))
+    assert "scoring:3" in out
+
+
+def test_a_folder_of_classes_a_broken_picture_and_a_probe(run, tmp_path):
+    for name in ("ember finch", "frost finch"):
+        folder = tmp_path / "set" / name.replace(" ", "_")
+        folder.mkdir(parents=True)
+        for seed in range(4):
+            fieldguide.draw_species(name, seed, 96).picture.save(folder / f"{seed}.png")
+    (tmp_path / "set" / "frost_finch" / "broken.png").write_bytes(b"nothing")
+    options = ("--methods", "grad_cam", "--references", "nearest:1", "--strengths", "0.6", "--out", "out")
+    code, out, err = run("set", *options)
+    assert code == 0, err
+    assert "8 pictures, 1 left out" in out
+    assert "rd5" in out
+    assert "energy" not in out
+    assert "left out: frost_finch/broken.png" in err
+    code, out, err = run("set", *options[:-1], "probed", "--probe", "--pool", "average")
+    assert code == 0, err
+    assert "4 pictures" in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--methods", "grad_kam"), "No method grad_kam"),
+        (("--references", "twins"), "No references 'twins'; expected rival or one of nearest:K"),
+        (("--strengths", "much"), "--strengths much: expected numbers"),
+        (("--strengths", "0"), "expected numbers above 0"),
+        (("--pool", "average"), "expected average, with --probe"),
+        (("nowhere",), "nowhere: there is no such file or folder"),
+        (("fieldguide", "--layout", "cubs"), "there is no such file or folder"),
+        (("--pretrained", "openai"), "needs a --model"),
+    ],
+)
+def test_a_mistake_is_one_line(run, arguments, message):
+    code, _, err = run(*arguments)
+    assert code == 1
+    assert message in err
+    assert len(err.splitlines()) == 1

@@ -1,0 +1,230 @@
+"""The grid on disk: rows that do not depend on how they came about, problems that do not stop it, figures that are right."""
+
+from __future__ import annotations
+
+import csv
+import io
+from dataclasses import replace
+
+import pytest
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from rich.console import Console
+
+from concept_cam import fieldguide
+from concept_cam.datasets import Example
+from concept_cam.errors import OptionError, OutputError
+from concept_cam.evaluation import Grid, Judge, Settings, fit_probe, own_scale, problems, read_rows, tables, write_rows
+from concept_cam.evaluation.probe import features_of
+from concept_cam.evaluation.references import read_references
+from concept_cam.fieldguide.dataset import twins_dataset
+from concept_cam.files import write_file
+from concept_cam.gradients import trace
+from concept_cam.metrics import energy_inside, strongest
+
+SETTINGS = Settings(("grad_cam", "hires_cam"), ("rival", "nearest:2"), (0.6, 1.0), deletion=2)
+
+
+@pytest.fixture(scope="module")
+def localizer():
+    return fieldguide.localizer()
+
+
+@pytest.fixture
+def small(monkeypatch):
+    monkeypatch.setattr("concept_cam.evaluation.rows.BATCH", 3)
+
+
+def grid_of(localizer, settings=SETTINGS):
+    return Grid(localizer, localizer.bank(fieldguide.species()), own_scale(localizer.backbone), settings)
+
+
+def test_a_row_for_each_picture_method_references_and_strength(localizer, tmp_path, small):
+    rows = read_rows(write_rows(grid_of(localizer), twins_dataset(4), tmp_path, {}))
+    keys = [(row["picture"], row["method"], row["references"], row["strength"]) for row in rows]
+    assert len(set(keys)) == len(keys) == 4 * 2 * (1 + 2 * 2)
+    base = next(row for row in rows if row["strength"] == 0)
+    assert base["references"] == "none"
+    assert {"energy", "hit", "rd5", "rd10", "deletion", "best_iou", "average_precision", "right"} <= set(base)
+    assert all(len(row["against"].split("; ")) == 2 for row in rows if row["references"] == "nearest:2")
+
+
+def test_figures_are_those_of_a_result(localizer, tmp_path):
+    """The same map by the library's front door, and the drop by hand."""
+    dataset = twins_dataset(1)
+    rows = read_rows(write_rows(grid_of(localizer), dataset, tmp_path, {}))
+    row = next(r for r in rows if (r["method"], r["references"], r["strength"]) == ("hires_cam", "rival", 1.0))
+    example = dataset.examples[0]
+    result = localizer(example.picture, example.label, example.rival, strength=1.0)
+    assert row["energy"] == pytest.approx(float(energy_inside(result.heatmap(), example.region())), rel=1e-4)
+    bank, scale = localizer.bank(fieldguide.species()), own_scale(localizer.backbone)
+    pixels = localizer._frame(example.picture).pixels[None]
+    heat = F.interpolate(result.map[None, None], (96, 96), mode="bilinear", align_corners=False)[0]
+
+    def confidence(x):
+        embedding = F.normalize(localizer.backbone.embed_pixels(x), dim=-1)
+        return (scale * embedding @ bank.vectors.T).softmax(-1)[0]
+
+    covered = pixels.masked_fill(strongest(heat, 0.05)[:, None], 0.0)
+    lost = confidence(pixels) - confidence(covered)
+    target, rival = bank.index(example.label), bank.index(example.rival)
+    assert row["rd5"] == pytest.approx(float(lost[target] - lost[rival]), abs=1e-4)
+
+
+def test_one_forward_pass_for_all_methods_and_strengths(localizer, tmp_path, monkeypatch):
+    traces = []
+    monkeypatch.setattr("concept_cam.evaluation.grid.trace", lambda *given: traces.append(1) or trace(*given))
+    write_rows(grid_of(localizer), twins_dataset(4), tmp_path, {})
+    assert traces == [1]
+
+
+class _PlugPulled(KeyboardInterrupt):
+    pass
+
+
+@pytest.mark.parametrize("after", [1, 2, 3])
+def test_an_interrupted_run_ends_with_the_same_rows(localizer, tmp_path, small, monkeypatch, after):
+    whole = write_rows(grid_of(localizer), twins_dataset(8), tmp_path / "whole", {}).read_bytes()
+    written = []
+
+    def pulled(path, content):
+        written.append(path)
+        # The first file says what is run; then comes one for each batch.
+        if len(written) == 1 + after:
+            raise _PlugPulled
+        return write_file(path, content)
+
+    with monkeypatch.context() as patched:
+        patched.setattr("concept_cam.evaluation.rows.write_file", pulled)
+        with pytest.raises(_PlugPulled):
+            write_rows(grid_of(localizer), twins_dataset(8), tmp_path / "again", {})
+    assert len(list((tmp_path / "again" / "batches").glob("*"))) == after - 1
+    resumed = write_rows(grid_of(localizer), twins_dataset(8), tmp_path / "again", {}).read_bytes()
+    assert resumed == whole
+
+
+def test_a_run_that_is_there_is_not_run_again(localizer, tmp_path, monkeypatch):
+    first = write_rows(grid_of(localizer), twins_dataset(2), tmp_path, {}).read_bytes()
+    monkeypatch.setattr(Grid, "rows", None)
+    assert write_rows(grid_of(localizer), twins_dataset(2), tmp_path, {}).read_bytes() == first
+
+
+def test_another_run_is_not_mixed_in(localizer, tmp_path):
+    write_rows(grid_of(localizer), twins_dataset(2), tmp_path, {"seed": 0})
+    with pytest.raises(OutputError, match="another seed; choose another --out"):
+        write_rows(grid_of(localizer), twins_dataset(2), tmp_path, {"seed": 1})
+    with pytest.raises(OutputError, match="another methods"):
+        write_rows(grid_of(localizer, replace(SETTINGS, methods=("layer_cam",))), twins_dataset(2), tmp_path, {"seed": 0})
+
+
+def test_what_cannot_be_used_is_a_row_that_says_why(localizer, tmp_path):
+    good = twins_dataset(1).examples[0]
+    broken = tmp_path / "broken.jpg"
+    broken.write_bytes(b"nothing")
+    picture = Image.new("RGB", (192, 192))
+    examples = [
+        Example("broken", broken, good.label),
+        good,
+        Example("unknown", picture, "ember finsh"),
+        Example("wrong size", picture, good.label, region=lambda: torch.ones(3, 4, dtype=torch.bool)),
+        Example("empty", picture, good.label, region=lambda: torch.zeros(192, 192, dtype=torch.bool)),
+        Example("no truth", good.picture, good.label, rival=good.rival),
+    ]
+    rows = read_rows(write_rows(grid_of(localizer), replace(twins_dataset(1), examples=examples), tmp_path / "out", {}))
+    found = dict(line.split(": ", 1) for line in problems(rows))
+    assert set(found) == {"broken", "unknown", "wrong size", "empty"}
+    assert "Did you mean 'ember finch'" in found["unknown"]
+    assert "the mask is 3 x 4, the picture 192 x 192" in found["wrong size"]
+    without = [row for row in rows if row["picture"] == "no truth"]
+    assert len(without) == 10
+    assert all("energy" not in row and "rd5" in row for row in without)
+    assert tables(rows)
+
+
+def test_settings_that_ask_nothing_are_refused():
+    with pytest.raises(OptionError, match="No method grad_kam"):
+        Settings(("grad_kam",))
+    with pytest.raises(OptionError, match="expected numbers above 0"):
+        Settings(("grad_cam",), strengths=(0.0,))
+    for text in ("nearest:0", "rival:2", "farthest:3", "nearest:x"):
+        with pytest.raises(OptionError, match=f"No references '{text}'"):
+            Settings(("grad_cam",), references=(text,))
+
+
+def test_references_by_name(localizer):
+    bank = localizer.bank(fieldguide.species())
+    example = twins_dataset(1).examples[0]
+    scores = torch.arange(48.0)
+    assert read_references("rival")(example)(bank, example.label, scores) == (example.rival,)
+    assert read_references("nearest:2")(example)(bank, example.label, scores) == bank.neighbours(example.label, 2)
+    assert read_references("scoring:2")(example)(bank, example.label, scores) == bank.names[:-3:-1]
+    assert read_references("ranked:2")(example)(bank, example.label, scores) == (bank.names[-2],)
+    first, again = (read_references("random:3")(example)(bank, example.label, scores) for _ in range(2))
+    assert first == again
+    assert len(set(first) - {example.label}) == 3
+    other = read_references("random:3")(twins_dataset(2).examples[1])(bank, example.label, scores)
+    assert other != first
+    assert read_references("rival")(replace(example, rival=None)) is None
+
+
+def test_the_judge_is_the_model(localizer):
+    bank = localizer.bank(fieldguide.species())
+    pixels = torch.randn(2, 3, 96, 96)
+    judge = Judge(localizer.backbone, bank, 10.0)
+    expected = (10 * F.normalize(localizer.backbone.embed_pixels(pixels), dim=-1) @ bank.vectors.T).softmax(-1)
+    torch.testing.assert_close(judge(pixels), expected)
+    assert own_scale(localizer.backbone) == pytest.approx(localizer.backbone.module.logit_scale.exp().item())
+
+
+def test_a_probe_finds_the_minimum():
+    """Its gradient, by autograd, is zero there; and it tells apart what can be told apart."""
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.arange(60) % 3
+    features = torch.randn(60, 5, generator=generator, dtype=torch.float64) + 2 * F.one_hot(labels, 5)
+    probe = fit_probe(features, labels, ("a", "b", "c"))
+    rows, biases = probe.vectors.clone().requires_grad_(), probe.biases.clone().requires_grad_()
+    loss = F.cross_entropy(features @ rows.T + biases, labels) + 0.5e-6 * rows.square().sum()
+    loss.backward()
+    assert rows.grad.abs().max() < 1e-5
+    assert biases.grad.abs().max() < 1e-5
+    assert (probe.scores(features).argmax(1) == labels).double().mean() > 0.9
+    with pytest.raises(OptionError, match="there is none of c"):
+        fit_probe(features, labels % 2, ("a", "b", "c"))
+
+
+def test_a_probe_stands_where_texts_stand(localizer, tmp_path):
+    dataset = twins_dataset(3, training=96)
+    features, labels = features_of(localizer, dataset)
+    probe = fit_probe(features, labels, dataset.classes)
+    rows = read_rows(write_rows(Grid(localizer, probe, 1.0, SETTINGS), dataset, tmp_path, {}))
+    assert all(row["right"] == 1 for row in rows)
+
+
+def test_plates_for_a_probe_are_not_those_that_are_evaluated():
+    dataset = twins_dataset(3, training=3)
+    for ours, theirs in zip(dataset.examples, dataset.training, strict=True):
+        assert ours.label == theirs.label
+        assert ours.picture.tobytes() != theirs.picture.tobytes()
+    assert dataset.examples[1].picture.tobytes() == dataset.examples[1].picture.tobytes()
+    assert len(dataset.examples[1:]) == 2
+
+
+def test_gains_in_the_table_are_paired(tmp_path):
+    """By hand: three pictures, of which the third has no base."""
+    file = tmp_path / "rows.csv"
+    with file.open("w", newline="") as stream:
+        writer = csv.DictWriter(stream, ["picture", "method", "references", "strength", "energy", "area", "hit", "chance"])
+        writer.writeheader()
+        common = {"method": "grad_cam", "area": 0.1, "hit": 1, "chance": 0.2}
+        writer.writerow({**common, "picture": "a", "references": "none", "strength": 0, "energy": 0.2})
+        writer.writerow({**common, "picture": "a", "references": "rival", "strength": 0.6, "energy": 0.5})
+        writer.writerow({**common, "picture": "b", "references": "none", "strength": 0, "energy": 0.6})
+        writer.writerow({**common, "picture": "b", "references": "rival", "strength": 0.6, "energy": 0.9})
+        writer.writerow({**common, "picture": "c", "references": "rival", "strength": 0.6, "energy": 0.7})
+    console = Console(width=200, record=True, file=io.StringIO())
+    for table in tables(read_rows(file)):
+        console.print(table)
+    text = console.export_text()
+    assert "0.700 [0.500, 0.900]" in text
+    assert "+0.300 [+0.300, +0.300]" in text
