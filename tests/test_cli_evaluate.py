@@ -76,6 +76,8 @@ def test_a_folder_of_classes_a_broken_picture_and_a_probe(run, tmp_path):
         (("nowhere",), "nowhere: there is no such file or folder"),
         (("fieldguide", "--layout", "cubs"), "there is no such file or folder"),
         (("--pretrained", "openai"), "needs a --model"),
+        (("fieldguide-atributes",), "Did you mean 'fieldguide-attributes'"),
+        (("fieldguide-attributes", "--probe"), "leave out --probe"),
     ],
 )
 def test_a_mistake_is_one_line(run, arguments, message):

@@ -6,6 +6,7 @@ import csv
 import io
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -18,7 +19,8 @@ from concept_cam.errors import OptionError, OutputError
 from concept_cam.evaluation import Grid, Judge, Settings, fit_probe, own_scale, problems, read_rows, tables, write_rows
 from concept_cam.evaluation.probe import features_of
 from concept_cam.evaluation.references import read_references
-from concept_cam.fieldguide.dataset import twins_dataset
+from concept_cam.fieldguide.birds import COLOURS, PARTS
+from concept_cam.fieldguide.dataset import attributes_dataset, twins_dataset
 from concept_cam.files import write_file
 from concept_cam.gradients import trace
 from concept_cam.metrics import energy_inside, strongest
@@ -208,6 +210,19 @@ def test_plates_for_a_probe_are_not_those_that_are_evaluated():
         assert ours.picture.tobytes() != theirs.picture.tobytes()
     assert dataset.examples[1].picture.tobytes() == dataset.examples[1].picture.tobytes()
     assert len(dataset.examples[1:]) == 2
+
+
+def test_attributes_are_asked_for_where_they_are():
+    dataset = attributes_dataset(12)
+    for example in dataset.examples:
+        colour, part = example.label.split(" ", 1)
+        pixels = np.asarray(example.picture)[example.region().numpy()].astype(float)
+        assert colour in COLOURS
+        # Ink and shade aside, a part is of its colour.
+        assert np.abs(np.median(pixels, 0) - COLOURS[colour]).max() < 60, example.label
+        assert part in PARTS
+        assert example.rival == "bird"
+        assert {example.label, "bird"} <= set(dataset.classes)
 
 
 def test_gains_in_the_table_are_paired(tmp_path):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from concept_cam.errors import OptionError
+from concept_cam.errors import OptionError, did_you_mean
 
 if TYPE_CHECKING:
     from concept_cam.concepts import ConceptBank
@@ -98,7 +98,7 @@ def evaluate(
         console.print(table)
     found = means(rows)
     write_file(out / "means.csv", csv_of(found, list(found[0]) if found else []))
-    write_file(out / "tables.md", console.export_text().encode())
+    write_file(out / "tables.md", "".join(f"{line.rstrip()}\n" for line in console.export_text().splitlines()).encode())
     for problem in [*data.problems, *problems(rows)]:
         typer.echo(f"concept-cam: left out: {problem}", err=True)
     used = len({row["picture"] for row in rows if "problem" not in row})
@@ -118,15 +118,23 @@ def _dataset(name: str, layout: str | None, limit: int, seed: int, *, probe: boo
 
     from concept_cam.datasets import read_dataset
 
-    if name == FIELDGUIDE and layout is None:
-        from concept_cam.fieldguide.dataset import twins_dataset
-
-        return twins_dataset(limit, seed, _TRAINING if probe else 0)
+    if name.startswith(FIELDGUIDE) and layout is None and not Path(name).exists():
+        return _world(name, limit, seed, probe=probe)
     found = read_dataset(Path(name), layout)
     if probe and not found.training:
         # Every other picture, so that both halves have all classes whatever the order.
         found = replace(found, training=found.examples[::2], examples=found.examples[1::2])
     return replace(found, examples=found.examples[:limit])
+
+
+def _world(name: str, limit: int, seed: int, *, probe: bool) -> Dataset:
+    from concept_cam.fieldguide.dataset import WORLDS
+
+    if name not in WORLDS:
+        raise OptionError(f"No data set {name!r}.{did_you_mean(name, WORLDS)} The field guide has {', '.join(WORLDS)}.")
+    if probe and name == "fieldguide-attributes":
+        raise OptionError(f"{name}: a picture shows many attributes, so there is no probe for them; leave out --probe.")
+    return WORLDS[name](limit, seed, _TRAINING if probe else 0)
 
 
 def _localizer(

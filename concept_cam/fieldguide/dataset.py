@@ -1,21 +1,34 @@
-"""Held-out twins as a data set: pictures drawn when they are asked for, and the true answer to where the difference is."""
+"""Held-out plates as data sets: pictures drawn when they are asked for, and the true answer to where the evidence is.
+
+fieldguide              which of two twins is this? In the part in which they differ.
+fieldguide-attributes   a red crown, and not just a bird: in the crown.
+fieldguide-shortcut     a probe is trained on plates where one species is always in one habitat: in what it shows of that.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import final, overload
 
+import numpy as np
 import torch
 from jaxtyping import Bool
 from torch import Tensor
 
-from concept_cam.datasets import Dataset, Example
-from concept_cam.fieldguide.birds import species
-from concept_cam.fieldguide.heldout import TwinPlate, twin_plate
+from concept_cam.datasets import Dataset, Example, Region
+from concept_cam.fieldguide.birds import COLOURS, PARTS, phrase, random_bird, species
+from concept_cam.fieldguide.heldout import twin_plate
+from concept_cam.fieldguide.renderer import HELD_OUT_STREAM, draw
+
+PARENT = "bird"
+"""What an attribute is compared with."""
 
 TRAINING_SEED = 1_000_000
 """Plates for a probe: held out from the encoder, and not among those that are evaluated."""
+
+_SIZE = 192
 
 
 def twins_dataset(count: int = 1000, seed: int = 0, training: int = 0) -> Dataset:
@@ -26,7 +39,27 @@ def twins_dataset(count: int = 1000, seed: int = 0, training: int = 0) -> Datase
         seed: which plates.
         training: plates to train a probe with, none of them among the former.
     """
-    return Dataset("fieldguide", tuple(species()), Plates(count, seed), Plates(training, TRAINING_SEED + seed))
+    plates = Plates(count, partial(_twin, seed)), Plates(training, partial(_twin, TRAINING_SEED + seed))
+    return Dataset("fieldguide", tuple(species()), *plates)
+
+
+def attributes_dataset(count: int = 1000, seed: int = 0, training: int = 0) -> Dataset:
+    """Held-out birds of no species: the label is the colour of a part, the rival is "bird", the region that part.
+
+    Args:
+        count: plates to evaluate.
+        seed: which plates.
+        training: must be zero: a picture shows many attributes, so there is nothing to train a probe with.
+    """
+    phrases = [phrase(part, colour) for part in PARTS for colour in COLOURS]
+    return Dataset("fieldguide-attributes", (*phrases, PARENT), Plates(count, partial(_attribute, seed)))
+
+
+WORLDS: Mapping[str, Callable[[int, int, int], Dataset]] = {
+    "fieldguide": twins_dataset,
+    "fieldguide-attributes": attributes_dataset,
+}
+"""Data sets by name."""
 
 
 @final
@@ -35,7 +68,7 @@ class Plates(Sequence[Example]):
     """The examples, drawn one by one; none is kept."""
 
     total: int
-    seed: int
+    example: Callable[[int], Example]
 
     def __len__(self) -> int:
         return self.total
@@ -49,10 +82,24 @@ class Plates(Sequence[Example]):
             return [self[i] for i in range(*index.indices(self.total))]
         if not 0 <= index < self.total:
             raise IndexError(index)
-        item = twin_plate(index, self.seed)
-        name = f"{self.seed}-{index:05d}"
-        return Example(name, item.plate.picture, item.target, item.twin, _difference(item))
+        return self.example(index)
 
 
-def _difference(item: TwinPlate) -> Callable[[], Bool[Tensor, "height width"]]:
-    return lambda: torch.from_numpy(item.mask)
+def _twin(seed: int, index: int) -> Example:
+    item = twin_plate(index, seed, _SIZE)
+    return Example(f"{seed}-{index:05d}", item.plate.picture, item.target, item.twin, _region(item.mask))
+
+
+def _attribute(seed: int, index: int) -> Example:
+    rng = np.random.default_rng([HELD_OUT_STREAM, seed, index, 2000])
+    plate = draw(random_bird(rng), rng, _SIZE)
+    part = str(rng.choice([part for part in PARTS if plate.mask(part).any()]))
+    label = phrase(part, plate.bird.card[part])
+    return Example(f"{seed}-{index:05d}", plate.picture, label, PARENT, _region(plate.mask(part)))
+
+
+def _region(mask: Bool[np.ndarray, "height width"]) -> Region:
+    def region() -> Bool[Tensor, "height width"]:
+        return torch.from_numpy(mask)
+
+    return region
