@@ -90,6 +90,11 @@ class ConceptBank:
         order = values.argsort(descending=True, stable=True).tolist()
         return tuple(self.names[i] for i in order if self.names[i] != without)[:count]
 
+    def centred(self) -> ConceptBank:
+        """With the mean of all taken off each concept: differences of scores on a picture are as they were, maps are not."""
+        biases = None if self.biases is None else self.biases - self.biases.mean()
+        return ConceptBank(self.names, self.vectors - self.vectors.mean(0), biases)
+
     @property
     def spread(self) -> float:
         """The mean cosine between two different concepts: how alike any two are. NaN with fewer than two."""

@@ -212,6 +212,24 @@ def test_plates_for_a_probe_are_not_those_that_are_evaluated():
     assert len(dataset.examples[1:]) == 2
 
 
+def test_to_centre_a_bank_changes_no_probability(localizer):
+    bank = localizer.bank(fieldguide.species())
+    pixels = torch.randn(2, 3, 96, 96)
+    own, centred = (Judge(localizer.backbone, b, 20.0)(pixels) for b in (bank, bank.centred()))
+    torch.testing.assert_close(own, centred, rtol=1e-4, atol=1e-6)
+    assert bank.centred().vectors.sum(0).abs().max() < 1e-5
+    assert bank.centred().vectors.norm(dim=1).max() < 0.9
+
+
+def test_a_probe_is_centred_by_itself():
+    """Its rows sum to zero, for a common part costs decay and explains nothing: its base map compares with all classes."""
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.arange(60) % 3
+    features = torch.randn(60, 5, generator=generator, dtype=torch.float64) + 2 * F.one_hot(labels, 5)
+    probe = fit_probe(features, labels, ("a", "b", "c"))
+    assert probe.vectors.sum(0).abs().max() < 1e-9 * probe.vectors.abs().max()
+
+
 def test_attributes_are_asked_for_where_they_are():
     dataset = attributes_dataset(12)
     for example in dataset.examples:

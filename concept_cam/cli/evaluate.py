@@ -48,6 +48,9 @@ def evaluate(
     pool: Annotated[
         str | None, typer.Option(help="average: the mean of the patches, not the class token (with --probe).")
     ] = None,
+    centred: Annotated[
+        bool, typer.Option("--centred", help="Take the mean of all classes off each: no probability changes, maps do.")
+    ] = False,
     limit: Annotated[int, typer.Option(min=1, help="How many pictures at most.")] = 1000,
     seed: Annotated[int, typer.Option(min=0, help="Which plates of the field guide.")] = 0,
     model: Annotated[str | None, typer.Option(help="As in `localize`; none: the embedded model.")] = None,
@@ -81,6 +84,7 @@ def evaluate(
     data = _dataset(dataset, layout, limit, seed, probe=probe)
     localizer = _localizer(model, pretrained, device, site, templates, data, pool)
     bank = _probe(localizer, data) if probe else localizer.bank(data.classes)
+    bank = bank.centred() if centred else bank
     scale = 1.0 if probe else own_scale(localizer.backbone)
     about = {
         "model": localizer.backbone.name,
@@ -89,6 +93,7 @@ def evaluate(
         "templates": list(localizer.templates),
         "probe": probe,
         "pool": pool,
+        "centred": centred,
         "seed": seed,
     }
     file = write_rows(Grid(localizer, bank, scale, settings), data, out, about)
