@@ -10,6 +10,7 @@ import torch.nn.functional as F
 import zoo
 from zoo.families import ROWS
 
+from benchmarks.timing import peak_memory
 from concept_cam import ConceptField, Localizer, compare, fieldguide, grad_cam, nearest, trace, uniform, wrap
 from concept_cam.comparison import Comparison
 from concept_cam.concepts import ConceptBank
@@ -311,3 +312,15 @@ def test_an_average_of_what_does_not_see_the_score_does_not_either():
 def test_averages_of_nothing_are_refused(make):
     with pytest.raises(OptionError, match=r"expected|name one"):
         make()
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_directions_are_not_all_held_at_once(name):
+    """Of 32 directions more, none may take more than half of a gradient at all tokens; a map is a thirty-second of one."""
+    backbone = zoo.backbone("class token").at_size((96, 160))
+    seen = trace(backbone, torch.randn(1, 3, 96, 160, dtype=torch.float64))
+    # Twelve choose enough channels for a whole batch of gScoreCAM.
+    few, many = (zoo.directions(backbone, count) for count in (12, 44))
+    explain(METHODS[name], seen, few)
+    taken = [peak_memory(lambda asked=asked: explain(METHODS[name], seen, asked)) for asked in (few, many)]
+    assert (taken[1] - taken[0]) / 32 <= 0.5 * seen.tokens.numel() * seen.tokens.element_size()
