@@ -50,6 +50,10 @@ def test_a_row_for_each_picture_method_references_and_strength(localizer, tmp_pa
     assert base["references"] == "none"
     assert {"energy", "hit", "rd5", "rd10", "deletion", "best_iou", "average_precision", "right"} <= set(base)
     assert all(len(row["against"].split("; ")) == 2 for row in rows if row["references"] == "nearest:2")
+    bank = localizer.bank(fieldguide.species())
+    for row in rows:
+        cosines = [float(bank.similarities(row["label"])[bank.index(n)]) for n in row.get("against", "").split("; ") if n]
+        assert row.get("similarity", 0.0) == pytest.approx(sum(cosines) / max(1, len(cosines)), rel=1e-4)
 
 
 def test_figures_are_those_of_a_result(localizer, tmp_path):

@@ -45,6 +45,7 @@ def evaluate(
     paper: Annotated[bool, typer.Option("--paper", help="The grid of the Finer-CAM paper, with deletion.")] = False,
     deletion: Annotated[int, typer.Option(min=0, help="Steps of the deletion curve; 0 leaves it out.")] = 0,
     probe: Annotated[bool, typer.Option("--probe", help="A linear probe on frozen embeddings in the place of texts.")] = False,
+    decay: Annotated[float, typer.Option(min=0.0, help="Weight decay of the probe.")] = 1e-6,
     pool: Annotated[
         str | None, typer.Option(help="average: the mean of the patches, not the class token (with --probe).")
     ] = None,
@@ -83,7 +84,7 @@ def evaluate(
     )
     data = _dataset(dataset, layout, limit, seed, probe=probe)
     localizer = _localizer(model, pretrained, device, site, templates, data, pool)
-    bank = _probe(localizer, data) if probe else localizer.bank(data.classes)
+    bank = _probe(localizer, data, decay) if probe else localizer.bank(data.classes)
     bank = bank.centred() if centred else bank
     scale = 1.0 if probe else own_scale(localizer.backbone)
     about = {
@@ -91,7 +92,7 @@ def evaluate(
         "pretrained": pretrained,
         "site": localizer.site,
         "templates": list(localizer.templates),
-        "probe": probe,
+        "probe": decay if probe else None,
         "pool": pool,
         "centred": centred,
         "seed": seed,
@@ -102,7 +103,7 @@ def evaluate(
     for table in tables(rows):
         console.print(table)
     found = means(rows)
-    write_file(out / "means.csv", csv_of(found, list(found[0]) if found else []))
+    write_file(out / "means.csv", csv_of(found, list(dict.fromkeys(key for row in found for key in row))))
     write_file(out / "tables.md", "".join(f"{line.rstrip()}\n" for line in console.export_text().splitlines()).encode())
     for problem in [*data.problems, *problems(rows)]:
         typer.echo(f"concept-cam: left out: {problem}", err=True)
@@ -160,8 +161,8 @@ def _localizer(
     return Localizer(backbone.averaged() if pool else backbone, vocabulary=data.classes, templates=sentences, site=site)
 
 
-def _probe(localizer: Localizer, data: Dataset) -> ConceptBank:
+def _probe(localizer: Localizer, data: Dataset, decay: float) -> ConceptBank:
     from concept_cam.evaluation.probe import features_of, fit_probe
 
     features, labels = features_of(localizer, data)
-    return fit_probe(features, labels, data.classes)
+    return fit_probe(features, labels, data.classes, decay)

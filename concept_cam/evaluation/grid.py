@@ -45,7 +45,7 @@ BASE = "none"
 KEYS = ("picture", "label", "method", "references", "strength")
 WHERE = ("energy", "area", "hit", "chance", "iou", "best_iou", "average_precision")
 RESTS_ON = ("rd5", "rd10")
-COLUMNS = (*KEYS, "against", "right", *WHERE, *RESTS_ON, "deletion", "problem")
+COLUMNS = (*KEYS, "against", "similarity", "right", *WHERE, *RESTS_ON, "deletion", "problem")
 """What a row holds; what does not apply is empty. See docs/evaluation.md."""
 
 _SHARES = {"rd5": 0.05, "rd10": 0.1}
@@ -135,6 +135,7 @@ class Grid:
                         if contrast.known:
                             keys = (view.example.name, view.example.label, name, contrast.references, contrast.strength)
                             row = dict(zip(KEYS, keys, strict=True)) | {"against": "; ".join(contrast.against)}
+                            row |= {"similarity": contrast.similarity} if contrast.against else {}
                             row |= {"right": int(scores[b].argmax() == bank.index(view.example.label))}
                             rows[b].append(row | view.where(grid) | {key: float(rests_on[key][b]) for key in rests_on})
         return rows
@@ -142,29 +143,41 @@ class Grid:
     def _contrasts(self, example: Example, scores: Float[Tensor, " K"]) -> list[Contrast]:
         """The base and all combinations of references and strengths: as many for each example, in one order."""
         own = self.bank.vectors_of([example.label])[0]
-        contrasts = [Contrast(BASE, 0.0, (), own, known=True)]
+        contrasts = [Contrast(BASE, 0.0, (), 0.0, own, known=True)]
         for text in self.settings.references:
             selector = read_references(text)(example)
             for strength in self.settings.strengths:
                 if selector is None:
-                    contrasts.append(Contrast(text, strength, (), own, known=False))
+                    contrasts.append(Contrast(text, strength, (), 0.0, own, known=False))
                     continue
                 with warnings.catch_warnings():
                     # That some references are not alike is what an evaluation wants to see.
                     warnings.simplefilter("ignore", UserWarning)
                     chosen = compare(self.bank, example.label, selector, scores, strength)
-                contrasts.append(Contrast(text, strength, chosen.references, chosen.direction(self.bank), known=True))
+                alike = sum(chosen.similarities) / len(chosen.similarities)
+                direction = chosen.direction(self.bank)
+                contrasts.append(Contrast(text, strength, chosen.references, alike, direction, known=True))
         return contrasts
 
 
 @final
 @dataclass(frozen=True, eq=False)
 class Contrast:
-    """One direction of one example; not known if the example has no such references."""
+    """One direction of one example.
+
+    Attributes:
+        references: as they were asked for.
+        strength: 0 for the base.
+        against: names.
+        similarity: mean cosine of those and the target.
+        direction: what is explained.
+        known: whether the example has such references; if not, the direction is the base's, and has no row.
+    """
 
     references: str
     strength: float
     against: tuple[str, ...]
+    similarity: float
     direction: Float[Tensor, " E"]
     known: bool
 

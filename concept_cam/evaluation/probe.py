@@ -17,13 +17,17 @@ from concept_cam.errors import OptionError, PictureError
 from concept_cam.images import Frame, Size, by_size, read_picture
 from concept_cam.localizer import Localizer
 
-_DECAY = 1e-6
+DECAY = 1e-6
+"""Hardly any: unit vectors need large rows."""
+
 _STEPS = 200
 _BATCH = 50
 
 
-def fit_probe(features: Float[Tensor, "N E"], labels: Int[Tensor, " N"], classes: tuple[str, ...]) -> ConceptBank:
-    """The rows and biases that minimise mean cross-entropy + 1e-6 / 2 * |rows|^2, by L-BFGS.
+def fit_probe(
+    features: Float[Tensor, "N E"], labels: Int[Tensor, " N"], classes: tuple[str, ...], decay: float = DECAY
+) -> ConceptBank:
+    """The rows and biases that minimise mean cross-entropy + decay / 2 * |rows|^2, by L-BFGS.
 
     The problem is convex, so that neither seed nor step size is of consequence; the gradient is X^T (p - y) / N.
 
@@ -31,6 +35,7 @@ def fit_probe(features: Float[Tensor, "N E"], labels: Int[Tensor, " N"], classes
         features: embeddings; those of a dual encoder are unit vectors.
         labels: indices of classes; each class has at least one example.
         classes: the names.
+        decay: how small rows are kept; the smaller, the more they stress what tells the nearest classes apart.
 
     Raises:
         OptionError: a class has no example.
@@ -54,9 +59,9 @@ def fit_probe(features: Float[Tensor, "N E"], labels: Int[Tensor, " N"], classes
 
     def loss() -> float:
         logits = inputs @ rows.T
-        rows.grad = (logits.softmax(1) - truth).T @ inputs / len(inputs) + _DECAY * kept * rows
+        rows.grad = (logits.softmax(1) - truth).T @ inputs / len(inputs) + decay * kept * rows
         fit = (logits.logsumexp(1) - (logits * truth).sum(1)).mean()
-        return float(fit + 0.5 * _DECAY * (kept * rows).square().sum())
+        return float(fit + 0.5 * decay * (kept * rows).square().sum())
 
     solver.step(loss)
     weights = rows.to(features.dtype)

@@ -19,7 +19,7 @@ Key: TypeAlias = tuple[str, str, float]
 
 WHERE_SHOWN = ("energy", "hit", "best_iou", "average_precision")
 RESTS_SHOWN = (*RESTS_ON, "deletion")
-NUMBERS = ("right", *WHERE, *RESTS_SHOWN)
+NUMBERS = ("similarity", "right", *WHERE, *RESTS_SHOWN)
 
 
 def tables(rows: Sequence[Row]) -> list[Table]:
