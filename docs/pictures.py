@@ -117,10 +117,10 @@ def chart(lines: dict[str, list[tuple[float, float]]], ticks: list[float], width
         svg.append(f'<path d="M{left},{y:.1f}H{right}" stroke="#ddd"/><text x="4" y="{y + 4:.1f}">{tick:.2f}</text>')
     for tick in ticks:
         svg.append(f'<text x="{point(tick, 0).split(",")[0]}" y="{height - 10}" text-anchor="middle">{tick:g}</text>')
-    free = float("inf")
-    for (name, line), colour in sorted(zip(lines.items(), COLOURS, strict=False), key=lambda item: item[0][1][-1][1]):
-        # Names beside the ends of their lines, from below, no two on each other.
-        free = min(bottom - line[-1][1] * (bottom - top), free - 14)
+    free = 0.0
+    for (name, line), colour in sorted(zip(lines.items(), COLOURS, strict=False), key=lambda item: -item[0][1][-1][1]):
+        # Names beside the ends of their lines, from above, no two on each other.
+        free = max(bottom - line[-1][1] * (bottom - top), free + 14)
         path = " ".join(point(x, value) for x, value in line)
         svg.append(f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="2"/>')
         svg.append(f'<text x="{right + 8}" y="{free + 4:.1f}" fill="{colour}">{name}</text>')

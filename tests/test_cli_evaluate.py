@@ -65,6 +65,17 @@ def test_a_folder_of_classes_a_broken_picture_and_a_probe(run, tmp_path):
     assert "4 pictures" in out
 
 
+def test_a_limit_takes_pictures_from_all_of_the_set(run, tmp_path):
+    for name in ("ember_finch", "frost_finch", "royal_jay"):
+        for seed in range(4):
+            (tmp_path / "set" / name).mkdir(parents=True, exist_ok=True)
+            fieldguide.draw_species(name.replace("_", " "), seed, 96).picture.save(tmp_path / "set" / name / f"{seed}.png")
+    code, _, err = run("set", "--limit", 3, "--methods", "grad_cam", "--references", "nearest:1", "--out", "out")
+    assert code == 0, err
+    rows = (tmp_path / "out" / "rows.csv").read_text().splitlines()[1:]
+    assert {row.split(",")[1] for row in rows} == {"ember finch", "frost finch", "royal jay"}
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

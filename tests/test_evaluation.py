@@ -134,12 +134,17 @@ def test_what_cannot_be_used_is_a_row_that_says_why(localizer, tmp_path):
         good,
         Example("unknown", picture, "ember finsh"),
         Example("wrong size", picture, good.label, region=lambda: torch.ones(3, 4, dtype=torch.bool)),
+        Example("no such rival", picture, good.label, rival="ember finsh"),
+        Example("its own rival", good.picture, good.label, rival=good.label),
         Example("empty", picture, good.label, region=lambda: torch.zeros(192, 192, dtype=torch.bool)),
         Example("no truth", good.picture, good.label, rival=good.rival),
     ]
     rows = read_rows(write_rows(grid_of(localizer), replace(twins_dataset(1), examples=examples), tmp_path / "out", {}))
     found = dict(line.split(": ", 1) for line in problems(rows))
-    assert set(found) == {"broken", "unknown", "wrong size", "empty"}
+    assert set(found) == {"broken", "unknown", "no such rival", "its own rival", "wrong size", "empty"}
+    assert "among its own references" in found["its own rival"]
+    kept = [row["references"] for row in rows if row["picture"] == "its own rival" and "method" in row]
+    assert kept == ["none", "nearest:2", "nearest:2"] * 2
     assert "Did you mean 'ember finch'" in found["unknown"]
     assert "the mask is 3 x 4, the picture 192 x 192" in found["wrong size"]
     without = [row for row in rows if row["picture"] == "no truth"]

@@ -88,6 +88,7 @@ def evaluate(
     bank = bank.centred() if centred else bank
     scale = 1.0 if probe else own_scale(localizer.backbone)
     about = {
+        "data": dataset,
         "model": localizer.backbone.name,
         "pretrained": pretrained,
         "site": localizer.site,
@@ -130,7 +131,10 @@ def _dataset(name: str, layout: str | None, limit: int, seed: int, *, probe: boo
     if probe and not found.training:
         # Every other picture, so that both halves have all classes whatever the order.
         found = replace(found, training=found.examples[::2], examples=found.examples[1::2])
-    return replace(found, examples=found.examples[:limit])
+    if len(found.examples) <= limit:
+        return found
+    # From all of the set: lists are in the order of classes, as a rule.
+    return replace(found, examples=[found.examples[i * len(found.examples) // limit] for i in range(limit)])
 
 
 def _world(name: str, limit: int, seed: int, *, probe: bool) -> Dataset:

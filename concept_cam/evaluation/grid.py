@@ -15,7 +15,7 @@ from torch import Tensor
 from concept_cam.comparison import compare
 from concept_cam.concepts import ConceptBank
 from concept_cam.datasets import Example
-from concept_cam.errors import ConceptCamError, DatasetError, OptionError
+from concept_cam.errors import ComparisonError, ConceptCamError, DatasetError, OptionError
 from concept_cam.evaluation.judge import Judge
 from concept_cam.evaluation.references import read_references
 from concept_cam.gradients import Trace, trace
@@ -103,10 +103,10 @@ class Grid:
             views: dict[int, View] = {}
             for index, example in enumerate(examples):
                 try:
-                    self.bank.index(example.label)
+                    self.bank.vectors_of([example.label, example.rival or example.label])
                     views[index] = View.of(example, self.localizer.preprocess)
                 except ConceptCamError as error:
-                    found[index] = [{"picture": example.name, "label": example.label, "problem": str(error)}]
+                    found[index] = [_problem(example, str(error))]
             usable = list(views)
             for size, alike in by_size([views[i].frame for i in usable]).items():
                 which = [usable[i] for i in alike]
@@ -132,32 +132,42 @@ class Grid:
                     rests_on = doubt.about(grids, self.settings.deletion)
                     for b, (view, grid) in enumerate(zip(views, grids.cpu(), strict=True)):
                         contrast = asked[b][k]
-                        if contrast.known:
+                        if contrast.problem is None:
                             keys = (view.example.name, view.example.label, name, contrast.references, contrast.strength)
                             row = dict(zip(KEYS, keys, strict=True)) | {"against": "; ".join(contrast.against)}
                             row |= {"similarity": contrast.similarity} if contrast.against else {}
                             row |= {"right": int(scores[b].argmax() == bank.index(view.example.label))}
                             rows[b].append(row | view.where(grid) | {key: float(rests_on[key][b]) for key in rests_on})
+        for view, of_one, own in zip(views, asked, rows, strict=True):
+            own += [_problem(view.example, text) for text in dict.fromkeys(c.problem for c in of_one) if text]
         return rows
 
     def _contrasts(self, example: Example, scores: Float[Tensor, " K"]) -> list[Contrast]:
         """The base and all combinations of references and strengths: as many for each example, in one order."""
         own = self.bank.vectors_of([example.label])[0]
-        contrasts = [Contrast(BASE, 0.0, (), 0.0, own, known=True)]
+        contrasts = [Contrast(BASE, 0.0, (), 0.0, own)]
         for text in self.settings.references:
             selector = read_references(text)(example)
             for strength in self.settings.strengths:
                 if selector is None:
-                    contrasts.append(Contrast(text, strength, (), 0.0, own, known=False))
+                    contrasts.append(Contrast(text, strength, (), 0.0, own, problem=""))
                     continue
-                with warnings.catch_warnings():
-                    # That some references are not alike is what an evaluation wants to see.
-                    warnings.simplefilter("ignore", UserWarning)
-                    chosen = compare(self.bank, example.label, selector, scores, strength)
+                try:
+                    with warnings.catch_warnings():
+                        # That some references are not alike is what an evaluation wants to see.
+                        warnings.simplefilter("ignore", UserWarning)
+                        chosen = compare(self.bank, example.label, selector, scores, strength)
+                except ComparisonError as error:
+                    contrasts.append(Contrast(text, strength, (), 0.0, own, problem=f"{text}: {error}"))
+                    continue
                 alike = sum(chosen.similarities) / len(chosen.similarities)
                 direction = chosen.direction(self.bank)
-                contrasts.append(Contrast(text, strength, chosen.references, alike, direction, known=True))
+                contrasts.append(Contrast(text, strength, chosen.references, alike, direction))
         return contrasts
+
+
+def _problem(example: Example, text: str) -> Row:
+    return {"picture": example.name, "label": example.label, "problem": text}
 
 
 @final
@@ -170,8 +180,8 @@ class Contrast:
         strength: 0 for the base.
         against: names.
         similarity: mean cosine of those and the target.
-        direction: what is explained.
-        known: whether the example has such references; if not, the direction is the base's, and has no row.
+        direction: what is explained; the base's where there is a problem, and has no row then.
+        problem: why there is no such contrast, if there is none; nothing to say where the data set names no rival.
     """
 
     references: str
@@ -179,7 +189,7 @@ class Contrast:
     against: tuple[str, ...]
     similarity: float
     direction: Float[Tensor, " E"]
-    known: bool
+    problem: str | None = None
 
 
 @final
