@@ -116,7 +116,7 @@ def main() -> None:
     grid = Grid(localizer, bank, own_scale(localizer.backbone), settings)
     with tempfile.TemporaryDirectory() as folder:
         rows = read_rows(write_rows(grid, twins_dataset(given.count), Path(folder), {}))
-    console = Console(width=280)
+    console = Console(width=320)
     for table in tables([*rows, *peer_rows(localizer, given.count)]):
         console.print(table)
 

@@ -100,7 +100,7 @@ def evaluate(
     }
     file = write_rows(Grid(localizer, bank, scale, settings), data, out, about)
     rows = read_rows(file)
-    console = Console(width=280, record=True)
+    console = Console(width=320, record=True)
     for table in tables(rows):
         console.print(table)
     found = means(rows)
