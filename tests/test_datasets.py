@@ -95,6 +95,27 @@ def write_aircraft(root: Path) -> Path:
     return root
 
 
+def write_cars(root: Path) -> Path:
+    from scipy.io import savemat
+
+    def annotations(rows):
+        kind = [("bbox_x1", "O"), ("bbox_y1", "O"), ("bbox_x2", "O"), ("bbox_y2", "O"), ("class", "O"), ("fname", "O")]
+        held = np.empty((1, len(rows)), dtype=kind)
+        for i, row in enumerate(rows):
+            held[0, i] = tuple(row)
+        return {"annotations": held}
+
+    for name in ("cars_test/00001.jpg", "cars_test/00002.jpg", "cars_train/00001.jpg"):
+        picture(root / name)
+    (root / "devkit").mkdir()
+    names = np.array(["AM General Hummer SUV 2000", "Acura RL Sedan 2012"], dtype=object)
+    savemat(root / "devkit" / "cars_meta.mat", {"class_names": names[None]})
+    savemat(root / "devkit" / "cars_train_annos.mat", annotations([(1, 1, 40, 30, 2, "00001.jpg")]))
+    test = [(3, 4, 10, 12, 1, "00001.jpg"), (1, 1, 40, 30, 2, "00002.jpg")]
+    savemat(root / "cars_test_annos_withlabels.mat", annotations(test))
+    return root
+
+
 def a_region() -> np.ndarray:
     region = np.zeros((HEIGHT, WIDTH), dtype=np.uint8)
     region[3:9, 4:20], region[20:, 30:] = 1, 1
@@ -188,6 +209,15 @@ def test_aircraft(tmp_path):
     assert [e.name for e in found.training] == ["1025794"]
 
 
+def test_cars(tmp_path):
+    found = read_dataset(write_cars(tmp_path / "stanford_cars"))
+    first, second = found.examples
+    assert found.classes == ("AM General Hummer SUV 2000", "Acura RL Sedan 2012")
+    assert (first.label, first.boxes) == ("AM General Hummer SUV 2000", ((2, 3, 10, 12),))
+    assert (second.label, second.boxes) == ("Acura RL Sedan 2012", ((0, 0, 40, 30),))
+    assert [e.name for e in found.training] == ["cars_train/00001.jpg"]
+
+
 def test_coco(tmp_path):
     found = read_dataset(write_coco(tmp_path / "parts"))
     assert found.classes == ("bird beak", "tail")
@@ -245,6 +275,7 @@ DAMAGED = {
         replace("data/images_variant_test.txt", "0034958 707-320", "0034958 707-32"),
         "Did you mean '707-320'",
     ),
+    "cars: picture missing": (write_cars, remove("cars_test/00002.jpg"), r"00002\.jpg: there is no such file"),
     "coco: picture missing": (write_coco, remove("images/two.jpg"), r"two\.jpg: there is no such file"),
     "coco: box outside": (write_coco, replace("annotations.json", "[10, 10, 10, 5]", "[10, 10, 31, 5]"), "is not inside"),
     "coco: unknown category": (write_coco, replace("annotations.json", '"id": 7', '"id": 8'), "category 7"),

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from concept_cam.errors import DatasetError
@@ -81,6 +82,23 @@ def json_of(file: Path) -> Any:
         return json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise DatasetError(f"{file}: cannot be read ({error}).") from error
+
+
+def matlab(file: Path) -> dict[str, Any]:
+    """The variables of a MATLAB file, single values as such.
+
+    Raises:
+        DatasetError: it cannot be read, or the extra ``cars`` is not there.
+    """
+    try:
+        import scipy.io  # noqa: PLC0415
+    except ImportError as error:
+        raise DatasetError(f"{file}: to read MATLAB's files, install concept-cam[cars].") from error
+    try:
+        held: dict[str, Any] = scipy.io.loadmat(file, squeeze_me=True)
+    except (OSError, ValueError, TypeError) as error:
+        raise DatasetError(f"{file}: cannot be read ({error}).") from error
+    return {name: np.atleast_1d(value) for name, value in held.items() if not name.startswith("__")}
 
 
 def size_of(file: Path) -> tuple[int, int]:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from concept_cam.datasets.example import Dataset, Example, Point
-from concept_cam.datasets.files import SUFFIXES, checked_box, json_of, lines, numbered, size_of, table, within, words
+from concept_cam.datasets.files import SUFFIXES, checked_box, json_of, lines, matlab, numbered, size_of, table, within, words
 from concept_cam.datasets.masks import of_boxes, of_coco, of_levels
 from concept_cam.errors import DatasetError, did_you_mean
 
@@ -173,6 +173,31 @@ def read_aircraft(root: Path) -> Dataset:
     return gathered.dataset(root, classes)
 
 
+def read_cars(root: Path) -> Dataset:
+    """Stanford Cars (Krause et al. 2013): boxes in pixels, from one and inclusive; needs the extra ``cars``."""
+    classes = [str(name) for name in matlab(root / "devkit" / "cars_meta.mat")["class_names"]]
+    lists = {"cars_train": root / "devkit" / "cars_train_annos.mat", "cars_test": root / "cars_test_annos_withlabels.mat"}
+    items = [(folder, about) for folder, file in lists.items() if file.is_file() for about in matlab(file)["annotations"]]
+
+    def read(item: tuple[str, Any]) -> Example:
+        folder, about = item
+        name, number = str(about["fname"]), int(about["class"])
+        picture = within(root / folder, name)
+        if not 1 <= number <= len(classes):
+            raise DatasetError(f"{name}: there are {len(classes)} classes; its own is {number}.")
+        left, top, right, bottom = (float(about[f"bbox_{side}"]) for side in ("x1", "y1", "x2", "y2"))
+        size = size_of(picture)
+        try:
+            box = checked_box((left - 1, top - 1, right, bottom), size)
+        except DatasetError as error:
+            raise DatasetError(f"{name}: {error}") from error
+        return Example(f"{folder}/{name}", picture, classes[number - 1], region=of_boxes([box], size), boxes=(box,))
+
+    gathered = _Gathered()
+    gathered.add(items, read, lambda item: item[0] == "cars_train")
+    return gathered.dataset(root, classes)
+
+
 def read_coco(file: Path) -> Dataset:
     """COCO, LVIS, PartImageNet and PASCAL-Part in COCO's form: an example for each picture and category that it shows.
 
@@ -232,6 +257,7 @@ LAYOUTS: Mapping[str, Callable[[Path], Dataset]] = {
     "cub": read_cub,
     "pets": read_pets,
     "aircraft": read_aircraft,
+    "cars": read_cars,
     "coco": read_coco,
 }
 """Readers by name."""
@@ -254,5 +280,10 @@ def read_dataset(path: Path, layout: str | None = None) -> Dataset:
 def _recognised(path: Path) -> str:
     if path.is_file():
         return "coco" if path.suffix.lower() == ".json" else "table"
-    signs = {"cub": "image_class_labels.txt", "pets": "annotations/trimaps", "aircraft": "data/variants.txt"}
+    signs = {
+        "cub": "image_class_labels.txt",
+        "pets": "annotations/trimaps",
+        "aircraft": "data/variants.txt",
+        "cars": "devkit/cars_meta.mat",
+    }
     return next((name for name, sign in signs.items() if (path / sign).exists()), "folders")
