@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import re
 from pathlib import Path
@@ -15,7 +16,7 @@ from pycocotools import mask as coco
 
 from concept_cam.datasets import read_dataset
 from concept_cam.datasets.masks import run_lengths
-from concept_cam.errors import DatasetError
+from concept_cam.errors import DatasetError, PictureError
 
 WIDTH, HEIGHT = 40, 30
 
@@ -216,6 +217,47 @@ def test_cars(tmp_path):
     assert (first.label, first.boxes) == ("AM General Hummer SUV 2000", ((2, 3, 10, 12),))
     assert (second.label, second.boxes) == ("Acura RL Sedan 2012", ((0, 0, 40, 30),))
     assert [e.name for e in found.training] == ["cars_train/00001.jpg"]
+
+
+def write_huggingface(root: Path, broken: bool = False) -> Path:
+    import datasets
+
+    def encoded(image):
+        stream = io.BytesIO()
+        image.save(stream, "PNG")
+        return {"bytes": stream.getvalue(), "path": None}
+
+    levels = np.zeros((HEIGHT, WIDTH), dtype=np.uint8)
+    levels[5:10, 20:30] = 7
+    photo, mask = encoded(Image.new("RGB", (WIDTH, HEIGHT))), encoded(Image.fromarray(levels))
+    kind = datasets.Image()
+    features = datasets.Features(
+        {"trimap_mask": kind, "photo": kind, "breed": datasets.ClassLabel(names=["red_finch", "blue_jay"])}
+    )
+    rows = {"trimap_mask": [mask, None], "photo": [photo, photo], "breed": [1, 0]}
+    if broken:
+        rows["photo"] = [{"bytes": b"nothing", "path": None}, photo]
+    made = datasets.Dataset.from_dict(rows, features=features)
+    datasets.DatasetDict({"train": made, "test": made}).save_to_disk(str(root))
+    return root
+
+
+def test_huggingface(tmp_path):
+    found = read_dataset(write_huggingface(tmp_path / "set"))
+    first, second = found.examples
+    assert found.classes == ("red finch", "blue jay")
+    assert [(e.name, e.label) for e in found.examples] == [("test-000000", "blue jay"), ("test-000001", "red finch")]
+    assert torch.equal(first.region(), torch.from_numpy(a_box(20, 5, 30, 10)))
+    assert second.region is None
+    assert first.read().size == (WIDTH, HEIGHT)
+    assert [e.name for e in found.training[:1]] == ["train-000000"]
+    damaged = read_dataset(write_huggingface(tmp_path / "damaged", broken=True))
+    with pytest.raises(PictureError, match="test-000000: the picture cannot be read"):
+        damaged.examples[0].read()
+    assert damaged.examples[1].read().size == (WIDTH, HEIGHT)
+    (tmp_path / "damaged" / "test" / "state.json").unlink()
+    with pytest.raises(DatasetError, match="cannot be read"):
+        read_dataset(tmp_path / "damaged")
 
 
 def test_coco(tmp_path):

@@ -30,7 +30,8 @@ def evaluate(
         str, typer.Argument(help="A folder, a CSV, Parquet or COCO file; or fieldguide, which is drawn.")
     ] = FIELDGUIDE,
     layout: Annotated[
-        str | None, typer.Option(help="folders, table, cub, pets, aircraft, cars or coco; by default what it looks like.")
+        str | None,
+        typer.Option(help="folders, table, cub, pets, aircraft, cars, coco, huggingface; by default what it looks like."),
     ] = None,
     methods: Annotated[str | None, typer.Option(help=f"Names with commas between them.  [default: {_USUAL}]")] = None,
     references: Annotated[

@@ -1,7 +1,7 @@
 """DATA: pictures with labels, and where the evidence should lie, in the layouts that people have on disk.
 
 example   one picture and what is known of it; a data set of them
-layouts   readers
+layouts   readers; huggingface is one that needs a library of its own
 masks     regions as grey levels, polygons, run lengths, boxes
 files     what all layouts have in common
 """

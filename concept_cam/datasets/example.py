@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from typing import TypeAlias, final
 
 from jaxtyping import Bool
+from PIL import Image
 from torch import Tensor
 
-from concept_cam.images import Source
+from concept_cam.images import Source, read_picture
 from concept_cam.regions import Box
 
 Region: TypeAlias = Callable[[], Bool[Tensor, "height width"]]
@@ -25,7 +26,7 @@ class Example:
 
     Attributes:
         name: no two examples of a data set have the same.
-        picture: a path, or a picture.
+        picture: a path, a picture, or what gives one when it is asked for.
         label: the concept that it shows.
         rival: the concept that it is most easily taken for, where the data set knows.
         region: where the evidence should lie, if that is known.
@@ -35,13 +36,21 @@ class Example:
     """
 
     name: str
-    picture: Source
+    picture: Source | Callable[[], Image.Image]
     label: str
     rival: str | None = None
     region: Region | None = None
     parts: tuple[tuple[str, Region], ...] = ()
     boxes: tuple[Box, ...] = ()
     points: tuple[tuple[str, Point], ...] = ()
+
+    def read(self) -> Image.Image:
+        """The picture, upright, in RGB.
+
+        Raises:
+            PictureError: it cannot be read.
+        """
+        return read_picture(self.picture() if callable(self.picture) else self.picture)
 
 
 @final

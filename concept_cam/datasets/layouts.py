@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 from concept_cam.datasets.example import Dataset, Example, Point
 from concept_cam.datasets.files import SUFFIXES, checked_box, json_of, lines, matlab, numbered, size_of, table, within, words
+from concept_cam.datasets.huggingface import read_huggingface
 from concept_cam.datasets.masks import of_boxes, of_coco, of_levels
 from concept_cam.errors import DatasetError, did_you_mean
 
@@ -259,6 +260,7 @@ LAYOUTS: Mapping[str, Callable[[Path], Dataset]] = {
     "aircraft": read_aircraft,
     "cars": read_cars,
     "coco": read_coco,
+    "huggingface": read_huggingface,
 }
 """Readers by name."""
 
@@ -280,10 +282,12 @@ def read_dataset(path: Path, layout: str | None = None) -> Dataset:
 def _recognised(path: Path) -> str:
     if path.is_file():
         return "coco" if path.suffix.lower() == ".json" else "table"
-    signs = {
-        "cub": "image_class_labels.txt",
-        "pets": "annotations/trimaps",
-        "aircraft": "data/variants.txt",
-        "cars": "devkit/cars_meta.mat",
-    }
-    return next((name for name, sign in signs.items() if (path / sign).exists()), "folders")
+    signs = (
+        ("cub", "image_class_labels.txt"),
+        ("pets", "annotations/trimaps"),
+        ("aircraft", "data/variants.txt"),
+        ("cars", "devkit/cars_meta.mat"),
+        ("huggingface", "dataset_dict.json"),
+        ("huggingface", "dataset_info.json"),
+    )
+    return next((name for name, sign in signs if (path / sign).exists()), "folders")

@@ -19,7 +19,7 @@ from concept_cam.errors import ComparisonError, ConceptCamError, DatasetError, O
 from concept_cam.evaluation.judge import Judge
 from concept_cam.evaluation.references import read_references
 from concept_cam.gradients import Trace, trace
-from concept_cam.images import Frame, Preprocess, Size, by_size, read_picture
+from concept_cam.images import Frame, Preprocess, Size, by_size
 from concept_cam.localizer import Localizer
 from concept_cam.methods import METHODS, explain, sees_score
 from concept_cam.metrics import (
@@ -208,7 +208,7 @@ class View:
         Raises:
             PictureError, DatasetError: one cannot be read, or they do not fit.
         """
-        frame = Frame.of(read_picture(example.picture), preprocess)
+        frame = Frame.of(example.read(), preprocess)
         region = example.region() if example.region else None
         if region is not None:
             height, width = frame.placement.picture_size

@@ -14,7 +14,7 @@ from tqdm import tqdm
 from concept_cam.concepts import ConceptBank
 from concept_cam.datasets import Dataset
 from concept_cam.errors import OptionError, PictureError
-from concept_cam.images import Frame, Size, by_size, read_picture
+from concept_cam.images import Frame, Size, by_size
 from concept_cam.localizer import Localizer
 
 DECAY = 1e-6
@@ -77,7 +77,7 @@ def features_of(localizer: Localizer, data: Dataset) -> tuple[Float[Tensor, "N E
             frames = {}
             for example in examples:
                 with suppress(PictureError):
-                    frames[example] = Frame.of(read_picture(example.picture), localizer.preprocess)
+                    frames[example] = Frame.of(example.read(), localizer.preprocess)
             usable = list(frames)
             for size, alike in by_size([frames[example] for example in usable]).items():
                 features.append(_embed(localizer, [frames[usable[i]] for i in alike], size))

@@ -1,0 +1,114 @@
+"""Sets that ``datasets`` of Hugging Face has saved to disk; with the extra ``huggingface``."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, final, overload
+
+import numpy as np
+import torch
+from jaxtyping import Bool
+from PIL import Image, UnidentifiedImageError
+from torch import Tensor
+
+from concept_cam.datasets.example import Dataset, Example
+from concept_cam.datasets.files import words
+from concept_cam.errors import DatasetError, PictureError
+
+_EVALUATED = ("test", "validation", "val")
+
+
+def read_huggingface(root: Path) -> Dataset:
+    """What ``save_to_disk`` wrote: the first column of pictures, the first of class labels, and a column of masks named so.
+
+    Of several splits ``test`` is evaluated, or ``validation``, and ``train`` is for a probe. Pictures are decoded when they
+    are asked for.
+    """
+    try:
+        import datasets  # noqa: PLC0415
+    except ImportError as error:
+        raise DatasetError(f"{root}: to read it, install concept-cam[huggingface].") from error
+    try:
+        held = datasets.load_from_disk(str(root))
+    except (OSError, ValueError) as error:
+        raise DatasetError(f"{root}: cannot be read ({error}).") from error
+    splits = dict(held) if isinstance(held, datasets.DatasetDict) else {"all": held}
+    chosen = next((name for name in _EVALUATED if name in splits), next(iter(splits)))
+    features = splits[chosen].features
+    pictures = [name for name, kind in features.items() if isinstance(kind, datasets.Image)]
+    labels = [name for name, kind in features.items() if isinstance(kind, datasets.ClassLabel)]
+    masks = [name for name in pictures if "mask" in name.lower()]
+    seen = [name for name in pictures if name not in masks]
+    if not seen or not labels:
+        raise DatasetError(f"{root}: expected a column of pictures and one of class labels; found {', '.join(features)}.")
+    columns = [seen[0], labels[0], *masks[:1]]
+    stored = datasets.Image(decode=False)
+
+    def rows(split: str) -> Rows:
+        table = splits[split].select_columns(columns)
+        for name in (seen[0], *masks[:1]):
+            table = table.cast_column(name, stored)
+        return Rows(table, split, columns, tuple(features[labels[0]].names))
+
+    training = rows("train") if "train" in splits and chosen != "train" else ()
+    examples = rows(chosen)
+    return Dataset(root.name, tuple(words(name) for name in examples.names), examples, training)
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Rows(Sequence[Example]):
+    """Examples of one split.
+
+    Attributes:
+        table: of the library.
+        split: its name.
+        columns: of the picture, of the label, and of the mask if there is one.
+        names: of the labels.
+    """
+
+    table: Any
+    split: str
+    columns: Sequence[str]
+    names: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    @overload
+    def __getitem__(self, index: int) -> Example: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Example]: ...
+    def __getitem__(self, index: int | slice) -> Example | list[Example]:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        if not 0 <= index < len(self):
+            raise IndexError(index)
+        row, name = self.table[index], f"{self.split}-{index:06d}"
+        label = row[self.columns[1]]
+        region: Callable[[], Bool[Tensor, "height width"]] | None = None
+        if len(self.columns) > 2 and row[self.columns[2]] is not None:
+            region = partial(_mask, row[self.columns[2]], name)
+        known = label is not None and 0 <= label < len(self.names)
+        picture = partial(_picture, row[self.columns[0]], name)
+        return Example(name, picture, words(self.names[label]) if known else f"label {label}", region=region)
+
+
+def _picture(stored: Any, name: str) -> Image.Image:
+    try:
+        picture = Image.open(io.BytesIO(stored["bytes"]) if stored.get("bytes") else stored["path"])
+        picture.load()
+    except (OSError, UnidentifiedImageError, Image.DecompressionBombError, AttributeError, KeyError, TypeError) as error:
+        raise PictureError(f"{name}: the picture cannot be read ({error}).") from error
+    return picture
+
+
+def _mask(stored: Any, name: str) -> Bool[Tensor, "height width"]:
+    picture = _picture(stored, name)
+    if picture.mode not in ("1", "L", "P", "I", "I;16"):
+        raise DatasetError(f"{name}: a mask has one channel of levels; this one is {picture.mode}.")
+    return torch.from_numpy(np.array(picture) > 0)
