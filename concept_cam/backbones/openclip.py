@@ -123,7 +123,8 @@ class OpenClip(Backbone):
 
     def averaged(self) -> Backbone:
         """With the mean of the patches where the class token was, as the Finer-CAM paper's CLIP has it; weights are shared."""
-        if getattr(self._model.visual, "pool_type", None) != "tok":
+        visual = self._model.visual
+        if getattr(visual, "pool_type", None) != "tok" or getattr(visual, "attn_pool", None) is not None:
             return super().averaged()
         model: Any = share(self.module)
         model.visual.pool_type = "avg"

@@ -8,7 +8,7 @@ files     what all layouts have in common
 
 from __future__ import annotations
 
-from concept_cam.datasets.example import Dataset, Example, Point, Region
+from concept_cam.datasets.example import Dataset, Example, Lazy, Point, Region
 from concept_cam.datasets.layouts import LAYOUTS, read_dataset
 
-__all__ = ["LAYOUTS", "Dataset", "Example", "Point", "Region", "read_dataset"]
+__all__ = ["LAYOUTS", "Dataset", "Example", "Lazy", "Point", "Region", "read_dataset"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias, final
+from typing import TypeAlias, final, overload
 
 from jaxtyping import Bool
 from PIL import Image
@@ -51,6 +51,34 @@ class Example:
             PictureError: it cannot be read.
         """
         return read_picture(self.picture() if callable(self.picture) else self.picture)
+
+
+@final
+@dataclass(frozen=True)
+class Lazy(Sequence[Example]):
+    """Examples made one by one when they are asked for; none is kept.
+
+    Attributes:
+        total: how many.
+        example: makes one, from its index.
+    """
+
+    total: int
+    example: Callable[[int], Example]
+
+    def __len__(self) -> int:
+        return self.total
+
+    @overload
+    def __getitem__(self, index: int) -> Example: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Example]: ...
+    def __getitem__(self, index: int | slice) -> Example | list[Example]:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(self.total))]
+        if not 0 <= index < self.total:
+            raise IndexError(index)
+        return self.example(index)
 
 
 @final

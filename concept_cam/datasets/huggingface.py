@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, final, overload
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,7 +14,7 @@ from jaxtyping import Bool
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
-from concept_cam.datasets.example import Dataset, Example
+from concept_cam.datasets.example import Dataset, Example, Lazy
 from concept_cam.datasets.files import words
 from concept_cam.errors import DatasetError, PictureError
 
@@ -48,54 +47,27 @@ def read_huggingface(root: Path) -> Dataset:
     columns = [seen[0], labels[0], *masks[:1]]
     stored = datasets.Image(decode=False)
 
-    def rows(split: str) -> Rows:
+    names = tuple(words(name) for name in features[labels[0]].names)
+
+    def rows(split: str) -> Lazy:
         table = splits[split].select_columns(columns)
         for name in (seen[0], *masks[:1]):
             table = table.cast_column(name, stored)
-        return Rows(table, split, columns, tuple(features[labels[0]].names))
+        return Lazy(len(table), partial(_example, table, split, columns, names))
 
     training = rows("train") if "train" in splits and chosen != "train" else ()
-    examples = rows(chosen)
-    return Dataset(root.name, tuple(words(name) for name in examples.names), examples, training)
+    return Dataset(root.name, names, rows(chosen), training)
 
 
-@final
-@dataclass(frozen=True, eq=False)
-class Rows(Sequence[Example]):
-    """Examples of one split.
-
-    Attributes:
-        table: of the library.
-        split: its name.
-        columns: of the picture, of the label, and of the mask if there is one.
-        names: of the labels.
-    """
-
-    table: Any
-    split: str
-    columns: Sequence[str]
-    names: tuple[str, ...]
-
-    def __len__(self) -> int:
-        return len(self.table)
-
-    @overload
-    def __getitem__(self, index: int) -> Example: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[Example]: ...
-    def __getitem__(self, index: int | slice) -> Example | list[Example]:
-        if isinstance(index, slice):
-            return [self[i] for i in range(*index.indices(len(self)))]
-        if not 0 <= index < len(self):
-            raise IndexError(index)
-        row, name = self.table[index], f"{self.split}-{index:06d}"
-        label = row[self.columns[1]]
-        region: Callable[[], Bool[Tensor, "height width"]] | None = None
-        if len(self.columns) > 2 and row[self.columns[2]] is not None:
-            region = partial(_mask, row[self.columns[2]], name)
-        known = label is not None and 0 <= label < len(self.names)
-        picture = partial(_picture, row[self.columns[0]], name)
-        return Example(name, picture, words(self.names[label]) if known else f"label {label}", region=region)
+def _example(table: Any, split: str, columns: Sequence[str], names: Sequence[str], index: int) -> Example:
+    """One row; the columns are those of the picture, of the label, and of the mask if there is one."""
+    row, name = table[index], f"{split}-{index:06d}"
+    label = row[columns[1]]
+    region = None
+    if len(columns) > 2 and row[columns[2]] is not None:
+        region = partial(_mask, row[columns[2]], name)
+    known = label is not None and 0 <= label < len(names)
+    return Example(name, partial(_picture, row[columns[0]], name), names[label] if known else f"label {label}", region=region)
 
 
 def _picture(stored: Any, name: str) -> Image.Image:

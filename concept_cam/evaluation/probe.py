@@ -69,7 +69,13 @@ def fit_probe(
 
 
 def features_of(localizer: Localizer, data: Dataset) -> tuple[Float[Tensor, "N E"], Int[Tensor, " N"]]:
-    """Embeddings of the training examples of a data set and the indices of their labels; what cannot be read is left out."""
+    """Embeddings of the training examples of a data set and the indices of their labels, on the CPU.
+
+    Pictures that cannot be read, and labels that are no class, are left out.
+
+    Raises:
+        OptionError: none is left.
+    """
     features, labels = [], []
     with tqdm(total=len(data.training), desc="features", disable=None) as bar:
         for start in range(0, len(data.training), _BATCH):
@@ -77,6 +83,8 @@ def features_of(localizer: Localizer, data: Dataset) -> tuple[Float[Tensor, "N E
             frames = {}
             for example in examples:
                 with suppress(PictureError):
+                    if example.label not in data.classes:
+                        continue
                     frames[example] = Frame.of(example.read(), localizer.preprocess)
             usable = list(frames)
             for size, alike in by_size([frames[example] for example in usable]).items():
@@ -92,4 +100,4 @@ def _embed(localizer: Localizer, frames: Sequence[Frame], size: Size) -> Float[T
     backbone = localizer.backbone.at_size(size)
     pixels = torch.stack([frame.pixels for frame in frames]).to(backbone.device, backbone.dtype)
     with backbone.at_rest():
-        return backbone.normalize(backbone.embed_pixels(pixels)).float()
+        return backbone.normalize(backbone.embed_pixels(pixels)).float().cpu()

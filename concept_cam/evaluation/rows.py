@@ -36,12 +36,12 @@ def write_rows(grid: Grid, dataset: Dataset, folder: Path, about: Mapping[str, A
     Raises:
         OutputError: the folder holds another evaluation, or cannot be written.
     """
-    names = [example.name for example in dataset.examples]
-    settings = {**about, **asdict(grid.settings), "dataset": dataset.name, "examples": len(names), "scale": grid.scale}
+    count = len(dataset.examples)
+    settings = {**about, **asdict(grid.settings), "dataset": dataset.name, "examples": count, "scale": grid.scale}
     _claim(folder / "run.json", json.loads(json.dumps(settings)))
     files = []
-    with tqdm(total=len(names), desc="pictures", disable=None) as bar:
-        for start in range(0, len(names), BATCH):
+    with tqdm(total=count, desc="pictures", disable=None) as bar:
+        for start in range(0, count, BATCH):
             examples = dataset.examples[start : start + BATCH]
             file = folder / "batches" / f"{start // BATCH:05d}.csv"
             if not file.exists():

@@ -2,22 +2,19 @@
 
 fieldguide              which of two twins is this? In the part in which they differ.
 fieldguide-attributes   a red crown, and not just a bird: in the crown.
-fieldguide-shortcut     a probe is trained on plates where one species is always in one habitat: in what it shows of that.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from functools import partial
-from typing import final, overload
 
 import numpy as np
 import torch
 from jaxtyping import Bool
 from torch import Tensor
 
-from concept_cam.datasets import Dataset, Example, Region
+from concept_cam.datasets import Dataset, Example, Lazy, Region
 from concept_cam.fieldguide.birds import COLOURS, PARTS, phrase, random_bird, species
 from concept_cam.fieldguide.heldout import twin_plate
 from concept_cam.fieldguide.renderer import HELD_OUT_STREAM, draw
@@ -39,7 +36,7 @@ def twins_dataset(count: int = 1000, seed: int = 0, training: int = 0) -> Datase
         seed: which plates.
         training: plates to train a probe with, none of them among the former.
     """
-    plates = Plates(count, partial(_twin, seed)), Plates(training, partial(_twin, TRAINING_SEED + seed))
+    plates = Lazy(count, partial(_twin, seed)), Lazy(training, partial(_twin, TRAINING_SEED + seed))
     return Dataset("fieldguide", tuple(species()), *plates)
 
 
@@ -52,7 +49,7 @@ def attributes_dataset(count: int = 1000, seed: int = 0, training: int = 0) -> D
         training: must be zero: a picture shows many attributes, so there is nothing to train a probe with.
     """
     phrases = [phrase(part, colour) for part in PARTS for colour in COLOURS]
-    return Dataset("fieldguide-attributes", (*phrases, PARENT), Plates(count, partial(_attribute, seed)))
+    return Dataset("fieldguide-attributes", (*phrases, PARENT), Lazy(count, partial(_attribute, seed)))
 
 
 WORLDS: Mapping[str, Callable[[int, int, int], Dataset]] = {
@@ -60,29 +57,6 @@ WORLDS: Mapping[str, Callable[[int, int, int], Dataset]] = {
     "fieldguide-attributes": attributes_dataset,
 }
 """Data sets by name."""
-
-
-@final
-@dataclass(frozen=True)
-class Plates(Sequence[Example]):
-    """The examples, drawn one by one; none is kept."""
-
-    total: int
-    example: Callable[[int], Example]
-
-    def __len__(self) -> int:
-        return self.total
-
-    @overload
-    def __getitem__(self, index: int) -> Example: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[Example]: ...
-    def __getitem__(self, index: int | slice) -> Example | list[Example]:
-        if isinstance(index, slice):
-            return [self[i] for i in range(*index.indices(self.total))]
-        if not 0 <= index < self.total:
-            raise IndexError(index)
-        return self.example(index)
 
 
 def _twin(seed: int, index: int) -> Example:

@@ -14,12 +14,10 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from concept_cam.metrics.covering import Fill, constant, noisy_linear, strongest
+from concept_cam.metrics.sanity import Explain
 
 Confidence: TypeAlias = Callable[[Float[Tensor, "B 3 height width"]], Float[Tensor, "B K"]]
 """Probabilities of K labels."""
-
-Explain: TypeAlias = Callable[[Float[Tensor, "B 3 height width"]], Float[Tensor, "B height width"]]
-"""Signed maps."""
 
 _GREY, _LINEAR = constant(), noisy_linear()
 _RATIONALES = (0.01, 0.05, 0.1, 0.2, 0.5)
@@ -62,8 +60,7 @@ def deletion_curve(
 
     Source: Petsiuk et al., RISE (arXiv 1806.07421), deletion. 0 to 1.
     """
-    shares = [step / steps for step in range(steps + 1)]
-    return torch.stack([_of(confidence(fill(pixels, strongest(heatmaps, share))), target) for share in shares], 1)
+    return _without(confidence, pixels, [strongest(heatmaps, step / steps) for step in range(steps + 1)], target, fill)
 
 
 def insertion_curve(
@@ -78,8 +75,7 @@ def insertion_curve(
 
     Source: Petsiuk et al., RISE (arXiv 1806.07421), insertion; there into a blurred picture, see ``blurred``. 0 to 1.
     """
-    shares = [step / steps for step in range(steps + 1)]
-    return torch.stack([_of(confidence(fill(pixels, ~strongest(heatmaps, share))), target) for share in shares], 1)
+    return _without(confidence, pixels, [~strongest(heatmaps, step / steps) for step in range(steps + 1)], target, fill)
 
 
 def area_under(curve: Float[Tensor, "*batch points"]) -> Float[Tensor, "*batch"]:
@@ -196,8 +192,14 @@ def max_sensitivity(
 
 
 def _lost(confidence: Confidence, pixels: Tensor, gone: Sequence[Tensor], target: Tensor, fill: Fill) -> Float[Tensor, " B"]:
-    before = _of(confidence(pixels), target)
-    return torch.stack([before - _of(confidence(fill(pixels, which)), target) for which in gone]).mean(0)
+    return _of(confidence(pixels), target) - _without(confidence, pixels, gone, target, fill).mean(1)
+
+
+def _without(
+    confidence: Confidence, pixels: Tensor, gone: Sequence[Tensor], target: Tensor, fill: Fill
+) -> Float[Tensor, "B masks"]:
+    """The target's confidence when one mask of pixels or another is gone."""
+    return torch.stack([_of(confidence(fill(pixels, which)), target) for which in gone], 1)
 
 
 def _of(confidence: Float[Tensor, "B K"], label: Int[Tensor, " B"]) -> Float[Tensor, " B"]:
