@@ -14,7 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from concept_cam.backbones.backbone import Backbone, Site, noise
+from concept_cam.backbones.backbone import Backbone, noise
+from concept_cam.backbones.site import Site
 from concept_cam.errors import ConceptCamError, NoSpatialGradient
 from concept_cam.gradients import has_exact_head, trace
 from concept_cam.gradients.exactness import try_head

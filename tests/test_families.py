@@ -14,7 +14,7 @@ from zoo.families import ROWS
 from zoo.shake import quiet
 
 from concept_cam import Localizer, checks, hires_cam
-from concept_cam.backbones.backbone import FeatureMap, Site
+from concept_cam.backbones.site import FeatureMap, Site
 from concept_cam.checks import fingerprint
 from concept_cam.families import FAMILIES
 from concept_cam.gradients import DenseTrace, FactoredTrace, trace

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 import zoo
 
 from concept_cam import wrap
-from concept_cam.backbones.backbone import Site
+from concept_cam.backbones.site import Site
 from concept_cam.errors import BackboneError, NoSpatialGradient
 from concept_cam.gradients import DenseTrace, FactoredTrace, has_exact_head, trace
 from concept_cam.gradients.folded import Folded

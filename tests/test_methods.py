@@ -7,7 +7,7 @@ import torch
 import zoo
 
 from concept_cam import trace
-from concept_cam.backbones.backbone import TokenLayout
+from concept_cam.backbones.site import TokenLayout
 from concept_cam.gradients import WholeGradient
 from concept_cam.methods import (
     CARDS,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
-from concept_cam.backbones.backbone import Backbone, FeatureMap, Site, TokenLayout
+from concept_cam.backbones.backbone import Backbone
+from concept_cam.backbones.site import FeatureMap, Site, TokenLayout
 
 __all__ = ["Backbone", "FeatureMap", "Site", "TokenLayout"]

@@ -13,7 +13,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from concept_cam.backbones.backbone import Backbone, Tower, noise, share
+from concept_cam.backbones.backbone import Backbone, noise, share
+from concept_cam.backbones.site import Tower
 from concept_cam.backbones.towers import anything, timm as timm_towers, torchvision as torchvision_towers
 from concept_cam.backbones.transforms import read_transform
 from concept_cam.backbones.weights import check_device, load_failure

@@ -12,7 +12,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from concept_cam.backbones.backbone import Backbone, Tower, noise, share
+from concept_cam.backbones.backbone import Backbone, noise, share
+from concept_cam.backbones.site import Tower
 from concept_cam.backbones.towers import openclip as own_towers, timm as timm_towers
 from concept_cam.backbones.transforms import read_transform
 from concept_cam.backbones.weights import check_device, load_failure

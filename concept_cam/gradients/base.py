@@ -11,7 +11,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from concept_cam.backbones.backbone import Backbone, Site, TokenLayout
+from concept_cam.backbones.backbone import Backbone
+from concept_cam.backbones.site import Site, TokenLayout
 
 
 @dataclass(frozen=True)

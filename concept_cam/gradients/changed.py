@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from concept_cam.backbones.backbone import FeatureMap
+from concept_cam.backbones.site import FeatureMap
 from concept_cam.gradients.base import Trace
 from concept_cam.hooks import on_output
 

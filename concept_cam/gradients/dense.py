@@ -10,7 +10,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from concept_cam.backbones.backbone import Backbone, Site
+from concept_cam.backbones.backbone import Backbone
+from concept_cam.backbones.site import Site
 from concept_cam.errors import BackboneError, NoSpatialGradient
 from concept_cam.gradients.base import TokenGradient, Trace, first_output, for_each
 from concept_cam.hooks import on_output

@@ -9,7 +9,8 @@ from weakref import WeakKeyDictionary
 
 import torch
 
-from concept_cam.backbones.backbone import Backbone, Site, noise
+from concept_cam.backbones.backbone import Backbone, noise
+from concept_cam.backbones.site import Site
 from concept_cam.errors import NoSpatialGradient
 from concept_cam.gradients.base import MOST_OFF, is_off
 from concept_cam.gradients.dense import cut_at

@@ -11,8 +11,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from concept_cam.backbones.backbone import Backbone, Site
+from concept_cam.backbones.backbone import Backbone
 from concept_cam.backbones.heads import Reading
+from concept_cam.backbones.site import Site
 from concept_cam.errors import BackboneError
 from concept_cam.gradients.base import MOST_OFF, TokenGradient, Trace, first_output, for_each, is_off
 from concept_cam.gradients.folded import fold

@@ -12,8 +12,9 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from concept_cam.backbones.backbone import Backbone, TokenLayout
+from concept_cam.backbones.backbone import Backbone
 from concept_cam.backbones.heads import Block, Pooling
+from concept_cam.backbones.site import TokenLayout
 from concept_cam.errors import BackboneError
 from concept_cam.gradients.base import MOST_OFF, Trace, is_off
 from concept_cam.hooks import on_output

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from concept_cam.backbones.backbone import TokenLayout
+from concept_cam.backbones.site import TokenLayout
 from concept_cam.gradients import TokenGradient, Trace, WholeGradient
 
 GradientMethod: TypeAlias = Callable[[TokenGradient], Float[Tensor, "K B rows cols"]]

@@ -13,8 +13,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from concept_cam.backbones.backbone import FeatureMap, Site, TokenLayout, Tower
 from concept_cam.backbones.heads import MeanPooling, Rest
+from concept_cam.backbones.site import FeatureMap, Site, TokenLayout, Tower
 from concept_cam.hooks import on_output
 from concept_cam.images import Size
 

@@ -9,7 +9,6 @@ from open_clip.modified_resnet import ModifiedResNet
 from open_clip.transformer import LayerNorm, LayerNormFp32, ResidualAttentionBlock, VisionTransformer
 from torch import Tensor, nn
 
-from concept_cam.backbones.backbone import FeatureMap, Site, TokenLayout, Tower
 from concept_cam.backbones.heads import (
     Block,
     ClassAttention,
@@ -23,6 +22,7 @@ from concept_cam.backbones.heads import (
     Pooling,
     Projections,
 )
+from concept_cam.backbones.site import FeatureMap, Site, TokenLayout, Tower
 from concept_cam.backbones.towers.positions import check_multiple, interpolate
 from concept_cam.images import Size
 

@@ -18,7 +18,6 @@ from timm.models.eva import Eva, EvaAttention, EvaBlock, EvaBlockPostNorm
 from timm.models.vision_transformer import Attention, Block as TimmBlock, ResPostBlock, VisionTransformer
 from torch import Tensor, nn
 
-from concept_cam.backbones.backbone import Site, TokenLayout, Tower
 from concept_cam.backbones.heads import (
     Block,
     ClassAttention,
@@ -30,6 +29,7 @@ from concept_cam.backbones.heads import (
     Projections,
     Rotation,
 )
+from concept_cam.backbones.site import Site, TokenLayout, Tower
 from concept_cam.backbones.towers import anything
 from concept_cam.backbones.towers.positions import check_multiple, interpolate
 from concept_cam.images import Fit, Preprocess, Size

@@ -9,8 +9,8 @@ from typing import Any
 from torch import Tensor, nn
 from torchvision.models.vision_transformer import VisionTransformer
 
-from concept_cam.backbones.backbone import Site, TokenLayout, Tower
 from concept_cam.backbones.heads import Block, ClassAttention, ClassToken, Projections
+from concept_cam.backbones.site import Site, TokenLayout, Tower
 from concept_cam.backbones.towers.positions import check_multiple, interpolate
 from concept_cam.images import Size
 

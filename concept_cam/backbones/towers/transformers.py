@@ -9,8 +9,8 @@ from typing import Any
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from concept_cam.backbones.backbone import Site, TokenLayout, Tower
 from concept_cam.backbones.heads import Block, ClassAttention, ClassToken, End, LatentAttention, LatentPooling, Projections
+from concept_cam.backbones.site import Site, TokenLayout, Tower
 from concept_cam.backbones.towers import anything
 
 _CLASS_TOKEN = {"clip": "CLIP", "metaclip_2": "MetaCLIP 2", "altclip": "AltCLIP", "chinese_clip": "Chinese-CLIP"}
