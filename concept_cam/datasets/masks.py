@@ -15,6 +15,7 @@ from torch import Tensor
 from concept_cam.datasets.example import Region
 from concept_cam.errors import DatasetError
 from concept_cam.regions import Box
+from concept_cam.runlengths import run_lengths
 
 
 def of_levels(file: Path, wanted: Callable[[Any], Any] = lambda levels: levels > 0) -> Region:
@@ -66,35 +67,3 @@ def of_coco(annotations: Sequence[Mapping[str, Any]], size: tuple[int, int]) -> 
         return torch.from_numpy(inside | np.array(canvas))
 
     return region
-
-
-def run_lengths(outline: Mapping[str, Any], size: tuple[int, int]) -> Bool[np.ndarray, "height width"]:
-    """COCO's run lengths, compressed or not: zeros and ones in turn, column by column.
-
-    Raises:
-        DatasetError: they are of another size, or do not add up to it.
-    """
-    counts = outline.get("counts", ())
-    lengths = _uncompressed(counts) if isinstance(counts, str | bytes) else [int(n) for n in counts]
-    if tuple(outline.get("size", ())) != size or sum(lengths) != size[0] * size[1] or min(lengths, default=0) < 0:
-        raise DatasetError(f"Run lengths of {outline.get('size')} pixels do not fill a picture of {list(size)}.")
-    inside: Bool[np.ndarray, "height width"] = np.repeat(np.arange(len(lengths)) % 2 == 1, lengths).reshape(size[::-1]).T
-    return inside
-
-
-def _uncompressed(text: str | bytes) -> list[int]:
-    """COCO's compression: five bits a letter, the lowest first; from the fourth on, lengths are added to the last but one."""
-    letters = text.encode() if isinstance(text, str) else text
-    lengths: list[int] = []
-    value = shift = 0
-    for letter in letters:
-        bits = letter - 48
-        value |= (bits & 0x1F) << shift
-        shift += 5
-        if bits & 0x20:
-            continue
-        if bits & 0x10:
-            value -= 1 << shift
-        lengths.append(value + (lengths[-2] if len(lengths) > 2 else 0))
-        value = shift = 0
-    return lengths

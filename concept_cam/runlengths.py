@@ -1,0 +1,72 @@
+"""COCO's run lengths, both ways: how many zeros, how many ones, in turn, column by column."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Int
+from torch import Tensor
+
+from concept_cam.errors import DatasetError
+
+_LETTERS = 7
+"""The most that a length can take: 35 bits, of any picture that fits into memory."""
+
+
+def run_lengths(outline: Mapping[str, Any], size: tuple[int, int]) -> Bool[np.ndarray, "height width"]:
+    """The mask of (height, width) that run lengths, compressed or not, stand for.
+
+    Raises:
+        DatasetError: they are of another size, or do not add up to it.
+    """
+    counts = outline.get("counts", ())
+    lengths = _uncompressed(counts) if isinstance(counts, str | bytes) else [int(n) for n in counts]
+    if tuple(outline.get("size", ())) != size or sum(lengths) != size[0] * size[1] or min(lengths, default=0) < 0:
+        raise DatasetError(f"Run lengths of {outline.get('size')} pixels do not fill a picture of {list(size)}.")
+    inside: Bool[np.ndarray, "height width"] = np.repeat(np.arange(len(lengths)) % 2 == 1, lengths).reshape(size[::-1]).T
+    return inside
+
+
+def compressed(mask: Bool[Tensor, "height width"]) -> dict[str, Any]:
+    """A mask as compressed run lengths, with the ``size`` (height, width): to the letter what pycocotools encodes.
+
+    Example:
+        >>> import torch
+        >>> compressed(torch.tensor([[False, True], [False, True], [True, True]]))
+        {'size': [3, 2], 'counts': '24'}
+    """
+    flat = mask.numpy().T.ravel()
+    edges = np.flatnonzero(np.diff(flat, prepend=False))
+    lengths = np.diff(edges, prepend=0, append=flat.size)
+    return {"size": list(mask.shape), "counts": _compressed(lengths.astype(np.int64))}
+
+
+def _uncompressed(text: str | bytes) -> list[int]:
+    """COCO's compression: five bits a letter, the lowest first; from the fourth on, lengths are added to the last but one."""
+    letters = text.encode() if isinstance(text, str) else text
+    lengths: list[int] = []
+    value = shift = 0
+    for letter in letters:
+        bits = letter - 48
+        value |= (bits & 0x1F) << shift
+        shift += 5
+        if bits & 0x20:
+            continue
+        if bits & 0x10:
+            value -= 1 << shift
+        lengths.append(value + (lengths[-2] if len(lengths) > 2 else 0))
+        value = shift = 0
+    return lengths
+
+
+def _compressed(lengths: Int[np.ndarray, " runs"]) -> str:
+    """The inverse: as few letters a length as hold it with its sign, all but the last with the sixth bit set."""
+    values = lengths.copy()
+    values[3:] -= lengths[1:-2]
+    magnitudes = np.where(values < 0, ~values, values)
+    places = np.arange(_LETTERS)
+    last = (magnitudes[:, None] >> (5 * places[1:] - 1) > 0).sum(axis=1, keepdims=True)
+    letters = (values[:, None] >> 5 * places & 0x1F) + np.where(places < last, 0x20, 0) + 48
+    return bytes(letters[places <= last].astype(np.uint8)).decode()
