@@ -15,7 +15,6 @@ from PIL import Image
 from pycocotools import mask as coco
 
 from concept_cam.datasets import read_dataset
-from concept_cam.datasets.masks import run_lengths
 from concept_cam.errors import DatasetError, PictureError
 
 WIDTH, HEIGHT = 40, 30
@@ -123,6 +122,20 @@ def a_region() -> np.ndarray:
     return region
 
 
+def write_fishvista(root: Path) -> Path:
+    write(root / "segmentation_test.csv", "filename,standardized_species", "a.jpg,esox lucius", "b.jpg,perca flavescens")
+    write(root / "segmentation_train.csv", "filename,standardized_species", "c.jpg,esox lucius")
+    traits = {"0": "Background", "1": "Head", "2": "Dorsal fin"}
+    write(root / "segmentation_masks" / "seg_id_trait_map.json", json.dumps(traits))
+    levels = np.zeros((HEIGHT, WIDTH), dtype=np.uint8)
+    levels[5:10, 20:30], levels[3:5, 10:13] = 1, 2
+    (root / "segmentation_masks" / "images").mkdir()
+    for name in "abc":
+        picture(root / "Images" / f"{name}.jpg")
+        Image.fromarray(levels).save(root / "segmentation_masks" / "images" / f"{name}.png")
+    return root
+
+
 def write_coco(root: Path) -> Path:
     picture(root / "images" / "one.jpg")
     picture(root / "images" / "two.jpg")
@@ -192,6 +205,26 @@ def test_cub(tmp_path):
     assert first.boxes == ((5, 6, 25, 16),)  # width and height, not the other corner
     assert first.points == (("back", (12.0, 9.0)), ("left eye", (7.5, 8.5)))  # what is not visible is none
     assert (third.label, int(third.region().sum())) == ("Laysan Albatross", 6)
+
+
+def test_attributes_of_cub_are_those_that_somebody_was_sure_of(tmp_path):
+    root = write_cub(tmp_path / "CUB_200_2011")
+    write(tmp_path / "attributes.txt", "1 has_bill_shape::hooked", "2 has_wing_color::blue")
+    labels = ("1 1 1 3 2.5", "1 2 1 2 1.0", "3 1 0 4 1.0", "3 2 1 4 1.0 0")
+    write(root / "attributes" / "image_attribute_labels.txt", *labels)
+    assert [example.attributes for example in read_dataset(root).examples] == [
+        ("has bill shape hooked",),  # 2 is a guess
+        ("has wing color blue",),  # 0 is absent, however sure
+    ]
+
+
+def test_fishvista(tmp_path):
+    found = read_dataset(write_fishvista(tmp_path / "fish-vista"))
+    assert found.classes == ("esox lucius", "perca flavescens")
+    assert ([e.name for e in found.examples], [e.name for e in found.training]) == (["a.jpg", "b.jpg"], ["c.jpg"])
+    first = found.examples[0]
+    assert int(first.region().sum()) == 56
+    assert {name: int(region().sum()) for name, region in first.parts} == {"head": 50, "dorsal fin": 6}
 
 
 def test_pets(tmp_path):
@@ -276,14 +309,6 @@ def a_box(left: int, top: int, right: int, bottom: int) -> np.ndarray:
     return inside
 
 
-@pytest.mark.parametrize("seed", range(8))
-def test_run_lengths_are_those_of_pycocotools(seed):
-    rng = np.random.default_rng(seed)
-    size = int(rng.integers(1, 70)), int(rng.integers(1, 70))
-    region = np.asfortranarray((rng.random(size) < rng.random()).astype(np.uint8))
-    assert np.array_equal(run_lengths({**coco.encode(region), "size": list(size)}, size), region.astype(bool))
-
-
 def remove(*names: str):
     def damage(root: Path) -> None:
         for name in names:
@@ -318,6 +343,9 @@ DAMAGED = {
         "Did you mean '707-320'",
     ),
     "cars: picture missing": (write_cars, remove("cars_test/00002.jpg"), r"00002\.jpg: there is no such file"),
+    "fishvista: picture missing": (write_fishvista, remove("Images/b.jpg"), r"b\.jpg: there is no such file"),
+    "fishvista: mask missing": (write_fishvista, remove("segmentation_masks/images/a.png"), r"a\.png: there is no such file"),
+    "fishvista: no species": (write_fishvista, replace("segmentation_test.csv", "b.jpg,perca flavescens", "b.jpg,"), "KeyErr"),
     "coco: picture missing": (write_coco, remove("images/two.jpg"), r"two\.jpg: there is no such file"),
     "coco: box outside": (write_coco, replace("annotations.json", "[10, 10, 10, 5]", "[10, 10, 31, 5]"), "is not inside"),
     "coco: unknown category": (write_coco, replace("annotations.json", '"id": 7', '"id": 8'), "category 7"),
@@ -349,8 +377,6 @@ def test_masks_that_are_not_are_refused_when_they_are_read(tmp_path):
     Image.new("RGB", (WIDTH, HEIGHT)).save(tmp_path / "a-mask.png")
     with pytest.raises(DatasetError, match="a mask has one channel of levels; this one is RGB"):
         example.region()
-    with pytest.raises(DatasetError, match="do not fill a picture"):
-        run_lengths({"size": [3, 3], "counts": [4, 4]}, (3, 3))
 
 
 def test_what_is_no_dataset_is_refused(tmp_path):

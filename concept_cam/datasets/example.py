@@ -33,6 +33,7 @@ class Example:
         parts: regions of named parts.
         boxes: around the object, half-open, in pixels.
         points: named parts that are visible, (x, y) in pixels.
+        attributes: what else is known to be seen, in words.
     """
 
     name: str
@@ -43,6 +44,7 @@ class Example:
     parts: tuple[tuple[str, Region], ...] = ()
     boxes: tuple[Box, ...] = ()
     points: tuple[tuple[str, Point], ...] = ()
+    attributes: tuple[str, ...] = ()
 
     def read(self) -> Image.Image:
         """The picture, upright, in RGB.
