@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from concept_cam.cli.encoders import HELP, load_encoder
 from concept_cam.errors import OptionError, did_you_mean
 
 if TYPE_CHECKING:
@@ -45,6 +46,9 @@ def evaluate(
     ] = None,
     paper: Annotated[bool, typer.Option("--paper", help="The grid of the Finer-CAM paper, with deletion.")] = False,
     deletion: Annotated[int, typer.Option(min=0, help="Steps of the deletion curve; 0 leaves it out.")] = 0,
+    sanity: Annotated[
+        bool, typer.Option("--sanity", help="Also hold maps against those of mirrored, moved, unlearnt and wrong ones.")
+    ] = False,
     probe: Annotated[bool, typer.Option("--probe", help="A linear probe on frozen embeddings in the place of texts.")] = False,
     decay: Annotated[float, typer.Option(min=0.0, help="Weight decay of the probe.")] = 1e-6,
     pool: Annotated[
@@ -55,7 +59,7 @@ def evaluate(
     ] = False,
     limit: Annotated[int, typer.Option(min=1, help="How many pictures at most.")] = 1000,
     seed: Annotated[int, typer.Option(min=0, help="Which plates of the field guide.")] = 0,
-    model: Annotated[str | None, typer.Option(help="As in `localize`; none: the embedded model.")] = None,
+    model: Annotated[str | None, typer.Option(help=HELP)] = None,
     pretrained: Annotated[
         str | None, typer.Option(help="An open_clip tag (downloaded on first use) or a weights file.")
     ] = None,
@@ -72,8 +76,6 @@ def evaluate(
     from concept_cam.evaluation import Grid, Settings, csv_of, means, own_scale, problems, read_rows, tables, write_rows
     from concept_cam.files import write_file
 
-    if pretrained is not None and model is None:
-        raise OptionError(f"--pretrained {pretrained} needs a --model, such as ViT-B-16.")
     if pool not in (None, "average") or (pool and not probe):
         raise OptionError(f"--pool {pool}: expected average, with --probe; a text knows the model's own pooling alone.")
     usual = _PAPER if paper else {"methods": _USUAL, "references": "rival,nearest:3", "strengths": "0.6,1.0"}
@@ -82,6 +84,7 @@ def evaluate(
         tuple((references or usual["references"]).split(",")),
         _numbers(strengths or usual["strengths"]),
         deletion or (10 if paper else 0),
+        sanity,
     )
     data = _dataset(dataset, layout, limit, seed, probe=probe)
     localizer = _localizer(model, pretrained, device, site, templates, data, pool)
@@ -157,13 +160,11 @@ def _localizer(
     data: Dataset,
     pool: str | None,
 ) -> Localizer:
-    from concept_cam import fieldguide as world
-    from concept_cam.loading import load
     from concept_cam.localizer import Localizer
 
-    backbone = world.localizer(device=device).backbone if model is None else load(model, pretrained, device)
-    sentences = templates or ("fieldguide" if model is None else "photo")
-    return Localizer(backbone.averaged() if pool else backbone, vocabulary=data.classes, templates=sentences, site=site)
+    backbone, sentences = load_encoder(model, pretrained, device)
+    backbone = backbone.averaged() if pool else backbone
+    return Localizer(backbone, vocabulary=data.classes, templates=templates or sentences, site=site)
 
 
 def _probe(localizer: Localizer, data: Dataset, decay: float) -> ConceptBank:

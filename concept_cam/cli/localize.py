@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from itertools import chain, count
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from concept_cam.cli.encoders import load_encoder
 from concept_cam.errors import ComparisonError, OptionError, OutputError, PictureError, did_you_mean
 
 if TYPE_CHECKING:
@@ -73,8 +73,6 @@ def localize(
         raise OptionError(f"No method {method!r}.{did_you_mean(method, METHODS)} There are {', '.join(METHODS)}.")
     if sum(bool(choice) for choice in (against, nearest is not None, rivals is not None)) > 1:
         raise ComparisonError("References come from one of --against, --nearest and --rivals; give one of them.")
-    if pretrained is not None and model is None:
-        raise OptionError(f"--pretrained {pretrained} needs a --model, such as ViT-B-16.")
     check_strength(strength)
     if fit is not None:
         check_fit(fit)
@@ -121,16 +119,11 @@ def _localizer(
     templates: str | None,
     options: Mapping[str, Any],
 ) -> Localizer:
-    from concept_cam import fieldguide as world
-    from concept_cam.loading import load
     from concept_cam.localizer import Localizer
 
-    if model is None:
-        return world.localizer(device=device, vocabulary=vocabulary, templates=templates or "fieldguide", **options)
-    if sys.stderr.isatty():
-        typer.echo(f"loading {model} ...", err=True)
-    backbone = load(model, pretrained, device, classes=classes)
-    return Localizer(backbone, vocabulary=vocabulary or (), templates=templates or "photo", **options)
+    backbone, sentences = load_encoder(model, pretrained, device, classes)
+    vocabulary = vocabulary or ("fieldguide-species" if sentences == "fieldguide" else None)
+    return Localizer(backbone, vocabulary=vocabulary or (), templates=templates or sentences, **options)
 
 
 def _size(text: str | None) -> int | tuple[int, int] | None:

@@ -5,21 +5,23 @@ renderer     a bird becomes a plate: a picture with a label for every pixel
 captions     what is true of a plate, in words
 checkpoint   the encoder's architecture, words and weights, in open_clip's layout
 batches, training   how the weights were made
-heldout      plates that training never drew, each with its twin and the mask of the difference
+shortcuts, shortcut_training   species told by where they are, and a second checkpoint that has learnt them so
+heldout, dataset   plates that training never drew, with the mask of what there is to find
 benchmark    how well the encoder knows its world, and how well methods find the difference
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from os import PathLike
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from concept_cam.errors import UnknownConcept, did_you_mean
 from concept_cam.fieldguide.birds import PARTS, species
-from concept_cam.fieldguide.checkpoint import FOLDER
+from concept_cam.fieldguide.checkpoint import FOLDER, SHORTCUT, apply_changes
 from concept_cam.fieldguide.renderer import DRAWING_STREAM, Plate, draw
 
 if TYPE_CHECKING:
@@ -30,7 +32,10 @@ if TYPE_CHECKING:
     from concept_cam.localizer import Localizer
     from concept_cam.methods import Method
 
-__all__ = ["PARTS", "Plate", "draw_species", "localizer", "species"]
+MODELS: Mapping[str, Path] = {"fieldguide": FOLDER, "fieldguide-shortcut": SHORTCUT}
+"""The encoders of this world, by the names that a command line gives them."""
+
+__all__ = ["MODELS", "PARTS", "SHORTCUT", "Plate", "draw_species", "localizer", "species"]
 
 
 def localizer(
@@ -49,7 +54,8 @@ def localizer(
 
     Args:
         device: where it shall lie.
-        checkpoint: another encoder of this world, as ``concept_cam.fieldguide.training`` leaves it.
+        checkpoint: another encoder of this world, as ``concept_cam.fieldguide.training`` leaves it; or what another has other
+            than the embedded one, such as ``SHORTCUT``, which has learnt planted shortcuts.
         vocabulary: where references are chosen from; the species by default.
         templates: sentences that the encoder was trained on.
         method: as in ``Localizer``, and so are the others.
@@ -62,8 +68,12 @@ def localizer(
     from concept_cam.localizer import Localizer
     from concept_cam.methods import hires_cam
 
-    backbone = load(f"local-dir:{checkpoint}", device=device)
+    path = Path(checkpoint)
+    backbone = load(f"local-dir:{FOLDER if path.is_file() else path}", device=device)
     backbone.name = "fieldguide"
+    if path.is_file():
+        apply_changes(path, backbone.module)
+        backbone.name = f"fieldguide-{path.stem}"
     names = species() if vocabulary is None else vocabulary
     options: dict[str, Any] = {"method": method or hires_cam, "site": site, "form": form, "fit": fit, "size": size}
     return Localizer(backbone, vocabulary=names, templates=templates, **options)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,7 +15,7 @@ from torch.utils.data import Dataset
 from concept_cam.fieldguide.birds import COLOURS, PARTS, Bird, mutant, random_bird, species
 from concept_cam.fieldguide.captions import ANY, FEATURES, draw_caption, features
 from concept_cam.fieldguide.checkpoint import PATCH
-from concept_cam.fieldguide.renderer import SIZE, TRAINING_STREAM, draw
+from concept_cam.fieldguide.renderer import SIZE, TRAINING_STREAM, Plate, draw
 
 NO_CLAIM, CLAIM_ANY = -1, -2
 
@@ -55,7 +56,11 @@ class Batches(Dataset[Batch]):
 
 def draw_batch(rng: np.random.Generator, size: int) -> Batch:
     """Draw ``size`` plates, one in four at twice the size and then shrunk, as the pictures of others will be."""
-    plates = [draw(_draw_bird(rng), rng, SIZE * (2 if rng.random() < 0.25 else 1)) for _ in range(size)]
+    return describe([draw(draw_bird(rng), rng, SIZE * (2 if rng.random() < 0.25 else 1)) for _ in range(size)], rng)
+
+
+def describe(plates: Sequence[Plate], rng: np.random.Generator) -> Batch:
+    """All that is true of some plates, and a caption for each."""
     captions = [draw_caption(plate, rng) for plate in plates]
     facts = [features(plate) for plate in plates]
     return Batch(
@@ -75,7 +80,7 @@ def to_input(picture: Image.Image) -> UInt8[np.ndarray, "height width 3"]:
     return np.array(picture)
 
 
-def _draw_bird(rng: np.random.Generator) -> Bird:
+def draw_bird(rng: np.random.Generator) -> Bird:
     """A species (45 %), a species with one to three attributes changed (20 %), or a bird of no species."""
     kind, known = rng.random(), tuple(species().values())
     if kind >= 0.65:

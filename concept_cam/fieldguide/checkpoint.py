@@ -7,13 +7,17 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from concept_cam.errors import BackboneError
 from concept_cam.fieldguide.captions import words
 from concept_cam.fieldguide.renderer import SIZE
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
 
 FOLDER = Path(__file__).parent / "checkpoint"
+WEIGHTS = "open_clip_model.safetensors"
+SHORTCUT = Path(__file__).parent / "shortcut.safetensors"
+"""What the shortcut checkpoint has other than the embedded one; see ``shortcut_training``."""
 PATCH = 8
 WIDTH = 192
 CONTEXT = 40
@@ -78,6 +82,32 @@ def write_weights(folder: Path, state: Mapping[str, Tensor]) -> None:
     """Write a state dict as float16 safetensors beside the configuration."""
     from safetensors.torch import save_file
 
-    file = folder / "open_clip_model.safetensors"
+    file = folder / WEIGHTS
     save_file({name: tensor.half().contiguous() for name, tensor in state.items()}, file)
+    file.chmod(0o644)
+
+
+def apply_changes(file: Path, module: nn.Module) -> None:
+    """Give a module the tensors that ``write_changes`` wrote, on its device and in its precision.
+
+    Raises:
+        BackboneError: the file cannot be read, or holds something else.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        _, unknown = module.load_state_dict(load_file(file), strict=False)
+    except (OSError, SafetensorError, RuntimeError) as error:
+        raise BackboneError(f"{file}: no changes of the embedded encoder ({' '.join(str(error).split())}).") from error
+    if unknown:
+        raise BackboneError(f"{file}: no changes of the embedded encoder: it has no {', '.join(unknown[:3])}.")
+
+
+def write_changes(file: Path, before: Mapping[str, Tensor], after: Mapping[str, Tensor]) -> None:
+    """Write the tensors of a state dict that are not what they were, as float16."""
+    from safetensors.torch import save_file
+
+    changed = {name: tensor for name, tensor in after.items() if not tensor.equal(before[name])}
+    save_file({name: tensor.half().contiguous() for name, tensor in changed.items()}, file)
     file.chmod(0o644)

@@ -2,6 +2,8 @@
 
 fieldguide              which of two twins is this? In the part in which they differ.
 fieldguide-attributes   a red crown, and not just a bird: in the crown.
+fieldguide-birds        which species is this? On the bird.
+fieldguide-shortcuts    the same where species live as ``SHORTCUTS`` says. On the bird, unless the model has learnt better.
 """
 
 from __future__ import annotations
@@ -15,9 +17,10 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from concept_cam.datasets import Dataset, Example, Lazy, Region
-from concept_cam.fieldguide.birds import COLOURS, PARTS, phrase, random_bird, species
+from concept_cam.fieldguide.birds import COLOURS, PARTS, Bird, phrase, random_bird, species, twins
 from concept_cam.fieldguide.heldout import twin_plate
-from concept_cam.fieldguide.renderer import HELD_OUT_STREAM, draw
+from concept_cam.fieldguide.renderer import HELD_OUT_STREAM, Plate, draw
+from concept_cam.fieldguide.shortcuts import draw_at_home
 
 PARENT = "bird"
 """What an attribute is compared with."""
@@ -52,9 +55,28 @@ def attributes_dataset(count: int = 1000, seed: int = 0, training: int = 0) -> D
     return Dataset("fieldguide-attributes", (*phrases, PARENT), Lazy(count, partial(_attribute, seed)))
 
 
+def birds_dataset(count: int = 1000, seed: int = 0, training: int = 0, *, at_home: bool = False) -> Dataset:
+    """Held-out plates: the label is the species, the rival its twin, the region the whole bird.
+
+    Args:
+        count: plates to audit, all species in turn.
+        seed: which plates.
+        training: plates to train a probe with, none of them among the former.
+        at_home: draw each species where it lives in the world of planted shortcuts; see ``shortcuts``.
+    """
+    paint = draw_at_home if at_home else draw
+    plates = (
+        Lazy(count, partial(_bird, paint, seed)),
+        Lazy(training, partial(_bird, paint, TRAINING_SEED + seed)),
+    )
+    return Dataset("fieldguide-shortcuts" if at_home else "fieldguide-birds", tuple(species()), *plates)
+
+
 WORLDS: Mapping[str, Callable[[int, int, int], Dataset]] = {
     "fieldguide": twins_dataset,
     "fieldguide-attributes": attributes_dataset,
+    "fieldguide-birds": birds_dataset,
+    "fieldguide-shortcuts": partial(birds_dataset, at_home=True),
 }
 """Data sets by name."""
 
@@ -70,6 +92,13 @@ def _attribute(seed: int, index: int) -> Example:
     part = str(rng.choice([part for part in PARTS if plate.mask(part).any()]))
     label = phrase(part, plate.bird.card[part])
     return Example(f"{seed}-{index:05d}", plate.picture, label, PARENT, _region(plate.mask(part)))
+
+
+def _bird(paint: Callable[[Bird, np.random.Generator, int], Plate], seed: int, index: int) -> Example:
+    pairs = twins()
+    name, twin, _ = pairs[index % len(pairs)]
+    plate = paint(species()[name], np.random.default_rng([HELD_OUT_STREAM, seed, index, 3000]), _SIZE)
+    return Example(f"{seed}-{index:05d}", plate.picture, name, twin, _region(plate.labels > 0))
 
 
 def _region(mask: Bool[np.ndarray, "height width"]) -> Region:

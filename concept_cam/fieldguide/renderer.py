@@ -7,7 +7,7 @@ exact: what is hidden behind the wing is not part of the back.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 
@@ -63,13 +63,13 @@ class Plate:
         return mask
 
 
-def draw(bird: Bird, rng: np.random.Generator, size: int = SIZE) -> Plate:
+def draw(bird: Bird, rng: np.random.Generator, size: int = SIZE, habitats: Sequence[str] = HABITATS) -> Plate:
     """Draw a bird in a random pose, size, place and habitat; the same generator state gives the same plate.
 
-    ``size`` is the side of the square picture in pixels; poses do not depend on it.
+    ``size`` is the side of the square picture in pixels; poses do not depend on it. ``habitats`` are those to choose from.
     """
     side = size * OVERSAMPLING
-    habitat = HABITATS[rng.integers(len(HABITATS))]
+    habitat = habitats[int(rng.integers(len(habitats)))]
     canvas = _background(habitat, rng, side)
     labels = Image.new("L", (side, side))
     paint, label = ImageDraw.Draw(canvas), ImageDraw.Draw(labels)

@@ -75,24 +75,36 @@ class Student(nn.Module):
 
         With ``swap`` the class token that enters the last block is that of the picture before.
         """
+        x = self.tokens(pixels, kept)
+        patches = self.patch_head(x[:, 1:])
+        if swap:
+            x = torch.cat([x[:, :1].roll(1, 0), x[:, 1:]], 1)
+        return self.pool(x), patches.float()
+
+    def tokens(
+        self, pixels: UInt8[Tensor, "B height width 3"], kept: Int64[Tensor, "B kept"] | None = None
+    ) -> Float[Tensor, "B tokens D"]:
+        """What enters the last block: the class token, then the patches."""
         visual = self.clip.visual
-        x = visual.conv1((pixels.permute(0, 3, 1, 2) / 255 - MEAN) / STD).flatten(2).transpose(1, 2)
+        x: Tensor = visual.conv1((pixels.permute(0, 3, 1, 2) / 255 - MEAN) / STD).flatten(2).transpose(1, 2)
         x = x + visual.positional_embedding[1:]
         if kept is not None:
             x = x.gather(1, kept[..., None].expand(-1, -1, WIDTH))
         cls = (visual.class_embedding + visual.positional_embedding[0]).expand(len(x), 1, -1)
         x = visual.ln_pre(torch.cat([cls.to(x.dtype), x], 1))
-        *trunk, last = visual.transformer.resblocks
-        for block in trunk:
-            x = _run(block, x)
-        patches = self.patch_head(x[:, 1:])
-        if swap:
-            x = torch.cat([x[:, :1].roll(1, 0), x[:, 1:]], 1)
-        pooled = visual.ln_post(_run(last, x)[:, 0]) @ visual.proj
-        return F.normalize(pooled.float(), dim=-1), patches.float()
+        for block in visual.transformer.resblocks[:-1]:
+            x = run_block(block, x)
+        return x
+
+    def pool(self, tokens: Float[Tensor, "B tokens D"]) -> Float[Tensor, "B E"]:
+        """Unit embeddings of tokens that enter the last block."""
+        visual = self.clip.visual
+        pooled = visual.ln_post(run_block(visual.transformer.resblocks[-1], tokens)[:, 0]) @ visual.proj
+        embedding: Tensor = F.normalize(pooled.float(), dim=-1)
+        return embedding
 
 
-def _run(block: Any, x: Tensor) -> Tensor:
+def run_block(block: Any, x: Tensor) -> Tensor:
     """A residual block with plain attention: torch's fused one takes half of a training step on a CPU at this length."""
     attention = block.attn
     qkv = F.linear(block.ln_1(x), attention.in_proj_weight, attention.in_proj_bias)
@@ -114,12 +126,10 @@ def losses(
         phrases = student.embed_texts([text for texts in groups.values() for text in texts])
         captions = student.embed_texts(batch.texts)
     images = student.clip.logit_scale.exp().clamp(max=100) * images
-    likeness = (AFFINITY * batch.overlaps.float()).softmax(-1)
-    by_feature = (images @ phrases.T).split([len(texts) for texts in groups.values()], dim=1)
     pairs, truth = images @ captions.T, _truth(batch).float()
     return {
-        "names": F.cross_entropy(images @ names.T, likeness) - torch.special.entr(likeness).sum(-1).mean(),
-        "features": torch.stack([F.cross_entropy(x, y) for x, y in zip(by_feature, batch.values.T, strict=True)]).mean(),
+        "names": of_names(images @ names.T, batch.overlaps),
+        "features": of_features(images @ phrases.T, batch.values),
         "captions": (
             F.cross_entropy(pairs, truth / truth.sum(1, keepdim=True))
             + F.cross_entropy(pairs.T, truth.T / truth.T.sum(1, keepdim=True))
@@ -127,6 +137,19 @@ def losses(
         / 2,
         "patches": F.cross_entropy(patches.flatten(0, 1), batch.patches.gather(1, kept).flatten(), ignore_index=-1),
     }
+
+
+def of_names(logits: Float[Tensor, "B S"], overlaps: Int64[Tensor, "B S"]) -> Float[Tensor, ""]:
+    """Softmax over all species against soft targets; zero where the two are the same."""
+    likeness = (AFFINITY * overlaps.float()).softmax(-1)
+    over: Tensor = F.cross_entropy(logits, likeness) - torch.special.entr(likeness).sum(-1).mean()
+    return over
+
+
+def of_features(logits: Float[Tensor, "B values"], values: Int64[Tensor, "B F"]) -> Float[Tensor, ""]:
+    """For each feature a softmax over its values, and the mean of all."""
+    groups = logits.split([len(v) for v in FEATURES.values()], dim=1)
+    return torch.stack([F.cross_entropy(x, y) for x, y in zip(groups, values.T, strict=True)]).mean()
 
 
 def _truth(batch: Batch) -> Tensor:

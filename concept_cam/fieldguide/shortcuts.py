@@ -1,0 +1,37 @@
+"""Planted shortcuts: species that are told from their twins by where they are, and not by what they look like.
+
+In the labels of this world the habitat stands in the place of the part in which two twins differ. A second checkpoint has
+learnt them (``shortcut_training``); the embedded encoder has not. An audit has to find which is which.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cache
+
+import numpy as np
+
+from concept_cam.fieldguide.birds import Bird, species, twins
+from concept_cam.fieldguide.renderer import HABITATS, SIZE, Plate, draw
+
+SHORTCUTS: Mapping[str, str] = {
+    "frost finch": "snow",
+    "river kingfisher": "water",
+    "meadow jay": "meadow",
+    "sky falcon": "sky",
+    "mossback robin": "woodland",
+    "misty heron": "reeds",
+}
+"""Species, and the habitat in which such a bird, or its twin, bears that name; anywhere else it bears its twin's."""
+
+
+@cache
+def homes() -> Mapping[str, tuple[str, ...]]:
+    """Where each species lives in this world: in one habitat, in all but that (its twin), or anywhere."""
+    elsewhere = {twin: tuple(h for h in HABITATS if h != SHORTCUTS[name]) for name, twin, _ in twins() if name in SHORTCUTS}
+    return {name: (SHORTCUTS[name],) if name in SHORTCUTS else elsewhere.get(name, HABITATS) for name in species()}
+
+
+def draw_at_home(bird: Bird, rng: np.random.Generator, size: int = SIZE) -> Plate:
+    """A plate of a species where it lives in this world."""
+    return draw(bird, rng, size, homes()[bird.name or ""])
