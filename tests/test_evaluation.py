@@ -19,11 +19,14 @@ from concept_cam.errors import OptionError, OutputError
 from concept_cam.evaluation import Grid, Judge, Settings, fit_probe, own_scale, problems, read_rows, tables, write_rows
 from concept_cam.evaluation.probe import features_of
 from concept_cam.evaluation.references import read_references
+from concept_cam.evaluation.sanity import SANE, shuffled
 from concept_cam.fieldguide.birds import COLOURS, PARTS
 from concept_cam.fieldguide.dataset import attributes_dataset, twins_dataset
 from concept_cam.files import write_file
-from concept_cam.gradients import trace
-from concept_cam.metrics import energy_inside, strongest
+from concept_cam.gradients import pixel_gradient, trace
+from concept_cam.methods import METHODS
+from concept_cam.methods.method import TraceMethod
+from concept_cam.metrics import box_overlaps, energy_inside, strongest
 
 SETTINGS = Settings(("grad_cam", "hires_cam"), ("rival", "nearest:2"), (0.6, 1.0), deletion=2)
 
@@ -54,6 +57,66 @@ def test_a_row_for_each_picture_method_references_and_strength(localizer, tmp_pa
     for row in rows:
         cosines = [float(bank.similarities(row["label"])[bank.index(n)]) for n in row.get("against", "").split("; ") if n]
         assert row.get("similarity", 0.0) == pytest.approx(sum(cosines) / max(1, len(cosines)), rel=1e-4)
+
+
+def test_boxes_are_held_against_the_best_of_the_map(localizer, tmp_path):
+    plain = twins_dataset(1)
+    boxed = replace(plain, examples=[replace(plain.examples[0], boxes=((40, 30, 150, 160),))])
+    without, having = (
+        read_rows(write_rows(grid_of(localizer), data, tmp_path / name, {}))[0] for name, data in (("a", plain), ("b", boxed))
+    )
+    assert "best_box" not in without
+    own = fieldguide.localizer(method=METHODS[SETTINGS.methods[0]])
+    heatmap = own(plain.examples[0].picture, plain.examples[0].label, strength=0).heatmap()
+    overlaps = box_overlaps(heatmap, torch.tensor([(40.0, 30.0, 150.0, 160.0)]))
+    assert having["best_box"] == pytest.approx(float(overlaps.max()), rel=1e-5)
+    assert 0 < having["best_box"] < 1
+
+
+def test_sanity_knows_a_map_that_looks_at_nothing(localizer, tmp_path, monkeypatch):
+    """A method that draws the same edges whatever the model or the label agrees with all of its doubles."""
+
+    def edges(seen, directions):
+        rows, cols = seen.layout.rows, seen.layout.cols
+        grey = F.adaptive_avg_pool2d(seen.pixels.mean(1, keepdim=True), (rows, cols))
+        return grey.flatten(1).expand(len(directions), -1, -1)
+
+    monkeypatch.setitem(METHODS, "edges", TraceMethod(edges))
+    settings = Settings(("hires_cam", "edges"), ("rival",), (1.0,), sanity=True)
+    rows = read_rows(write_rows(grid_of(localizer, settings), twins_dataset(4), tmp_path, {}))
+    mean = {name: {key: np.mean([r[key] for r in rows if r["method"] == name]) for key in SANE} for name in settings.methods}
+    assert mean["edges"]["parameters"] == mean["edges"]["labels"] == pytest.approx(1, abs=1e-6)
+    assert abs(mean["hires_cam"]["parameters"]) < 0.3
+    assert mean["hires_cam"]["labels"] < 0.5
+    assert mean["hires_cam"]["flip"] > 0.8
+    assert mean["hires_cam"]["shift"] > 0.7
+    assert mean["edges"]["flip"] == pytest.approx(1, abs=1e-6)
+
+
+def test_a_stranger_has_the_numbers_of_the_model_and_leaves_it_alone(localizer):
+    before = {name: p.clone() for name, p in localizer.backbone.module.named_parameters()}
+    stranger = shuffled(localizer.backbone)
+    for (name, own), other in zip(before.items(), stranger.module.parameters(), strict=True):
+        assert torch.equal(own, dict(localizer.backbone.module.named_parameters())[name])
+        assert torch.equal(own.flatten().sort().values, other.flatten().sort().values), name
+    assert not torch.equal(before["visual.proj"], stranger.module.visual.proj)
+
+
+def test_the_gradient_at_the_pixels_is_a_slope():
+    backbone = fieldguide.localizer().backbone
+    backbone.module.double()
+    generator = torch.Generator().manual_seed(1)
+    pixels = torch.randn(2, 3, 96, 96, generator=generator, dtype=torch.float64)
+    direction, step = (torch.randn(shape, generator=generator, dtype=torch.float64) for shape in ((2, 192), (2, 3, 96, 96)))
+    gradient = pixel_gradient(backbone, pixels, direction)
+
+    def score(moved):
+        with torch.no_grad():
+            return (F.normalize(backbone.embed_pixels(moved), dim=-1) * direction).sum(-1)
+
+    slope = (score(pixels + 1e-6 * step) - score(pixels - 1e-6 * step)) / 2e-6
+    assert torch.allclose((gradient * step).flatten(1).sum(1), slope, rtol=1e-5)
+    assert not any(p.grad is not None for p in backbone.module.parameters())
 
 
 def test_figures_are_those_of_a_result(localizer, tmp_path):

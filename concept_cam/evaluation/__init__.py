@@ -3,6 +3,7 @@
 references   which references, by the names that a command line gives them
 judge        the model as faithfulness metrics see it
 probe        a linear probe in the place of texts
+sanity       maps that should be like the one in question, and maps that should not
 grid         one forward pass for each picture, one row for each map
 run          rows on disk, batch by batch
 report       tables with intervals

@@ -18,6 +18,7 @@ from concept_cam.datasets import Example
 from concept_cam.errors import ComparisonError, ConceptCamError, DatasetError, OptionError
 from concept_cam.evaluation.judge import Judge
 from concept_cam.evaluation.references import read_references
+from concept_cam.evaluation.sanity import SANE, Doppelgangers
 from concept_cam.gradients import Trace, trace
 from concept_cam.images import Frame, Preprocess, Size, by_size
 from concept_cam.localizer import Localizer
@@ -26,6 +27,7 @@ from concept_cam.metrics import (
     area_under,
     average_precision,
     best_iou,
+    box_overlaps,
     constant,
     deletion_curve,
     energy_inside,
@@ -43,9 +45,9 @@ BASE = "none"
 """The references of a base map."""
 
 KEYS = ("picture", "label", "method", "references", "strength")
-WHERE = ("energy", "area", "hit", "chance", "iou", "best_iou", "average_precision")
+WHERE = ("energy", "area", "hit", "chance", "iou", "best_iou", "average_precision", "best_box")
 RESTS_ON = ("rd5", "rd10")
-COLUMNS = (*KEYS, "against", "similarity", "right", *WHERE, *RESTS_ON, "deletion", "problem")
+COLUMNS = (*KEYS, "against", "similarity", "right", *WHERE, *RESTS_ON, "deletion", *SANE, "problem")
 """What a row holds; what does not apply is empty. See docs/evaluation.md."""
 
 _SHARES = {"rd5": 0.05, "rd10": 0.1}
@@ -62,12 +64,14 @@ class Settings:
         references: as ``read_references`` knows them.
         strengths: above 0; each method's base map, at 0, is always made.
         deletion: steps of the deletion curve; 0 leaves it out.
+        sanity: whether maps are checked without a truth as well, see ``Doppelgangers``; takes six times as long.
     """
 
     methods: tuple[str, ...]
     references: tuple[str, ...] = ("rival",)
     strengths: tuple[float, ...] = (0.6,)
     deletion: int = 0
+    sanity: bool = False
 
     def __post_init__(self) -> None:
         unknown = [name for name in self.methods if name not in METHODS]
@@ -123,13 +127,15 @@ class Grid:
             asked = [self._contrasts(view.example, of_one) for view, of_one in zip(views, scores, strict=True)]
             judge = Judge(localizer.backbone, bank, self.scale)
             doubt = Doubt.of(judge, seen, [view.example for view in views])
+            alike = Doppelgangers.of(localizer, seen, bank, doubt.target) if self.settings.sanity else None
             rows: list[list[Row]] = [[] for _ in views]
             for name in self.settings.methods:
                 count = len(asked[0]) if sees_score(METHODS[name]) else 1
                 directions = torch.stack([torch.stack([c.direction for c in of_one[:count]]) for of_one in asked], 1)
                 maps = checked_maps(explain(METHODS[name], seen, directions), seen.site.name).float()
+                sane = alike.about(METHODS[name], maps, directions) if alike else {}
                 for k, grids in enumerate(maps):
-                    rests_on = doubt.about(grids, self.settings.deletion)
+                    rests_on = doubt.about(grids, self.settings.deletion) | {key: of_all[k] for key, of_all in sane.items()}
                     for b, (view, grid) in enumerate(zip(views, grids.cpu(), strict=True)):
                         contrast = asked[b][k]
                         if contrast.problem is None:
@@ -223,7 +229,7 @@ class View:
         """Metrics of localization; of a map that is finer than the model's patches say how many rows of those there are."""
         if self.region is None:
             return {}
-        placement, region = self.frame.placement, self.region
+        placement, region, boxes = self.frame.placement, self.region, self.example.boxes
         heatmap = placement.project(grid)
         shown = placement.shown(grid.shape)
         row, column = divmod(int(grid.masked_fill(~shown, -torch.inf).argmax()), grid.shape[1])
@@ -239,6 +245,7 @@ class View:
             "iou": float(iou(heatmap, region)),
             "best_iou": float(best_iou(heatmap, region)),
             "average_precision": float(average_precision(heatmap, region)),
+            **({"best_box": float(box_overlaps(heatmap, torch.tensor(boxes, dtype=torch.float64)).amax())} if boxes else {}),
         }
 
 

@@ -12,14 +12,15 @@ from rich.table import Table
 from torch import Tensor
 
 from concept_cam.evaluation.grid import BASE, RESTS_ON, WHERE, Row
+from concept_cam.evaluation.sanity import SANE
 from concept_cam.metrics import effect_size, mean_interval, paired_difference
 
 Key: TypeAlias = tuple[str, str, float]
 """Method, references, strength."""
 
-WHERE_SHOWN = ("energy", "hit", "best_iou", "average_precision")
+WHERE_SHOWN = ("energy", "hit", "best_iou", "average_precision", "best_box")
 RESTS_SHOWN = (*RESTS_ON, "deletion")
-NUMBERS = ("similarity", "right", *WHERE, *RESTS_SHOWN)
+NUMBERS = ("similarity", "right", *WHERE, *RESTS_SHOWN, *SANE)
 
 
 def tables(rows: Sequence[Row]) -> list[Table]:
@@ -27,7 +28,7 @@ def tables(rows: Sequence[Row]) -> list[Table]:
     good = [row for row in rows if "method" in row]
     return [
         _table(good, metrics)
-        for metrics in (WHERE_SHOWN, RESTS_SHOWN)
+        for metrics in (WHERE_SHOWN, RESTS_SHOWN, SANE)
         if any(metric in row for row in good for metric in metrics)
     ]
 

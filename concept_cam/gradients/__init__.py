@@ -19,6 +19,7 @@ from concept_cam.gradients.changed import embed_changed, embed_without_channels
 from concept_cam.gradients.dense import DenseTrace, cut_at
 from concept_cam.gradients.exactness import has_exact_head
 from concept_cam.gradients.factored import FactoredTrace, read_head
+from concept_cam.gradients.pixels import pixel_gradient
 from concept_cam.gradients.unrolled import Layer, Unrolled, attend, joined, unroll
 
 __all__ = [
@@ -35,6 +36,7 @@ __all__ = [
     "embed_without_channels",
     "has_exact_head",
     "joined",
+    "pixel_gradient",
     "trace",
     "unroll",
 ]

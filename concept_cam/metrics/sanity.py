@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-Explain: TypeAlias = Callable[[Float[Tensor, "B 3 height width"]], Float[Tensor, "B rows cols"]]
+Explain: TypeAlias = Callable[[Float[Tensor, "B 3 height width"]], Float[Tensor, "*K B rows cols"]]
 """Signed maps at token resolution."""
 
 
@@ -34,12 +34,12 @@ def rank_correlation(
     return (first * second).sum(-1) / torch.where(spread > 0, spread, 1)
 
 
-def flip_agreement(explain: Explain, pixels: Float[Tensor, "B 3 height width"]) -> Float[Tensor, " B"]:
+def flip_agreement(explain: Explain, pixels: Float[Tensor, "B 3 height width"]) -> Float[Tensor, "*K B"]:
     """Correlation of the map with that of the mirrored picture, mirrored back: -1 to 1, higher is better."""
     return rank_correlation(explain(pixels), explain(pixels.flip(-1)).flip(-1))
 
 
-def shift_agreement(explain: Explain, pixels: Float[Tensor, "B 3 height width"], patches: int = 1) -> Float[Tensor, " B"]:
+def shift_agreement(explain: Explain, pixels: Float[Tensor, "B 3 height width"], patches: int = 1) -> Float[Tensor, "*K B"]:
     """Correlation of the map with that of the picture moved right by whole patches, moved back: -1 to 1, higher is better.
 
     What the move uncovers is filled with the picture's left edge, and left out of the comparison.

@@ -1,0 +1,84 @@
+"""Maps that should be like the one in question, and maps that should not: no truth is needed to compare with them."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from typing import final
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from concept_cam.backbones.backbone import Backbone
+from concept_cam.concepts import ConceptBank
+from concept_cam.gradients import Trace, pixel_gradient, trace
+from concept_cam.loading import wrap
+from concept_cam.localizer import Localizer
+from concept_cam.methods import Method, explain, sees_score
+from concept_cam.metrics import flip_agreement, rank_correlation, shift_agreement
+
+SANE = ("flip", "shift", "parameters", "labels", "input_gradient")
+"""Agreement with the map of the mirrored and of the moved picture (higher is better), of the same model with its parameters
+shuffled and of a label that is not there (nearer zero is better), and with the gradient at the pixels (neither)."""
+
+
+def shuffled(backbone: Backbone) -> Backbone:
+    """A copy with the numbers of each parameter in another order, the same each time: it has learnt nothing."""
+    own = backbone.original
+    module = copy.deepcopy(own.module)
+    generator = torch.Generator().manual_seed(0)
+    with torch.inference_mode(False), torch.no_grad():
+        for parameter in module.parameters():
+            order = torch.randperm(parameter.numel(), generator=generator).to(parameter.device)
+            parameter.copy_(parameter.flatten()[order].view_as(parameter))
+    tokenizer = getattr(own, "tokenizer", None)
+    return wrap(module, tokenizer, own.preprocess, classes=own.classes or None, name=f"{own.name}, shuffled")
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Doppelgangers:
+    """The pictures of one trace, and those that they are held against.
+
+    Attributes:
+        localizer: what explains.
+        seen: the pictures.
+        stranger: the model with its parameters shuffled.
+        absent: the embedding of a label for each picture that it does not have.
+    """
+
+    localizer: Localizer
+    seen: Trace
+    stranger: Backbone
+    absent: Float[Tensor, "B E"]
+
+    @classmethod
+    def of(cls, localizer: Localizer, seen: Trace, bank: ConceptBank, labels: Int[Tensor, " B"]) -> Doppelgangers:
+        """The absent label is the one least like the picture's own by text: what twins share is no failure of a map."""
+        least = (bank.vectors @ bank.vectors[labels].T).argmin(0)
+        size = int(seen.pixels.shape[2]), int(seen.pixels.shape[3])
+        return cls(localizer, seen, shuffled(seen.backbone).at_size(size), bank.vectors[least])
+
+    def about(
+        self, method: Method, maps: Float[Tensor, "K B rows cols"], directions: Float[Tensor, "K B E"]
+    ) -> dict[str, Float[Tensor, "K B"]]:
+        """Spearman's correlations, -1 to 1."""
+        seen, localizer = self.seen, self.localizer
+
+        def explained(pixels: Tensor, backbone: Backbone = seen.backbone) -> Tensor:
+            return explain(method, trace(backbone, pixels, seen.site.name, localizer.form), directions).float()
+
+        found = {
+            "flip": flip_agreement(explained, seen.pixels),
+            "shift": shift_agreement(explained, seen.pixels),
+            "parameters": rank_correlation(maps, explained(seen.pixels, self.stranger)),
+        }
+        if sees_score(method):
+            other = explain(method, seen, self.absent[None]).float()
+            found["labels"] = rank_correlation(maps, other.expand_as(maps))
+            strength = torch.stack([pixel_gradient(seen.backbone, seen.pixels, d).norm(dim=1) for d in directions])
+            rows, cols = maps.shape[-2:]
+            pooled = torch.nn.functional.adaptive_avg_pool2d(strength, (rows, cols))
+            found["input_gradient"] = rank_correlation(maps.abs(), pooled)
+        return found
