@@ -1,0 +1,117 @@
+"""A page becomes one HTML file that needs no other and asks nobody for anything."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import io
+import math
+from functools import cache
+from importlib.resources import files
+from urllib.parse import quote
+
+from jinja2 import Environment, StrictUndefined, Template
+from PIL import Image
+
+from concept_cam.images import read_picture
+from concept_cam.page.page import Cell, Page, Table, Thumbnail
+
+_SIDE = 224
+
+
+def to_html(page: Page) -> str:
+    """The page as HTML, to be written in UTF-8.
+
+    Pictures are embedded. The browser is told to load nothing from anywhere and to run no script but ``page.js``; without
+    scripts the tables do not sort, and all else is there.
+
+    Raises:
+        PictureError: a thumbnail's image is damaged or too large.
+
+    Example:
+        >>> from PIL import Image
+        >>> from concept_cam.page import Page, Section, Table, Thumbnail, to_html
+        >>> finch = Thumbnail(Image.new("RGB", (640, 480), "tomato"), "ember finch", link="pictures/ember finch.png")
+        >>> table = Table(("species", "accuracy"), ((finch, 0.9412), ("frost finch", None)))
+        >>> html = to_html(Page("Finches & co.", "Two species.", (Section("Species", table=table),)))
+        >>> "<h1>Finches &amp; co.</h1>" in html, 'href="pictures/ember%20finch.png"' in html, ">0.941</td>" in html
+        (True, True, True)
+    """
+    html = _template().render(
+        page=page, style=_asset("page.css"), script=_asset("page.js"), script_hash=_base64(_sha256(_asset("page.js")))
+    )
+    # File names that are not UTF-8 reach Python as lone surrogates, which no file can hold.
+    return html.encode(errors="replace").decode()
+
+
+@cache
+def _template() -> Template:
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment.filters |= {
+        "embedded": _embedded,
+        "encoded": _encoded,
+        "is_number": _is_number,
+        "is_thumbnail": lambda cell: isinstance(cell, Thumbnail),
+        "numeric": _numeric,
+        "paragraphs": lambda text: [paragraph for paragraph in text.split("\n\n") if paragraph.strip()],
+        "shown": _shown,
+        "sort_value": _sort_value,
+    }
+    return environment.from_string(_asset("page.html.jinja"))
+
+
+@cache
+def _asset(name: str) -> str:
+    return files("concept_cam.page").joinpath(name).read_text("utf-8")
+
+
+def _sha256(text: str) -> bytes:
+    return hashlib.sha256(text.encode()).digest()
+
+
+def _base64(content: bytes) -> str:
+    return base64.b64encode(content).decode("ascii")
+
+
+def _embedded(image: Image.Image) -> dict[str, str | int]:
+    """The attributes of an ``img`` that holds the picture at no more than its own size."""
+    small = read_picture(image)
+    small.thumbnail((_SIDE, _SIDE), Image.Resampling.LANCZOS)
+    stream = io.BytesIO()
+    small.save(stream, "JPEG", quality=75, optimize=True)
+    return {"src": f"data:image/jpeg;base64,{_base64(stream.getvalue())}", "width": small.width, "height": small.height}
+
+
+def _encoded(link: str) -> str:
+    return quote(link, safe="/", errors="surrogateescape")
+
+
+def _is_number(cell: Cell) -> bool:
+    return isinstance(cell, int | float) and not isinstance(cell, bool)
+
+
+def _is_empty(cell: Cell) -> bool:
+    return cell is None or (isinstance(cell, float) and math.isnan(cell))
+
+
+def _numeric(table: Table) -> list[bool]:
+    """For each column, whether it holds numbers and nothing else."""
+    columns = [[row[k] for row in table.rows] for k in range(len(table.columns))]
+    return [any(map(_is_number, column)) and all(_is_number(c) or c is None for c in column) for column in columns]
+
+
+def _shown(cell: Cell) -> str:
+    if _is_empty(cell):
+        return ""
+    if isinstance(cell, bool):
+        return "yes" if cell else "no"
+    if isinstance(cell, float):
+        return f"{cell:.3f}".replace("-0.000", "0.000")
+    return str(cell)
+
+
+def _sort_value(number: float) -> str:
+    """As JavaScript reads it."""
+    if isinstance(number, float) and not math.isfinite(number):
+        return "" if math.isnan(number) else f"{'-' * (number < 0)}Infinity"
+    return repr(float(number) if isinstance(number, float) else int(number))
