@@ -115,7 +115,7 @@ class Localizer:
             ComparisonError: see ``compare``.
             NoSpatialGradient, BackboneError: a map is blank, or not finite.
         """
-        frames = [self._frame(picture) for picture in pictures]
+        frames = [self.frame(picture) for picture in pictures]
         results = self._localize(frames, target, as_selector(against), strength, weighting)
         return [result for (result,) in results]
 
@@ -141,7 +141,7 @@ class Localizer:
             >>> [result.comparison.strength for result in results]
             [0.0, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0]
         """
-        selector, frames = self._comparing(as_selector(against)), [self._frame(picture)]
+        selector, frames = self._comparing(as_selector(against)), [self.frame(picture)]
         (results,) = self._localize(
             frames, target, selector, max(strengths), weighting, lambda comparison: comparison.at_each(strengths)
         )
@@ -170,7 +170,7 @@ class Localizer:
             >>> [result.comparison.references for result in results]
             [('frost finch',), ('royal jay',)]
         """
-        selector, frames = self._comparing(as_selector(against)), [self._frame(picture)]
+        selector, frames = self._comparing(as_selector(against)), [self.frame(picture)]
         (results,) = self._localize(frames, target, selector, strength, None, Comparison.with_each)
         return results
 
@@ -215,7 +215,7 @@ class Localizer:
         if batch_size < 1 or workers < 1:
             raise OptionError(f"batch_size is {batch_size} and workers is {workers}; expected at least 1 of each.")
         selector = as_selector(against)
-        with closing(read_ahead(self._frame, pictures, workers, 2 * batch_size)) as read:
+        with closing(read_ahead(self.frame, pictures, workers, 2 * batch_size)) as read:
             good = finished(read, PictureError, on_error)
             while batch := list(islice(good, batch_size)):
                 results = self._localize([frame for _, frame in batch], target, selector, strength, weighting)
@@ -234,20 +234,28 @@ class Localizer:
             >>> field.vectors.shape
             torch.Size([12, 12, 192])
         """
-        frames = [self._frame(picture) for picture in pictures]
+        frames = [self.frame(picture) for picture in pictures]
         results: dict[int, ConceptField] = {}
         with torch.inference_mode(False), torch.no_grad():
-            for seen, alike, provenance in self._traces(frames):
+            for seen, alike, provenance in self.traces(frames):
                 placements = [frames[i].placement for i in alike]
                 fields = ConceptField.of(seen, self.method, placements, provenance)
                 results |= dict(zip(alike, fields, strict=True))
         return [results[i] for i in range(len(frames))]
 
-    def _frame(self, picture: Source) -> Frame:
+    def frame(self, picture: Source) -> Frame:
+        """A picture as the model gets it.
+
+        Raises:
+            PictureError: it cannot be read.
+        """
         return Frame.of(read_picture(picture), self.preprocess)
 
-    def _traces(self, frames: Sequence[Frame]) -> Iterator[tuple[Trace, list[int], dict[str, object]]]:
-        """One forward pass for each input size: what it keeps, of which frames, and where it comes from."""
+    def traces(self, frames: Sequence[Frame]) -> Iterator[tuple[Trace, list[int], dict[str, object]]]:
+        """One forward pass for each input size: what it keeps, of which frames, and where it comes from.
+
+        For those who ask more of a pass than one comparison; call it without gradients and out of inference mode.
+        """
         for size, alike in by_size(frames).items():
             pixels = torch.stack([frames[i].pixels for i in alike]).to(self.backbone.device, self.backbone.dtype)
             seen = trace(self.backbone.at_size(size), pixels, self.site, self.form)
@@ -272,7 +280,7 @@ class Localizer:
         # Out of the caller's inference mode: results are ordinary tensors, and so is the bank that is kept.
         with torch.inference_mode(False), torch.no_grad():
             bank = self.bank((*self.vocabulary, target, *names))
-            for seen, alike, provenance in self._traces(frames):
+            for seen, alike, provenance in self.traces(frames):
                 # The caller's autocast is for the model, not for the algebra.
                 with torch.autocast(self.backbone.device.type, enabled=False):
                     scores = bank.scores(seen.embedding)

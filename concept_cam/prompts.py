@@ -24,12 +24,13 @@ class Concept:
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """Concepts that belong together, with where they come from."""
+    """Concepts that belong together, with where they come from; ``parent`` is what they are parts of, if they are."""
 
     title: str
     source: str
     licence: str
     concepts: tuple[Concept, ...]
+    parent: str = ""
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -76,7 +77,7 @@ def read_vocabulary(name: str | os.PathLike[str]) -> Vocabulary:
         raise PromptError(f"{path}: not YAML ({' '.join(str(error).split())}).") from error
     if not isinstance(data, dict) or not isinstance(data.get("concepts"), list):
         raise PromptError(f"{path}: expected a mapping with a list of concepts.")
-    about = {key: str(data.get(key) or "") for key in ("title", "source", "licence")}
+    about = {key: str(data.get(key) or "") for key in ("title", "source", "licence", "parent")}
     return Vocabulary(**about, concepts=_concepts(path, data["concepts"]))
 
 

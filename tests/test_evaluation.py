@@ -128,7 +128,7 @@ def test_figures_are_those_of_a_result(localizer, tmp_path):
     result = localizer(example.picture, example.label, example.rival, strength=1.0)
     assert row["energy"] == pytest.approx(float(energy_inside(result.heatmap(), example.region())), rel=1e-4)
     bank, scale = localizer.bank(fieldguide.species()), own_scale(localizer.backbone)
-    pixels = localizer._frame(example.picture).pixels[None]
+    pixels = localizer.frame(example.picture).pixels[None]
     heat = F.interpolate(result.map[None, None], (96, 96), mode="bilinear", align_corners=False)[0]
 
     def confidence(x):
