@@ -1,0 +1,30 @@
+"""PARTS: find the parts of a picture by their names, and what each looks like.
+
+vocabulary   parts with what each can look like
+finding      each part's phrase against its parent and its siblings, one forward pass for all
+part         what is found
+sheet        findings as pictures
+export       COCO, CUB-200-2011, CSV, supervision
+"""
+
+from __future__ import annotations
+
+from concept_cam.parts.export import to_coco, to_csv, to_cub, to_supervision
+from concept_cam.parts.finding import find_parts, stream_parts
+from concept_cam.parts.part import Part, PartFinding, Reading
+from concept_cam.parts.vocabulary import PartConcept, PartVocabulary, read_parts
+
+__all__ = [
+    "Part",
+    "PartConcept",
+    "PartFinding",
+    "PartVocabulary",
+    "Reading",
+    "find_parts",
+    "read_parts",
+    "stream_parts",
+    "to_coco",
+    "to_csv",
+    "to_cub",
+    "to_supervision",
+]

@@ -1,0 +1,187 @@
+"""Find the parts of a picture: each part's phrase against its parent and its sibling parts, one forward pass for all."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from contextlib import closing
+from itertools import islice
+from typing import NamedTuple, TypeVar
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from concept_cam.comparison import check_strength
+from concept_cam.concepts import ConceptBank
+from concept_cam.errors import OptionError, PictureError
+from concept_cam.evaluation.judge import own_scale
+from concept_cam.images import Frame, Placement, Source
+from concept_cam.localizer import Localizer
+from concept_cam.methods import explain, sees_score
+from concept_cam.parts.part import Part, PartFinding, Reading
+from concept_cam.parts.vocabulary import PartConcept, PartVocabulary
+from concept_cam.prefetch import finished, read_ahead
+from concept_cam.regions import Box, bounding_boxes
+from concept_cam.result import checked_maps
+
+S = TypeVar("S", bound=Source)
+
+STANDS_OUT = 0.5
+"""How far a part must stand out, as a share of how far those of its picture do, to be visible."""
+
+_MASK = 0.5
+"""The share of its strongest evidence that belongs to a part."""
+
+
+def find_parts(localizer: Localizer, picture: Source, vocabulary: PartVocabulary, *, strength: float = 1.0) -> PartFinding:
+    """The parts of one picture: where each is, what it looks like, or that it is not to be seen.
+
+    Of each attribute the value is read whose phrase ("red crown") scores highest. A part *stands out* as far as its best
+    phrase scores above the mean of its attribute's values: a crest that is there is red rather than blue, one that is not is
+    nothing in particular. It is visible if it stands out at least half as far as the parts of this picture do in the median.
+    The map is that of its best phrase against the parent and the siblings' best phrases, at ``strength``.
+
+    A part without attributes has no such contrast: how far it stands out is the peak of its map.
+
+    Args:
+        localizer: model, templates, method and input size; a larger size finds smaller parts.
+        picture: a path or a PIL image.
+        vocabulary: from ``read_parts``.
+        strength: of the comparison; 0 leaves it out.
+
+    Raises:
+        OptionError: the localizer's method does not look at the score.
+        PictureError: the picture cannot be read.
+        UnknownConcept: the text encoder has never seen a word.
+        ComparisonError: the strength is negative or not finite.
+
+    Example:
+        >>> from concept_cam import fieldguide
+        >>> from concept_cam.parts import find_parts, read_parts
+        >>> plate = fieldguide.draw_species("ember finch", seed=3)
+        >>> found = find_parts(fieldguide.localizer(), plate.picture, read_parts("fieldguide-parts"))
+        >>> crown, crest = found["crown"], found["crest"]
+        >>> crown.attributes["colour"].value, crest.visible
+        ('red', False)
+    """
+    return _find(localizer, [localizer.frame(picture)], vocabulary, strength)[0]
+
+
+def stream_parts(
+    localizer: Localizer,
+    pictures: Iterable[S],
+    vocabulary: PartVocabulary,
+    *,
+    strength: float = 1.0,
+    batch_size: int = 8,
+    workers: int = 2,
+    on_error: Callable[[S, PictureError], None] | None = None,
+) -> Generator[tuple[S, PartFinding], None, None]:
+    """The parts of many pictures, each with its finding, in the order given; as ``Localizer.stream`` reads them.
+
+    Raises:
+        OptionError: the batch size or the number of workers is below one, or see ``find_parts``.
+        PictureError: a picture cannot be read, and nobody listens.
+        UnknownConcept, ComparisonError: see ``find_parts``.
+    """
+    if batch_size < 1 or workers < 1:
+        raise OptionError(f"batch_size is {batch_size} and workers is {workers}; expected at least 1 of each.")
+    with closing(read_ahead(localizer.frame, pictures, workers, 2 * batch_size)) as read:
+        good = finished(read, PictureError, on_error)
+        while batch := list(islice(good, batch_size)):
+            found = _find(localizer, [frame for _, frame in batch], vocabulary, strength)
+            yield from zip((picture for picture, _ in batch), found, strict=True)
+
+
+class _Look(NamedTuple):
+    """What one part looks like on one picture."""
+
+    phrase: str
+    stands_out: float | None
+    attributes: Mapping[str, Reading]
+
+
+def _find(localizer: Localizer, frames: Sequence[Frame], vocabulary: PartVocabulary, strength: float) -> list[PartFinding]:
+    if not sees_score(localizer.method):
+        raise OptionError("The localizer's method does not look at the score, so all parts would have one map; take another.")
+    check_strength(strength)
+    found: dict[int, PartFinding] = {}
+    with torch.inference_mode(False), torch.no_grad():
+        bank = localizer.bank(vocabulary.texts())
+        scale = own_scale(localizer.backbone)
+        for seen, alike, provenance in localizer.traces(frames):
+            with torch.autocast(localizer.backbone.device.type, enabled=False):
+                scores = bank.scores(seen.embedding)
+                looks = [[_look(part, bank, row, scale) for part in vocabulary.parts] for row in scores]
+                directions = [_directions(bank, vocabulary.parent, of_one, strength) for of_one in looks]
+                maps = checked_maps(explain(localizer.method, seen, torch.stack(directions, 1)), seen.site.name)
+            about = provenance | {"vocabulary": vocabulary.title, "strength": strength}
+            for b, (i, of_one) in enumerate(zip(alike, looks, strict=True)):
+                parts = _parts(vocabulary, of_one, maps[:, b].float().cpu(), frames[i].placement)
+                found[i] = PartFinding(vocabulary.parent, parts, frames[i].placement, about)
+    return [found[i] for i in range(len(frames))]
+
+
+def _look(part: PartConcept, bank: ConceptBank, scores: Float[Tensor, " K"], scale: float) -> _Look:
+    """Read each attribute; the phrase that stands out most stands for the part."""
+    best, phrase = None, part.name
+    readings = {}
+    for attribute, values in part.attributes.items():
+        of_values = scores[[bank.index(part.phrase(value)) for value in values]].float()
+        chosen = int(of_values.argmax())
+        readings[attribute] = Reading(values[chosen], float((scale * of_values).softmax(0)[chosen]))
+        stands_out = float(of_values[chosen] - of_values.mean())
+        if best is None or stands_out > best:
+            best, phrase = stands_out, part.phrase(values[chosen])
+    return _Look(phrase, best, readings)
+
+
+def _directions(bank: ConceptBank, parent: str, looks: Sequence[_Look], strength: float) -> Float[Tensor, "P E"]:
+    """Each part's phrase against the parent and the phrases of its siblings, all alike in weight."""
+    vectors, above = bank.vectors_of([look.phrase for look in looks]), bank.vectors_of([parent])
+    others = (vectors.sum(0) - vectors + above) / len(looks)
+    return vectors - strength * others
+
+
+def _parts(
+    vocabulary: PartVocabulary, looks: Sequence[_Look], maps: Float[Tensor, "P rows cols"], placement: Placement
+) -> tuple[Part, ...]:
+    shown = placement.shown(maps.shape[1:])
+    peaks = [float(map_[shown].max()) for map_ in maps]
+    by_words = [look.stands_out for look in looks if look.stands_out is not None]
+    usual = {True: statistics.median(by_words) if by_words else 0.0, False: statistics.median(peaks)}
+    parts = []
+    for part, look, map_, peak in zip(vocabulary.parts, looks, maps, peaks, strict=True):
+        ours = peak if look.stands_out is None else look.stands_out
+        typical = usual[look.stands_out is not None]
+        share = max(ours, 0.0) / typical if typical > 0 else 0.0
+        confidence = share / (share + STANDS_OUT)
+        if share >= STANDS_OUT and peak > 0:
+            where = _where(map_, placement)
+            parts.append(Part(part.name, True, confidence, *where, look.attributes, map_))
+        else:
+            parts.append(Part(part.name, False, min(confidence, 0.5), None, None, None, {}, map_))
+    return tuple(parts)
+
+
+def _where(
+    map_: Float[Tensor, "rows cols"], placement: Placement
+) -> tuple[tuple[float, float], Box, Bool[Tensor, "height width"]]:
+    """Keypoint, box and mask: the peak, moved to the mean of the positive evidence around it; the region that it lies in."""
+    shown = placement.shown(map_.shape)
+    row, column = divmod(int(map_.masked_fill(~shown, -torch.inf).argmax()), map_.shape[1])
+    rows, columns = (slice(max(at - 1, 0), at + 2) for at in (row, column))
+    weights = (map_ * shown)[rows, columns].clamp(min=0)
+    weights = weights / weights.sum()
+    mean_row = rows.start + float(weights.sum(1) @ torch.arange(weights.shape[0], dtype=weights.dtype))
+    mean_column = columns.start + float(weights.sum(0) @ torch.arange(weights.shape[1], dtype=weights.dtype))
+    x, y = placement.locate(mean_row, mean_column, map_.shape)
+    height, width = placement.picture_size
+    keypoint = min(max(x, 0.0), float(width)), min(max(y, 0.0), float(height))
+    heatmap = placement.project(map_).nan_to_num(nan=-torch.inf)
+    mask = heatmap >= _MASK * heatmap.max()
+    box = bounding_boxes(mask, heatmap)[0]
+    inside = torch.zeros_like(mask)
+    inside[box[1] : box[3], box[0] : box[2]] = True
+    return keypoint, box, mask & inside
