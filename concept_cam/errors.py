@@ -50,6 +50,10 @@ class NoSpatialGradient(ConceptCamError, RuntimeError):
     """A site whose patch tokens do not reach the embedding, so that every map would be blank."""
 
 
+class AuditFailed(ConceptCamError):
+    """A model that has not passed the conditions that were set for it."""
+
+
 class OutputError(ConceptCamError, OSError):
     """A result that cannot be written or read back."""
 

@@ -10,6 +10,7 @@ from typing import Any, NoReturn
 
 import typer
 
+from concept_cam.cli.audit import audit
 from concept_cam.cli.evaluate import evaluate
 from concept_cam.cli.fieldguide import fieldguide
 from concept_cam.cli.localize import localize
@@ -26,7 +27,7 @@ def about() -> None:
     """Where in this picture is the thing that makes it THIS concept and not that similar one?"""
 
 
-for command in (localize, methods, models, check, evaluate, fieldguide):
+for command in (localize, methods, models, check, evaluate, audit, fieldguide):
     app.command()(command)
 
 

@@ -8,22 +8,20 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from concept_cam.cli.encoders import HELP, load_encoder
-from concept_cam.errors import OptionError, did_you_mean
+from concept_cam.cli.sets import FIELDGUIDE, read_set
+from concept_cam.errors import OptionError
 
 if TYPE_CHECKING:
     from concept_cam.concepts import ConceptBank
     from concept_cam.datasets import Dataset
     from concept_cam.localizer import Localizer
 
-FIELDGUIDE = "fieldguide"
 _USUAL = "grad_cam,hires_cam,layer_cam"
 _PAPER = {
     "methods": "grad_cam,layer_cam,score_cam",
     "references": "ranked:1,ranked:2,ranked:3,scoring:3",
     "strengths": "0.2,0.4,0.6,0.8,1.0,1.5,2.0",
 }
-_TRAINING = 960
-"""Plates of the field guide that a probe is trained with: twenty of each species."""
 
 
 def evaluate(
@@ -86,7 +84,7 @@ def evaluate(
         deletion or (10 if paper else 0),
         sanity,
     )
-    data = _dataset(dataset, layout, limit, seed, probe=probe)
+    data = read_set(dataset, layout, limit, seed, probe=probe)
     localizer = _localizer(model, pretrained, device, site, templates, data, pool)
     bank = _probe(localizer, data, decay) if probe else localizer.bank(data.classes)
     bank = bank.centred() if centred else bank
@@ -122,33 +120,6 @@ def _numbers(text: str) -> tuple[float, ...]:
         return tuple(float(part) for part in text.split(","))
     except ValueError:
         raise OptionError(f"--strengths {text}: expected numbers with commas between them, such as 0.6,1.0.") from None
-
-
-def _dataset(name: str, layout: str | None, limit: int, seed: int, *, probe: bool) -> Dataset:
-    from dataclasses import replace
-
-    from concept_cam.datasets import read_dataset
-
-    if name.startswith(FIELDGUIDE) and layout is None and not Path(name).exists():
-        return _world(name, limit, seed, probe=probe)
-    found = read_dataset(Path(name), layout)
-    if probe and not found.training:
-        # Every other picture, so that both halves have all classes whatever the order.
-        found = replace(found, training=found.examples[::2], examples=found.examples[1::2])
-    if len(found.examples) <= limit:
-        return found
-    # From all of the set: lists are in the order of classes, as a rule.
-    return replace(found, examples=[found.examples[i * len(found.examples) // limit] for i in range(limit)])
-
-
-def _world(name: str, limit: int, seed: int, *, probe: bool) -> Dataset:
-    from concept_cam.fieldguide.dataset import WORLDS
-
-    if name not in WORLDS:
-        raise OptionError(f"No data set {name!r}.{did_you_mean(name, WORLDS)} The field guide has {', '.join(WORLDS)}.")
-    if probe and name == "fieldguide-attributes":
-        raise OptionError(f"{name}: a picture shows many attributes, so there is no probe for them; leave out --probe.")
-    return WORLDS[name](limit, seed, _TRAINING if probe else 0)
 
 
 def _localizer(

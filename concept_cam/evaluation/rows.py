@@ -38,7 +38,7 @@ def write_rows(grid: Grid, dataset: Dataset, folder: Path, about: Mapping[str, A
     """
     count = len(dataset.examples)
     settings = {**about, **asdict(grid.settings), "dataset": dataset.name, "examples": count, "scale": grid.scale}
-    _claim(folder / "run.json", json.loads(json.dumps(settings)))
+    claim(folder / "run.json", settings)
     files = []
     with tqdm(total=count, desc="pictures", disable=None) as bar:
         for start in range(0, count, BATCH):
@@ -65,7 +65,7 @@ def read_rows(file: Path) -> list[Row]:
         raise OutputError(f"{file}: not the rows of an evaluation ({error}).") from error
 
 
-_WORDS = ("picture", "label", "method", "references", "against", "problem")
+_WORDS = ("picture", "label", "method", "references", "against", "problem", "predicted", "runner_up", "words", "background")
 
 
 def _value(key: str, text: str) -> Any:
@@ -81,8 +81,13 @@ def csv_of(rows: Sequence[Row], columns: Sequence[str] = COLUMNS) -> bytes:
     return stream.getvalue().encode()
 
 
-def _claim(file: Path, settings: dict[str, Any]) -> None:
-    """Take a folder for an evaluation, or find that it is already this one's."""
+def claim(file: Path, settings: Mapping[str, Any]) -> None:
+    """Take a folder for a run, by the file that says with which settings; or find that it is already this one's.
+
+    Raises:
+        OutputError: it is another's.
+    """
+    settings = json.loads(json.dumps(settings))
     if file.exists():
         try:
             held = json.loads(file.read_text())
@@ -91,7 +96,7 @@ def _claim(file: Path, settings: dict[str, Any]) -> None:
         other = [key for key in settings if held.get(key) != settings[key]]
         if other:
             raise OutputError(
-                f"{file.parent} holds an evaluation with another {', '.join(other)}; choose another --out, or delete it."
+                f"{file.parent} holds a run with another {', '.join(other)}; choose another --out, or delete it."
             )
     else:
         write_file(file, (json.dumps(settings, indent=2) + "\n").encode())

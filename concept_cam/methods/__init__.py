@@ -16,6 +16,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from concept_cam.errors import OptionError, did_you_mean
 from concept_cam.methods.attention import grad_eclip, legrad, raw_attention, relevance, rollout, value_attribution
 from concept_cam.methods.composition import at_scales, at_sites, mirrored, smoothed
 from concept_cam.methods.gradient import (
@@ -72,6 +73,7 @@ __all__ = [
     "layer_cam",
     "legrad",
     "maskclip",
+    "method_named",
     "mirrored",
     "naclip",
     "name_of",
@@ -160,3 +162,14 @@ CARDS = _cards()
 
 METHODS: Mapping[str, Method] = {name: card.method for name, card in CARDS.items()}
 """All methods by name."""
+
+
+def method_named(name: str) -> Method:
+    """A method by the name of its paper in snake case.
+
+    Raises:
+        OptionError: there is none; the message suggests the nearest spelling.
+    """
+    if name not in METHODS:
+        raise OptionError(f"No method {name!r}.{did_you_mean(name, METHODS)} There are {', '.join(METHODS)}.")
+    return METHODS[name]

@@ -3,12 +3,14 @@
 localization    does the evidence lie where it should?
 faithfulness    does the score rest on what the map points at?
 sanity          is the map about the model and the question at all?
+calibration     is the model as sure as it is right?
 statistics      how sure is a difference?
 covering        which pixels a map points at, and what is put in their place
 """
 
 from __future__ import annotations
 
+from concept_cam.metrics.calibration import calibration_error
 from concept_cam.metrics.covering import Fill, blurred, constant, mean_colour, noisy_linear, strongest
 from concept_cam.metrics.faithfulness import (
     Confidence,
@@ -49,6 +51,7 @@ __all__ = [
     "box_accuracy",
     "box_iou",
     "box_overlaps",
+    "calibration_error",
     "comprehensiveness",
     "confidence_kept",
     "constant",

@@ -1,0 +1,18 @@
+"""AUDIT: what a model goes by, over a data set.
+
+place        where evidence lies with respect to the object
+words        the difference of two classes in words; backgrounds erased
+looking      one forward pass a picture: a row, an aligned map
+run          the rows on disk, batch by batch
+audit        what they come to: classes, pairs, backgrounds
+moved        two models on the same pictures
+report       all of it as a page, tables and a summary
+"""
+
+from __future__ import annotations
+
+from concept_cam.audit.audit import ALARM, Audit, ClassAudit, Pair
+from concept_cam.audit.run import audit
+from concept_cam.audit.words import Difference
+
+__all__ = ["ALARM", "Audit", "ClassAudit", "Difference", "Pair", "audit"]

@@ -1,0 +1,95 @@
+"""Pictures for a report: what decided on one of them, drawn at full size beside the page and small on it."""
+
+from __future__ import annotations
+
+import re
+import warnings
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import final
+
+import torch
+from jaxtyping import Float
+from PIL import Image
+from torch import Tensor
+
+from concept_cam.audit.audit import Audit
+from concept_cam.datasets import Example
+from concept_cam.drawing import overlay, side_by_side
+from concept_cam.errors import ComparisonError, PictureError
+from concept_cam.files import write_picture
+from concept_cam.localizer import Localizer
+from concept_cam.page import Thumbnail
+
+PICTURES = "pictures"
+"""The folder of full pictures, beside the page."""
+
+_SMALL = 224
+_LONGEST = 120
+_WARM, _COLD = torch.tensor([[200.0, 40, 20]]), torch.tensor([[30.0, 80, 190]])
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Evidence:
+    """Draws what an audit found on its pictures; each picture is read again when it is drawn.
+
+    Attributes:
+        audit: whose.
+        prefix: of the names of full pictures.
+    """
+
+    audit: Audit
+    prefix: str = ""
+    _drawn: dict[str, Thumbnail] = field(default_factory=dict)
+
+    @cached_property
+    def _examples(self) -> dict[str, int]:
+        return {row["picture"]: index for index, row in enumerate(self.audit.rows)}
+
+    def decision(self, picture: str, caption: str) -> Thumbnail | None:
+        """What decided on a picture: what it was taken for, against its runner-up; None if it is not there any more."""
+        row, looker = self.audit.rows[self._examples[picture]], self.audit.looker
+        return self._draw(picture, looker.localizer, row["predicted"], row["runner_up"], caption)
+
+    def background(self, picture: str, text: str, caption: str) -> Thumbnail | None:
+        """Where a picture shows a background and no other."""
+        looker = self.audit.looker
+        others = [other for other in looker.backgrounds if other != text]
+        return self._draw(picture, looker.scene_localizer, text, others, caption)
+
+    def _draw(
+        self, picture: str, localizer: Localizer, target: str, references: str | list[str], caption: str
+    ) -> Thumbnail | None:
+        rest = f"-not-{_slug(references)}" if isinstance(references, str) else ""
+        name = f"{self.prefix}{_slug(picture)}-{_slug(target)}{rest}"[:_LONGEST] + ".png"
+        if name not in self._drawn:
+            example: Example = self.audit.dataset.examples[self._examples[picture]]
+            try:
+                with warnings.catch_warnings():
+                    # That what a model confuses is not alike in its texts is for the page to show.
+                    warnings.simplefilter("ignore", UserWarning)
+                    image = example.read()
+                    found = localizer(image, target, references, strength=self.audit.looker.strength)
+            except (PictureError, ComparisonError):
+                # Gone since it was looked at, or texts that the model cannot tell apart: the page does without it.
+                return None
+            write_picture(self.audit.folder / PICTURES / name, side_by_side(found, image))
+            small = overlay(found, image)
+            small.thumbnail((_SMALL, _SMALL))
+            self._drawn[name] = Thumbnail(small, caption, f"{PICTURES}/{name}")
+        drawn = self._drawn[name]
+        return Thumbnail(drawn.image, caption, drawn.link)
+
+
+def mean_map(map_: Float[Tensor, "side side"], caption: str) -> Thumbnail:
+    """A signed map alone: warm for the first concept, cold for the second, white for neither."""
+    strength = (map_ / map_.abs().amax().clamp(min=torch.finfo(map_.dtype).tiny))[..., None].float()
+    colour = torch.where(strength > 0, _WARM, _COLD)
+    pixels = 255 + strength.abs() * (colour - 255)
+    image = Image.fromarray(pixels.round().clamp(0, 255).to(torch.uint8).numpy())
+    return Thumbnail(image.resize((_SMALL, _SMALL), Image.Resampling.BICUBIC), caption)
+
+
+def _slug(text: str) -> str:
+    return re.sub(r"[^0-9a-z]+", "-", text.lower()).strip("-") or "picture"

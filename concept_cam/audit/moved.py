@@ -1,0 +1,59 @@
+"""Two models, or two checkpoints, on the same pictures: what changed its mind, and where the evidence moved."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import final
+
+from concept_cam.audit.audit import Audit
+from concept_cam.audit.looking import Row
+from concept_cam.errors import OptionError
+from concept_cam.metrics import rank_correlation
+
+
+@final
+@dataclass(frozen=True)
+class Move:
+    """One picture under two models.
+
+    Attributes:
+        picture, label: which.
+        before, after: what each took it for.
+        agreement: Spearman's correlation of the two maps of what decided, -1 to 1.
+        off_object: the share off the object before and after; None where no object is known.
+    """
+
+    picture: str
+    label: str
+    before: str
+    after: str
+    agreement: float
+    off_object: tuple[float, float] | None
+
+    @property
+    def growth(self) -> float:
+        """By how much the share off the object grew, -1 to 1; 0 where it is not known."""
+        return self.off_object[1] - self.off_object[0] if self.off_object else 0.0
+
+
+def moves(before: Audit, after: Audit) -> list[Move]:
+    """Every picture that both could use, in the order of the data set.
+
+    Raises:
+        OptionError: the two audits are not of the same pictures.
+    """
+    if [row["picture"] for row in before.rows] != [row["picture"] for row in after.rows]:
+        raise OptionError(f"{before.folder} and {after.folder} are not of the same pictures, so nothing can have moved.")
+    others = {row["picture"]: (row, map_) for row, map_ in after.tensors("maps")}
+    found = []
+    for ours, map_ in before.tensors("maps"):
+        if ours["picture"] in others:
+            theirs, other = others[ours["picture"]]
+            found.append(_move(ours, theirs, float(rank_correlation(map_, other))))
+    return found
+
+
+def _move(ours: Row, theirs: Row, agreement: float) -> Move:
+    both = "off_object" in ours and "off_object" in theirs
+    off = (float(ours["off_object"]), float(theirs["off_object"])) if both else None
+    return Move(ours["picture"], ours["label"], ours["predicted"], theirs["predicted"], agreement, off)

@@ -1,0 +1,48 @@
+"""The data set that a command line names."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from concept_cam.errors import OptionError, did_you_mean
+
+if TYPE_CHECKING:
+    from concept_cam.datasets import Dataset
+
+FIELDGUIDE = "fieldguide"
+_TRAINING = 960
+"""Plates of the field guide that a probe is trained with: twenty of each species."""
+
+
+def read_set(name: str, layout: str | None, limit: int, seed: int, *, probe: bool = False) -> Dataset:
+    """A data set on disk or one of the field guide, with so many pictures at most; with a part to train a probe with.
+
+    Raises:
+        DatasetError: it cannot be read.
+        OptionError: the field guide has no such set, or none for a probe.
+    """
+    from dataclasses import replace
+
+    from concept_cam.datasets import read_dataset
+
+    if name.startswith(FIELDGUIDE) and layout is None and not Path(name).exists():
+        return _world(name, limit, seed, probe=probe)
+    found = read_dataset(Path(name), layout)
+    if probe and not found.training:
+        # Every other picture, so that both halves have all classes whatever the order.
+        found = replace(found, training=found.examples[::2], examples=found.examples[1::2])
+    if len(found.examples) <= limit:
+        return found
+    # From all of the set: lists are in the order of classes, as a rule.
+    return replace(found, examples=[found.examples[i * len(found.examples) // limit] for i in range(limit)])
+
+
+def _world(name: str, limit: int, seed: int, *, probe: bool) -> Dataset:
+    from concept_cam.fieldguide.dataset import WORLDS
+
+    if name not in WORLDS:
+        raise OptionError(f"No data set {name!r}.{did_you_mean(name, WORLDS)} The field guide has {', '.join(WORLDS)}.")
+    if probe and name == "fieldguide-attributes":
+        raise OptionError(f"{name}: a picture shows many attributes, so there is no probe for them; leave out --probe.")
+    return WORLDS[name](limit, seed, _TRAINING if probe else 0)
