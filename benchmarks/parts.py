@@ -19,6 +19,7 @@ from rich.table import Table
 from concept_cam import fieldguide
 from concept_cam.fieldguide.birds import PARTS, random_bird, species
 from concept_cam.fieldguide.renderer import HELD_OUT_STREAM, Plate, draw
+from concept_cam.methods import method_named
 from concept_cam.metrics import pointing_hit
 from concept_cam.parts import PartFinding, read_parts, stream_parts
 
@@ -55,9 +56,10 @@ def main(
     count: Annotated[int, typer.Option(help="Plates.")] = 300,
     seed: Annotated[int, typer.Option(help="Which.")] = 0,
     size: Annotated[int, typer.Option(help="Of the model's input; its own is 96.")] = 96,
+    method: Annotated[str, typer.Option(help="`concept-cam methods` lists them.")] = "legrad",
 ) -> None:
     """Print a row for each part."""
-    localizer = fieldguide.localizer(vocabulary=(), size=size)
+    localizer = fieldguide.localizer(vocabulary=(), method=method_named(method), size=size)
     vocabulary = read_parts("fieldguide-parts")
     plates = [plate_of(index, seed) for index in range(count)]
     found = stream_parts(localizer, (plate.picture for plate in plates), vocabulary, batch_size=25)

@@ -19,7 +19,7 @@ import pytest
 from PIL import Image
 
 from concept_cam import cli, fieldguide, loading
-from concept_cam.cli.localize import _sources
+from concept_cam.cli.pictures import sources
 from concept_cam.errors import PictureError
 from concept_cam.fieldguide.birds import ATTRIBUTES, COLOURS, PARTS, part_of, species, twins
 from concept_cam.fieldguide.checkpoint import FOLDER
@@ -408,12 +408,12 @@ def test_sources_keep_the_order_given(tmp_path: Path) -> None:
     for name in ("b.png", "a.jpg", "c.txt", "folder/z.webp", "folder/y.TIFF", "folder/x.json"):
         (tmp_path / name).touch()
     given = [tmp_path / "b.png", tmp_path / "folder", tmp_path / "a.jpg", tmp_path / "c.txt"]
-    found = [path.relative_to(tmp_path).as_posix() for path in _sources(given)]
+    found = [path.relative_to(tmp_path).as_posix() for path in sources(given)]
     # A file is taken at its word, whatever its name.
     assert found == ["b.png", "folder/y.TIFF", "folder/z.webp", "a.jpg", "c.txt"]
     (tmp_path / "none").mkdir()
     with pytest.raises(PictureError, match="no pictures"):
-        list(_sources([tmp_path / "none"]))
+        list(sources([tmp_path / "none"]))
 
 
 # ---- fieldguide -------------------------------------------------------------------------------------------------------

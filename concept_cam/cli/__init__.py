@@ -16,6 +16,7 @@ from concept_cam.cli.fieldguide import fieldguide
 from concept_cam.cli.localize import localize
 from concept_cam.cli.methods import methods
 from concept_cam.cli.models import check, models
+from concept_cam.cli.parts import parts
 from concept_cam.errors import ConceptCamError, UnknownWord
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
@@ -27,7 +28,7 @@ def about() -> None:
     """Where in this picture is the thing that makes it THIS concept and not that similar one?"""
 
 
-for command in (localize, methods, models, check, evaluate, audit, fieldguide):
+for command in (localize, methods, models, check, evaluate, audit, parts, fieldguide):
     app.command()(command)
 
 

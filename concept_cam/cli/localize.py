@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
-from itertools import chain, count
 from pathlib import Path
-from tempfile import TemporaryFile
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from concept_cam.cli.encoders import load_encoder
-from concept_cam.errors import ComparisonError, OptionError, OutputError, PictureError, did_you_mean
+from concept_cam.cli.pictures import check_apart, make_folder, names_of, size_of, sources
+from concept_cam.errors import ComparisonError, PictureError
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -23,7 +21,6 @@ if TYPE_CHECKING:
     from concept_cam.localizer import Localizer
     from concept_cam.result import Localization
 
-PICTURE_SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"}
 _BATCH = 8
 _RESULTS = ("-overlay.png", "-compared.png", ".safetensors", ".json")
 _SWEEP, _BY_REFERENCE = "-strengths.png", "-references.png"
@@ -67,10 +64,9 @@ def localize(
     from concept_cam.comparison import check_strength
     from concept_cam.files import write_picture
     from concept_cam.images import check_fit
-    from concept_cam.methods import METHODS, sees_score
+    from concept_cam.methods import method_named, sees_score
 
-    if method not in METHODS:
-        raise OptionError(f"No method {method!r}.{did_you_mean(method, METHODS)} There are {', '.join(METHODS)}.")
+    chosen = method_named(method)
     if sum(bool(choice) for choice in (against, nearest is not None, rivals is not None)) > 1:
         raise ComparisonError("References come from one of --against, --nearest and --rivals; give one of them.")
     check_strength(strength)
@@ -82,32 +78,20 @@ def localize(
         if model is not None:
             raise PictureError("No picture given; the field guide is drawn only for the embedded model (without --model).")
         plate, target, twin = _draw(target, seed)
-        references = references or (twin if sees_score(METHODS[method]) else None)
+        references = references or (twin if sees_score(chosen) else None)
     elif target is None:
         raise ComparisonError("What shall be found in the picture? Name it with --target.")
-    sources = list(_sources(pictures or []))
-    _make_folder(out)
+    found = list(sources(pictures or []))
+    make_folder(out)
     if plate is not None:
-        sources = [write_picture(out / f"{target.replace(' ', '-')}-{seed}.png", plate)]
-    options: dict[str, Any] = {"method": METHODS[method], "site": site, "fit": fit, "size": _size(size)}
+        found = [write_picture(out / f"{target.replace(' ', '-')}-{seed}.png", plate)]
+    options: dict[str, Any] = {"method": chosen, "site": site, "fit": fit, "size": size_of(size)}
     localizer = _localizer(model, pretrained, device, classes, vocabulary, templates, options)
     extras = [draw for wanted, draw in ((sweep, _draw_sweep), (by_reference, _draw_by_reference)) if wanted]
-    failed = _run(localizer, sources, target, references, strength, out, extras)
+    failed = _run(localizer, found, target, references, strength, out, extras)
     if failed:
-        rest = f"the others are in {out}" if failed < len(sources) else "none is left"
-        raise PictureError(f"{failed} of {len(sources)} pictures could not be read; {rest}.")
-
-
-def _sources(pictures: Sequence[Path]) -> Iterator[Path]:
-    """The pictures, and those in folders in the order of their names."""
-    for path in pictures:
-        if not os.path.isdir(path):  # noqa: PTH112  (says no, where Path raises on a name that is too long)
-            yield path
-            continue
-        inside = sorted(f for f in path.iterdir() if f.suffix.lower() in PICTURE_SUFFIXES and f.is_file() and f.name[0] != ".")
-        if not inside:
-            raise PictureError(f"{path}: no pictures in this folder; looked for {', '.join(sorted(PICTURE_SUFFIXES))}.")
-        yield from inside
+        rest = f"the others are in {out}" if failed < len(found) else "none is left"
+        raise PictureError(f"{failed} of {len(found)} pictures could not be read; {rest}.")
 
 
 def _localizer(
@@ -124,14 +108,6 @@ def _localizer(
     backbone, sentences = load_encoder(model, pretrained, device, classes)
     vocabulary = vocabulary or ("fieldguide-species" if sentences == "fieldguide" else None)
     return Localizer(backbone, vocabulary=vocabulary or (), templates=templates or sentences, **options)
-
-
-def _size(text: str | None) -> int | tuple[int, int] | None:
-    """``336`` or ``336x504``, height first."""
-    sides = [] if text is None else text.lower().split("x")
-    if not all(side.isdecimal() for side in sides) or len(sides) > 2:
-        raise OptionError(f"--size {text}: expected a side in pixels such as 336, or height x width such as 336x504.")
-    return None if text is None else int(sides[0]) if len(sides) == 1 else (int(sides[0]), int(sides[1]))
 
 
 def _draw(target: str | None, seed: int) -> tuple[Image.Image, str, Selector]:
@@ -157,7 +133,7 @@ def _references(against: list[str] | None, nearest: int | None, rivals: int | No
 
 def _run(
     localizer: Localizer,
-    sources: Sequence[Path],
+    pictures: Sequence[Path],
     target: str,
     references: Selector | None,
     strength: float,
@@ -169,20 +145,21 @@ def _run(
 
     from concept_cam.images import read_picture
 
-    names = _names(sources)
-    _check_apart(sources, names, out)
+    names = names_of(pictures)
+    suffixes = (*_RESULTS, _SWEEP, _BY_REFERENCE)
+    check_apart(pictures, (out / f"{name}{suffix}" for name in names.values() for suffix in suffixes))
     failed = 0
-    with tqdm(total=len(sources), disable=None if len(sources) > _BATCH else True) as bar:
+    with tqdm(total=len(pictures), disable=None if len(pictures) > _BATCH else True) as bar:
 
         def report(path: Path, error: PictureError) -> None:
             nonlocal failed
-            if len(sources) == 1:
+            if len(pictures) == 1:
                 raise error
             failed += 1
             bar.update()
             typer.echo(f"concept-cam: {error}", err=True)
 
-        done = localizer.stream(sources, target, references, strength=strength, batch_size=_BATCH, on_error=report)
+        done = localizer.stream(pictures, target, references, strength=strength, batch_size=_BATCH, on_error=report)
         with closing(done):
             for path, result in done:
                 picture = read_picture(path)
@@ -191,26 +168,6 @@ def _run(
                     draw(localizer, picture, target, references, out / names[path])
                 bar.update()
     return failed
-
-
-def _names(sources: Sequence[Path]) -> dict[Path, str]:
-    """A name for the results of each picture: its stem, with a number where that is taken."""
-    names: dict[str, Path] = {}
-    for path in dict.fromkeys(sources):
-        candidates = chain([path.stem], (f"{path.stem}-{number}" for number in count(2)))
-        names[next(name for name in candidates if name not in names)] = path
-    return {path: name for name, path in names.items()}
-
-
-def _check_apart(sources: Sequence[Path], names: Mapping[Path, str], out: Path) -> None:
-    """Refuse to write over a picture that is still to be read."""
-    read = {path.resolve() for path in sources}
-    for name in names.values():
-        for suffix in (*_RESULTS, _SWEEP, _BY_REFERENCE):
-            if (out / f"{name}{suffix}").resolve() in read:
-                raise OutputError(
-                    f"{out / (name + suffix)} is one of the pictures and would be overwritten; choose another --out."
-                )
 
 
 def _write(result: Localization, picture: Image.Image, path: Path, stem: Path) -> None:
@@ -260,14 +217,3 @@ def _print_table(result: Localization, path: Path, overlay_path: Path) -> None:
     console.print(table)
     x, y = result.peak()
     console.print(f"strongest at ({x:.0f}, {y:.0f}); heat map in {overlay_path}", highlight=False, soft_wrap=True)
-
-
-def _make_folder(folder: Path) -> None:
-    """Find out before the work whether its results can be kept."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        reason = error.strerror or "not a folder that can be written to"
-        raise OutputError(f"{folder}: cannot write results there ({reason}); choose another --out.") from error

@@ -31,7 +31,7 @@ STANDS_OUT = 0.5
 """How far a part must stand out, as a share of how far those of its picture do, to be visible."""
 
 _MASK = 0.5
-"""The share of its strongest evidence that belongs to a part."""
+"""How far a pixel's evidence must rise from the median of the map to its peak to belong to a part."""
 
 
 def find_parts(localizer: Localizer, picture: Source, vocabulary: PartVocabulary, *, strength: float = 1.0) -> PartFinding:
@@ -45,7 +45,8 @@ def find_parts(localizer: Localizer, picture: Source, vocabulary: PartVocabulary
     A part without attributes has no such contrast: how far it stands out is the peak of its map.
 
     Args:
-        localizer: model, templates, method and input size; a larger size finds smaller parts.
+        localizer: model, templates, method and input size. On the field guide ``legrad`` places parts best, and a larger size
+            places them better and reads them a little worse (docs/parts.md).
         picture: a path or a PIL image.
         vocabulary: from ``read_parts``.
         strength: of the comparison; 0 leaves it out.
@@ -172,7 +173,10 @@ def _where(
     shown = placement.shown(map_.shape)
     row, column = divmod(int(map_.masked_fill(~shown, -torch.inf).argmax()), map_.shape[1])
     rows, columns = (slice(max(at - 1, 0), at + 2) for at in (row, column))
-    weights = (map_ * shown)[rows, columns].clamp(min=0)
+    # Some methods are never negative: what they say of half of the patches says nothing of the part.
+    middle = float(map_[shown].median())
+    floor = middle if 0 < middle < float(map_[shown].max()) else 0.0
+    weights = ((map_ - floor) * shown)[rows, columns].clamp(min=0)
     weights = weights / weights.sum()
     mean_row = rows.start + float(weights.sum(1) @ torch.arange(weights.shape[0], dtype=weights.dtype))
     mean_column = columns.start + float(weights.sum(0) @ torch.arange(weights.shape[1], dtype=weights.dtype))
@@ -180,7 +184,9 @@ def _where(
     height, width = placement.picture_size
     keypoint = min(max(x, 0.0), float(width)), min(max(y, 0.0), float(height))
     heatmap = placement.project(map_).nan_to_num(nan=-torch.inf)
-    mask = heatmap >= _MASK * heatmap.max()
+    # A picture with fewer pixels than patches may show no positive evidence: the strongest pixel has to do.
+    strongest = float(heatmap.max())
+    mask = heatmap >= min(floor + _MASK * (strongest - floor), strongest)
     box = bounding_boxes(mask, heatmap)[0]
     inside = torch.zeros_like(mask)
     inside[box[1] : box[3], box[0] : box[2]] = True

@@ -1,0 +1,224 @@
+"""Findings as pictures: the parts of one picture with their names beside it, and a sheet of what those of many look like."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from math import ceil
+from typing import Any, final
+
+from PIL import Image, ImageDraw, ImageFont
+
+from concept_cam.errors import OptionError
+from concept_cam.page import Cell, Page, Section, Table, Thumbnail
+from concept_cam.parts.marks import INK, Layer, beside, marked, same, shortened, wrapped
+from concept_cam.parts.part import PartFinding
+from concept_cam.regions import Box
+
+_SMALLEST, _LARGEST = 480, 1200
+_THUMBNAIL = 224
+_PICTURES, _CROPS = 60, 3
+_GREY = (112, 118, 124)
+_LONGEST = 24
+"""A label, in heights of its type."""
+
+
+def summary(finding: PartFinding) -> str:
+    """One line: what each part looks like, with the confidence of the reading, or of the part where nothing is read.
+
+    Example:
+        >>> from concept_cam import fieldguide
+        >>> from concept_cam.parts import find_parts, read_parts
+        >>> from concept_cam.parts.sheet import summary
+        >>> plate = fieldguide.draw_species("ember finch", seed=3)
+        >>> line = summary(find_parts(fieldguide.localizer(), plate.picture, read_parts("fieldguide-parts")))
+        >>> line.split(", ")[0], line.split(", ")[-1]
+        ('crown: red (1.00)', 'not visible: crest')
+    """
+    seen = []
+    for part in finding.parts:
+        if part.visible:
+            read = " ".join(f"{reading.value} ({reading.confidence:.2f})" for reading in part.attributes.values())
+            seen.append(f"{part.name}: {read}" if read else f"{part.name} ({part.confidence:.2f})")
+    return ", ".join([*seen, *_hidden(finding)])
+
+
+def annotated(finding: PartFinding, picture: Image.Image) -> Image.Image:
+    """The picture with a dot, a box and a label for each visible part; those that are not visible are listed below it.
+
+    Labels stand in margins left and right of the picture, each with a line to its part. The picture is drawn with its longer
+    side at 480 to 1200 pixels, whatever its own.
+
+    Raises:
+        PictureError: the picture is not of the size that was searched.
+
+    Example:
+        >>> from concept_cam import fieldguide
+        >>> from concept_cam.parts import find_parts, read_parts
+        >>> from concept_cam.parts.sheet import annotated
+        >>> plate = fieldguide.draw_species("ember finch", seed=3, size=640)
+        >>> found = find_parts(fieldguide.localizer(), plate.picture, read_parts("fieldguide-parts"))
+        >>> width, height = annotated(found, plate.picture).size
+        >>> width > height > 640
+        True
+    """
+    shown, marks = marked(finding, picture, min(max(*picture.size, _SMALLEST), _LARGEST))
+    size = max(15, round(max(shown.size) / 64))
+    font, small = ImageFont.load_default(size), ImageFont.load_default(round(0.9 * size))
+    marks = [mark._replace(label=shortened(mark.label, font, _LONGEST * size)) for mark in marks]
+    across = sorted(marks, key=lambda mark: mark.point[0])
+    columns = across[: (len(marks) + 1) // 2], across[(len(marks) + 1) // 2 :]
+    margins = [max((round(font.getlength(m.label) + 3 * size) for m in column), default=0) for column in columns]
+    pad, step = size, 1.7 * size
+    height = max(shown.height, round(step * len(columns[0])))
+    left, top = pad + margins[0], pad + (height - shown.height) // 2
+    width = max(left + shown.width + margins[1] + pad, _LONGEST * size)
+    notes = wrapped(*_hidden(finding), font=small, width=width - 2 * pad)
+    canvas = Image.new("RGB", (width, round(height + 2 * pad + 1.4 * size * len(notes))), "white")
+    canvas.paste(shown, (left, top))
+    write, lines = ImageDraw.Draw(canvas), []
+    sides = (columns[0], left, "rm", -size), (columns[1], left + shown.width, "lm", size)
+    for column, edge, anchor, away in sides:
+        placed = [mark.moved(left, top) for mark in column]
+        for y, mark in beside(edge + 2 * away, placed, pad, pad + height, step):
+            write.text((edge + 2.6 * away, y), mark.label, fill=INK, font=font, anchor=anchor)
+            lines.append(((edge + 2 * away, y), mark))
+    for k, note in enumerate(notes):
+        write.text((pad, height + (2 + 1.4 * k) * pad), note, fill=_GREY, font=small)
+    layer = Layer(canvas.size, size / 7.5)
+    for _, mark in lines:
+        layer.box(mark)
+    for end, mark in lines:
+        layer.leader(end, mark)
+    for end, mark in lines:
+        layer.dot(mark.point, mark.colour)
+        layer.dot(end, mark.colour, 0.7)
+    layer.put_on(canvas)
+    return canvas
+
+
+def _hidden(finding: PartFinding) -> list[str]:
+    """One text, or none if all parts are visible."""
+    names = [part.name for part in finding.parts if not part.visible]
+    return [f"not visible: {', '.join(names)}"] if names else []
+
+
+# ---- many pictures ----------------------------------------------------------------------------------------------------
+
+
+def part_sheet(name: str, items: Sequence[tuple[str, Image.Image, PartFinding]]) -> Page:
+    """A sheet of one species: what each of its parts looks like on these pictures.
+
+    Args:
+        name: of the species.
+        items: name, picture and finding; ``annotated/NAME.png``, seen from the page, is the picture that a click shows.
+
+    Raises:
+        OptionError: there are none, or they have not all the same parent and parts.
+        PictureError: a picture is not of the size that was searched.
+    """
+    sheet = PartSheet(name)
+    for caption, picture, finding in items:
+        sheet.add(caption, picture, finding)
+    return sheet.page()
+
+
+@dataclass
+class _Row:
+    """What is known of one part so far; crops with the highest confidence first."""
+
+    visible: int = 0
+    confidence: float = 0.0
+    readings: defaultdict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
+    crops: list[tuple[float, Thumbnail]] = field(default_factory=list)
+
+
+@final
+class PartSheet:
+    """A sheet that takes one picture after another and keeps none: three small crops of each part, 60 thumbnails in all."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self._vocabulary: tuple[str, ...] = ()
+        self._about: Mapping[str, Any] = {}
+        self._count = 0
+        self._rows: list[_Row] = []
+        self._thumbnails: list[Thumbnail] = []
+
+    def add(self, name: str, picture: Image.Image, finding: PartFinding) -> None:
+        """Take in one picture; see ``part_sheet``."""
+        picture = same(finding, picture)
+        vocabulary = (finding.parent, *(part.name for part in finding.parts))
+        if self._count == 0:
+            self._vocabulary, self._about, self._rows = vocabulary, finding.provenance, [_Row() for _ in finding.parts]
+        if vocabulary != self._vocabulary:
+            raise OptionError(f"{name!r} has other parts than the pictures before it; make a sheet for each vocabulary.")
+        # A page's link cannot hold a backslash, as file names on Linux can.
+        link = None if "\\" in name else f"annotated/{name}.png"
+        self._count += 1
+        for row, part in zip(self._rows, finding.parts, strict=True):
+            if part.visible and part.box is not None:
+                row.visible += 1
+                row.confidence += part.confidence
+                for attribute, reading in part.attributes.items():
+                    row.readings[attribute][reading.value] += 1
+                if len(row.crops) < _CROPS or part.confidence > row.crops[-1][0]:
+                    row.crops.append((part.confidence, Thumbnail(_crop(picture, part.box), name, link)))
+                    row.crops = sorted(row.crops, key=lambda crop: -crop[0])[:_CROPS]
+        if self._count <= _PICTURES:
+            small, marks = marked(finding, picture, _THUMBNAIL)
+            layer = Layer(small.size, 1.2)
+            for mark in marks:
+                layer.dot(mark.point, mark.colour)
+            layer.put_on(small)
+            self._thumbnails.append(Thumbnail(small, name, link))
+
+    def page(self) -> Page:
+        """The sheet of what was taken in.
+
+        Raises:
+            OptionError: that is nothing.
+        """
+        if self._count == 0:
+            raise OptionError("There are no findings; expected those of at least one picture.")
+        parent, count = self._vocabulary[0], self._count
+        seen = sum(row.visible for row in self._rows) / count
+        facts = {"pictures": str(count), "parts visible on a picture": f"{seen:.1f} of {len(self._rows)}"}
+        facts |= {key: str(self._about[key]) for key in ("model", "vocabulary", "method") if self._about.get(key)}
+        more = f" These are the first {_PICTURES} of {count}." if count > _PICTURES else ""
+        sections = (
+            Section("Part by part", _PARTS_TEXT, self._table()),
+            Section("Pictures", f"{_PICTURES_TEXT}{more}", pictures=tuple(self._thumbnails)),
+        )
+        lead = f"What the parts of {parent} look like on {'1 picture' if count == 1 else f'{count} pictures'}."
+        return Page(self.name, lead, sections, tuple(facts.items()))
+
+    def _table(self) -> Table:
+        attributes = list(dict.fromkeys(attribute for row in self._rows for attribute in row.readings))
+        best_first = ("clearest", "second", "third")[: max(len(row.crops) for row in self._rows)]
+        rows: list[tuple[Cell, ...]] = []
+        for name, row in zip(self._vocabulary[1:], self._rows, strict=True):
+            known = row.confidence / row.visible if row.visible else None
+            best = [row.readings[attribute].most_common(1) if attribute in row.readings else [] for attribute in attributes]
+            readings = [f"{found[0][0]} {found[0][1]}/{row.visible}" if found else None for found in best]
+            crops = [thumbnail for _, thumbnail in row.crops] + [None] * (len(best_first) - len(row.crops))
+            rows.append((name, row.visible / self._count, known, *readings, *crops))
+        return Table(("part", "visible", "confidence", *attributes, *best_first), tuple(rows))
+
+
+_PARTS_TEXT = (
+    "Visible is the share of the pictures on which a part stands out, confidence (0.5 to 1) the mean over those. Of each "
+    "attribute, the reading on which most of them agree, and how many do. On the right, the part where it is surest."
+)
+_PICTURES_TEXT = "A dot for each part that is visible; a click shows which is which."
+
+
+def _crop(picture: Image.Image, box: Box) -> Image.Image:
+    """The box, half as wide and half as high again as far as the picture goes, reduced to a thumbnail."""
+    left, top, right, bottom = box
+    x, y = (right - left) / 4, (bottom - top) / 4
+    sides = max(left - x, 0), max(top - y, 0), min(right + x, picture.width), min(bottom + y, picture.height)
+    crop = picture.crop((int(sides[0]), int(sides[1]), ceil(sides[2]), ceil(sides[3])))
+    crop.thumbnail((_THUMBNAIL, _THUMBNAIL), Image.Resampling.LANCZOS)
+    return crop
