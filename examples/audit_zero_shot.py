@@ -1,0 +1,65 @@
+"""What a zero-shot classifier goes by: classes whose evidence lies off the object, backgrounds that move decisions.
+
+    python examples/audit_zero_shot.py
+    python examples/audit_zero_shot.py --model fieldguide-shortcut --out concept-cam-out/shortcut
+    python examples/audit_zero_shot.py --data photos.csv --model ViT-B-16/laion400m_e32 --parts birds --out photos-audit
+
+The data are a folder of classes (``house_finch/*.jpg``), a CSV file with columns file and label, or what else ``read_dataset``
+reads. A class is a suspect by where the objects are: give the CSV file their boxes (left, top, right, bottom) or masks (mask).
+Each audit has a folder of its own; one that was interrupted goes on where it was.
+
+Without data, birds of the field guide are drawn where they live. The embedded model looks at the birds; fieldguide-shortcut
+has learnt to tell six of them by where they are.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import typer
+
+from concept_cam import Localizer, fieldguide, load, read_templates, read_vocabulary
+from concept_cam.audit import audit
+from concept_cam.audit.report import write_report
+from concept_cam.datasets import read_dataset
+from concept_cam.fieldguide.dataset import birds_dataset
+from concept_cam.parts import read_parts
+
+
+def main(
+    data: Path | None = None,
+    model: str = "fieldguide",
+    parts: str | None = None,
+    out: Path = Path("concept-cam-out/audit"),
+) -> None:
+    """Audit a zero-shot classifier, print what is suspicious and write a report."""
+    dataset = read_dataset(data) if data else birds_dataset(96, at_home=True)
+    if model in fieldguide.MODELS:
+        localizer = fieldguide.localizer(checkpoint=fieldguide.MODELS[model])
+        vocabulary, backgrounds, sentences = "fieldguide-parts", "fieldguide-habitats", ("fieldguide", "fieldguide")
+    else:
+        localizer = Localizer(load(model))
+        vocabulary, backgrounds, sentences = parts or "", "backgrounds", ("parts", "scenes")
+    found = audit(
+        localizer,
+        dataset,
+        out,
+        parts=read_parts(vocabulary) if vocabulary else None,
+        backgrounds=read_vocabulary(backgrounds).names,
+        part_templates=read_templates(sentences[0]),
+        scene_templates=read_templates(sentences[1]),
+        about={"data": str(data)},
+    )
+    for problem in found.problems:
+        print(f"left out: {problem}", file=sys.stderr)
+    print(f"{len(found.good)} pictures" + (f", accuracy {found.accuracy:.3f}" if found.good else ""))
+    print("suspects:", ", ".join(one.name for one in found.suspects) or ("none" if found.ranked else "no object is known"))
+    for name, background, effect in found.backgrounds()[:3]:
+        if effect >= 0.01:
+            print(f"without {background!r} the probability of {name} falls by {effect:.3f}")
+    print(f"report in {write_report(found)}")
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,61 @@
+"""Parts in words of your own: your vocabulary in YAML, your sentences around its phrases, what is found as CSV.
+
+    python examples/own_vocabulary.py
+    python examples/own_vocabulary.py --pictures photos --vocabulary insects-of-my-garden.yaml --templates sentences.txt \
+        --model ViT-B-16/laion400m_e32 --out insects.csv
+
+Copy ``birds-at-my-feeder.yaml`` and ``sentences.txt`` and change the words. Of each attribute one of the listed words is read,
+whether it fits or not: list all that you expect. The embedded model, taken by default, knows the words of the field guide and
+refuses others; other models take any. Without a folder, plates are drawn from the field guide.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import typer
+
+from concept_cam import Localizer, fieldguide, load, read_templates
+from concept_cam.errors import PictureError
+from concept_cam.parts import read_parts, stream_parts, to_csv
+from concept_cam.parts.sheet import summary
+
+HERE = Path(__file__).parent
+
+
+def main(
+    pictures: Path | None = None,
+    vocabulary: Path = HERE / "birds-at-my-feeder.yaml",
+    templates: Path = HERE / "sentences.txt",
+    model: str | None = None,
+    out: Path = Path("concept-cam-out/parts.csv"),
+) -> None:
+    """Find the parts of an own vocabulary in the pictures of a folder."""
+    words, sentences = read_parts(vocabulary), read_templates(templates)
+    localizer = Localizer(load(model), templates=sentences) if model else fieldguide.localizer(templates=sentences)
+    files = sorted(file for file in (pictures or drawn(out.parent / "feeder")).iterdir() if file.is_file())
+    findings = {}
+    for file, finding in stream_parts(localizer, files, words, on_error=report):
+        findings[file.name] = finding
+        print(f"{file.name}: {summary(finding)}")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_bytes(to_csv(findings))
+    print(f"{words.title}: {len(findings)} pictures in {out}")
+
+
+def report(file: Path, error: PictureError) -> None:
+    """Say what is left out, and why."""
+    print(f"left out: {error}", file=sys.stderr)
+
+
+def drawn(folder: Path) -> Path:
+    """A folder of plates of the field guide."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in ("ember finch", "royal jay", "garden tanager", "misty heron"):
+        fieldguide.draw_species(name, seed=3).picture.save(folder / f"{name.replace(' ', '-')}-3.png")
+    return folder
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,61 @@
+"""Boxes around what a text names, for each picture of a folder, as CSV: file, score, left, top, right, bottom.
+
+    python examples/query_to_boxes.py
+    python examples/query_to_boxes.py --pictures photos --query "house finch" --against "purple finch" \
+        --model ViT-B-16/laion400m_e32 --out finches.csv
+
+The score is that of the whole picture: sort by it, for a picture without a house finch has boxes as well. They lie where query
+and reference differ, the strongest first, in pixels, half-open; ``--strength 0`` asks for the query alone.
+
+Pictures are read ahead of the model, and memory stays level however many there are; what cannot be read is reported and left
+out. Without a folder, plates are drawn from the embedded field guide.
+"""
+
+from __future__ import annotations
+
+import csv
+import sys
+from pathlib import Path
+
+import typer
+
+from concept_cam import Localizer, fieldguide, load
+from concept_cam.errors import PictureError
+
+
+def main(
+    pictures: Path | None = None,
+    query: str = "ember finch",
+    against: str = "frost finch",
+    strength: float = 0.6,
+    model: str | None = None,
+    out: Path = Path("concept-cam-out/boxes.csv"),
+) -> None:
+    """Write boxes around what a text names, for each picture of a folder."""
+    localizer = Localizer(load(model)) if model else fieldguide.localizer()
+    out.parent.mkdir(parents=True, exist_ok=True)
+    files = sorted(file for file in (pictures or drawn(out.parent / "plates")).iterdir() if file.is_file())
+    with out.open("w", newline="", encoding="utf-8") as table:
+        rows = csv.writer(table)
+        rows.writerow(("file", "score", "left", "top", "right", "bottom"))
+        for file, result in localizer.stream(files, query, against, strength=strength, on_error=report):
+            rows.writerows((file.name, f"{result.scores[query]:.4f}", *box) for box in result.boxes())
+    print(f"boxes in {out}")
+
+
+def report(file: Path, error: PictureError) -> None:
+    """Say what is left out, and why."""
+    print(f"left out: {error}", file=sys.stderr)
+
+
+def drawn(folder: Path) -> Path:
+    """A folder of plates of the field guide: ember finches, and jays among them."""
+    folder.mkdir(exist_ok=True)
+    for name in ("ember finch", "royal jay"):
+        for seed in range(4):
+            fieldguide.draw_species(name, seed).picture.save(folder / f"{name.replace(' ', '-')}-{seed}.png")
+    return folder
+
+
+if __name__ == "__main__":
+    typer.run(main)
