@@ -16,7 +16,8 @@ from concept_cam.images import Placement
 from concept_cam.localizer import Localizer
 from concept_cam.methods import rollout
 from concept_cam.metrics import pointing_hit
-from concept_cam.parts import PartConcept, PartVocabulary, find_parts, finding, read_parts, stream_parts
+from concept_cam.parts import PartConcept, PartVocabulary, find_parts, read_parts, stream_parts
+from concept_cam.parts.finding import _where
 
 LOW = (0, 30, 192, 160)
 """A plate without much of its sky and ground: wider than it is high."""
@@ -392,8 +393,8 @@ def test_a_floor_under_a_map_changes_nothing():
     placement = Placement((0.0, 0.0, 90.0, 60.0), (60, 90))
     bump = torch.zeros(4, 6)
     bump[1, 3], bump[1, 4], bump[2, 3] = 1.0, 0.7, 0.3
-    keypoint, box, mask = finding._where(bump, placement)
-    again, box_again, mask_again = finding._where(bump + 5, placement)
+    keypoint, box, mask = _where(bump, placement)
+    again, box_again, mask_again = _where(bump + 5, placement)
     assert again == pytest.approx(keypoint, abs=1e-4)
     assert (box, mask.tolist()) == (box_again, mask_again.tolist())
     assert box[2] - box[0] < 45
