@@ -5,11 +5,14 @@ from __future__ import annotations
 import csv
 from pathlib import Path
 
+import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from concept_cam import fieldguide
 from concept_cam.drawing import by_reference, overlay, side_by_side, strip
-from concept_cam.fieldguide.birds import twins
+from concept_cam.fieldguide.birds import species, twins
+from concept_cam.fieldguide.renderer import DRAWING_STREAM, draw
+from concept_cam.fieldguide.shortcuts import SHORTCUTS
 from concept_cam.methods import METHODS, sees_score
 
 DOCS = Path(__file__).parent
@@ -78,6 +81,27 @@ def references(bird: str = "ember finch", seed: int = 3, others: tuple[str, ...]
     return by_reference(fieldguide.localizer().against_each(picture, bird, others), picture)
 
 
+def shortcuts(side: int = 200) -> Image.Image:
+    """Two planted species: base and finer maps of the encoder that has learnt the shortcut, and the finer map of the other."""
+    twin_of = {target: twin for target, twin, _ in twins()}
+    clean, planted = fieldguide.localizer(), fieldguide.localizer(checkpoint=fieldguide.SHORTCUT)
+    ours, others = "shortcut encoder:\n", "embedded encoder:\n"
+    titles = ("the picture", f"{ours}what speaks for it", f"{ours}and not for its twin", f"{others}and not for its twin")
+    line, gap, names = 46, 8, ("meadow jay", "sky falcon", "misty heron")
+    sheet = Image.new("RGB", (4 * (side + gap) + gap, line + len(names) * (side + gap)), "white")
+    write, font = ImageDraw.Draw(sheet), ImageFont.load_default(15)
+    for k, title in enumerate(titles):
+        write.multiline_text((gap + k * (side + gap), 4), title, fill="black", font=font)
+    for i, name in enumerate(names):
+        picture = draw(species()[name], np.random.default_rng([DRAWING_STREAM, i]), 2 * side, (SHORTCUTS[name],)).picture
+        found = [localizer(picture, name, twin_of[name], strength=1.0) for localizer in (planted, clean)]
+        panels = [picture, overlay(found[0], picture, base=True), *(overlay(one, picture) for one in found)]
+        for k, panel in enumerate(panels):
+            small = panel.resize((side, side), Image.Resampling.LANCZOS)
+            sheet.paste(small, (gap + k * (side + gap), line + i * (side + gap)))
+    return sheet
+
+
 def learning_curve() -> str:
     """Zero-shot accuracy by training step."""
     rows = list(csv.DictReader((DOCS / "fieldguide-curve.csv").read_text().splitlines()))
@@ -132,6 +156,7 @@ if __name__ == "__main__":
     comparisons().save(DOCS / "comparisons.png", optimize=True)
     sweep().save(DOCS / "sweep.png", optimize=True)
     references().save(DOCS / "by-reference.png", optimize=True)
+    shortcuts().save(DOCS / "shortcuts.png", optimize=True)
     methods().quantize(256).save(DOCS / "methods.png", optimize=True)
     (DOCS / "fieldguide-curve.svg").write_text(learning_curve())
     (DOCS / "evaluation-strengths.svg").write_text(strengths())
