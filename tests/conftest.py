@@ -1,9 +1,12 @@
-"""Shapes and types in the package's signatures are checked while the tests run, and at no other time."""
+"""Shapes and types in the package's signatures are checked while the tests run, and at no other time. The command line."""
 
 from __future__ import annotations
 
 import random
+import sys
+import warnings
 
+import pytest
 from jaxtyping import install_import_hook
 
 # beartype looks at a random item of a container. It shall draw from a generator of its own: the tests watch the global one.
@@ -15,3 +18,22 @@ typechecked = beartype(conf=BeartypeConf(is_pep484_tower=True))
 random.getrandbits = shared
 
 install_import_hook("concept_cam", "conftest.typechecked")
+
+
+@pytest.fixture
+def command_line(monkeypatch, capsys, tmp_path):
+    """Run the command in this process, in a folder of its own; gives the exit code and what was said on either stream."""
+    monkeypatch.setattr(warnings, "showwarning", warnings.showwarning)  # main puts its own in its place
+    monkeypatch.chdir(tmp_path)
+
+    def call(*arguments):
+        from concept_cam import cli
+
+        monkeypatch.setattr(sys, "argv", ["concept-cam", *map(str, arguments)])
+        with pytest.raises(SystemExit) as stop:
+            cli.main()
+        out, err = capsys.readouterr()
+        code = stop.value.code
+        return (1, out, f"{err}{code}\n") if isinstance(code, str) else (code or 0, out, err)
+
+    return call

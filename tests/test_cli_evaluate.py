@@ -2,27 +2,16 @@
 
 from __future__ import annotations
 
-import sys
+from functools import partial
 
 import pytest
 
-from concept_cam import cli, fieldguide
+from concept_cam import fieldguide
 
 
 @pytest.fixture
-def run(monkeypatch, capsys, tmp_path):
-    monkeypatch.setattr("warnings.showwarning", None)  # main puts its own in its place
-    monkeypatch.chdir(tmp_path)
-
-    def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["concept-cam", "evaluate", *map(str, arguments)])
-        with pytest.raises(SystemExit) as stop:
-            cli.main()
-        out, err = capsys.readouterr()
-        code = stop.value.code
-        return (1, out, err + code) if isinstance(code, str) else (code or 0, out, err)
-
-    return call
+def run(command_line):
+    return partial(command_line, "evaluate")
 
 
 def test_the_field_guide_is_measured(run, tmp_path):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 
 import numpy as np
 import pytest
@@ -12,27 +11,16 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from concept_cam import cli, fieldguide
+from concept_cam import fieldguide
 from concept_cam.families import FAMILIES
 from concept_cam.fieldguide.checkpoint import FOLDER
 
 
 @pytest.fixture
-def run(monkeypatch, capsys, tmp_path):
-    monkeypatch.setattr("warnings.showwarning", None)  # main puts its own in its place
+def run(monkeypatch, command_line):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setenv("COLUMNS", "200")
-    monkeypatch.chdir(tmp_path)
-
-    def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["concept-cam", *map(str, arguments)])
-        with pytest.raises(SystemExit) as stop:
-            cli.main()
-        out, err = capsys.readouterr()
-        code = stop.value.code
-        return (1, out, err + code) if isinstance(code, str) else (code or 0, out, err)
-
-    return call
+    return command_line
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ import json
 import shutil
 import subprocess
 import sys
-import warnings
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -34,22 +34,11 @@ def embedded():
 
 
 @pytest.fixture
-def run(embedded, monkeypatch, capsys, tmp_path):
-    """Run the command in this process, in a folder of its own, with the embedded model loaded once."""
+def run(embedded, monkeypatch, command_line):
+    """With the embedded model loaded once."""
     real, held = loading.load, f"local-dir:{FOLDER}"
     monkeypatch.setattr(loading, "load", lambda name, *rest, **named: embedded if name == held else real(name, *rest, **named))
-    monkeypatch.setattr(warnings, "showwarning", warnings.showwarning)  # main replaces it
-    monkeypatch.chdir(tmp_path)
-
-    def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["concept-cam", "parts", *map(str, arguments)])
-        with pytest.raises(SystemExit) as stop:
-            cli.main()
-        out, err = capsys.readouterr()
-        code = stop.value.code
-        return (1, out, f"{err}{code}\n") if isinstance(code, str) else (code or 0, out, err)
-
-    return call
+    return partial(command_line, "parts")
 
 
 @pytest.fixture

@@ -16,6 +16,7 @@ from concept_cam.metrics import (
     box_accuracy,
     box_iou,
     box_overlaps,
+    calibration_error,
     effect_size,
     energy_inside,
     f1_of,
@@ -187,3 +188,37 @@ def test_effect_size_is_of_the_differences():
     assert effect_size(base + step, base) == pytest.approx(2 / step.double().std().item(), rel=1e-4)
     assert effect_size(base, base) == 0.0
     assert math.isinf(effect_size(torch.ones(3), torch.zeros(3)))
+
+
+def test_calibration_by_hand():
+    """Two at 0.9, of which one is right; one at 0.6, right; two in the lowest bin, both wrong: 0.8, 0.4 and 0.1 of five."""
+    confidence = torch.tensor([0.9, 0.6, 0.9, 0.0, 0.1], dtype=torch.float64)
+    right = torch.tensor([True, True, False, False, False])
+    assert calibration_error(confidence, right) == pytest.approx((0.8 + 0.4 + 0.1) / 5)
+    assert calibration_error(confidence, right, bins=1) == pytest.approx(abs(2.5 - 2) / 5)
+    # What is right and what is wrong in one bin makes up for each other, in two it does not.
+    assert calibration_error(torch.tensor([0.5, 0.5]), torch.tensor([True, False])) == 0
+    assert calibration_error(torch.tensor([0.5, 0.51]), torch.tensor([True, False])) == pytest.approx(0.505)
+    assert math.isnan(calibration_error(torch.zeros(0), torch.zeros(0, dtype=torch.bool)))
+
+
+@pytest.mark.parametrize("bins", [1, 10, 15])
+def test_calibration_is_that_of_torchmetrics(bins):
+    generator = torch.Generator().manual_seed(bins)
+    probabilities = (3 * torch.randn(500, 7, generator=generator, dtype=torch.float64)).softmax(1)
+    labels = torch.multinomial(probabilities.sqrt(), 1, generator=generator)[:, 0]
+    confidence, predicted = probabilities.max(1)
+    expected = theirs.multiclass_calibration_error(probabilities, labels, 7, n_bins=bins, norm="l1")
+    assert calibration_error(confidence, predicted == labels, bins) == pytest.approx(float(expected), abs=1e-6)
+    assert expected > 0.05
+    sure, happened = probabilities[:, 0].contiguous(), labels == 0
+    expected = theirs.binary_calibration_error(sure, happened.long(), n_bins=bins, norm="l1")
+    assert calibration_error(sure, happened, bins) == pytest.approx(float(expected), abs=1e-6)
+
+
+def test_what_is_no_confidence_is_refused():
+    for wrong in (-0.1, 1.1, float("nan")):
+        with pytest.raises(OptionError, match="expected probabilities"):
+            calibration_error(torch.tensor([0.5, wrong]), torch.tensor([True, True]))
+    with pytest.raises(OptionError, match="bins is 0"):
+        calibration_error(torch.tensor([0.5]), torch.tensor([True]), bins=0)

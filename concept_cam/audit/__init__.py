@@ -2,11 +2,13 @@
 
 place        where evidence lies with respect to the object
 words        the difference of two classes in words; backgrounds erased
-looking      one forward pass a picture: a row, an aligned map
+looking      one forward pass a picture: a row, aligned maps
 run          the rows on disk, batch by batch
 audit        what they come to: classes, pairs, backgrounds
 moved        two models on the same pictures
-report       all of it as a page, tables and a summary
+summary      tables, figures, and what makes an audit fail
+evidence     what decided, drawn on pictures
+report       all of it as a page
 """
 
 from __future__ import annotations

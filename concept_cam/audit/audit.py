@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Container, Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -11,12 +11,14 @@ from typing import TypeVar, final
 
 import torch
 from jaxtyping import Float
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
 from concept_cam.audit.looking import Looker, Row
 from concept_cam.audit.words import Difference
 from concept_cam.datasets import Dataset
+from concept_cam.errors import OutputError
 from concept_cam.metrics import Interval, calibration_error, mean_interval
 
 K = TypeVar("K", bound=Hashable)
@@ -35,19 +37,23 @@ class ClassAudit:
         pictures: with that label.
         accuracy: of those.
         calibration: expected calibration error of those.
-        off_object: mean share of the deciding evidence off the object, over pictures taken for this class, with its 95 %
-            interval; None where no object is known.
+        taken: pictures taken for this class; what follows is of those.
+        energy: mean share of the deciding evidence on the object; None where no object is known.
+        off_object: mean share of it more than a patch off the object, with its 95 % interval over pictures; of one picture
+            the interval is that picture.
         off_area: what chance would give.
         border: mean share along the border.
-        rd5: mean relative drop when the strongest 5 % are covered.
-        background: the text whose erasure takes most off its probability, and how much.
-        suspect: whether ``off_object`` is above ``ALARM``, its interval as well.
+        rd5: mean relative drop when the strongest 5 % are covered, -2 to 2.
+        background: the text whose erasure takes most off its probability, and how much, -1 to 1.
+        suspect: whether all of the interval of ``off_object`` is above ``ALARM``.
     """
 
     name: str
     pictures: int
     accuracy: float | None
     calibration: float | None
+    taken: int
+    energy: float | None
     off_object: Interval | None
     off_area: float | None
     border: float | None
@@ -69,11 +75,13 @@ class Pair:
         first: taken for this.
         second: and nearly for that.
         pictures: so many.
-        errors: of which so many show something else.
-        doubt: the mean probability of the second.
+        errors: of which so many show the second.
+        doubt: the mean probability of the second, 0 to 1.
         map: the mean of what decided, in the frames of the objects.
         differences: in words.
-        agreement: Spearman's correlation of the map of the first difference with that of the decision, -1 to 1.
+        agreements: for each of those, how far its map is that of the decision: mean of Spearman's correlation, -1 to 1.
+        shared: where the map of the first agrees with that of the decision, in the frames of the objects, -1 to 1; None
+            without words.
         best, worst: names of the pictures with the least and the most doubt.
     """
 
@@ -84,7 +92,8 @@ class Pair:
     doubt: float
     map: Float[Tensor, "side side"]
     differences: tuple[Difference, ...]
-    agreement: float | None
+    agreements: tuple[float, ...]
+    shared: Float[Tensor, "side side"] | None
     best: str
     worst: str
 
@@ -99,7 +108,7 @@ class Audit:
         dataset: the pictures.
         folder: where it lies.
         rows: one for each picture, see ``looking.COLUMNS``.
-        batches: files with maps and effects, in the order of the rows.
+        batches: files with the tensors of ``looking.Looker.look``, in the order of the rows.
     """
 
     looker: Looker
@@ -120,12 +129,12 @@ class Audit:
 
     @property
     def accuracy(self) -> float | None:
-        """Of all pictures, 0 to 1."""
+        """Of all pictures, 0 to 1; None of none."""
         return _mean(self.good, "right")
 
     @property
     def calibration(self) -> float | None:
-        """Expected calibration error of all pictures, 0 to 1."""
+        """Expected calibration error of all pictures, 0 to 1; None of none."""
         return _calibration(self.good)
 
     @cached_property
@@ -146,6 +155,8 @@ class Audit:
                     len(ours),
                     _mean(ours, "right"),
                     _calibration(ours),
+                    len(theirs),
+                    _mean(theirs, "energy"),
                     mean_interval(torch.tensor(off, dtype=torch.float64)) if off else None,
                     _mean(theirs, "off_area"),
                     _mean(theirs, "border"),
@@ -157,36 +168,50 @@ class Audit:
 
     @property
     def suspects(self) -> list[ClassAudit]:
-        """Classes whose deciding evidence lies off the object, the worst first."""
+        """Classes whose deciding evidence lies off the object: the first of those that are ranked."""
         return [one for one in self.ranked if one.suspect]
 
     @cached_property
     def ranked(self) -> list[ClassAudit]:
-        """Classes by the share of their deciding evidence off the object, the largest first; those for which it is known."""
-        known = [(one.off_object.mean, one) for one in self.classes if one.off_object]
+        """Classes by the share of their deciding evidence that is surely off the object, the lower end of its interval.
+
+        The largest first; those for which it is known.
+        """
+        known = [(one.off_object.low, one) for one in self.classes if one.off_object]
         return [one for _, one in sorted(known, key=lambda pair: -pair[0])]
 
     def pairs(self, count: int = 8) -> list[Pair]:
         """The pairs that are most confused: by errors first, then by the mean probability of the second."""
         grouped: dict[tuple[str, str], list[Row]] = defaultdict(list)
         for row in self.good:
-            grouped[row["predicted"], row["runner_up"]].append(row)
+            grouped[_pair(row)].append(row)
 
-        def confusion(pair: tuple[str, str]) -> tuple[float, float]:
+        def confusion(pair: tuple[str, str]) -> tuple[int, float]:
             rows = grouped[pair]
-            return sum(1 - row["right"] for row in rows), sum(row["doubt"] for row in rows) / len(rows)
+            return sum(row["label"] == pair[1] for row in rows), sum(row["doubt"] for row in rows) / len(rows)
 
         chosen = sorted(grouped, key=confusion, reverse=True)[:count]
-        maps = self._sums("maps", lambda row: (row["predicted"], row["runner_up"]))
+        maps, shared, agreements = (self._sums(kind, _pair, set(chosen)) for kind in ("aligned", "shared", "agreements"))
         found = []
         for first, second in chosen:
-            rows = sorted(grouped[first, second], key=lambda row: row["doubt"])
-            errors, doubt = confusion((first, second))
-            direction = self.looker.bank.vectors_of([first])[0] - self.looker.bank.vectors_of([second])[0]
-            mean = maps[first, second] / len(rows)
-            told = self.looker.words.difference(direction)
-            agreement, best, worst = _mean(rows, "agreement"), rows[0]["picture"], rows[-1]["picture"]
-            found.append(Pair(first, second, len(rows), int(errors), doubt, mean, told, agreement, best, worst))
+            pair = first, second
+            rows = sorted(grouped[pair], key=lambda row: row["doubt"])
+            ours, theirs = self.looker.bank.vectors_of(pair)
+            told = self.looker.words.difference(ours - theirs)
+            found.append(
+                Pair(
+                    first,
+                    second,
+                    len(rows),
+                    *confusion(pair),
+                    maps[pair] / len(rows),
+                    told,
+                    tuple((agreements[pair] / len(rows)).tolist()),
+                    shared[pair] / len(rows) if told else None,
+                    rows[0]["picture"],
+                    rows[-1]["picture"],
+                )
+            )
         return found
 
     def backgrounds(self) -> list[tuple[str, str, float]]:
@@ -197,19 +222,34 @@ class Audit:
         return sorted(found, key=lambda one: -one[2])
 
     def tensors(self, kind: str) -> Iterator[tuple[Row, Tensor]]:
-        """Each good row with its map (``maps``) or with the effects of erased backgrounds (``effects``); a batch at a time."""
+        """Each good row with one of its tensors, see ``looking.Looker.look``; a batch at a time.
+
+        Raises:
+            OutputError: a file of theirs cannot be read.
+        """
         rows = iter(self.good)
         for file in self.batches:
-            for tensor in load_file(file).get(kind, torch.zeros(0)):
+            try:
+                held = load_file(file)
+            except (OSError, SafetensorError) as error:
+                raise OutputError(
+                    f"{file}: not the maps of an audit ({error}); delete the folder and run it again."
+                ) from error
+            for tensor in held.get(kind, ()):
                 yield next(rows), tensor.double()
 
-    def _sums(self, kind: str, key: Callable[[Row], K]) -> dict[K, Tensor]:
-        """The sum of a tensor of each picture over those of one key."""
+    def _sums(self, kind: str, key: Callable[[Row], K], wanted: Container[K] | None = None) -> dict[K, Tensor]:
+        """The sum of a tensor of each picture over those of one key; of all keys, or of those that are wanted."""
         sums: dict[K, Tensor] = {}
         for row, tensor in self.tensors(kind):
             name = key(row)
-            sums[name] = sums[name] + tensor if name in sums else tensor
+            if wanted is None or name in wanted:
+                sums[name] = sums[name] + tensor if name in sums else tensor
         return sums
+
+
+def _pair(row: Row) -> tuple[str, str]:
+    return row["predicted"], row["runner_up"]
 
 
 def _grouped(rows: Sequence[Row], key: str) -> dict[str, list[Row]]:
@@ -227,5 +267,5 @@ def _mean(rows: Sequence[Row], key: str) -> float | None:
 def _calibration(rows: Sequence[Row]) -> float | None:
     if not rows:
         return None
-    confidence = torch.tensor([row["confidence"] for row in rows])
+    confidence = torch.tensor([row["confidence"] for row in rows], dtype=torch.float64)
     return calibration_error(confidence, torch.tensor([bool(row["right"]) for row in rows]))

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import final
 
 import torch
@@ -25,7 +28,9 @@ PICTURES = "pictures"
 """The folder of full pictures, beside the page."""
 
 _SMALL = 224
-_LONGEST = 120
+_LONGEST = 100
+"""Letters of a file name that are to be read."""
+
 _WARM, _COLD = torch.tensor([[200.0, 40, 20]]), torch.tensor([[30.0, 80, 190]])
 
 
@@ -36,10 +41,12 @@ class Evidence:
 
     Attributes:
         audit: whose.
-        prefix: of the names of full pictures.
+        folder: of the page; full pictures go into its ``pictures/``.
+        prefix: of their names.
     """
 
     audit: Audit
+    folder: Path
     prefix: str = ""
     _drawn: dict[str, Thumbnail] = field(default_factory=dict)
 
@@ -50,7 +57,7 @@ class Evidence:
     def decision(self, picture: str, caption: str) -> Thumbnail | None:
         """What decided on a picture: what it was taken for, against its runner-up; None if it is not there any more."""
         row, looker = self.audit.rows[self._examples[picture]], self.audit.looker
-        return self._draw(picture, looker.localizer, row["predicted"], row["runner_up"], caption)
+        return self._draw(picture, looker.localizer, row["predicted"], [row["runner_up"]], caption)
 
     def background(self, picture: str, text: str, caption: str) -> Thumbnail | None:
         """Where a picture shows a background and no other."""
@@ -58,13 +65,11 @@ class Evidence:
         others = [other for other in looker.backgrounds if other != text]
         return self._draw(picture, looker.scene_localizer, text, others, caption)
 
-    def _draw(
-        self, picture: str, localizer: Localizer, target: str, references: str | list[str], caption: str
-    ) -> Thumbnail | None:
-        rest = f"-not-{_slug(references)}" if isinstance(references, str) else ""
-        name = f"{self.prefix}{_slug(picture)}-{_slug(target)}{rest}"[:_LONGEST] + ".png"
+    def _draw(self, picture: str, localizer: Localizer, target: str, references: list[str], caption: str) -> Thumbnail | None:
+        index = self._examples[picture]
+        name = f"{self.prefix}{_file_name(index, picture, target, references)}"
         if name not in self._drawn:
-            example: Example = self.audit.dataset.examples[self._examples[picture]]
+            example: Example = self.audit.dataset.examples[index]
             try:
                 with warnings.catch_warnings():
                     # That what a model confuses is not alike in its texts is for the page to show.
@@ -74,7 +79,7 @@ class Evidence:
             except (PictureError, ComparisonError):
                 # Gone since it was looked at, or texts that the model cannot tell apart: the page does without it.
                 return None
-            write_picture(self.audit.folder / PICTURES / name, side_by_side(found, image))
+            write_picture(self.folder / PICTURES / name, side_by_side(found, image))
             small = overlay(found, image)
             small.thumbnail((_SMALL, _SMALL))
             self._drawn[name] = Thumbnail(small, caption, f"{PICTURES}/{name}")
@@ -91,5 +96,12 @@ def mean_map(map_: Float[Tensor, "side side"], caption: str) -> Thumbnail:
     return Thumbnail(image.resize((_SMALL, _SMALL), Image.Resampling.BICUBIC), caption)
 
 
+def _file_name(index: int, picture: str, target: str, references: Sequence[str]) -> str:
+    """Which picture it is and what is drawn on it, to be read; and a digest, for names of which nothing can be read."""
+    what = f"{_slug(picture)}-{_slug(target)}" + (f"-not-{_slug(references[0])}" if len(references) == 1 else "")
+    digest = hashlib.sha256("\n".join((target, *references)).encode(errors="replace")).hexdigest()[:8]
+    return f"{index:05d}-{what[:_LONGEST].strip('-')}-{digest}.png"
+
+
 def _slug(text: str) -> str:
-    return re.sub(r"[^0-9a-z]+", "-", text.lower()).strip("-") or "picture"
+    return re.sub(r"[^0-9a-z]+", "-", text.lower()).strip("-")

@@ -1,4 +1,4 @@
-"""What a model goes by on each picture: one forward pass, one row, one aligned map."""
+"""What a model goes by on each picture: one forward pass, one row, some aligned maps."""
 
 from __future__ import annotations
 
@@ -8,20 +8,22 @@ from functools import cached_property
 from typing import Any, TypeAlias, final
 
 import torch
-from jaxtyping import Float
+import torch.nn.functional as F
+from jaxtyping import Float, Int
 from torch import Tensor
 
-from concept_cam.audit.place import Place
-from concept_cam.audit.words import Difference, Words, without
+from concept_cam.audit.place import Ground, shared
+from concept_cam.audit.words import Words, without
+from concept_cam.comparison import SAME, check_strength
 from concept_cam.concepts import ConceptBank, embed
 from concept_cam.datasets import Example
-from concept_cam.errors import ConceptCamError
-from concept_cam.evaluation.grid import Doubt, View
+from concept_cam.errors import ConceptCamError, OptionError
+from concept_cam.evaluation.grid import View
 from concept_cam.evaluation.judge import Judge, own_scale
 from concept_cam.gradients import Trace
 from concept_cam.localizer import Localizer
-from concept_cam.methods import explain
-from concept_cam.metrics import rank_correlation
+from concept_cam.methods import explain, name_of, sees_score
+from concept_cam.metrics import constant, rank_correlation, relative_drop, strongest
 from concept_cam.parts import PartVocabulary
 from concept_cam.result import checked_maps
 
@@ -35,6 +37,7 @@ COLUMNS = (
     "right",
     "confidence",
     "doubt",
+    "energy",
     "off_object",
     "off_area",
     "border",
@@ -47,6 +50,9 @@ COLUMNS = (
 )
 """What a row holds; what does not apply is empty. See docs/audit.md."""
 
+_COVERED = 0.05
+_FILL = constant()
+
 
 @final
 @dataclass(frozen=True, eq=False)
@@ -55,11 +61,15 @@ class Looker:
 
     Attributes:
         localizer: model, method, preprocessing; its vocabulary is not used.
-        classes: among which the model decides.
+        classes: two or more, among which the model decides.
         parts: whose attributes tell classes apart in words; none leaves words out.
-        backgrounds: texts that should not matter.
+        backgrounds: texts that should not matter, two or more; none leaves them out.
         part_templates, scene_templates: sentences around phrases of parts, and around backgrounds; the localizer's by default.
-        strength: of the runner-up in the map of a decision; at 1 it is the decision itself.
+        strength: of the runner-up in the map of a decision, 0 or more; at 1 it is the decision itself.
+
+    Raises:
+        OptionError: there is one class or one background, or the method does not look at the score.
+        ComparisonError: the strength is negative or not finite.
     """
 
     localizer: Localizer
@@ -69,6 +79,21 @@ class Looker:
     part_templates: tuple[str, ...] | None = None
     scene_templates: tuple[str, ...] | None = None
     strength: float = 1.0
+
+    def __post_init__(self) -> None:
+        if len(set(self.classes)) < 2:
+            raise OptionError(
+                f"The data set has the classes {list(self.classes)}; expected two or more: "
+                "an audit asks why a picture is taken for one and not for another."
+            )
+        if len(set(self.backgrounds)) == 1:
+            raise OptionError(
+                f"There is one background, {self.backgrounds[0]!r}; expected two or more: each is what the others are not."
+            )
+        if not sees_score(self.localizer.method):
+            name = name_of(self.localizer.method)
+            raise OptionError(f"{name} does not look at the score, so it cannot say what decided; choose another method.")
+        check_strength(self.strength)
 
     @cached_property
     def bank(self) -> ConceptBank:
@@ -87,20 +112,42 @@ class Looker:
     def scene_localizer(self) -> Localizer:
         """The localizer with the sentences of backgrounds."""
         own = self.localizer
-        templates = self.scene_templates or own.templates
-        return Localizer(own.backbone, templates=templates, method=own.method, site=own.site, form=own.form)
+        return Localizer(
+            own.backbone,
+            templates=self.scene_templates or own.templates,
+            method=own.method,
+            site=own.site,
+            form=own.form,
+            fit=own.preprocess.fit,
+            size=own.preprocess.size,
+        )
 
     @cached_property
     def scale(self) -> float:
         """The inverse temperature of confidences."""
         return own_scale(self.localizer.backbone)
 
-    def look(self, examples: Sequence[Example]) -> tuple[list[Row], dict[str, Tensor]]:
-        """A row for each example; and for all that could be used, in order, ``maps`` aligned by object and ``effects``.
+    def prepare(self) -> None:
+        """Embed all texts now, so that a word that is not known is found before the first picture.
 
-        ``effects`` (N, backgrounds) is how much each background, erased, takes off the probability of what was predicted.
-        An example that cannot be used has a row that says why.
+        Raises:
+            UnknownConcept: the text encoder has never seen a word, or the classifier has no such class.
         """
+        with torch.inference_mode(False), torch.no_grad():
+            _ = self.bank, self.words
+
+    def look(self, examples: Sequence[Example]) -> tuple[list[Row], dict[str, Tensor]]:
+        """A row for each example, and tensors of all that could be used, in their order.
+
+        An example that cannot be used has a row that says why. The tensors, in float32:
+
+            aligned (N, side, side)    the map of what decided, in the frame of the object; see ``Ground``
+            whole (N, side, side)      the same in the frame of the picture
+            shared (N, side, side)     where the map of the first words agrees with it, in the frame of the object, -1 to 1
+            agreements (N, words)      how far the map of each of the words is that of what decided: Spearman's, -1 to 1
+            effects (N, backgrounds)   what each background, erased, takes off the probability of what was predicted, -1 to 1
+        """
+        self.prepare()
         with torch.inference_mode(False), torch.no_grad():
             rows: dict[int, Row] = {}
             views: dict[int, View] = {}
@@ -109,70 +156,95 @@ class Looker:
                     self.bank.index(example.label)
                     views[index] = View.of(example, self.localizer.preprocess)
                 except ConceptCamError as error:
-                    rows[index] = {"picture": example.name, "label": example.label, "problem": str(error)}
+                    rows[index] = _problem(example, str(error) or type(error).__name__)
             usable = list(views)
-            maps: dict[int, Tensor] = {}
-            effects: dict[int, Tensor] = {}
+            held: dict[int, dict[str, Tensor]] = {}
             for seen, alike, _ in self.localizer.traces([views[i].frame for i in usable]):
                 which = [usable[i] for i in alike]
                 with torch.autocast(self.localizer.backbone.device.type, enabled=False):
                     decisions = self._decide(seen, [views[i] for i in which])
-                for i, (row, aligned, effect) in zip(which, decisions, strict=True):
-                    rows[i], maps[i], effects[i] = row, aligned, effect
-        stacks = {"maps": maps, "effects": effects}
-        tensors = {name: torch.stack([of[i] for i in usable]).half() for name, of in stacks.items() if usable}
-        return [rows[i] for i in range(len(examples))], tensors
+                for i, (row, tensors) in zip(which, decisions, strict=True):
+                    rows[i], held[i] = row, tensors
+        good = [held[i] for i in usable if "problem" not in rows[i]]
+        stacked = {name: torch.stack([of_one[name] for of_one in good]) for name in (good[0] if good else ())}
+        return [rows[i] for i in range(len(examples))], stacked
 
-    def _decide(self, seen: Trace, views: Sequence[View]) -> list[tuple[Row, Tensor, Tensor]]:
+    def _decide(self, seen: Trace, views: Sequence[View]) -> list[tuple[Row, dict[str, Tensor]]]:
         """Why each picture was taken for what it was taken for, and not for the runner-up."""
         bank, judge = self.bank, Judge(self.localizer.backbone, self.bank, self.scale)
         before = judge.of_embedding(seen.embedding)
         first, second = bank.scores(seen.embedding).topk(2, dim=1).indices.T
         base, other = bank.vectors[first], bank.vectors[second]
-        told = [self.words.difference(direction) for direction in base - other] if self.words.groups else []
+        told = [self.words.difference(direction) for direction in base - other]
         asked = [base - self.strength * other]
         asked += [torch.stack([one.direction(self.words.bank) for one in of_all]) for of_all in zip(*told, strict=True)]
         maps = explain(self.localizer.method, seen, torch.stack(asked)).float()
-        checked_maps(maps[0], seen.site.name)
-        doubt = Doubt(judge, seen.pixels, before, first, second).about(maps[0], steps=0)
-        agreements = rank_correlation(maps[1:], maps[:1].expand_as(maps[1:])) if told else torch.zeros(0, len(views))
+        same = F.cosine_similarity(base, other) > SAME
+        checked_maps(maps[0, ~same], seen.site.name)
+        drops = _drops(judge, seen, maps[0], before, first, second)
         effects = self._effects(seen.embedding, judge, before, first)
-        found = []
+        maps, before, first, second = (tensor.cpu() for tensor in (maps, before, first, second))
+        agreements = rank_correlation(maps[1:], maps[:1].expand_as(maps[1:])).float()
+        found: list[tuple[Row, dict[str, Tensor]]] = []
         for b, view in enumerate(views):
-            place = Place.of(maps[0, b].cpu(), view.frame.placement, view.region)
             predicted, runner_up = bank.names[int(first[b])], bank.names[int(second[b])]
+            if same[b]:
+                text = f"taken for {predicted!r}, which the model cannot tell from {runner_up!r}: leave one of them out"
+                found.append((_problem(view.example, text), {}))
+                continue
+            ground = Ground.of(view.frame.placement, view.region, maps.shape[2:])
             row: Row = {
-                "picture": view.example.name,
+                "picture": _spelt(view.example.name),
                 "label": view.example.label,
                 "predicted": predicted,
                 "runner_up": runner_up,
                 "right": int(predicted == view.example.label),
                 "confidence": float(before[b, first[b]]),
                 "doubt": float(before[b, second[b]]),
-                "off_object": place.off_object,
-                "off_area": place.off_area,
-                "border": place.border,
-                "rd5": float(doubt["rd5"][b]),
+                **vars(ground.place(maps[0, b])),
+                "rd5": float(drops[b]),
             }
-            if told:
-                row["words"] = "; ".join(_told(one) for one in told[b])
-                row["agreement"] = float(agreements[0, b])
+            if told[b]:
+                row |= {"words": "; ".join(map(str, told[b])), "agreement": float(agreements[0, b])}
             if self.backgrounds:
-                strongest = int(effects[b].argmax())
-                row |= {"background": self.backgrounds[strongest], "sensitivity": float(effects[b, strongest])}
-            found.append(({key: value for key, value in row.items() if value is not None}, place.aligned, effects[b].cpu()))
+                strongest_ = int(effects[b].argmax())
+                row |= {"background": self.backgrounds[strongest_], "sensitivity": float(effects[b, strongest_])}
+            where = ground.aligned(shared(maps[0, b], maps[1, b])) if told[b] else torch.zeros(0, 0)
+            tensors = {"aligned": ground.aligned(maps[0, b]), "whole": ground.whole(maps[0, b]), "shared": where}
+            tensors |= {"agreements": agreements[:, b], "effects": effects[b]}
+            found.append(({key: value for key, value in row.items() if value is not None}, tensors))
         return found
 
     def _effects(
-        self, embedding: Float[Tensor, "B E"], judge: Judge, before: Float[Tensor, "B K"], first: Tensor
+        self, embedding: Float[Tensor, "B E"], judge: Judge, before: Float[Tensor, "B K"], first: Int[Tensor, " B"]
     ) -> Float[Tensor, "B backgrounds"]:
-        if len(self.backgrounds) < 2:
+        if not self.backgrounds:
             return torch.zeros(len(embedding), 0)
         erased = without(embedding, self.words.bank.vectors_of(self.backgrounds))
         after = torch.stack([judge.of_embedding(self.localizer.backbone.normalize(of_one)) for of_one in erased])
         rows = torch.arange(len(first), device=first.device)
-        return (before[rows, first] - after[:, rows, first]).T.cpu()
+        return (before[rows, first] - after[:, rows, first]).T.float().cpu()
 
 
-def _told(difference: Difference) -> str:
-    return f"{difference.ours} (not {difference.theirs})"
+def _drops(
+    judge: Judge,
+    seen: Trace,
+    maps: Float[Tensor, "B rows cols"],
+    before: Float[Tensor, "B K"],
+    first: Int[Tensor, " B"],
+    second: Int[Tensor, " B"],
+) -> Float[Tensor, " B"]:
+    """What the first loses more than the second when the strongest 5 % of the input are covered; see ``relative_drop``."""
+    size = (int(seen.pixels.shape[2]), int(seen.pixels.shape[3]))
+    heatmaps = F.interpolate(maps[:, None], size, mode="bilinear", align_corners=False)[:, 0]
+    after = judge(_FILL(seen.pixels, strongest(heatmaps, _COVERED)))
+    return relative_drop(before, after, first, second).cpu()
+
+
+def _problem(example: Example, text: str) -> Row:
+    return {"picture": _spelt(example.name), "label": example.label, "problem": text}
+
+
+def _spelt(name: str) -> str:
+    """A file name that is not UTF-8 reaches Python with lone surrogates, which no table can hold."""
+    return name.encode(errors="replace").decode()

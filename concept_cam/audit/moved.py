@@ -19,8 +19,8 @@ class Move:
     Attributes:
         picture, label: which.
         before, after: what each took it for.
-        agreement: Spearman's correlation of the two maps of what decided, -1 to 1.
-        off_object: the share off the object before and after; None where no object is known.
+        agreement: Spearman's correlation of the two maps of what decided, over the whole picture, -1 to 1.
+        off_object: the share off the object before and after, 0 to 1; None where it is not known of both.
     """
 
     picture: str
@@ -44,13 +44,12 @@ def moves(before: Audit, after: Audit) -> list[Move]:
     """
     if [row["picture"] for row in before.rows] != [row["picture"] for row in after.rows]:
         raise OptionError(f"{before.folder} and {after.folder} are not of the same pictures, so nothing can have moved.")
-    others = {row["picture"]: (row, map_) for row, map_ in after.tensors("maps")}
-    found = []
-    for ours, map_ in before.tensors("maps"):
-        if ours["picture"] in others:
-            theirs, other = others[ours["picture"]]
-            found.append(_move(ours, theirs, float(rank_correlation(map_, other))))
-    return found
+    both = {row["picture"] for row in before.good} & {row["picture"] for row in after.good}
+    ours, theirs = ((pair for pair in one.tensors("whole") if pair[0]["picture"] in both) for one in (before, after))
+    return [
+        _move(row, other, float(rank_correlation(map_, moved)))
+        for (row, map_), (other, moved) in zip(ours, theirs, strict=True)
+    ]
 
 
 def _move(ours: Row, theirs: Row, agreement: float) -> Move:

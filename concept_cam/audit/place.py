@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import final
 
@@ -13,59 +15,112 @@ from torch import Tensor
 from concept_cam.images import Placement
 
 _PIXELS = 8
-"""How many pixels of the canvas a patch is wide: maps say nothing finer."""
+"""How many pixels of the ground a patch is wide: maps say nothing finer."""
+
+_LARGEST = 4_000_000
+"""Pixels of a ground at most: of a sliver of 1 x 5000 pixels the model sees a piece, at a great scale."""
 
 _BORDER = 0.08
 """The outer part of a picture's sides where frames, captions and watermarks are."""
 
 ALIGNED = 24
-"""The side of maps that are aligned by their objects."""
+"""The side of maps that are aligned."""
 
 
 @final
 @dataclass(frozen=True)
 class Place:
-    """Shares of the positive evidence, 0 to 1.
+    """Shares of the positive evidence on a picture, 0 to 1; None where they are not known.
 
     Attributes:
-        off_object: off the object, by more than half a patch: nearer than that a map cannot tell.
-        off_area: the share of the picture's area that is; what chance would give.
-        border: off the object and in the outermost 8 % along a side.
-        aligned: the map in the frame of the object's box; of the whole picture where no object is known.
+        energy: on the object. None without an object, or without positive evidence, as are the next and ``border``.
+        off_object: more than a patch away from the object, along x or y: a patch that touches it reaches so far. Of an object
+            that the model did not see, all.
+        off_area: the share of the area, of what the model saw of the picture, that is so far away; what chance would give.
+        border: off the object, and in the outermost 8 % along a side of the picture; without an object, all there.
     """
 
+    energy: float | None
     off_object: float | None
     off_area: float | None
-    border: float
-    aligned: Float[Tensor, "side side"]
+    border: float | None
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Ground:
+    """A picture and the object on it, some pixels to a patch.
+
+    Attributes:
+        placement: of the frame on the ground.
+        patch: its longer side, in pixels of the ground.
+        object: how much of each pixel the object takes, 0 to 1; None if it is not known.
+    """
+
+    placement: Placement
+    patch: int
+    object: Float[Tensor, "height width"] | None
 
     @classmethod
-    def of(cls, grid: Float[Tensor, "rows cols"], placement: Placement, region: Bool[Tensor, "height width"] | None) -> Place:
-        """Of one map; the region is the object, in pixels of the picture."""
+    def of(cls, placement: Placement, region: Bool[Tensor, "height width"] | None, grid: Sequence[int]) -> Ground:
+        """Of a frame that has maps of (rows, cols); the region is the object, in pixels of the picture."""
         left, top, right, bottom = placement.window
         height, width = placement.picture_size
-        patch = max((bottom - top) / grid.shape[0], (right - left) / grid.shape[1])
-        size = tuple(max(1, round(side * _PIXELS / patch)) for side in (height, width))
-        canvas = placement.scaled((size[0], size[1])).project(grid).nan_to_num(nan=0.0)
-        positive = canvas.clamp(min=0)
-        total = float(positive.sum()) or 1.0
-        edge = torch.ones_like(positive, dtype=torch.bool)
-        rows, cols = (max(1, round(_BORDER * side)) for side in size)
-        edge[rows : size[0] - rows, cols : size[1] - cols] = False
-        if region is None:
-            return cls(None, None, float(positive[edge].sum()) / total, _resized(canvas))
-        object_ = F.adaptive_max_pool2d(region[None, None].float(), (size[0], size[1]))
-        near = F.max_pool2d(object_, _PIXELS + 1, stride=1, padding=_PIXELS // 2)[0, 0] > 0
-        off = ~near
-        down, across = object_[0, 0].any(1).nonzero(), object_[0, 0].any(0).nonzero()
-        box = canvas[int(down[0]) : int(down[-1]) + 1, int(across[0]) : int(across[-1]) + 1]
-        return cls(
-            float(positive[off].sum()) / total,
-            float(off.float().mean()),
-            float(positive[off & edge].sum()) / total,
-            _resized(box),
-        )
+        patch = max((bottom - top) / grid[0], (right - left) / grid[1])
+        scale = min(_PIXELS / patch, math.sqrt(_LARGEST / (height * width)))
+        size = max(1, round(height * scale)), max(1, round(width * scale))
+        object_ = None if region is None else F.adaptive_avg_pool2d(region[None].float(), size)[0]
+        return cls(placement.scaled(size), max(1, round(patch * scale)), object_)
+
+    def place(self, grid: Float[Tensor, "rows cols"]) -> Place:
+        """Where the positive evidence of a map lies."""
+        canvas = self.placement.project(grid)
+        seen, positive = canvas.isfinite(), canvas.nan_to_num(nan=0.0).clamp(min=0)
+        total = float(positive.sum())
+        off = torch.ones_like(seen) if self.object is None else ~self._near(self.object)
+        height, width = seen.shape
+        rows, cols = (max(1, round(_BORDER * side)) for side in (height, width))
+        edge = torch.ones_like(seen)
+        edge[rows : height - rows, cols : width - cols] = False
+
+        def share(where: Tensor) -> float | None:
+            return float((positive * where).sum()) / total if total > 0 else None
+
+        border = share(off & edge)
+        if self.object is None:
+            return Place(None, None, None, border)
+        return Place(share(self.object), share(off), float(off[seen].double().mean()), border)
+
+    def whole(self, grid: Float[Tensor, "rows cols"]) -> Float[Tensor, "side side"]:
+        """A map in the frame of the whole picture; zero where the model did not see it."""
+        return _resized(self.placement.project(grid).nan_to_num(nan=0.0))
+
+    def aligned(self, grid: Float[Tensor, "rows cols"]) -> Float[Tensor, "side side"]:
+        """A map in the frame of the object's box; of the whole picture where no object is known."""
+        if self.object is None:
+            return self.whole(grid)
+        down, across = (self.object.amax(axis).nonzero() for axis in (1, 0))
+        canvas = self.placement.project(grid).nan_to_num(nan=0.0)
+        return _resized(canvas[int(down[0]) : int(down[-1]) + 1, int(across[0]) : int(across[-1]) + 1])
+
+    def _near(self, object_: Float[Tensor, "height width"]) -> Bool[Tensor, "height width"]:
+        """What is at most a patch away along x and along y."""
+        reach, side = self.patch, 2 * self.patch + 1
+        down = F.max_pool2d(object_[None], (side, 1), stride=1, padding=(reach, 0))
+        return F.max_pool2d(down, (1, side), stride=1, padding=(0, reach))[0] > 0
 
 
 def _resized(canvas: Float[Tensor, "height width"]) -> Float[Tensor, "side side"]:
     return F.interpolate(canvas[None, None], (ALIGNED, ALIGNED), mode="bilinear", align_corners=False, antialias=True)[0, 0]
+
+
+def shared(
+    ours: Float[Tensor, "*batch rows cols"], theirs: Float[Tensor, "*batch rows cols"]
+) -> Float[Tensor, "*batch rows cols"]:
+    """Where two signed maps agree: the weaker of the two, each scaled to its largest magnitude; 0 where their signs differ.
+
+    -1 to 1; above 0 both speak for, below 0 both against.
+    """
+    ours, theirs = (m / m.abs().amax((-2, -1), keepdim=True).clamp(min=torch.finfo(m.dtype).tiny) for m in (ours, theirs))
+    weaker = ours.sign() * torch.minimum(ours.abs(), theirs.abs())
+    return torch.where(ours * theirs > 0, weaker, 0.0)

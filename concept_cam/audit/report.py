@@ -28,10 +28,13 @@ def write_report(audit: Audit, other: Audit | None = None) -> Path:
         OptionError: the other audit is of other pictures.
     """
     folder = audit.folder
-    moved = moves(audit, other) if other else []
-    sections = [_off_object(audit), _pairs(audit), _backgrounds(audit), _classes(audit)]
-    sections += [_moved(audit, other, moved)] if other else []
-    sections += [Section("Left out", "\n\n".join(audit.problems))] if audit.problems else []
+    evidence = Evidence(audit, folder)
+    moved = moves(audit, other) if other else None
+    sections = [_off_object(audit, evidence), _pairs(audit, evidence), _backgrounds(audit, evidence), _classes(audit)]
+    if other and moved is not None:
+        sections.append(_moved((audit, other), moved, (evidence, Evidence(other, folder, "other-"))))
+    if audit.problems:
+        sections.append(Section("Left out", "\n\n".join(audit.problems)))
     write_tables(audit, moved)
     model = audit.looker.localizer.backbone.name
     page = Page(f"{audit.dataset.name}: what {model} goes by", _lead(audit), tuple(s for s in sections if s), _facts(audit))
@@ -56,9 +59,11 @@ def _facts(audit: Audit) -> tuple[tuple[str, str], ...]:
     return (*facts, ("classes under suspicion", str(len(audit.suspects))))
 
 
-def _off_object(audit: Audit) -> Section:
+def _off_object(audit: Audit, evidence: Evidence) -> Section:
     """Classes by their evidence off the object, with the picture that shows most of it."""
-    evidence = Evidence(audit)
+    title = "Evidence off the object"
+    if not audit.ranked:
+        return Section(title, "Not known: no picture has a mask or a box of its object.")
     worst: dict[str, tuple[float, str]] = {}
     for row in audit.good:
         if "off_object" in row:
@@ -70,50 +75,48 @@ def _off_object(audit: Audit) -> Section:
         picture = worst[one.name][1]
         thumbnail = evidence.decision(picture, picture) if place < SHOWN else None
         figures = (one.off_object.mean, one.off_object.low, one.off_object.high, one.off_area, one.border)
-        rows.append((one.name, "suspect" if one.suspect else "", *figures, thumbnail))
+        rows.append((one.name, "suspect" if one.suspect else "", one.taken, *figures, thumbnail))
     text = (
-        "Of the evidence for what a picture was taken for and against its runner-up, the share that lies off the object"
-        " by more than half a patch, with its 95 % interval; beside it the share of the picture's area, which is what "
-        "chance would give, and the share along the border. A class is a suspect if the whole interval is above "
-        f"{ALARM:g}."
+        "Of the evidence for what a picture was taken for and against its runner-up, the share that lies more than a "
+        "patch off the object, with its 95 % interval; beside it the share of the picture's area, which is what "
+        "chance would give, and the share along the border. Classes are in the order of the lower end of the interval; one "
+        f"is a suspect if all of its interval is above {ALARM:g}."
     )
-    columns = ("class", "", "off the object", "from", "to", "area", "border", "the worst picture")
-    return Section("Evidence off the object", text, Table(columns, tuple(rows)) if rows else None)
+    columns = ("class", "alarm", "pictures", "off the object", "from", "to", "area", "border", "the worst picture")
+    return Section(title, text, Table(columns, tuple(rows)))
 
 
-def _pairs(audit: Audit) -> Section:
-    evidence = Evidence(audit)
+def _pairs(audit: Audit, evidence: Evidence) -> Section:
     rows = []
     for pair in audit.pairs(SHOWN):
-        told = "; ".join(f"{one.ours}, not {one.theirs}" for one in pair.differences[:2])
+        told = zip(pair.differences, pair.agreements, strict=True)
         rows.append(
             (
                 f"{pair.first}, not {pair.second}",
                 pair.pictures,
                 pair.errors,
                 pair.doubt,
-                told,
-                pair.agreement,
-                mean_map(pair.map, "mean over the objects"),
+                "; ".join(f"{one.ours}, not {one.theirs} ({agreement:.2f})" for one, agreement in told) or None,
+                mean_map(pair.map, "what decided"),
+                None if pair.shared is None else mean_map(pair.shared, f"where {pair.differences[0].what} agrees"),
                 evidence.decision(pair.best, f"least doubt: {pair.best}"),
                 evidence.decision(pair.worst, f"most doubt: {pair.worst}"),
             )
         )
     text = (
-        "What a picture was taken for, and what it was most nearly taken for; by errors, then by the mean probability "
-        "of the second. The difference in words is read off the two texts; agreement says how far the map of its first "
-        "phrases is the map of the decision (1: the same places). The mean map is in the frame of the object: warm for "
-        "the first class, cold for the second."
+        "What a picture was taken for, and what it was most nearly taken for; by errors (it shows the second), then by the "
+        "mean probability of the second. The difference in words is read off the two texts, with how far the map of each is "
+        "the map of the decision (1: the same places). Mean maps are in the frame of the object: warm for the first class, "
+        "cold for the second; beside what decided, where the map of the first words agrees with it."
     )
-    columns = ("pair", "pictures", "errors", "doubt", "in words", "agreement", "mean map", "for it", "against it")
+    columns = ("pair", "pictures", "errors", "doubt", "in words", "mean map", "words agree", "for it", "against it")
     return Section("Pairs that are confused", text, Table(columns, tuple(rows)))
 
 
-def _backgrounds(audit: Audit) -> Section | None:
+def _backgrounds(audit: Audit, evidence: Evidence) -> Section | None:
     texts = audit.looker.backgrounds
-    if len(texts) < 2:
+    if not texts:
         return None
-    evidence = Evidence(audit)
     most: dict[tuple[str, int], tuple[float, str]] = {}
     for row, effects in audit.tensors("effects"):
         for place, effect in enumerate(effects.tolist()):
@@ -138,19 +141,21 @@ def _classes(audit: Audit) -> Section:
     rows = []
     for one in audit.classes:
         off = one.off_object.mean if one.off_object else None
-        rows.append((one.name, one.pictures, one.accuracy, one.calibration, off, one.rd5))
+        rows.append((one.name, one.pictures, one.accuracy, one.calibration, one.energy, off, one.rd5))
     text = (
-        "Accuracy and expected calibration error of the pictures with that label; evidence off the object and relative "
-        "drop in confidence (RD@5 %: the strongest 5 % covered; more means that the score rests on them) of the "
-        "pictures taken for it."
+        "Accuracy and expected calibration error of the pictures with that label; evidence on the object and more than a "
+        "patch off it, and relative drop in confidence (RD@5 %: the strongest 5 % covered; more means that the score rests "
+        "on them) of the pictures taken for it."
     )
-    columns = ("class", "pictures", "accuracy", "calibration error", "off the object", "RD@5 %")
+    columns = ("class", "pictures", "accuracy", "calibration error", "on the object", "off the object", "RD@5 %")
     return Section("All classes", text, Table(columns, tuple(rows)))
 
 
-def _moved(before: Audit, after: Audit, moved: Sequence[Move]) -> Section:
-    names = [audit.looker.localizer.backbone.name for audit in (before, after)]
-    ours, theirs = ({one.name: one for one in audit.classes} for audit in (before, after))
+def _moved(audits: tuple[Audit, Audit], moved: Sequence[Move], evidence: tuple[Evidence, Evidence]) -> Section:
+    names = [audit.looker.localizer.backbone.name for audit in audits]
+    if names[0] == names[1]:
+        names = [f"{name}, {place}" for name, place in zip(names, ("first", "second"), strict=True)]
+    ours, theirs = ({one.name: one for one in audit.classes} for audit in audits)
     rows = []
     for name, one in ours.items():
         other = theirs.get(name)
@@ -162,14 +167,14 @@ def _moved(before: Audit, after: Audit, moved: Sequence[Move]) -> Section:
         flipped = sum(move.before != move.after for move in of_class)
         rows.append((name, one.accuracy, other.accuracy, *off, flipped, alike))
     most = sorted(moved, key=lambda move: (-(move.before != move.after), -move.growth, move.agreement))[: SHOWN // 2]
-    drawers = Evidence(before), Evidence(after, "other-")
     pictures: list[Thumbnail | None] = []
     for move in most:
         taken = move.before, move.after
-        pictures += [d.decision(move.picture, f"{n}: {t}") for d, n, t in zip(drawers, names, taken, strict=True)]
+        pictures += [d.decision(move.picture, f"{n}: {t}") for d, n, t in zip(evidence, names, taken, strict=True)]
     text = (
         f"{names[0]} first, {names[1]} second. Agreement is the rank correlation of the two maps of what decided, over the "
         "pictures that the first took for the class. Below, the pictures that moved most, under each of the two."
     )
-    columns = ("class", "accuracy", "then", "off the object", "then", "changed their mind", "agreement")
+    both = (f"{figure}, {place}" for figure in ("accuracy", "off the object") for place in ("first", "second"))
+    columns = ("class", *both, "changed their mind", "agreement")
     return Section(f"Against {names[1]}", text, Table(columns, tuple(rows)), tuple(p for p in pictures if p))

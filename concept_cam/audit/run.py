@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from safetensors.torch import save
-from tqdm import tqdm
 
 from concept_cam.audit.audit import Audit
 from concept_cam.audit.looking import COLUMNS, Looker
-from concept_cam.datasets import Dataset
-from concept_cam.evaluation.rows import claim, csv_of, read_rows
+from concept_cam.datasets import Dataset, Example
+from concept_cam.evaluation.rows import claim, csv_of, join_batches, read_rows, write_batches
 from concept_cam.files import write_file
 from concept_cam.localizer import Localizer
 from concept_cam.methods import name_of
 from concept_cam.parts import PartVocabulary
 
 BATCH = 50
-"""Pictures that go through the model together, and whose rows and maps are written together."""
+"""Pictures whose rows and maps are written together; those of one size go through the model together."""
 
 
 def audit(
@@ -37,24 +36,28 @@ def audit(
     """What a model goes by on the pictures of a data set.
 
     For each picture: what it was taken for and what it was most nearly taken for, and the map of the one against the other, so
-    of what decided. Of that map how much lies off the object (the example's region or boxes), and how far confidence falls
-    when the strongest 5 % are covered (RD@5 %, Finer-CAM Eq. 10, of the prediction against its runner-up). See ``Audit`` for
-    what is made of them.
+    of what decided. Of that map how much lies off the object (the example's region), and how far confidence falls when the
+    strongest 5 % are covered (RD@5 %, Finer-CAM Eq. 10, of the prediction against its runner-up). See ``Audit`` for what is
+    made of them.
 
     Args:
         localizer: model and method.
-        dataset: with regions of the whole object, if there are any; labels that are no class are left out and reported.
+        dataset: of two classes or more, with regions of the whole object, if there are any; pictures and masks that cannot be
+            read and labels that are no class are left out and reported.
         folder: for ``run.json``, ``batches/`` and ``rows.csv``; one that is half done is gone on with.
-        parts: whose attributes tell classes apart in words.
-        backgrounds: two texts or more that should not move a decision.
+        parts: whose attributes tell classes apart in words; none leaves words out.
+        backgrounds: two texts or more that should not move a decision; none leaves them out.
         part_templates: sentences around their phrases; the localizer's by default.
         scene_templates: sentences around backgrounds; the localizer's by default.
-        strength: of the runner-up in the map.
-        about: what else decides the rows, to be held against an older run in the same folder.
+        strength: of the runner-up in the map, 0 or more.
+        about: what else decides the rows (which pictures, which weights), to be held against an older run in the same folder.
 
     Raises:
+        OptionError: there is one class or one background, or the method does not look at the score.
+        ComparisonError: the strength is negative or not finite.
+        UnknownConcept: the text encoder has never seen a word, or the classifier has no such class.
         OutputError: the folder holds another audit, or cannot be written.
-        UnknownConcept: the text encoder has never seen a word.
+        NoSpatialGradient, BackboneError: a map is blank, or not finite.
 
     Example:
         >>> import tempfile
@@ -68,32 +71,33 @@ def audit(
         1.0
     """
     looker = Looker(localizer, dataset.classes, parts, backgrounds, part_templates, scene_templates, strength)
-    count = len(dataset.examples)
+    looker.prepare()
     settings = {
         "dataset": dataset.name,
-        "examples": count,
+        "examples": len(dataset.examples),
+        "classes": dataset.classes,
         "model": localizer.backbone.name,
         "method": name_of(localizer.method),
-        "parts": parts.title if parts else None,
-        "backgrounds": list(backgrounds),
+        "site": localizer.site,
+        "form": localizer.form,
+        "fit": localizer.preprocess.fit,
+        "size": localizer.preprocess.size,
+        "templates": localizer.templates,
+        "parts": parts.texts() if parts else None,
+        "backgrounds": backgrounds,
         "part_templates": part_templates,
         "scene_templates": scene_templates,
         "strength": strength,
         **(about or {}),
     }
     claim(folder / "run.json", settings)
-    files = []
-    with tqdm(total=count, desc="pictures", disable=None) as bar:
-        for start in range(0, count, BATCH):
-            examples = dataset.examples[start : start + BATCH]
-            file = folder / "batches" / f"{start // BATCH:05d}.csv"
-            if not file.exists():
-                rows, tensors = looker.look(examples)
-                # The table comes last: where it is, so are the maps.
-                write_file(file.with_suffix(".safetensors"), save(tensors))
-                write_file(file, csv_of(rows, COLUMNS))
-            files.append(file)
-            bar.update(len(examples))
-    header = csv_of([], COLUMNS)
-    table = write_file(folder / "rows.csv", header + b"".join(file.read_bytes()[len(header) :] for file in files))
+
+    def write(examples: Sequence[Example], file: Path) -> None:
+        rows, tensors = looker.look(examples)
+        # The table comes last: where it is, so are the maps.
+        write_file(file.with_suffix(".safetensors"), save(tensors))
+        write_file(file, csv_of(rows, COLUMNS))
+
+    files = write_batches(dataset, folder, BATCH, write)
+    table = join_batches(files, folder / "rows.csv", COLUMNS)
     return Audit(looker, dataset, folder, read_rows(table), tuple(file.with_suffix(".safetensors") for file in files))

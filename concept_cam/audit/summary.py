@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 import operator
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
@@ -17,30 +18,54 @@ from concept_cam.evaluation.rows import csv_of
 from concept_cam.files import write_file
 
 FIGURES = ("accuracy", "calibration", "off_object", "rd5", "sensitivity", "suspects")
-"""What ``--fail-on`` can ask about: of a class the worst, as ``summary`` gives them."""
+"""What ``--fail-on`` can ask about: of classes the worst, as ``summary`` gives them."""
+
+_OFF = ("off_object", "off_object_low", "off_object_high", "off_area", "border")
+_CLASS = (
+    "class",
+    "pictures",
+    "accuracy",
+    "calibration",
+    "taken",
+    "energy",
+    *_OFF,
+    "rd5",
+    "background",
+    "sensitivity",
+    "suspect",
+)
+_PAIR = ("first", "second", "pictures", "errors", "doubt", "best", "worst")
+_WORDS = ("first", "second", "what", "ours", "theirs", "weight", "agreement")
+_BACKGROUND = ("class", "background", "effect")
+_MOVE = ("picture", "label", "before", "after", "agreement", "off_object", "off_object_after")
 
 
-def write_tables(audit: Audit, moved: Sequence[Move] = ()) -> None:
-    """Write ``classes.csv``, ``pairs.csv``, ``backgrounds.csv``, ``summary.json``, and ``moved.csv`` if something has.
+def write_tables(audit: Audit, moved: Sequence[Move] | None = None) -> None:
+    """Write ``classes.csv``, ``pairs.csv``, ``words.csv``, ``backgrounds.csv``, ``summary.json``, and ``moved.csv``.
+
+    Args:
+        audit: that was run.
+        moved: what another model changed; None if there is no other, and no ``moved.csv``.
 
     Raises:
         OutputError: something cannot be written.
     """
-    folder = audit.folder
-    _write(folder / "classes.csv", map(_class_row, audit.classes))
-    _write(folder / "pairs.csv", map(_pair_row, audit.pairs(len(audit.good))))
-    columns = ("class", "background", "effect")
-    _write(folder / "backgrounds.csv", (dict(zip(columns, found, strict=True)) for found in audit.backgrounds()))
-    if moved:
-        _write(folder / "moved.csv", map(_move_row, moved))
+    folder, pairs = audit.folder, audit.pairs(len(audit.good))
+    _write(folder / "classes.csv", _CLASS, map(_class_row, audit.classes))
+    _write(folder / "pairs.csv", _PAIR, ({key: getattr(pair, key) for key in _PAIR} for pair in pairs))
+    _write(folder / "words.csv", _WORDS, (row for pair in pairs for row in _word_rows(pair)))
+    effects = (dict(zip(_BACKGROUND, found, strict=True)) for found in audit.backgrounds())
+    _write(folder / "backgrounds.csv", _BACKGROUND, effects)
+    if moved is not None:
+        _write(folder / "moved.csv", _MOVE, map(_move_row, moved))
     write_file(folder / "summary.json", (json.dumps(summary(audit), indent=2) + "\n").encode())
 
 
 def summary(audit: Audit) -> dict[str, Any]:
-    """The figures that matter, and the suspects; of the figures of classes the worst.
+    """The figures that matter, and the suspects; of the figures of classes the worst. None where one is not known.
 
-    ``off_object`` is the largest mean share of a class, ``sensitivity`` the largest mean effect of a background, ``rd5`` the
-    least of a class.
+    ``accuracy`` and ``calibration`` are those of all pictures, 0 to 1; ``off_object`` is the largest mean share of a class,
+    0 to 1; ``rd5`` the least of a class, -2 to 2; ``sensitivity`` the largest mean effect of a background on a class, -1 to 1.
     """
     off = [one.off_object.mean for one in audit.classes if one.off_object]
     effects = audit.backgrounds()
@@ -80,7 +105,7 @@ class Condition:
 
     @classmethod
     def read(cls, text: str) -> Condition:
-        """Of a text.
+        """Of a text such as ``off_object > 0.3``.
 
         Raises:
             OptionError: it is no condition, or of no figure.
@@ -101,7 +126,7 @@ class Condition:
     def reason(self, found: Mapping[str, Any]) -> str | None:
         """Why a summary fails, or None if it does not; a figure that is not known fails: it was not checked."""
         value = found[self.figure]
-        if value is None:
+        if value is None or math.isnan(value):
             return f"{self.figure} is not known"
         if not _COMPARE[self.sign](value, self.limit):
             return None
@@ -115,6 +140,8 @@ def _class_row(one: ClassAudit) -> dict[str, Any]:
         "pictures": one.pictures,
         "accuracy": one.accuracy,
         "calibration": one.calibration,
+        "taken": one.taken,
+        "energy": one.energy,
         "off_object": off.mean if off else None,
         "off_object_low": off.low if off else None,
         "off_object_high": off.high if off else None,
@@ -127,18 +154,15 @@ def _class_row(one: ClassAudit) -> dict[str, Any]:
     }
 
 
+def _word_rows(pair: Pair) -> Iterator[dict[str, Any]]:
+    for one, agreement in zip(pair.differences, pair.agreements, strict=True):
+        yield {"first": pair.first, "second": pair.second, **vars(one), "agreement": agreement}
+
+
 def _move_row(move: Move) -> dict[str, Any]:
     before, after = move.off_object or (None, None)
     return {**vars(move), "off_object": before, "off_object_after": after}
 
 
-def _pair_row(pair: Pair) -> dict[str, Any]:
-    told = "; ".join(f"{one.ours} (not {one.theirs})" for one in pair.differences)
-    keys = ("first", "second", "pictures", "errors", "doubt", "agreement", "best", "worst")
-    return {**{key: getattr(pair, key) for key in keys}, "words": told}
-
-
-def _write(file: Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    rows = list(rows)
-    columns = list(dict.fromkeys(key for row in rows for key in row))
-    write_file(file, csv_of([{k: v for k, v in row.items() if v is not None} for row in rows], columns))
+def _write(file: Path, columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> None:
+    write_file(file, csv_of([{key: value for key, value in row.items() if value is not None} for row in rows], columns))

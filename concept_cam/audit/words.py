@@ -33,6 +33,9 @@ class Difference:
     theirs: str
     weight: float
 
+    def __str__(self) -> str:
+        return f"{self.ours} (not {self.theirs})"
+
     def direction(self, bank: ConceptBank) -> Float[Tensor, " E"]:
         """What is explained to see where on a picture this difference lies."""
         ours, theirs = bank.vectors_of([self.ours, self.theirs])
@@ -78,7 +81,7 @@ class Words:
 
         Args:
             direction: t_A - t_B.
-            count: how many at most.
+            count: how many at most; as many for every direction.
         """
         found = []
         for what, phrases in self.groups:
@@ -89,9 +92,13 @@ class Words:
 
 
 def without(embedding: Float[Tensor, "B E"], backgrounds: Float[Tensor, "K E"]) -> Float[Tensor, "K B E"]:
-    """Embeddings with each background erased: what they have of its direction is set to that of the mean background.
+    """Embeddings with each background erased: what they have of its direction is set to what the mean background has.
 
-    The direction is the unit vector from the mean of all backgrounds to the one. Lengths are not restored.
+    The direction is the unit vector from the mean of all backgrounds to the one. Lengths are not restored. Backgrounds that
+    have one embedding have no direction, and nothing is erased.
+
+    Source: a projection along one difference of texts, as debiasing does it (Bolukbasi et al., arXiv 1607.06520,
+    "neutralize"), here about the mean of the backgrounds instead of zero.
     """
     mean = backgrounds.mean(0)
     axes = torch.nn.functional.normalize(backgrounds - mean, dim=-1)

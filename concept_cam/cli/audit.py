@@ -9,11 +9,11 @@ import typer
 
 from concept_cam.cli.encoders import HELP, load_encoder
 from concept_cam.cli.sets import FIELDGUIDE, read_set
-from concept_cam.errors import AuditFailed
+from concept_cam.errors import AuditFailed, OptionError
 
 if TYPE_CHECKING:
-    from concept_cam.audit import Audit
     from concept_cam.datasets import Dataset
+    from concept_cam.localizer import Localizer
 
 
 def audit(
@@ -49,24 +49,32 @@ def audit(
     ),
 ) -> None:
     """Find what a model goes by: accuracy, confused pairs in words, evidence off the object, backgrounds that decide."""
+    from concept_cam.audit import audit as look_at
     from concept_cam.audit.report import write_report
     from concept_cam.audit.summary import Condition, summary
 
     conditions = [Condition.read(text) for text in fail_on or ()]
+    compared = other_model is not None or other_pretrained is not None
+    if compared and other_model is None and model is None:
+        raise OptionError(f"--other-pretrained {other_pretrained} needs an --other-model, such as ViT-B-16.")
     data = read_set(dataset, layout, limit, seed)
-    about = {"data": dataset, "seed": seed}
     options: dict[str, Any] = {"method": method, "site": site, "templates": templates, "device": device}
-    texts = {"vocabulary": vocabulary, "backgrounds": backgrounds}
-    found = _audit(data, model, pretrained, out, about, texts, options)
-    other = None
-    if other_model is not None or other_pretrained is not None:
-        other = _audit(data, other_model or model, other_pretrained, out / "other", about, texts, options)
-    report = write_report(found, other)
+    localizers = [_localizer(data, model, pretrained, **options)]
+    localizers += [_localizer(data, other_model or model, other_pretrained, **options)] if compared else []
+    audits = []
+    for (localizer, own), weights, folder in zip(
+        localizers, (pretrained, other_pretrained), (out, out / "other"), strict=False
+    ):
+        about = {"data": dataset, "layout": layout, "seed": seed, "pretrained": weights}
+        audits.append(look_at(localizer, data, folder, **_texts(localizer, own, vocabulary, backgrounds), about=about))
+    found = audits[0]
+    report = write_report(*audits)
     figures = summary(found)
     for problem in found.problems:
         typer.echo(f"concept-cam: left out: {problem}", err=True)
-    suspects = ", ".join(figures["suspect_classes"]) or "none"
-    typer.echo(f"{figures['pictures']} pictures, {figures['left_out']} left out, accuracy {figures['accuracy']:.3f}")
+    right = "not known" if found.accuracy is None else f"{found.accuracy:.3f}"
+    typer.echo(f"{figures['pictures']} pictures, {figures['left_out']} left out, accuracy {right}")
+    suspects = ", ".join(figures["suspect_classes"]) or ("none" if found.ranked else "not known, without masks or boxes")
     typer.echo(f"evidence off the object: {suspects}")
     typer.echo(f"report in {report}")
     reasons = [reason for condition in conditions if (reason := condition.reason(figures))]
@@ -74,40 +82,36 @@ def audit(
         raise AuditFailed(f"{'; '.join(reasons)}: {report} shows why.")
 
 
-def _audit(
+def _localizer(
     data: Dataset,
     model: str | None,
     pretrained: str | None,
-    out: Path,
-    about: dict[str, Any],
-    texts: dict[str, str | None],
-    options: dict[str, Any],
-) -> Audit:
-    """Look at all pictures with one model."""
-    from concept_cam.audit import audit as look_at
+    *,
+    method: str,
+    site: str | None,
+    templates: str | None,
+    device: str,
+) -> tuple[Localizer, str]:
+    """A model that looks at the data, and the name of the templates that suit it."""
     from concept_cam.localizer import Localizer
     from concept_cam.methods import method_named
+
+    backbone, own = load_encoder(model, pretrained, device)
+    how: dict[str, Any] = {"templates": templates or own, "method": method_named(method), "site": site}
+    return Localizer(backbone, vocabulary=data.classes, **how), own
+
+
+def _texts(localizer: Localizer, own: str, vocabulary: str | None, backgrounds: str | None) -> dict[str, Any]:
+    """What the model is asked beside the classes, as told or what suits it; a classifier reads no texts, so nothing."""
     from concept_cam.parts import read_parts
     from concept_cam.prompts import read_templates, read_vocabulary
 
-    backbone, own = load_encoder(model, pretrained, options["device"])
     embedded = own == FIELDGUIDE
-    localizer = Localizer(
-        backbone,
-        vocabulary=data.classes,
-        templates=options["templates"] or own,
-        method=method_named(options["method"]),
-        site=options["site"],
-    )
-    vocabulary = texts["vocabulary"] or ("fieldguide-parts" if embedded else None)
-    backgrounds = texts["backgrounds"] or ("fieldguide-habitats" if embedded else "backgrounds")
-    return look_at(
-        localizer,
-        data,
-        out,
-        parts=read_parts(vocabulary) if vocabulary else None,
-        backgrounds=read_vocabulary(backgrounds).names,
-        part_templates=read_templates(own if embedded else "parts"),
-        scene_templates=read_templates(own if embedded else "scenes"),
-        about={**about, "pretrained": pretrained, "site": localizer.site, "templates": list(localizer.templates)},
-    )
+    usual = None if localizer.backbone.classes else "fieldguide-habitats" if embedded else "backgrounds"
+    parts, scenes = vocabulary or ("fieldguide-parts" if embedded else None), backgrounds or usual
+    return {
+        "parts": read_parts(parts) if parts else None,
+        "backgrounds": read_vocabulary(scenes).names if scenes else (),
+        "part_templates": read_templates(own if embedded else "parts"),
+        "scene_templates": read_templates(own if embedded else "scenes"),
+    }

@@ -5,14 +5,14 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
-from concept_cam.datasets import Dataset
+from concept_cam.datasets import Dataset, Example
 from concept_cam.errors import OutputError
 from concept_cam.evaluation.grid import COLUMNS, Grid, Row
 from concept_cam.files import write_file
@@ -39,17 +39,35 @@ def write_rows(grid: Grid, dataset: Dataset, folder: Path, about: Mapping[str, A
     count = len(dataset.examples)
     settings = {**about, **asdict(grid.settings), "dataset": dataset.name, "examples": count, "scale": grid.scale}
     claim(folder / "run.json", settings)
-    files = []
+    files = write_batches(dataset, folder, BATCH, lambda examples, file: write_file(file, csv_of(grid.rows(examples))))
+    return join_batches(files, folder / "rows.csv")
+
+
+def write_batches(dataset: Dataset, folder: Path, size: int, write: Callable[[Sequence[Example], Path], object]) -> list[Path]:
+    """Have a CSV file written for every so many examples, but for those that are there already; with a progress bar.
+
+    Args:
+        dataset: whose examples.
+        folder: the files are in its ``batches/``.
+        size: of a batch.
+        write: writes what is to be written of some examples, the CSV file last.
+    """
+    files, count = [], len(dataset.examples)
     with tqdm(total=count, desc="pictures", disable=None) as bar:
-        for start in range(0, count, BATCH):
-            examples = dataset.examples[start : start + BATCH]
-            file = folder / "batches" / f"{start // BATCH:05d}.csv"
+        for start in range(0, count, size):
+            examples = dataset.examples[start : start + size]
+            file = folder / "batches" / f"{start // size:05d}.csv"
             if not file.exists():
-                write_file(file, csv_of(grid.rows(examples)))
+                write(examples, file)
             files.append(file)
             bar.update(len(examples))
-    header, *_ = files[0].read_bytes().splitlines(keepends=True) if files else [csv_of([])]
-    return write_file(folder / "rows.csv", header + b"".join(file.read_bytes()[len(header) :] for file in files))
+    return files
+
+
+def join_batches(files: Sequence[Path], table: Path, columns: Sequence[str] = COLUMNS) -> Path:
+    """Write one table of the rows of several, with one header."""
+    header = csv_of([], columns)
+    return write_file(table, header + b"".join(file.read_bytes()[len(header) :] for file in files))
 
 
 def read_rows(file: Path) -> list[Row]:
@@ -59,7 +77,7 @@ def read_rows(file: Path) -> list[Row]:
         OutputError: it cannot be read.
     """
     try:
-        with file.open(newline="") as stream:
+        with file.open(newline="", encoding="utf-8", errors="surrogateescape") as stream:
             return [{key: _value(key, text) for key, text in row.items() if text} for row in csv.DictReader(stream)]
     except (OSError, ValueError, csv.Error) as error:
         raise OutputError(f"{file}: not the rows of an evaluation ({error}).") from error
@@ -78,7 +96,8 @@ def csv_of(rows: Sequence[Row], columns: Sequence[str] = COLUMNS) -> bytes:
     writer = csv.DictWriter(stream, columns, lineterminator="\n")
     writer.writeheader()
     writer.writerows({key: f"{x:.6g}" if isinstance(x, float) else x for key, x in row.items()} for row in rows)
-    return stream.getvalue().encode()
+    # Names of files can be anything that a disk holds.
+    return stream.getvalue().encode(errors="surrogateescape")
 
 
 def claim(file: Path, settings: Mapping[str, Any]) -> None:
@@ -90,7 +109,7 @@ def claim(file: Path, settings: Mapping[str, Any]) -> None:
     settings = json.loads(json.dumps(settings))
     if file.exists():
         try:
-            held = json.loads(file.read_text())
+            held = json.loads(file.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise OutputError(f"{file}: cannot be read ({error}); choose another --out.") from error
         other = [key for key in settings if held.get(key) != settings[key]]

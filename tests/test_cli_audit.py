@@ -1,0 +1,184 @@
+"""``concept-cam audit`` from end to end."""
+
+from __future__ import annotations
+
+import csv
+import json
+from functools import partial
+
+import pytest
+import timm
+import torch
+from safetensors.torch import save_file
+
+from concept_cam import fieldguide
+
+
+@pytest.fixture
+def run(command_line):
+    return partial(command_line, "audit")
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A folder of classes, with a file that is no picture."""
+    for name in ("ember finch", "frost finch"):
+        where = tmp_path / "set" / name.replace(" ", "_")
+        where.mkdir(parents=True)
+        for seed in range(3):
+            fieldguide.draw_species(name, seed, 96).picture.save(where / f"{seed}.png")
+    (tmp_path / "set" / "frost_finch" / "broken.png").write_bytes(b"nothing")
+    return tmp_path / "set"
+
+
+def columns(path):
+    with path.open(newline="") as stream:
+        return list(csv.DictReader(stream))
+
+
+def test_the_field_guide_is_audited(run, tmp_path):
+    code, out, err = run("--limit", 6)
+    assert code == 0, err
+    said = out.splitlines()
+    assert said[0] == "6 pictures, 0 left out, accuracy 1.000"
+    assert said[1] == "evidence off the object: none"
+    assert said[2] == "report in concept-cam-audit/report.html"
+    made = {path.relative_to(tmp_path / "concept-cam-audit").as_posix() for path in (tmp_path / "concept-cam-audit").glob("*")}
+    tables = {"rows.csv", "classes.csv", "pairs.csv", "words.csv", "backgrounds.csv"}
+    assert made == tables | {"batches", "pictures", "report.html", "run.json", "summary.json"}
+    classes = columns(tmp_path / "concept-cam-audit" / "classes.csv")
+    assert len(classes) == 6
+    assert all(float(row["off_object"]) < 0.3 < float(row["energy"]) for row in classes)
+    words = columns(tmp_path / "concept-cam-audit" / "words.csv")
+    assert ("red crown", "white crown") in {(row["ours"], row["theirs"]) for row in words}
+    summary = json.loads((tmp_path / "concept-cam-audit" / "summary.json").read_text())
+    assert (summary["model"], summary["pictures"], summary["suspects"]) == ("fieldguide", 6, 0)
+
+
+def test_an_audit_that_was_done_is_told_again(run, tmp_path, monkeypatch):
+    arguments = ("--limit", 4, "--out", "out")
+    code, out, err = run(*arguments)
+    assert code == 0, err
+    before = (tmp_path / "out" / "report.html").read_bytes()
+    monkeypatch.setattr("concept_cam.audit.looking.Looker.look", None)  # nothing is looked at again
+    assert run(*arguments) == (0, out, err)
+    assert (tmp_path / "out" / "report.html").read_bytes() == before
+
+
+def test_another_audit_in_the_same_folder_is_refused(run):
+    assert run("--limit", 2, "--out", "out")[0] == 0
+    for other in (("--seed", 1), ("--model", "fieldguide-shortcut"), ("--method", "grad_cam")):
+        code, _, err = run("--limit", 2, "--out", "out", *other)
+        assert code == 1
+        assert "out holds a run with another" in err
+        assert len(err.splitlines()) == 1
+
+
+def test_a_planted_shortcut_fails(run, tmp_path):
+    planted = ("fieldguide-shortcuts", "--model", "fieldguide-shortcut", "--limit", 48)
+    conditions = ("--fail-on", "off_object > 0.3", "--fail-on", "accuracy < 0.5", "--fail-on", "sensitivity > 0.2")
+    code, out, err = run(*planted, *conditions, "--out", "out")
+    assert code == 1
+    assert "misty heron" in out
+    assert len(err.splitlines()) == 1
+    assert err.startswith("concept-cam: off_object is 0.")
+    assert "; sensitivity is 0." in err
+    assert "accuracy" not in err
+    assert err.endswith("out/report.html shows why.\n")
+    assert (tmp_path / "out" / "report.html").exists()
+    # The embedded model passes the same.
+    code, _, err = run("fieldguide-shortcuts", "--limit", 48, *conditions, "--out", "clean")
+    assert (code, err) == (0, "")
+
+
+def test_a_folder_of_classes_with_a_broken_file(run, folder, tmp_path):
+    code, out, err = run(folder, "--out", "out")
+    assert code == 0, err
+    assert out.splitlines()[:2] == [
+        "6 pictures, 1 left out, accuracy 1.000",
+        "evidence off the object: not known, without masks or boxes",
+    ]
+    assert [line.split(":")[:3] for line in err.splitlines()] == [["concept-cam", " left out", " frost_finch/broken.png"]]
+    assert "frost_finch/broken.png" in (tmp_path / "out" / "report.html").read_text()
+    code, _, err = run(folder, "--out", "out", "--fail-on", "off_object > 0.3")
+    assert code == 1
+    assert err.splitlines()[1].startswith("concept-cam: off_object is not known: out/report.html")
+
+
+def test_when_nothing_can_be_read(run, folder):
+    for file in folder.rglob("*.png"):
+        file.write_bytes(b"nothing")
+    code, out, err = run(folder, "--out", "out")
+    assert code == 0
+    assert out.splitlines()[0] == "0 pictures, 7 left out, accuracy not known"
+    assert len(err.splitlines()) == 7
+
+
+def test_two_models_on_the_same_pictures(run, tmp_path):
+    pictures = ("fieldguide-shortcuts", "--limit", 4, "--out", "out")
+    code, out, err = run(*pictures, "--other-model", "fieldguide-shortcut")
+    assert code == 0, err
+    assert "evidence off the object: none" in out
+    moved = columns(tmp_path / "out" / "moved.csv")
+    assert [row["label"] for row in moved] == ["ember finch", "frost finch", "willow finch", "copper finch"]
+    grown = {row["label"]: float(row["off_object_after"]) - float(row["off_object"]) for row in moved}
+    assert grown["frost finch"] > 0.3 > 0.1 > grown["copper finch"]
+    html = (tmp_path / "out" / "report.html").read_text()
+    assert "Against fieldguide-shortcut" in html
+    assert any(path.name.startswith("other-") for path in (tmp_path / "out" / "pictures").iterdir())
+    assert not (tmp_path / "out" / "other" / "pictures").exists()
+
+
+def test_a_classifier_is_asked_no_texts(run, folder, tmp_path):
+    """Neither words nor backgrounds, unless it is told to: then it says that it has no such class."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        save_file(timm.create_model("resnet10t", num_classes=1000).state_dict(), tmp_path / "weights.safetensors")
+    (folder / "ember_finch").rename(folder / "brambling")
+    (folder / "frost_finch").rename(folder / "goldfinch")
+    options = (folder, "--model", "timm:resnet10t", "--pretrained", tmp_path / "weights.safetensors", "--out", "out")
+    code, out, err = run(*options)
+    assert code == 0, err
+    assert "6 pictures, 1 left out" in out
+    assert columns(tmp_path / "out" / "backgrounds.csv") == columns(tmp_path / "out" / "words.csv") == []
+    assert {row["label"] for row in columns(tmp_path / "out" / "rows.csv")} == {"brambling", "goldfinch"}
+    code, _, err = run(*options[:-1], "other", "--backgrounds", "backgrounds")
+    assert code == 1
+    assert "resnet10t has no class" in err
+    assert not (tmp_path / "other").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--fail-on", "off_objekt > 0.3"), "no figure 'off_objekt'. Did you mean 'off_object'"),
+        (("--fail-on", "accuracy < 0.9", "--fail-on", "off_object is bad"), "expected a condition such as"),
+        (("nowhere",), "nowhere: there is no such file or folder"),
+        (("fieldguide-bird",), "Did you mean 'fieldguide-birds'"),
+        (("--method", "rollout"), "rollout does not look at the score"),
+        (("--method", "grad_kam"), "No method 'grad_kam'"),
+        (("--vocabulary", "brids"), "Did you mean 'birds'"),
+        (("--vocabulary", "fieldguide-species"), "a vocabulary of parts says of what"),
+        (("--backgrounds", "one.txt"), "one background, 'bird in snow'; expected two or more"),
+        (("--backgrounds", "volcanoes.txt"), "volcano"),
+        (("--pretrained", "openai"), "--pretrained openai needs a --model"),
+        (("--other-pretrained", "openai"), "--other-pretrained openai needs an --other-model"),
+        (("--other-model", "no such model"), "no such model"),
+        (("--site", "elsewhere"), "has no site 'elsewhere'"),
+    ],
+)
+def test_a_mistake_is_one_line_and_costs_nothing(run, tmp_path, arguments, message, monkeypatch):
+    (tmp_path / "one.txt").write_text("bird in snow\n")
+    (tmp_path / "volcanoes.txt").write_text("bird in snow\nbird in volcano\n")
+    monkeypatch.setattr("concept_cam.audit.looking.Looker.look", None)
+    code, _, err = run(*arguments)
+    assert code == 1
+    assert message in err
+    assert len(err.splitlines()) == 1
+    assert not (tmp_path / "concept-cam-audit").exists()
+
+
+def test_help_says_what_there_is(run):
+    code, out, _ = run("--help")
+    assert code == 0
+    assert all(option in out for option in ("--fail-on", "--other-model", "--backgrounds", "--vocabulary", "--out"))
