@@ -20,8 +20,7 @@ from pathlib import Path
 import typer
 
 from concept_cam import Localizer, fieldguide, load, read_templates, read_vocabulary
-from concept_cam.audit import audit
-from concept_cam.audit.report import write_report
+from concept_cam.audit import audit, write_report
 from concept_cam.datasets import read_dataset
 from concept_cam.fieldguide.dataset import birds_dataset
 from concept_cam.parts import read_parts

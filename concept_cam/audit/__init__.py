@@ -4,7 +4,7 @@ place        where evidence lies with respect to the object
 words        the difference of two classes in words; backgrounds erased
 looking      one forward pass a picture: a row, aligned maps
 run          the rows on disk, batch by batch
-audit        what they come to: classes, pairs, backgrounds
+findings     what they come to: classes, pairs, backgrounds
 moved        two models on the same pictures
 summary      tables, figures, and what makes an audit fail
 evidence     what decided, drawn on pictures
@@ -13,8 +13,9 @@ report       all of it as a page
 
 from __future__ import annotations
 
-from concept_cam.audit.audit import ALARM, Audit, ClassAudit, Pair
+from concept_cam.audit.findings import ALARM, Audit, ClassAudit, Pair
+from concept_cam.audit.report import write_report
 from concept_cam.audit.run import audit
 from concept_cam.audit.words import Difference
 
-__all__ = ["ALARM", "Audit", "ClassAudit", "Difference", "Pair", "audit"]
+__all__ = ["ALARM", "Audit", "ClassAudit", "Difference", "Pair", "audit", "write_report"]

@@ -16,7 +16,7 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
-from concept_cam.audit.audit import Audit
+from concept_cam.audit.findings import Audit
 from concept_cam.datasets import Example
 from concept_cam.drawing import overlay, side_by_side
 from concept_cam.errors import ComparisonError, PictureError

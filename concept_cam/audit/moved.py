@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import final
 
-from concept_cam.audit.audit import Audit
+from concept_cam.audit.findings import Audit
 from concept_cam.audit.looking import Row
 from concept_cam.errors import OptionError
 from concept_cam.metrics import rank_correlation

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from concept_cam.audit.audit import ALARM, Audit
 from concept_cam.audit.evidence import Evidence, mean_map
+from concept_cam.audit.findings import ALARM, Audit
 from concept_cam.audit.moved import Move, moves
 from concept_cam.audit.summary import write_tables
 from concept_cam.files import write_file
@@ -56,7 +56,7 @@ def _facts(audit: Audit) -> tuple[tuple[str, str], ...]:
     facts += [("left out", str(len(audit.problems)))] if audit.problems else []
     facts += [("accuracy", f"{audit.accuracy:.3f}")] if audit.accuracy is not None else []
     facts += [("calibration error", f"{audit.calibration:.3f}")] if audit.calibration is not None else []
-    return (*facts, ("classes under suspicion", str(len(audit.suspects))))
+    return (*facts, ("classes under suspicion", str(len(audit.suspects)) if audit.ranked else "not known"))
 
 
 def _off_object(audit: Audit, evidence: Evidence) -> Section:

@@ -8,7 +8,7 @@ from typing import Any
 
 from safetensors.torch import save
 
-from concept_cam.audit.audit import Audit
+from concept_cam.audit.findings import Audit
 from concept_cam.audit.looking import COLUMNS, Looker
 from concept_cam.datasets import Dataset, Example
 from concept_cam.evaluation.rows import claim, csv_of, join_batches, read_rows, write_batches

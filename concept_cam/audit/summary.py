@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
 
-from concept_cam.audit.audit import Audit, ClassAudit, Pair
+from concept_cam.audit.findings import Audit, ClassAudit, Pair
 from concept_cam.audit.moved import Move
 from concept_cam.errors import OptionError, did_you_mean
 from concept_cam.evaluation.rows import csv_of
