@@ -14,6 +14,7 @@ from concept_cam.fieldguide.birds import species, twins
 from concept_cam.fieldguide.renderer import DRAWING_STREAM, draw
 from concept_cam.fieldguide.shortcuts import SHORTCUTS
 from concept_cam.methods import METHODS, sees_score
+from concept_cam.parts import annotated, find_parts, read_parts
 
 DOCS = Path(__file__).parent
 OTHERS = ("frost finch", "royal jay", "coral heron")
@@ -102,6 +103,13 @@ def shortcuts(side: int = 200) -> Image.Image:
     return sheet
 
 
+def parts() -> Image.Image:
+    """The parts of one bird, found and read."""
+    picture = fieldguide.draw_species("misty heron", seed=1).picture
+    localizer = fieldguide.localizer(method=METHODS["legrad"])
+    return annotated(find_parts(localizer, picture, read_parts("fieldguide-parts")), picture)
+
+
 def learning_curve() -> str:
     """Zero-shot accuracy by training step."""
     rows = list(csv.DictReader((DOCS / "fieldguide-curve.csv").read_text().splitlines()))
@@ -156,6 +164,7 @@ if __name__ == "__main__":
     comparisons().save(DOCS / "comparisons.png", optimize=True)
     sweep().save(DOCS / "sweep.png", optimize=True)
     references().save(DOCS / "by-reference.png", optimize=True)
+    parts().quantize(256).save(DOCS / "parts.png", optimize=True)
     shortcuts().save(DOCS / "shortcuts.png", optimize=True)
     methods().quantize(256).save(DOCS / "methods.png", optimize=True)
     (DOCS / "fieldguide-curve.svg").write_text(learning_curve())
