@@ -10,11 +10,19 @@ import torch
 from PIL import Image
 
 from concept_cam import fieldguide, grad_cam
-from concept_cam.errors import ComparisonError, OptionError, PictureError, PromptError, UnknownConcept, UnknownWord
+from concept_cam.errors import (
+    ComparisonError,
+    NoSpatialGradient,
+    OptionError,
+    PictureError,
+    PromptError,
+    UnknownConcept,
+    UnknownWord,
+)
 from concept_cam.fieldguide.heldout import nameless_plates, twin_plates
 from concept_cam.images import Placement
 from concept_cam.localizer import Localizer
-from concept_cam.methods import rollout
+from concept_cam.methods import TraceMethod, rollout
 from concept_cam.metrics import pointing_hit
 from concept_cam.parts import PartConcept, PartVocabulary, find_parts, read_parts, stream_parts
 from concept_cam.parts.finding import _where
@@ -398,3 +406,19 @@ def test_a_floor_under_a_map_changes_nothing():
     assert again == pytest.approx(keypoint, abs=1e-4)
     assert (box, mask.tolist()) == (box_again, mask_again.tolist())
     assert box[2] - box[0] < 45
+
+
+def test_a_part_with_a_blank_map_is_not_visible_and_a_blind_site_is_refused(backbone, birds, finch):
+    def only(parts):
+        def maps(seen, directions):
+            found = torch.rand(len(directions), len(seen.embedding), 144, generator=torch.Generator().manual_seed(0))
+            found[parts:] = 0
+            return found
+
+        return find_parts(Localizer(backbone, templates="fieldguide", method=TraceMethod(maps)), finch.picture, birds)
+
+    found = only(3).parts
+    assert not any(part.visible for part in found[3:])
+    assert any(part.visible for part in found[:3])
+    with pytest.raises(NoSpatialGradient, match="the map is blank"):
+        only(0)

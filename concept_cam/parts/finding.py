@@ -116,7 +116,9 @@ def _find(localizer: Localizer, frames: Sequence[Frame], vocabulary: PartVocabul
                 scores = bank.scores(seen.embedding)
                 looks = [[_look(part, bank, row, scale) for part in vocabulary.parts] for row in scores]
                 directions = [_directions(bank, vocabulary.parent, of_one, strength) for of_one in looks]
-                maps = checked_maps(explain(localizer.method, seen, torch.stack(directions, 1)), seen.site.name)
+                maps = explain(localizer.method, seen, torch.stack(directions, 1))
+                # One part may have no evidence at all, and is not visible then; if none has any, the site is blind.
+                checked_maps(maps.abs().sum(0), seen.site.name)
             about = provenance | {"vocabulary": vocabulary.title, "strength": strength}
             for b, (i, of_one) in enumerate(zip(alike, looks, strict=True)):
                 parts = _parts(vocabulary, of_one, maps[:, b].float().cpu(), frames[i].placement)
