@@ -39,7 +39,7 @@ from concept_cam.fieldguide.birds import part_of, species, twins
 from concept_cam.fieldguide.dataset import WORLDS, birds_dataset
 from concept_cam.fieldguide.shortcuts import SHORTCUTS
 from concept_cam.images import Frame, Placement
-from concept_cam.methods import METHODS
+from concept_cam.methods import METHODS, TraceMethod
 from concept_cam.metrics import energy_inside, mean_interval, rank_correlation
 from concept_cam.parts import read_parts
 from concept_cam.prompts import read_vocabulary
@@ -462,6 +462,21 @@ def test_classes_that_have_one_embedding_are_not_told_apart(localizer):
     assert re.search("cannot tell from '[Ee]mber finch': leave one of them out", rows[0]["problem"])
     assert rows[1]["predicted"] == "frost finch"
     assert len(tensors["aligned"]) == 1
+
+
+def test_a_picture_without_evidence_is_listed_and_the_others_are_looked_at(localizer):
+    """As a method that is never negative can have it."""
+
+    def maps(seen, directions):
+        found = directions.new_ones(len(directions), len(seen.embedding), 144)
+        found[0, 1] = 0
+        return found
+
+    own = Localizer(localizer.backbone, templates=localizer.templates, method=TraceMethod(maps))
+    rows, tensors = Looker(own, SPECIES).look(birds_dataset(3).examples[:])
+    assert re.match("nothing speaks for '.*' and not '.*'", rows[1]["problem"])
+    assert [("problem" in row) for row in rows] == [False, True, False]
+    assert len(tensors["aligned"]) == 2
 
 
 @pytest.mark.parametrize(

@@ -76,6 +76,7 @@ def test_a_limit_takes_pictures_from_all_of_the_set(run, tmp_path):
         (("nowhere",), "nowhere: there is no such file or folder"),
         (("fieldguide", "--layout", "cubs"), "there is no such file or folder"),
         (("--pretrained", "openai"), "needs a --model"),
+        (("--model", "fieldguide-shortcut", "--pretrained", "openai"), "--pretrained is not for the embedded model"),
         (("fieldguide-atributes",), "Did you mean 'fieldguide-attributes'"),
         (("fieldguide-attributes", "--probe"), "leave out --probe"),
     ],

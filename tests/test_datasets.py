@@ -334,6 +334,8 @@ DAMAGED = {
     "cub: picture missing": (write_cub, remove("images/002.Laysan_Albatross/three.jpg"), r"three\.jpg: there is no such file"),
     "cub: box outside": (write_cub, replace("bounding_boxes.txt", "3 1.0 1.0 2.0", "3 1.0 1.0 99.0"), "is not inside"),
     "cub: unknown class": (write_cub, replace("image_class_labels.txt", "3 2", "3 9"), r"class 9 is not in classes\.txt"),
+    "cub: no location": (write_cub, replace("parts/part_locs.txt", "1 2 0.0 0.0 0", "1 2 0.0 0.0"), r"part_locs\.txt: '1 2 0"),
+    "cub: no such part": (write_cub, replace("parts/part_locs.txt", "3 2 2.0", "3 9 2.0"), r"part_locs\.txt: '3 9 2"),
     "cub: no box": (write_cub, replace("bounding_boxes.txt", "3 1.0 1.0 2.0 3.0\n", ""), "KeyError"),
     "pets: trimap missing": (write_pets, remove("annotations/trimaps/Abyssinian_2.png"), "there is no such file"),
     "aircraft: box outside": (write_aircraft, replace("data/images_box.txt", "3 4 10 12", "0 4 10 12"), "is not inside"),
@@ -361,7 +363,7 @@ def test_what_is_damaged_is_reported_and_the_rest_is_there(case, tmp_path):
     found = read_dataset(path)
     assert len(found.problems) == 1
     assert re.search(message, found.problems[0])
-    assert len(found.examples) == len(whole.examples) - 1
+    assert len(found.examples) == len(whole.examples) - ("part_locs" not in message)
 
 
 def _made(folder: Path) -> Path:
@@ -394,3 +396,11 @@ def test_what_is_no_dataset_is_refused(tmp_path):
     write(tmp_path / "set.json", "[]")
     with pytest.raises(DatasetError, match="expected COCO's images"):
         read_dataset(tmp_path / "set.json")
+
+
+@pytest.mark.parametrize("text", ["[]", '{"head": "1"}'])
+def test_traits_that_are_none_are_refused(text, tmp_path):
+    root = write_fishvista(tmp_path / "fish-vista")
+    (root / "segmentation_masks" / "seg_id_trait_map.json").write_text(text)
+    with pytest.raises(DatasetError, match="expected a trait for each level"):
+        read_dataset(root)

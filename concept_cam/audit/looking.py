@@ -179,8 +179,9 @@ class Looker:
         asked = [base - self.strength * other]
         asked += [torch.stack([one.direction(self.words.bank) for one in of_all]) for of_all in zip(*told, strict=True)]
         maps = explain(self.localizer.method, seen, torch.stack(asked)).float()
-        same = F.cosine_similarity(base, other) > SAME
-        checked_maps(maps[0, ~same], seen.site.name)
+        same, blank = F.cosine_similarity(base, other) > SAME, ~maps[0].flatten(1).any(1)
+        # One picture may have no evidence at all, for a method that is never negative: the others are looked at.
+        checked_maps(maps[0, ~(same | blank)], seen.site.name)
         drops = _drops(judge, seen, maps[0], before, first, second)
         effects = self._effects(seen.embedding, judge, before, first)
         maps, before, first, second = (tensor.cpu() for tensor in (maps, before, first, second))
@@ -188,6 +189,9 @@ class Looker:
         found: list[tuple[Row, dict[str, Tensor]]] = []
         for b, view in enumerate(views):
             predicted, runner_up = bank.names[int(first[b])], bank.names[int(second[b])]
+            if blank[b]:
+                found.append((_problem(view.example, f"nothing speaks for {predicted!r} and not {runner_up!r}"), {}))
+                continue
             if same[b]:
                 text = f"taken for {predicted!r}, which the model cannot tell from {runner_up!r}: leave one of them out"
                 found.append((_problem(view.example, text), {}))

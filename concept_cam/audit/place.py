@@ -33,11 +33,13 @@ class Place:
     """Shares of the positive evidence on a picture, 0 to 1; None where they are not known.
 
     Attributes:
-        energy: on the object. None without an object, or without positive evidence, as are the next and ``border``.
+        energy: on the object. None without an object or without positive evidence, as is the next.
         off_object: more than a patch away from the object, along x or y: a patch that touches it reaches so far. Of an object
             that the model did not see, all.
         off_area: the share of the area, of what the model saw of the picture, that is so far away; what chance would give.
+            None without an object.
         border: off the object, and in the outermost 8 % along a side of the picture; without an object, all there.
+            None without positive evidence.
     """
 
     energy: float | None

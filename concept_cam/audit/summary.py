@@ -18,7 +18,7 @@ from concept_cam.evaluation.rows import csv_of
 from concept_cam.files import write_file
 
 FIGURES = ("accuracy", "calibration", "off_object", "rd5", "sensitivity", "suspects")
-"""What ``--fail-on`` can ask about: of classes the worst, as ``summary`` gives them."""
+"""What ``--fail-on`` can ask about: the first two of all pictures, the next three of the worst class; see ``summary``."""
 
 _OFF = ("off_object", "off_object_low", "off_object_high", "off_area", "border")
 _CLASS = (

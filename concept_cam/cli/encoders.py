@@ -19,7 +19,7 @@ def load_encoder(model: str | None, pretrained: str | None, device: str, classes
     """A model, by default the embedded one, and the name of the templates for it.
 
     Raises:
-        OptionError: weights are named, but no architecture for them.
+        OptionError: weights are named, but no architecture for them; or weights or classes for an embedded model.
         BackboneError: see ``load``.
     """
     from concept_cam import fieldguide
@@ -29,6 +29,9 @@ def load_encoder(model: str | None, pretrained: str | None, device: str, classes
         raise OptionError(f"--pretrained {pretrained} needs a --model, such as ViT-B-16.")
     checkpoint = fieldguide.MODELS.get(model or "fieldguide")
     if checkpoint is not None:
+        if pretrained is not None or classes is not None:
+            given = "--pretrained" if pretrained is not None else "--classes"
+            raise OptionError(f"{given} is not for the embedded model; name another with --model.")
         return fieldguide.localizer(device=device, checkpoint=checkpoint).backbone, "fieldguide"
     if sys.stderr.isatty():
         typer.echo(f"loading {model} ...", err=True)

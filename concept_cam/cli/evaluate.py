@@ -30,7 +30,9 @@ def evaluate(
     ] = FIELDGUIDE,
     layout: Annotated[
         str | None,
-        typer.Option(help="folders, table, cub, pets, aircraft, cars, coco, huggingface; by default what it looks like."),
+        typer.Option(
+            help="folders, table, cub, pets, aircraft, cars, coco, fishvista, huggingface; by default what it looks like."
+        ),
     ] = None,
     methods: Annotated[str | None, typer.Option(help=f"Names with commas between them.  [default: {_USUAL}]")] = None,
     references: Annotated[
@@ -91,6 +93,7 @@ def evaluate(
     scale = 1.0 if probe else own_scale(localizer.backbone)
     about = {
         "data": dataset,
+        "layout": layout,
         "model": localizer.backbone.name,
         "pretrained": pretrained,
         "site": localizer.site,

@@ -40,7 +40,9 @@ def localize(
     method: Annotated[str, typer.Option(help="How the map is made; `concept-cam methods` lists all.")] = "hires_cam",
     model: Annotated[
         str | None,
-        typer.Option(help="A name as `concept-cam models` lists them, or a folder; none: the embedded model."),
+        typer.Option(
+            help="As `concept-cam models` lists them, or a folder; none: the embedded model; fieldguide-shortcut: its sister."
+        ),
     ] = None,
     pretrained: Annotated[
         str | None, typer.Option(help="An open_clip tag (downloaded on first use) or a weights file.")
@@ -61,6 +63,7 @@ def localize(
     out: Annotated[Path, typer.Option(help="The folder for overlays, maps and JSON files.")] = Path("concept-cam-out"),
 ) -> None:
     """Draw a heat map of what makes a picture the target and not its references."""
+    from concept_cam import fieldguide
     from concept_cam.comparison import check_strength
     from concept_cam.files import write_picture
     from concept_cam.images import check_fit
@@ -75,7 +78,7 @@ def localize(
     references = _references(against, nearest, rivals)
     plate = None
     if not pictures:
-        if model is not None:
+        if model is not None and model not in fieldguide.MODELS:
             raise PictureError("No picture given; the field guide is drawn only for the embedded model (without --model).")
         plate, target, twin = _draw(target, seed)
         references = references or (twin if sees_score(chosen) else None)

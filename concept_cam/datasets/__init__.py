@@ -1,7 +1,8 @@
 """DATA: pictures with labels, and where the evidence should lie, in the layouts that people have on disk.
 
 example   one picture and what is known of it; a data set of them
-layouts   readers; huggingface is one that needs a library of its own
+layouts   readers; those of published sets and of huggingface, which needs a library of its own, have files of theirs
+gathered  examples as they are read, and what was wrong with others
 masks     regions as grey levels, polygons, run lengths, boxes
 files     what all layouts have in common
 """

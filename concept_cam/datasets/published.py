@@ -28,11 +28,15 @@ def read_cub(root: Path) -> Dataset:
     labels, boxes = numbered(root / "image_class_labels.txt"), numbered(root / "bounding_boxes.txt")
     training = numbered(root / "train_test_split.txt")
     parts = numbered(root / "parts" / "parts.txt")
+    gathered = Gathered()
     points: dict[str, list[tuple[str, Point]]] = defaultdict(list)
     for line in lines(root / "parts" / "part_locs.txt"):
-        number, part, x, y, visible = line.split()
-        if visible == "1":
-            points[number].append((parts[part], (float(x), float(y))))
+        try:
+            number, part, x, y, visible = line.split()
+            if visible == "1":
+                points[number].append((parts[part], (float(x), float(y))))
+        except (KeyError, ValueError):
+            gathered.problems.append(f"part_locs.txt: {line.strip()!r} is no location of a part in parts.txt.")
     attributes = _cub_attributes(root)
 
     def read(number: str) -> Example:
@@ -51,7 +55,6 @@ def read_cub(root: Path) -> Dataset:
         region = of_boxes([box], size)
         return Example(name, picture, label, None, region, (), (box,), tuple(points[number]), known)
 
-    gathered = Gathered()
     gathered.add(files, read, lambda number: training.get(number) == "1")
     return gathered.dataset(root, [words(name) for name in classes.values()])
 
@@ -66,7 +69,7 @@ def _cub_attributes(root: Path) -> dict[str, list[str]]:
     names = {number: name.replace("::", " ").replace("_", " ") for number, name in numbered(file).items()}
     for line in lines(root / "attributes" / "image_attribute_labels.txt"):
         # A few lines of the published file have a number too many at their end.
-        number, attribute, present, certainty = line.split()[:4]
+        number, attribute, present, certainty = (*line.split(), "", "", "", "")[:4]
         if present == "1" and certainty in _SURE and attribute in names:
             found[number].append(names[attribute])
     return found
@@ -150,11 +153,16 @@ def read_cars(root: Path) -> Dataset:
 def read_fishvista(root: Path) -> Dataset:
     """Fish-Vista (Mehrab et al. 2025), its part with segmented traits: the region is the union of all, ``parts`` has each.
 
-    Lists are ``segmentation_train.csv``, ``_val`` and ``_test`` with ``filename`` and ``standardized_species``. Pictures lie
-    in ``Images/`` or ``AllImages/``, masks in ``segmentation_masks/images/`` with the levels of ``seg_id_trait_map.json``.
+    Lists are ``segmentation_train.csv``, ``_val`` and ``_test`` with ``filename`` and ``standardized_species``; what is not
+    for training is evaluated. Pictures lie in ``Images/`` or ``AllImages/``, masks in ``segmentation_masks/images/`` with the
+    levels of ``seg_id_trait_map.json``.
     """
     masks = root / "segmentation_masks"
-    traits = {int(level): words(str(trait)).lower() for level, trait in json_of(masks / "seg_id_trait_map.json").items()}
+    file = masks / "seg_id_trait_map.json"
+    try:
+        traits = {int(level): words(str(trait)).lower() for level, trait in json_of(file).items()}
+    except (AttributeError, ValueError) as error:
+        raise DatasetError(f"{file}: expected a trait for each level ({error}).") from error
     pictures = next((root / name for name in ("Images", "AllImages") if (root / name).is_dir()), root)
     lists = {split: root / f"segmentation_{split}.csv" for split in ("train", "val", "test")}
     items = [(split, row) for split, file in lists.items() if file.is_file() for row in table(file)]

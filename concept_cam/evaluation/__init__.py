@@ -5,7 +5,7 @@ judge        the model as faithfulness metrics see it
 probe        a linear probe in the place of texts
 sanity       maps that should be like the one in question, and maps that should not
 grid         one forward pass for each picture, one row for each map
-run          rows on disk, batch by batch
+rows         on disk, batch by batch
 report       tables with intervals
 """
 

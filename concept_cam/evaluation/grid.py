@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, TypeAlias, final
 
 import torch
@@ -12,13 +13,14 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from concept_cam.backbones.backbone import Backbone
 from concept_cam.comparison import compare
 from concept_cam.concepts import ConceptBank
 from concept_cam.datasets import Example
 from concept_cam.errors import ComparisonError, ConceptCamError, DatasetError, OptionError
 from concept_cam.evaluation.judge import Judge
 from concept_cam.evaluation.references import read_references
-from concept_cam.evaluation.sanity import SANE, Doppelgangers
+from concept_cam.evaluation.sanity import SANE, Doppelgangers, shuffled
 from concept_cam.gradients import Trace, trace
 from concept_cam.images import Frame, Preprocess, Size, by_size
 from concept_cam.localizer import Localizer
@@ -100,6 +102,11 @@ class Grid:
     scale: float
     settings: Settings
 
+    @cached_property
+    def stranger(self) -> Backbone:
+        """The model with its parameters shuffled."""
+        return shuffled(self.localizer.backbone)
+
     def rows(self, examples: Sequence[Example]) -> list[Row]:
         """All rows of some examples, in their order; an example that cannot be used has one row that says why."""
         with torch.inference_mode(False), torch.no_grad():
@@ -127,7 +134,8 @@ class Grid:
             asked = [self._contrasts(view.example, of_one) for view, of_one in zip(views, scores, strict=True)]
             judge = Judge(localizer.backbone, bank, self.scale)
             doubt = Doubt.of(judge, seen, [view.example for view in views])
-            alike = Doppelgangers.of(localizer, seen, bank, doubt.target) if self.settings.sanity else None
+            sanity = self.settings.sanity
+            alike = Doppelgangers.of(localizer, self.stranger, seen, bank, doubt.target) if sanity else None
             rows: list[list[Row]] = [[] for _ in views]
             for name in self.settings.methods:
                 count = len(asked[0]) if sees_score(METHODS[name]) else 1

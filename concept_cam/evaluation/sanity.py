@@ -54,11 +54,13 @@ class Doppelgangers:
     absent: Float[Tensor, "B E"]
 
     @classmethod
-    def of(cls, localizer: Localizer, seen: Trace, bank: ConceptBank, labels: Int[Tensor, " B"]) -> Doppelgangers:
+    def of(
+        cls, localizer: Localizer, stranger: Backbone, seen: Trace, bank: ConceptBank, labels: Int[Tensor, " B"]
+    ) -> Doppelgangers:
         """The absent label is the one least like the picture's own by text: what twins share is no failure of a map."""
         least = (bank.vectors @ bank.vectors[labels].T).argmin(0)
         size = int(seen.pixels.shape[2]), int(seen.pixels.shape[3])
-        return cls(localizer, seen, shuffled(seen.backbone).at_size(size), bank.vectors[least])
+        return cls(localizer, seen, stranger.at_size(size), bank.vectors[least])
 
     def about(
         self, method: Method, maps: Float[Tensor, "K B rows cols"], directions: Float[Tensor, "K B E"]

@@ -17,6 +17,7 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from concept_cam.datasets import Dataset, Example, Lazy, Region
+from concept_cam.errors import OptionError
 from concept_cam.fieldguide.birds import COLOURS, PARTS, Bird, phrase, random_bird, species, twins
 from concept_cam.fieldguide.heldout import twin_plate
 from concept_cam.fieldguide.renderer import HELD_OUT_STREAM, Plate, draw
@@ -50,7 +51,12 @@ def attributes_dataset(count: int = 1000, seed: int = 0, training: int = 0) -> D
         count: plates to evaluate.
         seed: which plates.
         training: must be zero: a picture shows many attributes, so there is nothing to train a probe with.
+
+    Raises:
+        OptionError: it is not.
     """
+    if training:
+        raise OptionError("fieldguide-attributes: a picture shows many attributes, so there is no probe for them.")
     phrases = [phrase(part, colour) for part in PARTS for colour in COLOURS]
     return Dataset("fieldguide-attributes", (*phrases, PARENT), Lazy(count, partial(_attribute, seed)))
 

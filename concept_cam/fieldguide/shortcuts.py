@@ -33,5 +33,5 @@ def homes() -> Mapping[str, tuple[str, ...]]:
 
 
 def draw_at_home(bird: Bird, rng: np.random.Generator, size: int = SIZE) -> Plate:
-    """A plate of a species where it lives in this world."""
-    return draw(bird, rng, size, homes()[bird.name or ""])
+    """A plate of a species where it lives in this world; a bird of no species lives anywhere."""
+    return draw(bird, rng, size, homes().get(bird.name or "", HABITATS))

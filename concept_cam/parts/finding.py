@@ -31,7 +31,7 @@ STANDS_OUT = 0.5
 """How far a part must stand out, as a share of how far those of its picture do, to be visible."""
 
 _MASK = 0.5
-"""How far a pixel's evidence must rise from the median of the map to its peak to belong to a part."""
+"""How far a pixel's evidence must rise from the median of the map, or from zero if that is less, to its peak."""
 
 
 def find_parts(localizer: Localizer, picture: Source, vocabulary: PartVocabulary, *, strength: float = 1.0) -> PartFinding:
@@ -42,17 +42,20 @@ def find_parts(localizer: Localizer, picture: Source, vocabulary: PartVocabulary
     nothing in particular. It is visible if it stands out at least half as far as the parts of this picture do in the median.
     The map is that of its best phrase against the parent and the siblings' best phrases, at ``strength``.
 
-    A part without attributes has no such contrast: how far it stands out is the peak of its map.
+    A part without attributes has no such contrast: how far it stands out is the peak of its map, and it is held against the
+    peaks of all parts; those with attributes are held against each other. So the rule compares the parts of one picture: of a
+    single part, or of a picture that shows nothing of the parent, it says nothing.
 
     Args:
         localizer: model, templates, method and input size. On the field guide ``legrad`` places parts best, and a larger size
             places them better and reads them a little worse (docs/parts.md).
         picture: a path or a PIL image.
         vocabulary: from ``read_parts``.
-        strength: of the comparison; 0 leaves it out.
+        strength: of the comparison, 0 or more; 0 leaves it out.
 
     Raises:
-        OptionError: the localizer's method does not look at the score.
+        OptionError: the localizer's method does not look at the score, or the vocabulary has no parts.
+        NoSpatialGradient, BackboneError: the maps of all parts are blank, or one is not finite.
         PictureError: the picture cannot be read.
         UnknownConcept: the text encoder has never seen a word.
         ComparisonError: the strength is negative or not finite.
@@ -81,10 +84,27 @@ def stream_parts(
 ) -> Generator[tuple[S, PartFinding], None, None]:
     """The parts of many pictures, each with its finding, in the order given; as ``Localizer.stream`` reads them.
 
+    Args:
+        localizer: as in ``find_parts``, and so are vocabulary and strength.
+        pictures: paths or PIL images; a generator will do.
+        vocabulary: from ``read_parts``.
+        strength: of the comparison, 0 or more.
+        batch_size: how many go through the model at once; a finding holds a mask for each part at the size of its picture.
+        workers: threads that read and prepare pictures.
+        on_error: called with a picture that cannot be read, and why; it is left out. Without it the error is raised.
+
     Raises:
         OptionError: the batch size or the number of workers is below one, or see ``find_parts``.
         PictureError: a picture cannot be read, and nobody listens.
-        UnknownConcept, ComparisonError: see ``find_parts``.
+        UnknownConcept, ComparisonError, NoSpatialGradient, BackboneError: see ``find_parts``.
+
+    Example:
+        >>> from concept_cam import fieldguide
+        >>> from concept_cam.parts import read_parts, stream_parts
+        >>> plates = (fieldguide.draw_species("royal jay", seed).picture for seed in range(3))
+        >>> found = stream_parts(fieldguide.localizer(), plates, read_parts("fieldguide-parts"))
+        >>> [parts["crest"].attributes["colour"].value for _, parts in found]
+        ['blue', 'blue', 'blue']
     """
     if batch_size < 1 or workers < 1:
         raise OptionError(f"batch_size is {batch_size} and workers is {workers}; expected at least 1 of each.")
@@ -106,6 +126,8 @@ class _Look(NamedTuple):
 def _find(localizer: Localizer, frames: Sequence[Frame], vocabulary: PartVocabulary, strength: float) -> list[PartFinding]:
     if not sees_score(localizer.method):
         raise OptionError("The localizer's method does not look at the score, so all parts would have one map; take another.")
+    if not vocabulary.parts:
+        raise OptionError(f"The vocabulary {vocabulary.title!r} has no parts; expected one or more.")
     check_strength(strength)
     found: dict[int, PartFinding] = {}
     with torch.inference_mode(False), torch.no_grad():
@@ -117,8 +139,8 @@ def _find(localizer: Localizer, frames: Sequence[Frame], vocabulary: PartVocabul
                 looks = [[_look(part, bank, row, scale) for part in vocabulary.parts] for row in scores]
                 directions = [_directions(bank, vocabulary.parent, of_one, strength) for of_one in looks]
                 maps = explain(localizer.method, seen, torch.stack(directions, 1))
-                # One part may have no evidence at all, and is not visible then; if none has any, the site is blind.
-                checked_maps(maps.abs().sum(0), seen.site.name)
+                # A part may have no evidence at all, and is not visible then; where no picture has any, the site is blind.
+                checked_maps(maps.abs().sum((0, 1)), seen.site.name)
             about = provenance | {"vocabulary": vocabulary.title, "strength": strength}
             for b, (i, of_one) in enumerate(zip(alike, looks, strict=True)):
                 parts = _parts(vocabulary, of_one, maps[:, b].float().cpu(), frames[i].placement)
