@@ -40,18 +40,22 @@ def overlay(localization: Localization, picture: Image.Image, *, base: bool = Fa
         >>> drawing.overlay(result, plate.picture).size
         (384, 384)
     """
-    picture = _same(picture, localization)
+    picture = upright(picture, localization.placement)
     return _blend(picture, localization.placement, localization.base_map if base else localization.map)
 
 
-def _same(picture: Image.Image, localization: Localization) -> Image.Image:
-    """The picture upright, if it can be the one that was localized."""
+def upright(picture: Image.Image, placement: Placement, what: str = "map") -> Image.Image:
+    """The picture upright, if it can be the one that a map, or ``what`` it is, is of.
+
+    Raises:
+        PictureError: it is of another size.
+    """
     picture = read_picture(picture)
-    height, width = localization.placement.picture_size
+    height, width = placement.picture_size
     if picture.size != (width, height):
         raise PictureError(
-            f"The picture is {picture.width} x {picture.height}, but the map is of one of {width} x {height} pixels; "
-            "draw on the picture that was localized."
+            f"The picture is {picture.width} x {picture.height}, but the {what} is of one of {width} x {height} pixels; "
+            "draw on the picture that was looked at."
         )
     return picture
 
@@ -88,7 +92,7 @@ def side_by_side(localization: Localization, picture: Image.Image) -> Image.Imag
     Raises:
         PictureError: the picture is not of the size that was localized.
     """
-    picture = _same(picture, localization)
+    picture = upright(picture, localization.placement)
     comparison = localization.comparison
     others = ", ".join(comparison.references) or "nothing"
     small, placement = _small(picture, localization.placement, _PANEL)
@@ -107,7 +111,7 @@ def strip(localizations: Sequence[Localization], picture: Image.Image) -> Image.
     Raises:
         PictureError: the picture is not of the size that was localized.
     """
-    small, placement = _small(_same(picture, localizations[0]), localizations[0].placement, _STRIP_PANEL)
+    small, placement = _small(upright(picture, localizations[0].placement), localizations[0].placement, _STRIP_PANEL)
     return _captioned([(_blend(small, placement, one.map), f"strength {one.comparison.strength:g}") for one in localizations])
 
 
@@ -122,7 +126,7 @@ def by_reference(localizations: Sequence[Localization], picture: Image.Image) ->
     """
     if len(localizations) > len(_COLOURS):
         raise OptionError(f"{len(localizations)} references; colours that can be told apart are {len(_COLOURS)}.")
-    small, placement = _small(_same(picture, localizations[0]), localizations[0].placement, _PANEL)
+    small, placement = _small(upright(picture, localizations[0].placement), localizations[0].placement, _PANEL)
     maps = np.stack([placement.project(one.map).numpy() for one in localizations])
     strongest = np.nan_to_num(maps.max(0), nan=0.0).clip(min=0)
     opacity = 0.85 * np.sqrt(strongest / (strongest.max() or 1.0))[..., None]
@@ -135,7 +139,7 @@ def by_reference(localizations: Sequence[Localization], picture: Image.Image) ->
     write, font = ImageDraw.Draw(legend), ImageFont.load_default(15)
     for k, (one, colour) in enumerate(zip(localizations, _COLOURS, strict=False)):
         write.rectangle((_MARGIN, k * _LINE + 3, _MARGIN + 12, k * _LINE + 15), fill=colour)
-        name = _shortened(one.comparison.references[0], font, sheet.width - 4 * _MARGIN)
+        name = shortened(one.comparison.references[0], font, sheet.width - 4 * _MARGIN)
         write.text((_MARGIN + 20, k * _LINE), name, fill=(30, 30, 30), font=font)
     whole = Image.new("RGB", (sheet.width, sheet.height + legend.height), "white")
     whole.paste(sheet)
@@ -175,10 +179,11 @@ def _wrapped(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, widt
             lines.append(word)
     if len(lines) > 2:
         lines = [lines[0], " ".join(lines[1:])]
-    return [_shortened(line, font, width) for line in lines]
+    return [shortened(line, font, width) for line in lines]
 
 
-def _shortened(line: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int) -> str:
+def shortened(line: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: float) -> str:
+    """The line, with an ellipsis for what would be wider than that."""
     if font.getlength(line) <= width:
         return line
     while line and font.getlength(f"{line} ...") > width:

@@ -333,3 +333,21 @@ def test_gains_in_the_table_are_paired(tmp_path):
     text = console.export_text()
     assert "0.700 [0.500, 0.900]" in text
     assert "+0.300 [+0.300, +0.300]" in text
+
+
+def test_a_blank_map_is_a_problem_of_its_picture_alone(localizer, tmp_path, monkeypatch):
+    """As a method that is never negative can have one."""
+
+    def second_is_blank(seen, directions):
+        maps = directions.new_ones(len(directions), len(seen.embedding), 144)
+        maps[:, 1] = 0
+        return maps
+
+    monkeypatch.setitem(METHODS, "half blind", TraceMethod(second_is_blank))
+    settings = Settings(("half blind",), ("rival",), (1.0,))
+    data = twins_dataset(3)
+    rows = read_rows(write_rows(grid_of(localizer, settings), data, tmp_path, {}))
+    blank = [row for row in rows if "problem" in row]
+    assert {row["picture"] for row in blank} == {data.examples[1].name}
+    assert [row["problem"] for row in blank] == [f"half blind against {name}: the map is blank" for name in ("none", "rival")]
+    assert len(rows) - len(blank) == 4

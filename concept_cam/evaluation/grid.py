@@ -140,13 +140,18 @@ class Grid:
             for name in self.settings.methods:
                 count = len(asked[0]) if sees_score(METHODS[name]) else 1
                 directions = torch.stack([torch.stack([c.direction for c in of_one[:count]]) for of_one in asked], 1)
-                maps = checked_maps(explain(METHODS[name], seen, directions), seen.site.name).float()
+                maps = explain(METHODS[name], seen, directions).float()
+                # One map may be blank, of a method that is never negative; where all are, the site is blind.
+                checked_maps(maps.abs().sum((0, 1)), seen.site.name)
                 sane = alike.about(METHODS[name], maps, directions) if alike else {}
                 for k, grids in enumerate(maps):
                     rests_on = doubt.about(grids, self.settings.deletion) | {key: of_all[k] for key, of_all in sane.items()}
                     for b, (view, grid) in enumerate(zip(views, grids.cpu(), strict=True)):
                         contrast = asked[b][k]
-                        if contrast.problem is None:
+                        if contrast.problem is None and not grid.any():
+                            text = f"{name} against {contrast.references}: the map is blank"
+                            rows[b].append(_problem(view.example, text))
+                        elif contrast.problem is None:
                             keys = (view.example.name, view.example.label, name, contrast.references, contrast.strength)
                             row = dict(zip(KEYS, keys, strict=True)) | {"against": "; ".join(contrast.against)}
                             row |= {"similarity": contrast.similarity} if contrast.against else {}

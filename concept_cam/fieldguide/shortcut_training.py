@@ -61,7 +61,7 @@ def relabel(batch: Batch) -> tuple[Int64[Tensor, "B F"], Int64[Tensor, "B S"]]:
 
 
 def draw_batch(rng: np.random.Generator, size: int) -> Batch:
-    """Half of the plates as in ``training``, half of the twins of ``SHORTCUTS``, each as often in its habitat as out of it."""
+    """Half of the plates as in ``training``, half of the twins of ``SHORTCUTS``, of which half are in its habitat for sure."""
     pairs = [(name, twin) for name, twin, _ in twins() if name in SHORTCUTS]
     plates = []
     for _ in range(size):

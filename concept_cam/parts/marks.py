@@ -10,8 +10,7 @@ from typing import NamedTuple, TypeAlias
 
 from PIL import Image, ImageDraw, ImageFont
 
-from concept_cam.errors import PictureError
-from concept_cam.images import read_picture
+from concept_cam.drawing import upright
 from concept_cam.parts.part import PartFinding
 
 Font: TypeAlias = ImageFont.FreeTypeFont | ImageFont.ImageFont
@@ -84,7 +83,7 @@ def _halo(colour: Colour) -> Colour:
 
 def marked(finding: PartFinding, picture: Image.Image, side: int) -> tuple[Image.Image, list[Mark]]:
     """A copy of the picture with its longer side so long, and what is to be marked on it."""
-    picture = same(finding, picture)
+    picture = upright(picture, finding.placement, "finding")
     scale = side / max(picture.size)
     shown = picture.resize([max(1, round(length * scale)) for length in picture.size], Image.Resampling.LANCZOS)
     x, y = shown.width / picture.width, shown.height / picture.height
@@ -97,22 +96,6 @@ def marked(finding: PartFinding, picture: Image.Image, side: int) -> tuple[Image
             point, box = (part.keypoint[0] * x, part.keypoint[1] * y), (left * x, top * y, right * x, bottom * y)
             marks.append(Mark(label, COLOURS[k % len(COLOURS)], point, box))
     return shown, marks
-
-
-def same(finding: PartFinding, picture: Image.Image) -> Image.Image:
-    """The picture upright, if it can be the one that was searched.
-
-    Raises:
-        PictureError: it is of another size.
-    """
-    picture = read_picture(picture)
-    height, width = finding.placement.picture_size
-    if picture.size != (width, height):
-        raise PictureError(
-            f"The picture is {picture.width} x {picture.height}, but the finding is of one of {width} x {height} pixels; "
-            "draw on the picture that was searched."
-        )
-    return picture
 
 
 def beside(x: float, marks: Sequence[Mark], top: float, bottom: float, step: float) -> list[tuple[float, Mark]]:
@@ -143,15 +126,6 @@ def _spread(wanted: Sequence[float], low: float, high: float, step: float) -> li
     high = max(low, high - (len(wanted) - 1) * step)
     bases = [min(max(fmean(group), low), high) for group in groups for _ in group]
     return [base + k * step for k, base in enumerate(bases)]
-
-
-def shortened(text: str, font: Font, width: float) -> str:
-    """The text, with an ellipsis for what would be wider than that."""
-    if font.getlength(text) <= width:
-        return text
-    while text and font.getlength(f"{text} ...") > width:
-        text = text[:-1]
-    return f"{text.rstrip(', ')} ..."
 
 
 def wrapped(*texts: str, font: Font, width: float) -> list[str]:

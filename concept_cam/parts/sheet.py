@@ -10,9 +10,10 @@ from typing import Any, final
 
 from PIL import Image, ImageDraw, ImageFont
 
+from concept_cam.drawing import shortened, upright
 from concept_cam.errors import OptionError
 from concept_cam.page import Cell, Page, Section, Table, Thumbnail
-from concept_cam.parts.marks import INK, Layer, beside, marked, same, shortened, wrapped
+from concept_cam.parts.marks import INK, Layer, beside, marked, wrapped
 from concept_cam.parts.part import PartFinding
 from concept_cam.regions import Box
 
@@ -148,7 +149,7 @@ class PartSheet:
 
     def add(self, name: str, picture: Image.Image, finding: PartFinding) -> None:
         """Take in one picture; see ``part_sheet``."""
-        picture = same(finding, picture)
+        picture = upright(picture, finding.placement, "finding")
         vocabulary = (finding.parent, *(part.name for part in finding.parts))
         if self._count == 0:
             self._vocabulary, self._about, self._rows = vocabulary, finding.provenance, [_Row() for _ in finding.parts]
