@@ -130,6 +130,7 @@ def embed(backbone: Backbone, names: Iterable[str], templates: Sequence[str], kn
     fresh = tuple(name for name in wanted if known is None or name not in known)
     batch = max(1, _BATCH // len(templates))
     with backbone.at_rest():
+        backbone.original.refresh()
         banks = [] if known is None else [known]
         for start in range(0, len(fresh), batch):
             part = fresh[start : start + batch]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from importlib.metadata import version
 from itertools import islice
@@ -76,7 +76,7 @@ class Localizer:
         names = read_vocabulary(vocabulary).names if isinstance(vocabulary, str) else vocabulary
         self.vocabulary = tuple(dict.fromkeys(names)) or backbone.classes
         self.templates = read_templates(templates) if isinstance(templates, str) else tuple(templates)
-        self._known: tuple[Hashable, ConceptBank] | None = None
+        self._known: tuple[tuple[object, ...], ConceptBank] | None = None
 
     def __call__(
         self,
@@ -307,7 +307,7 @@ class Localizer:
     def bank(self, names: Iterable[str]) -> ConceptBank:
         """The bank of some concepts; what was embedded before is not embedded again, unless the model has changed."""
         names = tuple(names)
-        state = (self.templates, self.backbone.state())
+        state = (self.templates, self.backbone.text_state())
         held = self._known[1] if self._known and self._known[0] == state else None
         known = embed(self.backbone, (*(held.names if held else ()), *names), self.templates, held)
         self._known = state, known

@@ -236,17 +236,18 @@ def test_dropout_of_a_model_in_training_reaches_no_gradient():
     torch.testing.assert_close(maps, expected.flatten(2), rtol=1e-9, atol=1e-13)
 
 
-def test_the_closed_form_runs_the_trunk_once_and_never_the_last_block():
+def test_the_closed_form_runs_the_trunk_once_and_of_the_last_block_one_row_and_one_picture():
     backbone = zoo.backbone("class token")
     runs = []
     for index, block in enumerate(backbone.module.visual.transformer.resblocks):
-        block.mlp.register_forward_hook(lambda *_, index=index: runs.append(index))
+        block.mlp.register_forward_hook(lambda _, inputs, __, index=index: runs.append((index, inputs[0].numel() // 32)))
     assert has_exact_head(backbone, backbone.sites[0])
     runs.clear()
     gradient = trace(backbone, zoo.pixels(backbone)).gradient(zoo.directions(backbone, 50))
     gradient.mean(), gradient.dot_tokens()
-    # The second block's MLP sees one vector for each picture and direction: once for the embedding, once to pull back.
-    assert runs == [0, 1, 1]
+    # The second block's MLP sees one vector of the first picture, to compare; then one for each of the three pictures: for the
+    # embedding, to see that the model is still the same, and to pull back.
+    assert runs == [(0, 3 * 16), (1, 1), (1, 3), (1, 3), (1, 3)]
 
 
 def test_a_dense_trace_is_one_forward_pass_whatever_the_number_of_directions():

@@ -4,30 +4,30 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import OrderedDict
-from collections.abc import Hashable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import replace
-from functools import cached_property
-from itertools import chain
-from threading import RLock
-from typing import TypeVar, final
+from typing import Any, NamedTuple, TypeVar, final
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from concept_cam.backbones.guard import LOCK, evaluating
 from concept_cam.backbones.heads import Block, Pooling
 from concept_cam.backbones.site import Site, Tower
+from concept_cam.backbones.snapshot import Snapshot, TextState, checksum
 from concept_cam.errors import BackboneError
 from concept_cam.images import Preprocess, Size
-
-_LOCK = RLock()
 
 _SIZES_KEPT = 16
 """Pictures at their native aspect come in many sizes; so many copies of a model's structure are kept."""
 
+
+PROBE = "A photo of 3 Zebras, naïve."
+"""What a tokenizer is tried with, to see whether it is what it was."""
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -47,8 +47,19 @@ def share(module: M) -> M:
         ) from error
 
 
+class _Sized(NamedTuple):
+    """The model at another size, and the tensors of the original that it does not share, as they were."""
+
+    backbone: Backbone
+    own: tuple[str, ...]
+    contents: tuple[Any, ...]
+
+
 class Backbone(ABC):
     """A model that embeds pictures and concepts. Adapters are final; they hold the user's model and change nothing in it.
+
+    What is derived from the model (sites, closed forms, copies for other sizes, embedded texts) is derived anew when the model
+    has changed: ``refresh`` compares the structure before each pass, ``text_state`` also the numbers in the text encoder.
 
     Attributes:
         name: how the user named the model.
@@ -71,14 +82,98 @@ class Backbone(ABC):
     classes: tuple[str, ...] = ()
     versions: Mapping[str, str]
 
+    def describe(self) -> Tower | None:
+        """What the model offers as it is now; None from an adapter that sets ``sites`` itself, once.
+
+        Raises:
+            BackboneError: the model is of no family that this adapter knows, or no longer.
+        """
+        return None
+
+    def image_parts(self) -> tuple[nn.Module, ...]:
+        """Submodules that no text goes through, as they are now."""
+        return ()
+
+    def text_parts(self) -> tuple[nn.Module, ...]:
+        """Submodules that no image goes through, as they are now."""
+        return ()
+
+    def probe_tokens(self) -> tuple[Any, ...]:
+        """What the tokenizer makes of a fixed sentence, and the tokenizer itself."""
+        return ()
+
+    @final
     def take(self, tower: Tower) -> None:
         """Offer what a vision tower offers."""
         self.family, self.sites, self.blocks, self.pooling = tower.family, tower.sites, tower.blocks, tower.pooling
         self.preprocess = replace(self.preprocess, stride=tower.stride)
 
+    @final
+    def refresh(self) -> None:
+        """Describe the model anew if a module, an attribute, a hook or a parameter was replaced since the last time.
+
+        Raises:
+            BackboneError: the model has become one that this adapter does not know.
+        """
+        with self.at_rest():
+            now = self._structure()
+            if self._described is not None and self._described == now:
+                return
+            self._described, self._rewritten = None, frozenset()
+            self._at_sizes, self.verdicts, self.folded = OrderedDict(), {}, None
+            tower = self.describe()
+            if tower is not None:
+                self.take(tower)
+            self._described, self._unsettled = self._structure(), True
+
+    @final
+    def settle(self) -> None:
+        """Note what the first run since ``refresh`` has rewritten itself: a cache or a counter is no setting."""
+        if self._unsettled and self._described is not None:
+            self._rewritten = self._described.rewritten(self._structure())
+            self._described, self._unsettled = self._structure(), False
+
+    @final
+    def current(self) -> Backbone:
+        """This backbone, up to date: itself, or a new copy for its size if the model has changed."""
+        return self.original.at_size(self.preprocess.size)
+
+    @final
+    def forget(self) -> None:
+        """Derive everything anew at the next use: for changes that cannot be noticed, see ``backbones/snapshot.py``."""
+        self.original._described = None
+        self.original._forgotten += 1
+
+    def _structure(self) -> Snapshot:
+        return Snapshot(self.module, self.text_parts(), ignored=self._rewritten)
+
+    verdicts: dict[str, bool]
+    """Of each site, whether its closed form is that of the model; kept by ``gradients``."""
+    folded: tuple[Any, Any] | None = None
+    """Products of matrices and the checksum of what they were made of; kept by ``gradients``."""
+    _described: Snapshot | None = None
+    _rewritten: frozenset[tuple[int, str]] = frozenset()
+    _unsettled: bool = False
+    _forgotten: int = 0
+    _at_sizes: OrderedDict[Size, _Sized]
+
+    def __getstate__(self) -> dict[str, Any]:
+        """All but what is derived from the module: a copy describes the module that it holds."""
+        derived = {"_described", "_rewritten", "_at_sizes", "verdicts", "folded"}
+        if self.describe.__func__ is not Backbone.describe:  # type: ignore[attr-defined]
+            derived |= {"sites", "blocks", "pooling"}
+        return {name: value for name, value in vars(self).items() if name not in derived}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self.refresh()
+
     @abstractmethod
-    def embed_pixels(self, pixels: Float[Tensor, "B 3 height width"]) -> Float[Tensor, "B E"]:
-        """The model's own picture embedding, not normalised."""
+    def embed_pixels(self, pixels: Float[Tensor, "B 3 height width"]) -> Float[Tensor, "_ E"]:
+        """The model's own picture embedding, not normalised; one row for each picture.
+
+        Of one picture alone where a hook of ``gradients`` cuts the batch down on the way.
+        """
 
     @abstractmethod
     def embed_texts(self, sentences: Sequence[str]) -> Float[Tensor, "K E"]:
@@ -146,17 +241,31 @@ class Backbone(ABC):
             TokenLayout(prefix=1, rows=12, cols=18)
         """
         own = self.original
-        if size == own.preprocess.size:
-            return own
-        with _LOCK, torch.inference_mode(False), torch.no_grad():
-            state, held = own._at_sizes.pop(size, (None, own))
-            if state != own.state():
-                state, held = own.state(), own.resized(size)
+        with LOCK, torch.inference_mode(False), torch.no_grad():
+            own.refresh()
+            if size == own.preprocess.size:
+                return own
+            kept = own._at_sizes.pop(size, None)
+            if kept is None or kept.contents != own._checksum(kept.own):
+                held = own.resized(size)
                 held._original = own
-            own._at_sizes[size] = state, held
+                names = own._not_shared_with(held)
+                kept = _Sized(held, names, own._checksum(names))
+            own._at_sizes[size] = kept
             if len(own._at_sizes) > _SIZES_KEPT:
                 own._at_sizes.popitem(last=False)
-        return held
+        return kept.backbone
+
+    def _tensors(self) -> dict[str, Tensor]:
+        return {**dict(self.module.named_parameters()), **dict(self.module.named_buffers())}
+
+    def _not_shared_with(self, other: Backbone) -> tuple[str, ...]:
+        theirs = other._tensors()
+        return tuple(name for name, tensor in self._tensors().items() if theirs.get(name) is not tensor)
+
+    def _checksum(self, names: Sequence[str]) -> tuple[Any, ...]:
+        tensors = self._tensors() if names else {}
+        return checksum(tensors[name] for name in names)
 
     @property
     def original(self) -> Backbone:
@@ -165,40 +274,25 @@ class Backbone(ABC):
 
     _original: Backbone | None = None
 
-    @cached_property
-    def _at_sizes(self) -> OrderedDict[Size, tuple[Hashable, Backbone]]:
-        return OrderedDict()
-
     @contextmanager
     def at_rest(self) -> Iterator[None]:
         """Run the model out of the caller's inference mode, without a graph, in evaluation mode; all as before afterwards.
 
         One thread at a time: hooks and flags are on the module, which all threads share.
         """
-        with _LOCK, ExitStack() as stack:
-            training = [module for module in self.module.modules() if module.training]
-            stack.enter_context(torch.inference_mode(False))
-            stack.enter_context(torch.no_grad())
-            for module in training:
-                # The flag alone: ``train()`` would walk on to children whose own flag differs.
-                stack.callback(setattr, module, "training", True)
-                module.training = False
+        with evaluating(self.module):
             yield
 
-    def structure(self) -> Hashable:
-        """Changes when a module is replaced, patched on the instance, or given a hook."""
-        modules = self.module.modules()
-        parts = tuple((id(m), len(vars(m)), len(m._forward_hooks), len(m._forward_pre_hooks)) for m in modules)
-        return parts, self.dtype, self.device
+    def text_state(self) -> TextState:
+        """What the embedding of a text depends on: equal only if no number, setting or token has changed.
 
-    def state(self) -> Hashable:
-        """Changes when an embedding may: with the structure, with a parameter or buffer, with the caller's autocast."""
+        Reads the text encoder in full: of ViT-B/16, half a hundredth of a pass of eight images (docs/performance.md).
+        """
+        self.original.refresh()
         kind = self.device.type
         autocast = torch.is_autocast_enabled(kind) and torch.get_autocast_dtype(kind)
-        tensors = chain(self.module.parameters(), self.module.buffers())
-        # A tensor of inference mode counts no versions.
-        versions = tuple((id(tensor), None if tensor.is_inference() else tensor._version) for tensor in tensors)
-        return self.structure(), versions, autocast
+        module = Snapshot(self.module, self.image_parts(), contents=True, ignored=self._rewritten)
+        return TextState(module, (self.original._forgotten, *self.probe_tokens()), autocast)
 
     def site(self, name: str | None = None) -> Site:
         """The site of that name, or the default one.
@@ -206,6 +300,7 @@ class Backbone(ABC):
         Raises:
             BackboneError: there is no such site; the message lists those there are.
         """
+        self.original.refresh()
         if name is None:
             return self.sites[0]
         for site in self.sites:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from concept_cam.backbones.backbone import Backbone, noise, share
 from concept_cam.backbones.site import Tower
+from concept_cam.backbones.snapshot import Snapshot, TextState
 from concept_cam.backbones.towers import anything, timm as timm_towers, torchvision as torchvision_towers
 from concept_cam.backbones.transforms import read_transform
 from concept_cam.backbones.weights import check_device, load_failure
@@ -79,14 +80,8 @@ class Classifier(Backbone):
         self.name, self.module = name, model
         known = timm_towers.preprocess(_trunk(model)[1]) or Preprocess((224, 224), *_IMAGENET, shortest=256)
         self.preprocess = read_transform(preprocess) if preprocess else known
-        with self.at_rest():
-            self._linear = self._last_linear()
-            self.classes = _checked(tuple(classes), self._linear.out_features, name)
-            self._rows = {concept: row for row, concept in enumerate(self.classes)}
-            tower = self._describe()
-        if tower is None:
-            raise BackboneError(f"{name}: no layer puts out a map or patch tokens; give a model that keeps a grid.")
-        self.take(replace(tower, family=f"classifier: {tower.family}"))
+        self.classes = tuple(classes)
+        self.refresh()
         self.versions = {"torch": torch.__version__, **_library_version(model)}
 
     @property
@@ -95,7 +90,7 @@ class Classifier(Backbone):
         parameters = list(self.module.parameters())
         return next((parameter for parameter in parameters if parameter.ndim == 4), parameters[0]).dtype
 
-    def embed_pixels(self, pixels: Float[Tensor, "B 3 height width"]) -> Float[Tensor, "B E"]:
+    def embed_pixels(self, pixels: Float[Tensor, "B 3 height width"]) -> Float[Tensor, "_ E"]:
         """What enters the last linear layer."""
         runs, _ = self._run(pixels, [self._linear])
         if len(runs) != 1 or runs[0].embedding.ndim != 2:
@@ -170,14 +165,26 @@ class Classifier(Backbone):
             f"{self.name}: the output is not that of its last linear layer; wrap the part of the model that ends in it."
         )
 
-    def _describe(self) -> Tower | None:
+    def describe(self) -> Tower:
+        """The last linear layer, its classes, and the tower below it."""
+        self._linear = self._last_linear()
+        _check_classes(self.classes, self._linear.out_features, self.name)
+        self._rows = {concept: row for row, concept in enumerate(self.classes)}
         prefix, trunk, project = _trunk(self.module)
         pixels = noise(self)
-        return (
+        tower = (
             timm_towers.describe(trunk, prefix, project, self.embed_pixels, pixels, whole=False)
             or torchvision_towers.describe(trunk, prefix, project)
             or anything.describe(self.module, "", self.embed_pixels, pixels)
         )
+        if tower is None:
+            raise BackboneError(f"{self.name}: no layer puts out a map or patch tokens; give a model that keeps a grid.")
+        return replace(tower, family=f"classifier: {tower.family}")
+
+    def text_state(self) -> TextState:
+        """The last layer's rows alone."""
+        self.original.refresh()
+        return TextState(Snapshot(self._linear, contents=True), (), False)
 
 
 class _Run(NamedTuple):
@@ -201,13 +208,12 @@ def _trunk(model: nn.Module) -> tuple[str, nn.Module, Callable[[Tensor], Tensor]
     return "0.", first, nn.Sequential(*between) if between else lambda features: features
 
 
-def _checked(classes: tuple[str, ...], rows: int, name: str) -> tuple[str, ...]:
+def _check_classes(classes: tuple[str, ...], rows: int, name: str) -> None:
     if len(classes) != rows:
         raise BackboneError(f"{name} has {rows} classes, given {len(classes)} names; give one for each, in order (classes=).")
     twice = sorted({concept for concept in classes if classes.count(concept) > 1}) if len(set(classes)) < rows else []
     if twice:
         raise BackboneError(f"{name}: names that come twice: {', '.join(twice[:5])}; tell them apart.")
-    return classes
 
 
 def _library_version(model: nn.Module) -> dict[str, str]:

@@ -12,8 +12,9 @@ import transformers
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from concept_cam.backbones.backbone import Backbone, noise
+from concept_cam.backbones.backbone import PROBE, Backbone, noise
 from concept_cam.backbones.processors import near_square
+from concept_cam.backbones.site import Tower
 from concept_cam.backbones.towers import transformers as towers
 from concept_cam.backbones.towers.positions import check_multiple
 from concept_cam.backbones.transforms import read_transform
@@ -78,12 +79,31 @@ class HuggingFace(Backbone):
         self._kind: str = config.model_type
         given = preprocess or getattr(tokenizer, "image_processor", None)
         self.preprocess = read_transform(given) if given else _of_family(config)
-        with self.at_rest():
-            tower = towers.describe(model, self.embed_pixels, noise(self))
-        if tower is None:
-            raise BackboneError(f"{name}: {type(model).__name__} has no vision tower with a grid; see `concept-cam models`.")
-        self.take(tower)
+        self.refresh()
         self.versions = {"transformers": version("transformers"), "torch": torch.__version__}
+
+    def describe(self) -> Tower:
+        """The vision tower."""
+        tower = towers.describe(self.module, self.embed_pixels, noise(self))
+        if tower is None:
+            kind = type(self.module).__name__
+            raise BackboneError(f"{self.name}: {kind} has no vision tower with a grid; see `concept-cam models`.")
+        return tower
+
+    def image_parts(self) -> tuple[nn.Module, ...]:
+        """The vision tower and its projection."""
+        return self._children("vision_model", "visual_projection")
+
+    def text_parts(self) -> tuple[nn.Module, ...]:
+        """The text tower and its projection."""
+        return self._children("text_model", "text_projection")
+
+    def _children(self, *names: str) -> tuple[nn.Module, ...]:
+        return tuple(child for name, child in self._model.named_children() if name in names)
+
+    def probe_tokens(self) -> tuple[Any, ...]:
+        """What the tokenizer makes of a fixed sentence, and the tokenizer itself."""
+        return self.tokenizer, *self.tokenizer(PROBE)["input_ids"]
 
     @property
     def dtype(self) -> torch.dtype:
@@ -91,7 +111,7 @@ class HuggingFace(Backbone):
         dtype: torch.dtype = next(getattr(self._model, "vision_model", self._model).parameters()).dtype
         return dtype
 
-    def embed_pixels(self, pixels: Float[Tensor, "B 3 height width"]) -> Float[Tensor, "B E"]:
+    def embed_pixels(self, pixels: Float[Tensor, "B 3 height width"]) -> Float[Tensor, "_ E"]:
         """``model.get_image_features``."""
         if self._kind == _NAFLEX:
             return _tensor(self._model.get_image_features(**_patches(pixels, self._model.config.vision_config.patch_size)))

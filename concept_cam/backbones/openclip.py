@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from concept_cam.backbones.backbone import Backbone, noise, share
+from concept_cam.backbones.backbone import PROBE, Backbone, noise, share
 from concept_cam.backbones.site import Tower
 from concept_cam.backbones.towers import openclip as own_towers, timm as timm_towers
 from concept_cam.backbones.transforms import read_transform
@@ -98,13 +98,7 @@ class OpenClip(Backbone):
         self.name, self.module, self.tokenizer = name, model, tokenizer
         self._model: Any = model
         self.preprocess = read_transform(preprocess) if preprocess else _preprocess(self._model.visual)
-        tower = self._describe()
-        if tower is None:
-            raise BackboneError(
-                f"{name}: a vision tower of type {type(self._model.visual).__name__} is of no family that is known; "
-                "`concept-cam models` lists them."
-            )
-        self.take(tower)
+        self.refresh()
         self.versions = {"open_clip_torch": version("open_clip_torch"), "torch": torch.__version__}
 
     @property
@@ -131,7 +125,7 @@ class OpenClip(Backbone):
         model.visual.pool_type = "avg"
         return OpenClip(model, self.tokenizer, f"{self.name}, average", self.preprocess)
 
-    def embed_pixels(self, pixels: Float[Tensor, "B 3 height width"]) -> Float[Tensor, "B E"]:
+    def embed_pixels(self, pixels: Float[Tensor, "B 3 height width"]) -> Float[Tensor, "_ E"]:
         """``model.encode_image``."""
         embedding: Tensor = self._model.encode_image(pixels, normalize=False)
         return embedding
@@ -143,12 +137,32 @@ class OpenClip(Backbone):
         embedding: Tensor = self._model.encode_text(tokens, normalize=False)
         return embedding
 
-    def _describe(self) -> Tower | None:
+    def describe(self) -> Tower:
+        """The vision tower, of open_clip's own classes or of timm's."""
         visual = self._model.visual
-        if not hasattr(visual, "trunk"):
-            return own_towers.describe(visual)
-        with self.at_rest():
-            return timm_towers.describe(visual.trunk, "visual.trunk.", visual.head, self.embed_pixels, noise(self), whole=True)
+        if hasattr(visual, "trunk"):
+            embed, pixels = self.embed_pixels, noise(self)
+            tower = timm_towers.describe(visual.trunk, "visual.trunk.", visual.head, embed, pixels, whole=True)
+        else:
+            tower = own_towers.describe(visual)
+        if tower is None:
+            raise BackboneError(
+                f"{self.name}: a vision tower of type {type(visual).__name__} is of no family that is known; "
+                "`concept-cam models` lists them."
+            )
+        return tower
+
+    def image_parts(self) -> tuple[nn.Module, ...]:
+        """The vision tower."""
+        return (self._model.visual,)
+
+    def text_parts(self) -> tuple[nn.Module, ...]:
+        """All other submodules."""
+        return tuple(child for child in self._model.children() if child is not self._model.visual)
+
+    def probe_tokens(self) -> tuple[Any, ...]:
+        """What the tokenizer makes of a fixed sentence, and the tokenizer itself."""
+        return self.tokenizer, *self.tokenizer([PROBE]).flatten().tolist()
 
 
 def _preprocess(visual: Any) -> Preprocess:

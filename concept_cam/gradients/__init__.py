@@ -13,12 +13,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from concept_cam.backbones.backbone import Backbone
+from concept_cam.backbones.site import Site
 from concept_cam.errors import BackboneError
 from concept_cam.gradients.base import TokenGradient, Trace, WholeGradient
 from concept_cam.gradients.changed import embed_changed, embed_without_channels
 from concept_cam.gradients.dense import DenseTrace, cut_at
-from concept_cam.gradients.exactness import has_exact_head
-from concept_cam.gradients.factored import FactoredTrace, read_head
+from concept_cam.gradients.exactness import has_exact_head, warn_of_autograd
+from concept_cam.gradients.factored import FactoredTrace, UnlikeTheModel, read_head
 from concept_cam.gradients.pixels import pixel_gradient
 from concept_cam.gradients.unrolled import Layer, Unrolled, attend, joined, unroll
 
@@ -73,8 +74,23 @@ def trace(
     """
     if form not in get_args(Form):
         raise BackboneError(f"No form {form!r} of a gradient; there are {', '.join(get_args(Form))}.")
-    chosen = backbone.site(site)
-    factored = form == "factored" or (form == "auto" and has_exact_head(backbone, chosen))
     with backbone.at_rest():
+        backbone = backbone.current()
+        chosen = backbone.site(site)
         pixels = pixels.clone() if pixels.is_inference() else pixels
-        return read_head(backbone, pixels, chosen) if factored else cut_at(backbone, pixels, chosen)[0]
+        seen = _factored(backbone, pixels, chosen, form) or cut_at(backbone, pixels, chosen)[0]
+        backbone.original.settle()
+    return seen
+
+
+def _factored(backbone: Backbone, pixels: Float[Tensor, "B 3 height width"], site: Site, form: Form) -> FactoredTrace | None:
+    """In closed form, if that is what is asked for, or where it exists and is exact."""
+    if form == "dense" or (form == "auto" and not has_exact_head(backbone, site)):
+        return None
+    try:
+        return read_head(backbone, pixels, site)
+    except UnlikeTheModel as unlike:
+        if form == "factored":
+            raise
+        warn_of_autograd(backbone, site, str(unlike))
+        return None

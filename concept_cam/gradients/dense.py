@@ -33,6 +33,11 @@ def cut_at(backbone: Backbone, pixels: Float[Tensor, "B 3 height width"], site: 
         embedding = backbone.normalize(backbone.embed_pixels(pixels))
     if len(seen) != 1:
         raise BackboneError(f"{site.name} ran {len(seen)} times in one forward pass; expected once.")
+    if not embedding.requires_grad:
+        raise BackboneError(
+            f"No gradient goes from the embedding of {backbone.name} back to {site.name}: a layer in between has none, as "
+            "quantized layers have not; use the model before it was quantized, or another site."
+        )
     entering, leaf = seen[0]
     tokens, layout = site.layout.read(leaf.detach())
     others = tuple(other.name for other in backbone.sites if other.name != site.name)

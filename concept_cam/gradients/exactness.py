@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Hashable
 from dataclasses import dataclass
-from weakref import WeakKeyDictionary
 
 import torch
 
@@ -59,23 +57,26 @@ def has_exact_head(backbone: Backbone, site: Site) -> bool:
     """Whether the closed form of a site is that of the model, with a warning if not.
 
     Libraries change their insides, and users theirs. A closed form that no longer fits must cost speed, never a wrong map.
-    It is tried once, and again when a module is replaced or patched; a class that is patched in place goes unnoticed.
+    Embedding and gradient are tried when the model is first used and when its structure has changed; the embedding is tried in
+    every pass as well, see ``read_head``.
     """
     # The structure is that of the model at any size.
     backbone = backbone.original
     site = backbone.site(site.name)
     if site.head is None:
         return False
-    verdicts, key = _VERDICTS.setdefault(backbone, {}), (site.name, backbone.structure())
-    if key not in verdicts:
-        verdicts[key] = try_head(backbone, site)
-        if not verdicts[key].exact:
-            warnings.warn(
-                f"The closed form for {site.name} of {backbone.name} does not fit the model: {verdicts[key].finding}. "
-                "Gradients come from autograd instead, which is slower.",
-                stacklevel=2,
-            )
-    return verdicts[key].exact
+    if site.name not in backbone.verdicts:
+        verdict = try_head(backbone, site)
+        backbone.verdicts[site.name] = verdict.exact
+        if not verdict.exact:
+            warn_of_autograd(backbone, site, verdict.finding)
+    return backbone.verdicts[site.name]
 
 
-_VERDICTS: WeakKeyDictionary[Backbone, dict[Hashable, Exactness]] = WeakKeyDictionary()
+def warn_of_autograd(backbone: Backbone, site: Site, finding: str) -> None:
+    """Say that the closed form is not used, and why."""
+    warnings.warn(
+        f"The closed form for {site.name} of {backbone.name} does not fit the model: {finding}. "
+        "Gradients come from autograd instead, which is slower.",
+        stacklevel=3,
+    )

@@ -3,30 +3,105 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
-from typing import final
+from typing import Any, NamedTuple, final
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from concept_cam.backbones.backbone import Backbone
-from concept_cam.backbones.heads import Reading
+from concept_cam.backbones.heads import Head, Reading
 from concept_cam.backbones.site import Site
 from concept_cam.errors import BackboneError
 from concept_cam.gradients.base import MOST_OFF, TokenGradient, Trace, first_output, for_each, is_off
 from concept_cam.gradients.folded import fold
 from concept_cam.gradients.jacobian import pull, push
-from concept_cam.hooks import on_output
+from concept_cam.hooks import on_input, on_output
+
+
+class UnlikeTheModel(BackboneError):
+    """The closed form is not that of the model."""
 
 
 class _SiteReached(Exception):
     """Ends a forward pass: nothing after the site is needed."""
 
 
+class _Read(NamedTuple):
+    """What a pass has left at a site, and the model's own embedding of its first picture, (1, E)."""
+
+    entering: Tensor
+    output: Tensor
+    own: Tensor
+
+
 def read_head(backbone: Backbone, pixels: Float[Tensor, "B 3 height width"], site: Site) -> FactoredTrace:
-    """Run the model as far as the site, and let the head read what is there."""
+    """Run the model as far as the site, and let the head read what is there.
+
+    From there on the first picture goes through the model alone, so that what the head makes of it is held against the model's
+    own embedding in every pass.
+
+    Raises:
+        BackboneError: the site has no closed form, or did not run.
+        UnlikeTheModel: the head gives another embedding than the model.
+    """
+    if site.head is None:
+        raise BackboneError(f"{backbone.name} has no closed form at {site.name}; use form='dense'.")
+    read = _with_first_picture(backbone, pixels, site, site.head) or _with_a_second_pass(backbone, pixels, site)
+    seen = read_output(backbone, pixels, site, read.entering, read.output)
+    kind = backbone.device.type
+    rounded = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else backbone.dtype
+    off = is_off(seen.embedding[:1], read.own.to(seen.embedding))
+    # Numbers that are none have an error of their own, whatever made the map.
+    if not off <= MOST_OFF.get(rounded, 1e-4) and read.own.isfinite().all():
+        raise UnlikeTheModel(f"its embedding is off by {off:.1e}")
+    return seen
+
+
+def _with_first_picture(backbone: Backbone, pixels: Tensor, site: Site, head: Head) -> _Read | None:
+    """Cut the batch down where one tensor holds all of it: at the site, or at the block around it."""
+    entered: list[Tensor] = []
+    read: list[tuple[Tensor, Tensor]] = []
+    around = head.around
+
+    def keep_first(module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+        entered.append(inputs[0])
+        return (inputs[0][:1], *inputs[1:])
+
+    def at_site(module: nn.Module, inputs: tuple[Tensor, ...], output: Any) -> Any:
+        read.append((inputs[0], first_output(output)))
+        if around is not None:
+            return None
+        first = first_output(output)[:1]
+        return (first, *output[1:]) if isinstance(output, tuple) else first
+
+    def class_row(module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+        # The other rows are read by nobody after this.
+        return (inputs[0][:, :1], *inputs[1:])
+
+    with ExitStack() as stack:
+        if around is not None:
+            stack.enter_context(on_input(around, keep_first))
+        if head.by_row is not None:
+            stack.enter_context(on_input(head.by_row, class_row))
+        stack.enter_context(on_output(site.module, at_site))
+        try:
+            own = backbone.normalize(backbone.embed_pixels(pixels))
+        except (RuntimeError, TypeError, ValueError, IndexError):
+            return None
+    if len(read) != 1 or own.ndim != 2 or len(own) != 1:
+        return None
+    if around is None:
+        return _Read(*read[0], own)
+    if len(entered) != 1 or len(entered[0]) != len(pixels) or not torch.equal(entered[0][:1], read[0][0]):
+        return None
+    return _Read(entered[0], first_output(site.module(entered[0])), own)
+
+
+def _with_a_second_pass(backbone: Backbone, pixels: Tensor, site: Site) -> _Read:
+    """For a model that keeps more of the batch than its tokens: the first picture once more, from the beginning."""
     read: list[tuple[Tensor, Tensor]] = []
 
     def stop(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
@@ -37,7 +112,7 @@ def read_head(backbone: Backbone, pixels: Float[Tensor, "B 3 height width"], sit
         backbone.embed_pixels(pixels)
     if not read:
         raise BackboneError(f"{site.name} did not run in a forward pass of {backbone.name}.")
-    return read_output(backbone, pixels, site, *read[0])
+    return _Read(*read[0], backbone.normalize(backbone.embed_pixels(pixels[:1])))
 
 
 def read_output(backbone: Backbone, pixels: Tensor, site: Site, entering: Tensor, output: Tensor) -> FactoredTrace:
@@ -95,6 +170,12 @@ class FactoredTrace(Trace):
 
     def _pull(self, directions: Float[Tensor, "K B E"]) -> Float[Tensor, "K B W"]:
         with self._at_rest():
+            off = is_off(self._finish(self.reading.pooled), self.embedding)
+            if not off <= MOST_OFF.get(self.embedding.dtype, 1e-4) and self.embedding.isfinite().all():
+                raise BackboneError(
+                    f"{self.backbone.name} has changed since this trace was made (its embedding is off by {off:.1e}); "
+                    "trace the pictures anew."
+                )
             # As many vectors at once as the trunk had tokens: a pass through the end needs no more memory than it did.
             return pull(self._finish, self.reading.pooled, directions, self.layout.patches)
 

@@ -6,10 +6,8 @@ a norm adds to a matrix is one vector a picture. See *One picture, every text* i
 
 from __future__ import annotations
 
-from collections.abc import Hashable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import final
-from weakref import WeakKeyDictionary
 
 import torch
 from jaxtyping import Float
@@ -17,6 +15,7 @@ from torch import Tensor, nn
 
 from concept_cam.backbones.backbone import Backbone
 from concept_cam.backbones.heads import End
+from concept_cam.backbones.snapshot import checksum
 from concept_cam.gradients.jacobian import pull
 
 
@@ -93,15 +92,13 @@ class Folded:
 
 
 def fold(backbone: Backbone, end: End) -> Folded:
-    """Kept as long as the model is as it was; its copies for other sizes have the same weights."""
-    own = backbone.original
-    state, kept = own.state(), _KEPT.get(own)
-    if kept is None or kept[0] != state:
-        kept = _KEPT[own] = state, Folded.of(end)
-    return kept[1]
-
-
-_KEPT: WeakKeyDictionary[Backbone, tuple[Hashable, Folded]] = WeakKeyDictionary()
+    """Kept as long as no number in the end has changed; copies for other sizes have the same weights."""
+    own, contents = backbone.original, checksum(end.tensors())
+    if own.folded is None or own.folded[0] != contents:
+        own.folded = contents, Folded.of(end)
+    kept: Folded = own.folded[1]
+    # The products are kept, the layers are those of now.
+    return replace(kept, end=end)
 
 
 def _standardized(x: Float[Tensor, "B D"], eps: float) -> tuple[Float[Tensor, "B D"], Float[Tensor, "B 1"]]:

@@ -8,7 +8,7 @@ are those of *Three questions to a gradient* in docs/definition.md.
 from __future__ import annotations
 
 from concept_cam.backbones.heads.attention import ClassAttention, LatentAttention
-from concept_cam.backbones.heads.block import Block, Projections, Rotation
+from concept_cam.backbones.heads.block import Block, Projections, Rotation, is_of
 from concept_cam.backbones.heads.end import End
 from concept_cam.backbones.heads.head import Head, Reading, Rest
 from concept_cam.backbones.heads.mean import MeanPooling
@@ -31,4 +31,5 @@ __all__ = [
     "Reading",
     "Rest",
     "Rotation",
+    "is_of",
 ]

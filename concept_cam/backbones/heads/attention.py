@@ -9,7 +9,7 @@ from typing import final
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from concept_cam.backbones.heads.block import Block, Projections, Rotation
 from concept_cam.backbones.heads.end import End
@@ -26,11 +26,15 @@ class ClassAttention(Head):
     Attributes:
         block: the last one.
         rest: from the class token that leaves it (..., D) to the embedding (..., E).
-        end: both of these laid open, where they are plain; asked for anew each time.
+        around: the module that is the block.
+        by_row: its second norm.
+        end: block and rest laid open, where they are plain; asked for anew each time.
     """
 
     block: Block
     rest: Rest
+    around: nn.Module | None = None
+    by_row: nn.Module | None = None
     end: Callable[[], End | None] = lambda: None
 
     def read(self, entering: Float[Tensor, "B M D"], tokens: Float[Tensor, "B M D"], prefix: int) -> Reading:

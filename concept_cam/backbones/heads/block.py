@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import final
+from typing import Any, final
 
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -23,12 +23,13 @@ class Projections:
     heads: int
 
     @classmethod
-    def of(cls, attention: nn.MultiheadAttention) -> Projections:
+    def of(cls, attention: Any) -> Projections:
         """Those of torch's attention, packed or apart.
 
         Raises:
-            ValueError: it attends to more than the tokens.
+            ValueError: it is of another kind, or attends to more than the tokens.
         """
+        check_kind(attention, nn.MultiheadAttention)
         if attention.bias_k is not None or attention.add_zero_attn:
             raise ValueError("an attention with extra keys")
         if attention.in_proj_weight is not None:
@@ -45,14 +46,35 @@ class Projections:
         return cls(query, key, value, heads)
 
     @classmethod
-    def of_linears(cls, query: nn.Linear, key: nn.Linear, value: nn.Linear, heads: int) -> Projections:
-        """Those of three linear layers."""
+    def of_linears(cls, query: nn.Module, key: nn.Module, value: nn.Module, heads: int) -> Projections:
+        """Those of three linear layers.
 
-        def parts(linear: nn.Linear) -> tuple[Tensor, Tensor]:
+        Raises:
+            ValueError: one is of another kind.
+        """
+
+        def parts(linear: Any) -> tuple[Tensor, Tensor]:
+            check_kind(linear, nn.Linear)
             weight = linear.weight.detach()
             return weight, weight.new_zeros(len(weight)) if linear.bias is None else linear.bias.detach()
 
         return cls(parts(query), parts(key), parts(value), heads)
+
+
+def is_of(library: str, *layers: nn.Module) -> bool:
+    """Whether layers are of a library's own classes: a subclass of somebody else's may compute something else."""
+    return all(type(layer).__module__.partition(".")[0] == library and "forward" not in vars(layer) for layer in layers)
+
+
+def check_kind(layer: nn.Module, kind: type[nn.Module]) -> None:
+    """Raise ValueError unless a layer is of that very class: a subclass, or an adapter around it, may do something else."""
+    if type(layer) is kind and "forward" not in vars(layer):
+        return
+    name = f"{type(layer).__module__}.{type(layer).__qualname__}"
+    if type(layer) is kind:
+        raise ValueError(f"the forward of a {name} was replaced")
+    cure = "; merge_and_unload() makes it plain" if hasattr(layer, "lora_A") or hasattr(layer, "base_layer") else ""
+    raise ValueError(f"a layer of the kind {name} where {kind.__name__} was expected{cure}")
 
 
 @final

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, final
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+
+from concept_cam.hooks import is_ours
 
 
 @final
@@ -38,11 +41,36 @@ class End:
         cls, project: Any, norm: Any, expand: Any, activation: Any, contract: Any, last_norm: Any, embed: Any
     ) -> End | None:
         """The end made of these, if they are plain; a library may have put a layer of its own in their place."""
-        linear = all(type(layer) in _LINEAR for layer in (project, expand, contract))
-        normed = all(isinstance(layer, nn.LayerNorm) and layer.elementwise_affine for layer in (norm, last_norm))
-        if not linear or not normed or not isinstance(embed, Tensor):
+        linear = all(type(layer) in LINEAR and is_plain(layer) for layer in (project, expand, contract))
+        # Subclasses of the libraries compute in another precision, no more.
+        norms = (norm, last_norm)
+        normed = all(isinstance(n, nn.LayerNorm) and n.elementwise_affine and is_plain(n) for n in norms)
+        if not linear or not normed or not isinstance(embed, Tensor) or not _is_by_number(activation, embed):
             return None
         return cls(project, norm, expand, activation, contract, last_norm, embed)
 
+    def tensors(self) -> Iterator[Tensor]:
+        """All that the products are made of."""
+        for layer in (self.project, self.norm, self.expand, self.contract, self.last_norm):
+            yield from layer.parameters(recurse=False)
+        yield self.embed
 
-_LINEAR = (nn.Linear, nn.modules.linear.NonDynamicallyQuantizableLinear)
+
+LINEAR = (nn.Linear, nn.modules.linear.NonDynamicallyQuantizableLinear)
+"""Layers that are W x + b and nothing else."""
+
+
+def is_plain(layer: nn.Module) -> bool:
+    """Whether a layer is what its class says: no method replaced on the instance, no hook of somebody else's."""
+    hooks = (*layer._forward_hooks.values(), *layer._forward_pre_hooks.values())
+    return "forward" not in vars(layer) and all(is_ours(hook) for hook in hooks)
+
+
+def _is_by_number(activation: Any, like: Tensor) -> bool:
+    """Whether a function changes each number by itself, as the Jacobian of an end takes it to; it is tried on a few."""
+    some = torch.linspace(-2, 2, 5, dtype=torch.float32, device=like.device)
+    try:
+        whole, alone = activation(some), torch.cat([activation(one) for one in some.split(1)])
+    except (RuntimeError, TypeError, ValueError):
+        return False
+    return bool(torch.allclose(whole, alone, rtol=1e-5, atol=1e-6))

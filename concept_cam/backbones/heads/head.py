@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from concept_cam.backbones.heads.end import End
 
@@ -63,7 +63,16 @@ def dot(gamma: Float[Tensor, "K B W"], linear: Float[Tensor, "B N W"]) -> Float[
 
 
 class Head(ABC):
-    """The way from the tokens of a site to the embedding."""
+    """The way from the tokens of a site to the embedding.
+
+    Attributes:
+        around: the block that the site is in, whose input is all that the model holds of the batch; None if the site's own
+            output is.
+        by_row: a module that makes each token into another by itself, and of which the class token alone is of use.
+    """
+
+    around: nn.Module | None = None
+    by_row: nn.Module | None = None
 
     @abstractmethod
     def read(self, entering: Tensor, tokens: Float[Tensor, "B M D"], prefix: int) -> Reading:

@@ -76,7 +76,7 @@ def _vit(visual: VisionTransformer) -> Tower | None:
         return offer("CoCa", (pooled, last, *earlier), pooling=pooling)
     rest = partial(_after_pooling, visual)
     if visual.pool_type == "tok":
-        head = found[-1] and ClassAttention(found[-1], rest, partial(_end, visual))
+        head = found[-1] and ClassAttention(found[-1], rest, modules[-1], modules[-1].ln_2, partial(_end, visual))
         class_row = Site(last.name, last.module, layout, head)
         return offer("ViT, class token", (class_row, *earlier), pooling=ClassToken(rest))
     if visual.pool_type == "avg":

@@ -179,7 +179,7 @@ def _vit(trunk: Any, prefix: str, tail: Callable[[Tensor], Tensor]) -> Tower:
         def rest(x: Tensor) -> Tensor:
             return tail(trunk.norm(x))
 
-        head = found[-1] and ClassAttention(found[-1], rest)
+        head = found[-1] and ClassAttention(found[-1], rest, modules[-1], modules[-1].norm2)
         return offer((Site(norms[0].name, norms[0].module, layout, head), *norms[1:]), pooling=ClassToken(rest))
     return offer(tuple(norms))
 

@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
-from torchvision.models.vision_transformer import VisionTransformer
+from torchvision.models.vision_transformer import EncoderBlock, VisionTransformer
 
 from concept_cam.backbones.heads import Block, ClassAttention, ClassToken, Projections
 from concept_cam.backbones.site import Site, TokenLayout, Tower
@@ -23,18 +23,24 @@ def describe(trunk: nn.Module, prefix: str, project: Callable[[Tensor], Tensor])
     height, width = _size(model)
     layout = TokenLayout(1, height // model.patch_size, width // model.patch_size)
     layers = list(model.encoder.layers.named_children())
-    blocks = tuple(_block(layer) for _, layer in layers)
+    found = [_block(layer) for _, layer in layers]
+    blocks = () if None in found else tuple(filter(None, found))
 
     def rest(x: Tensor) -> Tensor:
         return project(model.encoder.ln(x))
 
     sites = [Site(f"{prefix}encoder.layers.{name}.ln_1", layer.ln_1, layout) for name, layer in reversed(layers)]
-    default = Site(sites[0].name, sites[0].module, layout, ClassAttention(blocks[-1], rest))
+    last: Any = layers[-1][1]
+    head = found[-1] and ClassAttention(found[-1], rest, last, last.ln_2)
+    default = Site(sites[0].name, sites[0].module, layout, head)
     return Tower("ViT, class token", (default, *sites[1:]), model.patch_size, blocks, ClassToken(rest))
 
 
-def _block(block: Any) -> Block:
+def _block(block: Any) -> Block | None:
+    """A block, if it is built as the formula says."""
     attention = block.self_attention
+    if type(block) is not EncoderBlock:
+        return None
     return Block(block.ln_1, lambda: Projections.of(attention), attention.out_proj, lambda x: x + block.mlp(block.ln_2(x)))
 
 

@@ -9,7 +9,16 @@ from typing import Any
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from concept_cam.backbones.heads import Block, ClassAttention, ClassToken, End, LatentAttention, LatentPooling, Projections
+from concept_cam.backbones.heads import (
+    Block,
+    ClassAttention,
+    ClassToken,
+    End,
+    LatentAttention,
+    LatentPooling,
+    Projections,
+    is_of,
+)
 from concept_cam.backbones.site import Site, TokenLayout, Tower
 from concept_cam.backbones.towers import anything
 
@@ -36,11 +45,12 @@ def describe(model: nn.Module, embed: Callable[[Tensor], Tensor], pixels: Float[
     step = vision.config.patch_size
     prefix_tokens = int(kind in _CLASS_TOKEN)
     layout = TokenLayout(prefix_tokens, pixels.shape[2] // step, pixels.shape[3] // step)
+    layers = list(vision.encoder.layers)
     norms = [
-        Site(f"vision_model.encoder.layers.{i}.layer_norm1", layer.layer_norm1, layout)
-        for i, layer in enumerate(vision.encoder.layers)
+        Site(f"vision_model.encoder.layers.{i}.layer_norm1", layer.layer_norm1, layout) for i, layer in enumerate(layers)
     ][::-1]
-    blocks = tuple(_block(layer) for layer in vision.encoder.layers)
+    plain = [_block(layer) for layer in layers]
+    blocks = () if None in plain else tuple(filter(None, plain))
     if kind in _CLASS_TOKEN:
 
         def rest(x: Tensor) -> Tensor:
@@ -54,19 +64,24 @@ def describe(model: nn.Module, embed: Callable[[Tensor], Tensor], pixels: Float[
             mlp, first, last = layer.mlp, layer.layer_norm2, vision.post_layernorm
             return End.of(layer.self_attn.out_proj, first, mlp.fc1, mlp.activation_fn, mlp.fc2, last, project.weight)
 
-        default = Site(norms[0].name, norms[0].module, layout, ClassAttention(blocks[-1], rest, end))
+        last = layers[-1]
+        head = plain[-1] and ClassAttention(plain[-1], rest, last, last.layer_norm2, end)
+        default = Site(norms[0].name, norms[0].module, layout, head)
         family = f"transformers {_CLASS_TOKEN[kind]}"
         return Tower(family, (default, *norms[1:]), step, blocks, ClassToken(rest))
     if not hasattr(vision, "head"):
         return None
-    head = _latent_attention(vision.head)
-    pooled = Site("vision_model.post_layernorm", vision.post_layernorm, layout, head)
+    latent = _latent_attention(vision.head)
+    pooled = Site("vision_model.post_layernorm", vision.post_layernorm, layout, latent)
     family = f"transformers {_ATTENTION_POOLING[kind]}"
-    return Tower(family, (pooled, *norms), step, blocks, LatentPooling(head, 0, vision.post_layernorm))
+    return Tower(family, (pooled, *norms), step, blocks, LatentPooling(latent, 0, vision.post_layernorm))
 
 
-def _block(block: Any) -> Block:
+def _block(block: Any) -> Block | None:
+    """A block, if it is built as the formula says."""
     attention = block.self_attn
+    if not is_of("transformers", block, attention):
+        return None
     return Block(
         block.layer_norm1,
         lambda: Projections.of_linears(attention.q_proj, attention.k_proj, attention.v_proj, attention.num_heads),
