@@ -93,7 +93,8 @@ def as_method(wanted: AnyMethod) -> Method:
     try:
         inspect.signature(wanted).bind(None)
     except TypeError as error:
-        raise OptionError(f"{name_of(wanted)} is no method ({error}); expected a function of one TokenGradient.") from None
+        name = getattr(wanted, "__name__", f"{wanted!r:.60}")
+        raise OptionError(f"{name} is no method ({error}); expected a function of one TokenGradient.") from None
     except ValueError:
         pass  # Nothing is known of the arguments of some built-in functions.
     return wanted
@@ -218,7 +219,7 @@ def name_of(method: AnyMethod) -> str:
     """What its function is called."""
     if isinstance(method, str):
         return method
-    function = function_of(method)
+    function = function_of(as_method(method))
     return str(getattr(function, "__name__", f"{function!r:.60}")).lstrip("_")
 
 
