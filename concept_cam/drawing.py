@@ -61,7 +61,7 @@ def upright(picture: Image.Image, placement: Placement, what: str = "map") -> Im
 
 
 def _blend(picture: Image.Image, placement: Placement, grid: Float[Tensor, "rows cols"]) -> Image.Image:
-    heatmap = placement.project(grid).numpy()
+    heatmap = placement.project(grid.float().cpu()).numpy()
     # Without evidence for the target there is nothing to scale, and nothing above zero to draw.
     hottest = float(np.nanmax(heatmap, initial=0.0)) or 1.0
     blended = picture.copy()
@@ -127,7 +127,7 @@ def by_reference(localizations: Sequence[Localization], picture: Image.Image) ->
     if len(localizations) > len(_COLOURS):
         raise OptionError(f"{len(localizations)} references; colours that can be told apart are {len(_COLOURS)}.")
     small, placement = _small(upright(picture, localizations[0].placement), localizations[0].placement, _PANEL)
-    maps = np.stack([placement.project(one.map).numpy() for one in localizations])
+    maps = np.stack([placement.project(one.map.float().cpu()).numpy() for one in localizations])
     strongest = np.nan_to_num(maps.max(0), nan=0.0).clip(min=0)
     opacity = 0.85 * np.sqrt(strongest / (strongest.max() or 1.0))[..., None]
     colours = np.array(_COLOURS, dtype=float)[np.nan_to_num(maps, nan=-np.inf).argmax(0)]

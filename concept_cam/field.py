@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, final
@@ -15,14 +15,15 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from concept_cam.comparison import Selector, Weighting, as_selector, compare
+from concept_cam.comparison import Weighting, as_selector, compare
 from concept_cam.concepts import ConceptBank
 from concept_cam.errors import OptionError, OutputError
 from concept_cam.files import write_file
 from concept_cam.gradients import Trace
 from concept_cam.images import Placement
-from concept_cam.methods import Method, field_vectors, hires_cam, name_of
+from concept_cam.methods import AnyMethod, field_vectors, hires_cam, name_of
 from concept_cam.result import Localization, checked_maps
+from concept_cam.targets import References, Target, as_references, named
 
 
 @final
@@ -58,7 +59,7 @@ class ConceptField:
     def of(
         cls,
         trace: Trace,
-        method: Method = hires_cam,
+        method: AnyMethod = hires_cam,
         placements: Sequence[Placement] | None = None,
         provenance: Mapping[str, Any] | None = None,
     ) -> tuple[ConceptField, ...]:
@@ -100,8 +101,8 @@ class ConceptField:
     def localize(
         self,
         bank: ConceptBank,
-        target: str,
-        against: Selector | str | Iterable[str] | None = None,
+        target: Target | None = None,
+        against: References = None,
         *,
         strength: float = 0.6,
         weighting: Weighting | None = None,
@@ -110,18 +111,21 @@ class ConceptField:
 
         Args:
             bank: holds the target and the references, embedded by the model of the picture.
-            target: the concept looked for.
-            against: names to compare with, or a selector that chooses from the bank.
+            target: the concept looked for, or its number in the bank; by default the one that scores highest.
+            against: names or numbers to compare with, or a selector that chooses from the bank.
             strength: 0 is the base method; the paper uses 0.6.
             weighting: of the references; uniform by default.
 
         Raises:
+            OptionError: the target or a reference is neither a name nor a number in range.
             ComparisonError, UnknownConcept: see ``compare``.
             NoSpatialGradient, BackboneError: a map is blank, or not finite.
         """
         scores = bank.scores(self.embedding[None])[0]
-        comparison = compare(bank, target, as_selector(against), scores, strength, weighting)
-        directions = torch.stack([bank.vectors[bank.index(target)], comparison.direction(bank)])
+        wanted = bank.names[int(scores.argmax())] if target is None else named(target, bank.names)
+        selector = as_selector(as_references(against, bank.names))
+        comparison = compare(bank, wanted, selector, scores, strength, weighting)
+        directions = torch.stack([bank.vectors[bank.index(wanted)], comparison.direction(bank)])
         base, finer = checked_maps(self(directions), str(self.provenance.get("site", "the site"))).float().cpu()
         found = {name: float(scores[bank.index(name)]) for name in comparison.names}
         return Localization(finer, base, self.placement, comparison, found, self.provenance)

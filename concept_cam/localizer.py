@@ -1,29 +1,31 @@
-"""The whole flow in one call: text and picture in, Localization out. No maths here."""
+"""The whole flow in one call: text and image in, Localization out. No maths here."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from importlib.metadata import version
-from itertools import islice
 from typing import TypeVar, final
 
 import torch
 
 from concept_cam.backbones.backbone import Backbone
 from concept_cam.backbones.transforms import preprocess_for
-from concept_cam.comparison import Comparison, Named, Selector, Weighting, as_selector, compare, nearest
+from concept_cam.comparison import Comparison, Weighting
 from concept_cam.concepts import ConceptBank, embed
-from concept_cam.errors import OptionError, PictureError
+from concept_cam.errors import PictureError
 from concept_cam.field import ConceptField
 from concept_cam.gradients import FactoredTrace, Form, Trace, trace
-from concept_cam.images import Fit, Frame, Size, Source, by_size, read_picture
-from concept_cam.methods import Method, explain, hires_cam, name_of, sees_score
-from concept_cam.prefetch import finished, read_ahead
+from concept_cam.images import Fit, Frame, Size, by_size, read_picture
+from concept_cam.methods import AnyMethod, as_method, explain, hires_cam, name_of
+from concept_cam.prefetch import in_batches
 from concept_cam.prompts import read_templates, read_vocabulary
+from concept_cam.question import Question, Variants
 from concept_cam.result import Localization, checked_maps
+from concept_cam.targets import References, Targets, in_step
+from concept_cam.tensors import Given, Several, as_file, as_images, frame_of
 
-S = TypeVar("S", bound=Source)
+S = TypeVar("S", bound=Given)
 
 STRENGTHS = (0.0, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0)
 """Those that a sweep goes through."""
@@ -38,15 +40,16 @@ class Localizer:
         vocabulary: concepts among which ``nearest`` and ``rivals`` choose, or the name of a file in ``prompts/vocabularies/``;
             by default those that the model was made for, if it is a classifier.
         templates: sentences with a ``{}``, or the name of a file in ``prompts/templates/``.
-        method: makes the map; any of ``concept_cam.methods``, or a function of your own.
+        method: makes the map; any of ``concept_cam.methods``, by itself or by its name, or a function of your own.
         site: the name of one of ``backbone.sites``; the first by default.
         form: of the gradient; closed form where it exists and is exact.
         fit: ``crop``, ``pad``, ``squash`` or ``native``, see ``Preprocess``; by default as the model was trained.
         size: (height, width) of the model's input, or the side of a square; a larger one gives a finer map. At native aspect
             it says how many patches there are at most. By default the model's own.
+        on_device: leave maps where the model is, in its precision; by default they come to the CPU, in float32.
 
     Raises:
-        OptionError: no such fit.
+        OptionError: no such fit or method.
         BackboneError: no such site, or a size that the model cannot take.
 
     Example:
@@ -64,66 +67,72 @@ class Localizer:
         *,
         vocabulary: str | Iterable[str] = (),
         templates: str | Sequence[str] = "photo",
-        method: Method = hires_cam,
+        method: AnyMethod = hires_cam,
         site: str | None = None,
         form: Form = "auto",
         fit: Fit | None = None,
         size: int | Size | None = None,
+        on_device: bool = False,
     ) -> None:
-        self.backbone, self.method, self.form = backbone, method, form
+        self.backbone, self.method, self.form = backbone, as_method(method), form
         self.site = backbone.site(site).name
         self.preprocess = preprocess_for(backbone, fit, size)
         names = read_vocabulary(vocabulary).names if isinstance(vocabulary, str) else vocabulary
         self.vocabulary = tuple(dict.fromkeys(names)) or backbone.classes
         self.templates = read_templates(templates) if isinstance(templates, str) else tuple(templates)
+        self.on_device = on_device
+        self._told = tuple(key for key, value in (("fit", fit), ("size", size)) if value is not None)
         self._known: tuple[tuple[object, ...], ConceptBank] | None = None
 
     def __call__(
         self,
-        picture: Source,
-        target: str,
-        against: Selector | str | Iterable[str] | None = None,
+        picture: Given,
+        target: Targets = None,
+        against: References = None,
         *,
         strength: float = 0.6,
         weighting: Weighting | None = None,
     ) -> Localization:
-        """Localize in one picture; see ``batch``."""
+        """Localize in one image; see ``batch``."""
         return self.batch([picture], target, against, strength=strength, weighting=weighting)[0]
 
     def batch(
         self,
-        pictures: Sequence[Source],
-        target: str,
-        against: Selector | str | Iterable[str] | None = None,
+        pictures: Several,
+        target: Targets = None,
+        against: References = None,
         *,
         strength: float = 0.6,
         weighting: Weighting | None = None,
     ) -> list[Localization]:
-        """Localize in several pictures, in one forward pass for each input size.
+        """Localize in several images, in one forward pass for each input size.
 
         Args:
-            pictures: paths or PIL images.
-            target: the concept looked for.
-            against: names to compare with, or ``nearest(k)``, ``rivals(k)`` or a selector of your own; by default the three
-                nearest of the vocabulary.
+            pictures: paths or PIL images; or a tensor (B, 3, height, width), or several (3, height, width), which are the
+                model's input as they are: the map lies in their own pixels.
+            target: the concept looked for, or the number of a class (of a dual encoder: of the vocabulary); a list has one for
+                each image. By default the predicted class: of all classes, or of the vocabulary, the one that scores highest.
+            against: names or numbers to compare with, or ``nearest(k)``, ``rivals(k)`` or a selector of your own; by default
+                the three nearest of the vocabulary.
             strength: 0 is the base method; the paper uses 0.6.
             weighting: of the references; uniform by default.
 
         Raises:
-            PictureError: a picture cannot be read.
+            PictureError: an image cannot be read, or a tensor is no input of a model.
+            OptionError: a target is neither a name nor a number in range, or there are not as many as images.
             UnknownConcept: the text encoder has never seen a word.
             ComparisonError: see ``compare``.
-            NoSpatialGradient, BackboneError: a map is blank, or not finite.
+            NoSpatialGradient, BackboneError: a map is blank, or not finite; the model does not take a tensor of that size.
         """
-        frames = [self.frame(picture) for picture in pictures]
-        results = self._localize(frames, target, as_selector(against), strength, weighting)
-        return [result for (result,) in results]
+        question, given = self._question(against, strength, weighting), as_images(pictures)
+        asked = question.about(target, len(given))
+        return [result for (result,) in self._localize([self.frame(image) for image in given], asked)]
 
     def sweep(
         self,
-        picture: Source,
-        target: str,
-        against: Selector | str | Iterable[str] | None = None,
+        picture: Given,
+        target: Targets = None,
+        against: References = None,
         *,
         strengths: Sequence[float] = STRENGTHS,
         weighting: Weighting | None = None,
@@ -141,17 +150,14 @@ class Localizer:
             >>> [result.comparison.strength for result in results]
             [0.0, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0]
         """
-        selector, frames = self._comparing(as_selector(against)), [self.frame(picture)]
-        (results,) = self._localize(
-            frames, target, selector, max(strengths), weighting, lambda comparison: comparison.at_each(strengths)
-        )
-        return results
+        question = self._question(against, max(strengths), weighting, lambda one: one.at_each(strengths))
+        return self._localize([self.frame(picture)], question.about(target, 1))[0]
 
     def against_each(
         self,
-        picture: Source,
-        target: str,
-        against: Selector | str | Iterable[str] | None = None,
+        picture: Given,
+        target: Targets = None,
+        against: References = None,
         *,
         strength: float = 1.0,
     ) -> list[Localization]:
@@ -170,15 +176,14 @@ class Localizer:
             >>> [result.comparison.references for result in results]
             [('frost finch',), ('royal jay',)]
         """
-        selector, frames = self._comparing(as_selector(against)), [self.frame(picture)]
-        (results,) = self._localize(frames, target, selector, strength, None, Comparison.with_each)
-        return results
+        question = self._question(against, strength, None, Comparison.with_each)
+        return self._localize([self.frame(picture)], question.about(target, 1))[0]
 
     def stream(
         self,
         pictures: Iterable[S],
-        target: str,
-        against: Selector | str | Iterable[str] | None = None,
+        target: Targets = None,
+        against: References = None,
         *,
         strength: float = 0.6,
         weighting: Weighting | None = None,
@@ -186,24 +191,24 @@ class Localizer:
         workers: int = 2,
         on_error: Callable[[S, PictureError], None] | None = None,
     ) -> Generator[tuple[S, Localization], None, None]:
-        """Localize in many pictures, each with its result, in the order given.
+        """Localize in many images, each with its result, in the order given.
 
-        Pictures are read ahead of the model by threads, two batches at most, so that memory does not grow. To leave early is
+        Images are read ahead of the model by threads, two batches at most, so that memory does not grow. To leave early is
         enough to stop them.
 
         Args:
-            pictures: paths or PIL images; a generator will do.
-            target: the concept looked for.
+            pictures: paths, PIL images or tensors (3, height, width); a generator will do.
+            target: one for all, the predicted class by default, or an iterable of one for each image; see ``batch``.
             against: names to compare with, or a selector; see ``batch``.
             strength: 0 is the base method; the paper uses 0.6.
             weighting: of the references; uniform by default.
             batch_size: how many go through the model at once.
             workers: threads that read and prepare pictures.
-            on_error: called with a picture that cannot be read, and why; it is left out. Without it the error is raised.
+            on_error: called with an image that cannot be read, and why; it is left out. Without it the error is raised.
 
         Raises:
-            OptionError: the batch size or the number of workers is below one.
-            PictureError: a picture cannot be read, and nobody listens.
+            OptionError: the batch size or the number of workers is below one, or see ``batch``.
+            PictureError: an image cannot be read, and nobody listens.
             ComparisonError, UnknownConcept, NoSpatialGradient, BackboneError: see ``batch``.
 
         Example:
@@ -212,21 +217,22 @@ class Localizer:
             >>> [result.map.shape for _, result in fieldguide.localizer().stream(plates, "ember finch", "frost finch")]
             [torch.Size([12, 12]), torch.Size([12, 12]), torch.Size([12, 12])]
         """
-        if batch_size < 1 or workers < 1:
-            raise OptionError(f"batch_size is {batch_size} and workers is {workers}; expected at least 1 of each.")
-        selector = as_selector(against)
-        with closing(read_ahead(self.frame, pictures, workers, 2 * batch_size)) as read:
-            good = finished(read, PictureError, on_error)
-            while batch := list(islice(good, batch_size)):
-                results = self._localize([frame for _, frame in batch], target, selector, strength, weighting)
-                yield from ((picture, result) for (picture, _), (result,) in zip(batch, results, strict=True))
+        question = self._question(against, strength, weighting)
+        pairs = in_step(pictures, target, question.choices)
+        listen = None if on_error is None else lambda pair, error: on_error(pair[0], error)
+        read = in_batches(lambda pair: self.frame(pair[0]), pairs, batch_size, workers, PictureError, listen)
+        with closing(read):
+            for batch in read:
+                asked = question.about([name for (_, name), _ in batch], len(batch))
+                results = self._localize([frame for _, frame in batch], asked)
+                yield from ((picture, result) for ((picture, _), _), (result,) in zip(batch, results, strict=True))
 
-    def fields(self, pictures: Sequence[Source]) -> list[ConceptField]:
-        """The fields of several pictures, which answer any text without the model; for methods that are linear.
+    def fields(self, pictures: Several) -> list[ConceptField]:
+        """The fields of several images, which answer any text without the model; for methods that are linear.
 
         Raises:
             OptionError: the method is not linear in the direction.
-            PictureError: a picture cannot be read.
+            PictureError: an image cannot be read.
 
         Example:
             >>> from concept_cam import fieldguide
@@ -234,7 +240,7 @@ class Localizer:
             >>> field.vectors.shape
             torch.Size([12, 12, 192])
         """
-        frames = [self.frame(picture) for picture in pictures]
+        frames = [self.frame(image) for image in as_images(pictures)]
         results: dict[int, ConceptField] = {}
         with torch.inference_mode(False), torch.no_grad():
             for seen, alike, provenance in self.traces(frames):
@@ -243,13 +249,16 @@ class Localizer:
                 results |= dict(zip(alike, fields, strict=True))
         return [results[i] for i in range(len(frames))]
 
-    def frame(self, picture: Source) -> Frame:
-        """A picture as the model gets it.
+    def frame(self, picture: Given) -> Frame:
+        """An image as the model gets it; a tensor is that already.
 
         Raises:
-            PictureError: it cannot be read.
+            PictureError: it cannot be read, or the tensor is no input of a model.
+            OptionError: it is a tensor, and the localizer was told another size, or how to fit images.
         """
-        return Frame.of(read_picture(picture), self.preprocess)
+        if isinstance(picture, torch.Tensor):
+            return frame_of(picture, self.preprocess, self._told, self.backbone.device, self.backbone.dtype)
+        return Frame.of(read_picture(as_file(picture)), self.preprocess)
 
     def traces(self, frames: Sequence[Frame]) -> Iterator[tuple[Trace, list[int], dict[str, object]]]:
         """One forward pass for each input size: what it keeps, of which frames, and where it comes from.
@@ -257,52 +266,39 @@ class Localizer:
         For those who ask more of a pass than one comparison; call it without gradients and out of inference mode.
         """
         for size, alike in by_size(frames).items():
-            pixels = torch.stack([frames[i].pixels for i in alike]).to(self.backbone.device, self.backbone.dtype)
+            pixels = torch.stack([frames[i].pixels.to(self.backbone.device, self.backbone.dtype) for i in alike])
             seen = trace(self.backbone.at_size(size), pixels, self.site, self.form)
             yield seen, alike, self._provenance(seen, size)
 
-    def _localize(
-        self,
-        frames: Sequence[Frame],
-        target: str,
-        selector: Selector | None,
-        strength: float,
-        weighting: Weighting | None,
-        variants: Callable[[Comparison], list[Comparison]] = lambda comparison: [comparison],
-    ) -> list[list[Localization]]:
-        """For each picture a result for each variant of its comparison; the same number for all pictures."""
-        if selector is not None or (self.vocabulary and strength > 0 and sees_score(self.method)):
-            selector = self._comparing(selector)
-        elif not sees_score(self.method):
-            strength = 0.0
-        names = selector.names if isinstance(selector, Named) else ()
+    def _question(
+        self, against: References, strength: float, weighting: Weighting | None, variants: Variants | None = None
+    ) -> Question:
+        choices = self.backbone.classes or self.vocabulary
+        return Question.of(self.method, choices, self.vocabulary, against, strength, weighting, variants)
+
+    def _localize(self, frames: Sequence[Frame], question: Question) -> list[list[Localization]]:
+        """For each image a result for each variant of its comparison; the same number for all images."""
+        if not frames:
+            return []
         results: dict[int, list[Localization]] = {}
         # Out of the caller's inference mode: results are ordinary tensors, and so is the bank that is kept.
         with torch.inference_mode(False), torch.no_grad():
-            bank = self.bank((*self.vocabulary, target, *names))
+            bank = self.bank(question.names)
             for seen, alike, provenance in self.traces(frames):
                 # The caller's autocast is for the model, not for the algebra.
                 with torch.autocast(self.backbone.device.type, enabled=False):
                     scores = bank.scores(seen.embedding)
-                    asked = [variants(compare(bank, target, selector, row, strength, weighting)) for row in scores]
+                    asked = [question.comparisons(bank, row, i) for row, i in zip(scores, alike, strict=True)]
                     finer = torch.stack([torch.stack([c.direction(bank) for c in of_one]) for of_one in asked], 1)
-                    base = bank.vectors_of([target]).expand_as(finer[:1])
-                    maps = explain(self.method, seen, torch.cat([base, finer]))
-                    maps = checked_maps(maps, seen.site.name).float().cpu()
+                    base = bank.vectors_of([of_one[0].target for of_one in asked])[None]
+                    maps = checked_maps(explain(self.method, seen, torch.cat([base, finer])), seen.site.name)
+                    maps = maps if self.on_device else maps.float().cpu()
                 for b, (i, of_one) in enumerate(zip(alike, asked, strict=True)):
                     results[i] = []
-                    for comparison, map_ in zip(of_one, maps[1:, b], strict=True):
-                        found = {name: float(scores[b, bank.index(name)]) for name in comparison.names}
-                        kept = frames[i].placement, comparison, found, provenance
-                        results[i].append(Localization(map_, maps[0, b], *kept))
+                    for one, map_ in zip(of_one, maps[1:, b], strict=True):
+                        found = {name: float(scores[b, bank.index(name)]) for name in one.names}
+                        results[i].append(Localization(map_, maps[0, b], frames[i].placement, one, found, provenance))
         return [results[i] for i in range(len(frames))]
-
-    def _comparing(self, selector: Selector | None) -> Selector | None:
-        """References, by default the three nearest of the vocabulary."""
-        if not sees_score(self.method):
-            name = name_of(self.method)
-            raise OptionError(f"{name} does not look at the score, so it has no finer form; leave the references out.")
-        return nearest(3) if selector is None and self.vocabulary else selector
 
     def bank(self, names: Iterable[str]) -> ConceptBank:
         """The bank of some concepts; what was embedded before is not embedded again, unless the model has changed."""

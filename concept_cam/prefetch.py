@@ -5,7 +5,11 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
+from itertools import islice
 from typing import TypeVar
+
+from concept_cam.errors import OptionError
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -36,7 +40,36 @@ def read_ahead(
         pool.shutdown(cancel_futures=True)
 
 
-def finished(
+def in_batches(
+    function: Callable[[T], R],
+    items: Iterable[T],
+    batch_size: int,
+    workers: int,
+    foreseen: type[E],
+    on_error: Callable[[T, E], None] | None,
+) -> Generator[list[tuple[T, R]], None, None]:
+    """Items with what becomes of each, so many at once, in order; read two batches ahead at most.
+
+    Args:
+        function: what is done with an item, by the threads.
+        items: a generator will do.
+        batch_size: how many are handed out at once.
+        workers: threads.
+        foreseen: an error of the function that may be expected.
+        on_error: called with an item that fails so, and why; it is left out. Without it the error is raised.
+
+    Raises:
+        OptionError: the batch size or the number of workers is below one.
+    """
+    if batch_size < 1 or workers < 1:
+        raise OptionError(f"batch_size is {batch_size} and workers is {workers}; expected at least 1 of each.")
+    with closing(read_ahead(function, items, workers, 2 * batch_size)) as read:
+        good = _finished(read, foreseen, on_error)
+        while batch := list(islice(good, batch_size)):
+            yield batch
+
+
+def _finished(
     read: Iterable[tuple[T, Future[R]]], foreseen: type[E], on_error: Callable[[T, E], None] | None
 ) -> Iterator[tuple[T, R]]:
     """Items with their results; one that fails as foreseen is told of and left out, if somebody listens."""

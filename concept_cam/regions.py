@@ -12,7 +12,8 @@ Box = tuple[int, int, int, int]
 
 def bounding_boxes(mask: Bool[Tensor, "height width"], weight: Float[Tensor, "height width"]) -> tuple[Box, ...]:
     """The box of every region of pixels that touch at a side, the one with the largest weight inside first."""
-    regions = _join(_runs(mask.numpy()))
+    weight = weight.cpu()
+    regions = _join(_runs(mask.cpu().numpy()))
     boxes = []
     for runs in regions:
         rows, starts, stops = np.array(runs).T

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, final
 
+import torch
 from jaxtyping import Bool, Float
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
@@ -43,7 +44,8 @@ class Localization:
     """Where the target is told from its references.
 
     Attributes:
-        map: signed evidence for each patch, neither clipped nor scaled; on the CPU, in float32.
+        map: signed evidence for each patch, neither clipped nor scaled; on the CPU and in float32, unless the localizer was
+            told to leave it on the model's device and in its precision.
         base_map: the same at strength 0: the target alone.
         placement: which window of the picture the map shows.
         comparison: target, references, weights, similarities, strength.
@@ -66,8 +68,12 @@ class Localization:
     provenance: Mapping[str, Any]
 
     def heatmap(self, *, base: bool = False) -> Float[Tensor, "height width"]:
-        """The signed map in the pixels of the picture, bilinear; NaN where the model did not see the picture."""
-        return self.placement.project(self.base_map if base else self.map)
+        """The signed map in the pixels of the picture, bilinear; NaN where the model did not see the picture.
+
+        Where the map is, in float32 at least.
+        """
+        grid = self.base_map if base else self.map
+        return self.placement.project(grid.to(torch.promote_types(grid.dtype, torch.float32)))
 
     def mask(self, threshold: float = 0.5) -> Bool[Tensor, "height width"]:
         """The pixels with at least ``threshold`` (0 to 1) of the strongest evidence; none if nothing speaks for the target.
@@ -88,7 +94,8 @@ class Localization:
     def peak(self) -> tuple[float, float]:
         """(x, y) on the picture: the centre of the patch with the strongest evidence."""
         # Where the input was padded, cells lie beside the picture, or their centres do.
-        visible = self.map.masked_fill(~self.placement.shown(self.map.shape), float("-inf"))
+        shown = self.placement.shown(self.map.shape).to(self.map.device)
+        visible = self.map.masked_fill(~shown, float("-inf"))
         row, column = divmod(int(visible.argmax()), self.map.shape[1])
         x, y = self.placement.locate(row, column, self.map.shape)
         height, width = self.placement.picture_size

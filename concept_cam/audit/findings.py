@@ -19,6 +19,7 @@ from concept_cam.audit.looking import Looker, Row
 from concept_cam.audit.words import Difference
 from concept_cam.datasets import Dataset
 from concept_cam.errors import OutputError
+from concept_cam.evaluation.among import told_among
 from concept_cam.metrics import Interval, calibration_error, mean_interval
 
 K = TypeVar("K", bound=Hashable)
@@ -128,6 +129,11 @@ class Audit:
         return [*self.dataset.problems, *(f"{row['picture']}: {row['problem']}" for row in self.rows if "problem" in row)]
 
     @property
+    def among(self) -> str:
+        """Among how many of how many classes the model decides."""
+        return told_among(self.looker.localizer.backbone, self.looker.classes)
+
+    @property
     def accuracy(self) -> float | None:
         """Of all pictures, 0 to 1; None of none."""
         return _mean(self.good, "right")
@@ -139,11 +145,11 @@ class Audit:
 
     @cached_property
     def classes(self) -> list[ClassAudit]:
-        """Those that a picture shows or was taken for, in the order of the data set."""
+        """Those that a picture shows or was taken for, in the order of the data set; then those of the model alone."""
         shown, taken = _grouped(self.good, "label"), _grouped(self.good, "predicted")
         effects = self._sums("effects", lambda row: row["predicted"])
         found = []
-        for name in self.dataset.classes:
+        for name in dict.fromkeys((*self.dataset.classes, *self.looker.classes)):
             ours, theirs = shown.get(name, []), taken.get(name, [])
             if not ours and not theirs:
                 continue

@@ -52,7 +52,7 @@ def _lead(audit: Audit) -> str:
 
 
 def _facts(audit: Audit) -> tuple[tuple[str, str], ...]:
-    facts = [("pictures", str(len(audit.good)))]
+    facts = [("pictures", str(len(audit.good))), ("decided among", audit.among)]
     facts += [("left out", str(len(audit.problems)))] if audit.problems else []
     facts += [("accuracy", f"{audit.accuracy:.3f}")] if audit.accuracy is not None else []
     facts += [("calibration error", f"{audit.calibration:.3f}")] if audit.calibration is not None else []

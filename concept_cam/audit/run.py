@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from safetensors.torch import save
 from concept_cam.audit.findings import Audit
 from concept_cam.audit.looking import COLUMNS, Looker
 from concept_cam.datasets import Dataset, Example
+from concept_cam.evaluation.among import Among, classes_among
 from concept_cam.evaluation.rows import claim, csv_of, join_batches, read_rows, write_batches
 from concept_cam.files import write_file
 from concept_cam.localizer import Localizer
@@ -24,13 +26,14 @@ BATCH = 50
 def audit(
     localizer: Localizer,
     dataset: Dataset,
-    folder: Path,
+    folder: str | os.PathLike[str],
     *,
     parts: PartVocabulary | None = None,
     backgrounds: tuple[str, ...] = (),
     part_templates: tuple[str, ...] | None = None,
     scene_templates: tuple[str, ...] | None = None,
     strength: float = 1.0,
+    among: Among = "model",
     about: Mapping[str, Any] | None = None,
 ) -> Audit:
     """What a model goes by on the pictures of a data set.
@@ -42,20 +45,22 @@ def audit(
 
     Args:
         localizer: model and method.
-        dataset: of two classes or more, with regions of the whole object, if there are any; pictures and masks that cannot be
-            read and labels that are no class are left out and reported.
+        dataset: with regions of the whole object, if there are any; pictures and masks that cannot be read and labels that
+            the model does not have are left out and reported.
         folder: for ``run.json``, ``batches/`` and ``rows.csv``; one that is half done is gone on with.
         parts: whose attributes tell classes apart in words; none leaves words out.
         backgrounds: two texts or more that should not move a decision; none leaves them out.
         part_templates: sentences around their phrases; the localizer's by default.
         scene_templates: sentences around backgrounds; the localizer's by default.
         strength: of the runner-up in the map, 0 or more.
+        among: a classifier decides among all its classes (``model``), or those of the data set (``dataset``); a dual encoder
+            among those of the data set.
         about: what else decides the rows (which pictures, which weights), to be held against an older run in the same folder.
 
     Raises:
-        OptionError: there is one class or one background, or the method does not look at the score.
+        OptionError: the model decides among one class, there is one background, or the method does not look at the score.
         ComparisonError: the strength is negative or not finite.
-        UnknownConcept: the text encoder has never seen a word, or the classifier has no such class.
+        UnknownConcept: the text encoder has never seen a word, or the classifier has none of the classes.
         OutputError: the folder holds another audit, or cannot be written.
         NoSpatialGradient, BackboneError: a map is blank, or not finite.
 
@@ -70,7 +75,8 @@ def audit(
         >>> found.accuracy
         1.0
     """
-    looker = Looker(localizer, dataset.classes, parts, backgrounds, part_templates, scene_templates, strength)
+    folder, classes = Path(folder), classes_among(localizer.backbone, dataset.classes, among)
+    looker = Looker(localizer, classes, parts, backgrounds, part_templates, scene_templates, strength)
     looker.prepare()
     settings = {
         "dataset": dataset.name,
@@ -88,6 +94,8 @@ def audit(
         "part_templates": part_templates,
         "scene_templates": scene_templates,
         "strength": strength,
+        "among": among,
+        "judged": classes,
         **(about or {}),
     }
     claim(folder / "run.json", settings)

@@ -75,6 +75,7 @@ def summary(audit: Audit) -> dict[str, Any]:
         "model": audit.looker.localizer.backbone.name,
         "pictures": len(audit.good),
         "left_out": len(audit.problems),
+        "among": audit.among,
         "accuracy": audit.accuracy,
         "calibration": audit.calibration,
         "off_object": max(off, default=None),

@@ -28,6 +28,9 @@ def audit(
     backgrounds: Annotated[
         str | None, typer.Option(help="Texts that should not move a decision: a name, or a file with one a line.")
     ] = None,
+    among: Annotated[
+        str, typer.Option(help="model: a classifier decides among all its classes; dataset: among those of the data set.")
+    ] = "model",
     limit: Annotated[int, typer.Option(min=1, help="How many pictures at most.")] = 2000,
     seed: Annotated[int, typer.Option(min=0, help="Which plates of the field guide.")] = 0,
     model: Annotated[str | None, typer.Option(help=HELP)] = None,
@@ -52,8 +55,9 @@ def audit(
     from concept_cam.audit import audit as look_at
     from concept_cam.audit.report import write_report
     from concept_cam.audit.summary import Condition, summary
+    from concept_cam.evaluation.among import as_among
 
-    conditions = [Condition.read(text) for text in fail_on or ()]
+    conditions, chosen = [Condition.read(text) for text in fail_on or ()], as_among(among)
     compared = other_model is not None or other_pretrained is not None
     if compared and other_model is None and model is None:
         raise OptionError(f"--other-pretrained {other_pretrained} needs an --other-model, such as ViT-B-16.")
@@ -66,7 +70,8 @@ def audit(
         localizers, (pretrained, other_pretrained), (out, out / "other"), strict=False
     ):
         about = {"data": dataset, "layout": layout, "seed": seed, "pretrained": weights}
-        audits.append(look_at(localizer, data, folder, **_texts(localizer, own, vocabulary, backgrounds), about=about))
+        texts = _texts(localizer, own, vocabulary, backgrounds)
+        audits.append(look_at(localizer, data, folder, **texts, among=chosen, about=about))
     found = audits[0]
     report = write_report(*audits)
     figures = summary(found)
@@ -77,6 +82,8 @@ def audit(
     suspects = ", ".join(figures["suspect_classes"]) or ("none" if found.ranked else "not known, without masks or boxes")
     typer.echo(f"evidence off the object: {suspects}")
     typer.echo(f"report in {report}")
+    for one in audits:
+        typer.echo(f"{one.looker.localizer.backbone.name} decides among {one.among}")
     reasons = [reason for condition in conditions if (reason := condition.reason(figures))]
     if reasons:
         raise AuditFailed(f"{'; '.join(reasons)}: {report} shows why.")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -12,7 +12,6 @@ from concept_cam.cli.sets import FIELDGUIDE, read_set
 from concept_cam.errors import OptionError
 
 if TYPE_CHECKING:
-    from concept_cam.concepts import ConceptBank
     from concept_cam.datasets import Dataset
     from concept_cam.localizer import Localizer
 
@@ -57,6 +56,9 @@ def evaluate(
     centred: Annotated[
         bool, typer.Option("--centred", help="Take the mean of all classes off each: no probability changes, maps do.")
     ] = False,
+    among: Annotated[
+        str, typer.Option(help="model: a classifier is judged among all its classes; dataset: among those of the data set.")
+    ] = "model",
     limit: Annotated[int, typer.Option(min=1, help="How many pictures at most.")] = 1000,
     seed: Annotated[int, typer.Option(min=0, help="Which plates of the field guide.")] = 0,
     model: Annotated[str | None, typer.Option(help=HELP)] = None,
@@ -71,51 +73,37 @@ def evaluate(
     ),
 ) -> None:
     """Measure how well methods localize, base and finer, and whether the score rests on what they point at."""
-    from rich.console import Console
-
-    from concept_cam.evaluation import Grid, Settings, csv_of, means, own_scale, problems, read_rows, tables, write_rows
-    from concept_cam.files import write_file
+    from concept_cam.evaluation import Settings, evaluate as measure
+    from concept_cam.evaluation.among import as_among
 
     if pool not in (None, "average") or (pool and not probe):
         raise OptionError(f"--pool {pool}: expected average, with --probe; a text knows the model's own pooling alone.")
+    chosen = as_among(among)
     usual = _PAPER if paper else {"methods": _USUAL, "references": "rival,nearest:3", "strengths": "0.6,1.0"}
-    settings = Settings(
-        tuple((methods or usual["methods"]).split(",")),
-        tuple((references or usual["references"]).split(",")),
-        _numbers(strengths or usual["strengths"]),
-        deletion or (10 if paper else 0),
-        sanity,
-    )
-    data = read_set(dataset, layout, limit, seed, probe=probe)
-    localizer = _localizer(model, pretrained, device, site, templates, data, pool)
-    bank = _probe(localizer, data, decay) if probe else localizer.bank(data.classes)
-    bank = bank.centred() if centred else bank
-    scale = 1.0 if probe else own_scale(localizer.backbone)
-    about = {
-        "data": dataset,
-        "layout": layout,
-        "model": localizer.backbone.name,
-        "pretrained": pretrained,
-        "site": localizer.site,
-        "templates": list(localizer.templates),
-        "probe": decay if probe else None,
-        "pool": pool,
-        "centred": centred,
-        "seed": seed,
+    asked: dict[str, Any] = {
+        "methods": tuple((methods or usual["methods"]).split(",")),
+        "references": tuple((references or usual["references"]).split(",")),
+        "strengths": _numbers(strengths or usual["strengths"]),
+        "deletion": deletion or (10 if paper else 0),
+        "sanity": sanity,
     }
-    file = write_rows(Grid(localizer, bank, scale, settings), data, out, about)
-    rows = read_rows(file)
-    console = Console(width=320, record=True)
-    for table in tables(rows):
-        console.print(table)
-    found = means(rows)
-    write_file(out / "means.csv", csv_of(found, list(dict.fromkeys(key for row in found for key in row))))
-    write_file(out / "tables.md", "".join(f"{line.rstrip()}\n" for line in console.export_text().splitlines()).encode())
-    for problem in [*data.problems, *problems(rows)]:
+    Settings(**asked)  # A mistake is told before data and model are read.
+    data = read_set(dataset, layout, limit, seed, probe=probe)
+    found = measure(
+        _localizer(model, pretrained, device, site, templates, data, pool),
+        data,
+        out,
+        **asked,
+        among=chosen,
+        probe=probe,
+        decay=decay,
+        centred=centred,
+        about={"data": dataset, "layout": layout, "pretrained": pretrained, "pool": pool, "seed": seed},
+    )
+    typer.echo(found.text)
+    for problem in found.problems:
         typer.echo(f"concept-cam: left out: {problem}", err=True)
-    used = len({row["picture"] for row in rows if "problem" not in row})
-    left_out = len(data.problems) + len(problems(rows))
-    typer.echo(f"{used} pictures, {left_out} left out; rows in {file}")
+    typer.echo(f"{found.used} pictures, {len(found.problems)} left out; rows in {out / 'rows.csv'}")
 
 
 def _numbers(text: str) -> tuple[float, ...]:
@@ -139,10 +127,3 @@ def _localizer(
     backbone, sentences = load_encoder(model, pretrained, device)
     backbone = backbone.averaged() if pool else backbone
     return Localizer(backbone, vocabulary=data.classes, templates=templates or sentences, site=site)
-
-
-def _probe(localizer: Localizer, data: Dataset, decay: float) -> ConceptBank:
-    from concept_cam.evaluation.probe import features_of, fit_probe
-
-    features, labels = features_of(localizer, data)
-    return fit_probe(features, labels, data.classes, decay)

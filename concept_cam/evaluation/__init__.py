@@ -1,32 +1,41 @@
 """EVALUATE: methods, references and strengths on the pictures of a data set, and what the figures say.
 
 references   which references, by the names that a command line gives them
+among        which classes compete
 judge        the model as faithfulness metrics see it
 probe        a linear probe in the place of texts
 sanity       maps that should be like the one in question, and maps that should not
 grid         one forward pass for each picture, one row for each map
 rows         on disk, batch by batch
 report       tables with intervals
+run          all of it, from options to tables
 """
 
 from __future__ import annotations
 
+from concept_cam.evaluation.among import Among, classes_among, told_among
 from concept_cam.evaluation.grid import Grid, Settings
 from concept_cam.evaluation.judge import Judge, own_scale
 from concept_cam.evaluation.probe import fit_probe
 from concept_cam.evaluation.report import means, problems, tables
 from concept_cam.evaluation.rows import csv_of, read_rows, write_rows
+from concept_cam.evaluation.run import Evaluation, evaluate
 
 __all__ = [
+    "Among",
+    "Evaluation",
     "Grid",
     "Judge",
     "Settings",
+    "classes_among",
     "csv_of",
+    "evaluate",
     "fit_probe",
     "means",
     "own_scale",
     "problems",
     "read_rows",
     "tables",
+    "told_among",
     "write_rows",
 ]

@@ -17,14 +17,14 @@ from concept_cam.backbones.backbone import Backbone
 from concept_cam.comparison import compare
 from concept_cam.concepts import ConceptBank
 from concept_cam.datasets import Example
-from concept_cam.errors import ComparisonError, ConceptCamError, DatasetError, OptionError
+from concept_cam.errors import ComparisonError, ConceptCamError, DatasetError, OptionError, did_you_mean
 from concept_cam.evaluation.judge import Judge
 from concept_cam.evaluation.references import read_references
 from concept_cam.evaluation.sanity import SANE, Doppelgangers, shuffled
 from concept_cam.gradients import Trace, trace
 from concept_cam.images import Frame, Preprocess, Size, by_size
 from concept_cam.localizer import Localizer
-from concept_cam.methods import METHODS, explain, sees_score
+from concept_cam.methods import METHODS, AnyMethod, Method, as_method, explain, name_of, sees_score
 from concept_cam.metrics import (
     area_under,
     average_precision,
@@ -62,27 +62,35 @@ class Settings:
     """What is run on each picture.
 
     Attributes:
-        methods: names of ``METHODS``.
+        methods: names of ``METHODS``, or methods of your own, each with a name of its own.
         references: as ``read_references`` knows them.
         strengths: above 0; each method's base map, at 0, is always made.
         deletion: steps of the deletion curve; 0 leaves it out.
         sanity: whether maps are checked without a truth as well, see ``Doppelgangers``; takes six times as long.
     """
 
-    methods: tuple[str, ...]
+    methods: tuple[AnyMethod, ...]
     references: tuple[str, ...] = ("rival",)
     strengths: tuple[float, ...] = (0.6,)
     deletion: int = 0
     sanity: bool = False
 
     def __post_init__(self) -> None:
-        unknown = [name for name in self.methods if name not in METHODS]
+        unknown = [name for name in self.methods if isinstance(name, str) and name not in METHODS]
         if unknown or not self.methods:
-            raise OptionError(f"No method {', '.join(unknown) or 'given'}; there are {', '.join(METHODS)}.")
+            hint = did_you_mean(unknown[0], METHODS) if unknown else ""
+            raise OptionError(f"No method {', '.join(unknown) or 'given'}.{hint} There are {', '.join(METHODS)}.")
+        if len(self.named) < len(self.methods):
+            raise OptionError(f"Of the methods {', '.join(map(name_of, self.methods))} two have one name; rename one.")
         if not all(0 < strength < float("inf") for strength in self.strengths):
             raise OptionError(f"Strengths are {self.strengths}; expected numbers above 0: the base map, at 0, is made anyway.")
         for text in self.references:
             read_references(text)
+
+    @property
+    def named(self) -> dict[str, Method]:
+        """The methods by their names."""
+        return {name_of(method): as_method(method) for method in self.methods}
 
 
 @final
@@ -137,13 +145,13 @@ class Grid:
             sanity = self.settings.sanity
             alike = Doppelgangers.of(localizer, self.stranger, seen, bank, doubt.target) if sanity else None
             rows: list[list[Row]] = [[] for _ in views]
-            for name in self.settings.methods:
-                count = len(asked[0]) if sees_score(METHODS[name]) else 1
+            for name, method in self.settings.named.items():
+                count = len(asked[0]) if sees_score(method) else 1
                 directions = torch.stack([torch.stack([c.direction for c in of_one[:count]]) for of_one in asked], 1)
-                maps = explain(METHODS[name], seen, directions).float()
+                maps = explain(method, seen, directions).float()
                 # One map may be blank, of a method that is never negative; where all are, the site is blind.
                 checked_maps(maps.abs().sum((0, 1)), seen.site.name)
-                sane = alike.about(METHODS[name], maps, directions) if alike else {}
+                sane = alike.about(method, maps, directions) if alike else {}
                 for k, grids in enumerate(maps):
                     rests_on = doubt.about(grids, self.settings.deletion) | {key: of_all[k] for key, of_all in sane.items()}
                     for b, (view, grid) in enumerate(zip(views, grids.cpu(), strict=True)):

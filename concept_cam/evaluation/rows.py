@@ -6,7 +6,7 @@ import csv
 import io
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +37,9 @@ def write_rows(grid: Grid, dataset: Dataset, folder: Path, about: Mapping[str, A
         OutputError: the folder holds another evaluation, or cannot be written.
     """
     count = len(dataset.examples)
-    settings = {**about, **asdict(grid.settings), "dataset": dataset.name, "examples": count, "scale": grid.scale}
+    run = {field.name: getattr(grid.settings, field.name) for field in fields(grid.settings)}
+    run |= {"methods": list(grid.settings.named), "dataset": dataset.name, "examples": count, "scale": grid.scale}
+    settings = {**about, **run}
     claim(folder / "run.json", settings)
     files = write_batches(dataset, folder, BATCH, lambda examples, file: write_file(file, csv_of(grid.rows(examples))))
     return join_batches(files, folder / "rows.csv")

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from concept_cam.gradients import Form
     from concept_cam.images import Fit, Size
     from concept_cam.localizer import Localizer
-    from concept_cam.methods import Method
+    from concept_cam.methods import AnyMethod
 
 MODELS: Mapping[str, Path] = {"fieldguide": FOLDER, "fieldguide-shortcut": SHORTCUT}
 """The encoders of this world, by the names that a command line gives them."""
@@ -44,7 +44,7 @@ def localizer(
     checkpoint: str | PathLike[str] = FOLDER,
     vocabulary: str | Iterable[str] | None = None,
     templates: str | Sequence[str] = "fieldguide",
-    method: Method | None = None,
+    method: AnyMethod | None = None,
     site: str | None = None,
     form: Form = "auto",
     fit: Fit | None = None,
@@ -75,7 +75,13 @@ def localizer(
         apply_changes(path, backbone.module)
         backbone.name = f"fieldguide-{path.stem}"
     names = species() if vocabulary is None else vocabulary
-    options: dict[str, Any] = {"method": method or hires_cam, "site": site, "form": form, "fit": fit, "size": size}
+    options: dict[str, Any] = {
+        "method": hires_cam if method is None else method,
+        "site": site,
+        "form": form,
+        "fit": fit,
+        "size": size,
+    }
     return Localizer(backbone, vocabulary=names, templates=templates, **options)
 
 

@@ -16,7 +16,6 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from concept_cam.errors import OptionError, did_you_mean
 from concept_cam.methods.attention import grad_eclip, legrad, raw_attention, relevance, rollout, value_attribution
 from concept_cam.methods.composition import at_scales, at_sites, mirrored, smoothed
 from concept_cam.methods.gradient import (
@@ -29,14 +28,18 @@ from concept_cam.methods.gradient import (
     xgrad_cam,
 )
 from concept_cam.methods.method import (
+    METHODS,
+    AnyMethod,
     FieldMethod,
     GradientMethod,
     Method,
     TraceMethod,
+    as_method,
     explain,
     field_vectors,
     function_of,
     is_linear,
+    method_named,
     name_of,
     sees_score,
 )
@@ -47,12 +50,14 @@ from concept_cam.methods.similarity import clearclip, clip_surgery, gem, maskcli
 __all__ = [
     "CARDS",
     "METHODS",
+    "AnyMethod",
     "Card",
     "FieldMethod",
     "GradientMethod",
     "Method",
     "TraceMethod",
     "ablation_cam",
+    "as_method",
     "at_scales",
     "at_sites",
     "clearclip",
@@ -160,16 +165,4 @@ def _cards() -> Mapping[str, Card]:
 CARDS = _cards()
 """All methods by name."""
 
-METHODS: Mapping[str, Method] = {name: card.method for name, card in CARDS.items()}
-"""All methods by name."""
-
-
-def method_named(name: str) -> Method:
-    """A method by the name of its paper in snake case.
-
-    Raises:
-        OptionError: there is none; the message suggests the nearest spelling.
-    """
-    if name not in METHODS:
-        raise OptionError(f"No method {name!r}.{did_you_mean(name, METHODS)} There are {', '.join(METHODS)}.")
-    return METHODS[name]
+METHODS.update({name: card.method for name, card in CARDS.items()})

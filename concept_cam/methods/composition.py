@@ -16,13 +16,23 @@ from concept_cam.backbones.backbone import Backbone
 from concept_cam.errors import OptionError
 from concept_cam.gradients import FactoredTrace, Form, Trace, trace
 from concept_cam.images import Size
-from concept_cam.methods.method import FieldMethod, Method, TraceMethod, explain, field_vectors, is_linear, name_of, sees_score
+from concept_cam.methods.method import (
+    AnyMethod,
+    FieldMethod,
+    Method,
+    TraceMethod,
+    explain,
+    field_vectors,
+    is_linear,
+    name_of,
+    sees_score,
+)
 
 View = tuple[Trace, Callable[[Float[Tensor, "*K rows cols"]], Float[Tensor, "*K rows cols"]]]
 """A pass of the model, and the way back from its grid to that of the picture."""
 
 
-def mirrored(method: Method) -> Method:
+def mirrored(method: AnyMethod) -> Method:
     """With the map of the mirrored picture. Twice the passes.
 
     Example:
@@ -35,7 +45,7 @@ def mirrored(method: Method) -> Method:
     return _averaged(method, "mirrored", lambda seen: [(seen, _as_it_is), (_again(seen, seen.pixels.flip(-1)), _flipped)])
 
 
-def smoothed(method: Method, count: int = 8, noise: float = 0.15, seed: int = 0) -> Method:
+def smoothed(method: AnyMethod, count: int = 8, noise: float = 0.15, seed: int = 0) -> Method:
     """The mean over noisy copies of the picture: ``count`` times the passes.
 
     Source: Smilkov et al., SmoothGrad (arXiv 1706.03825), of maps instead of pixel gradients.
@@ -62,7 +72,7 @@ def smoothed(method: Method, count: int = 8, noise: float = 0.15, seed: int = 0)
     return _averaged(method, "smoothed", views)
 
 
-def at_scales(method: Method, scales: Sequence[float] = (1.0, 1.5)) -> Method:
+def at_scales(method: AnyMethod, scales: Sequence[float] = (1.0, 1.5)) -> Method:
     """The mean over larger or smaller input, for models that take it. A pass for each, which costs as the number of patches.
 
     Raises:
@@ -78,7 +88,7 @@ def at_scales(method: Method, scales: Sequence[float] = (1.0, 1.5)) -> Method:
     return _averaged(method, "scaled", views)
 
 
-def at_sites(method: Method, names: Sequence[str]) -> Method:
+def at_sites(method: AnyMethod, names: Sequence[str]) -> Method:
     """The mean over several sites, each map divided by its greatest size: early sites have other units than late ones.
 
     One pass for each. Not linear, because of the division.
@@ -103,7 +113,7 @@ def at_sites(method: Method, names: Sequence[str]) -> Method:
     return TraceMethod(maps, sees_score(method))
 
 
-def _averaged(method: Method, how: str, views: Callable[[Trace], list[View]]) -> Method:
+def _averaged(method: AnyMethod, how: str, views: Callable[[Trace], list[View]]) -> Method:
     if is_linear(method):
 
         def vectors(seen: Trace) -> Float[Tensor, "B N E"]:

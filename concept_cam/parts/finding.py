@@ -5,7 +5,6 @@ from __future__ import annotations
 import statistics
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import closing
-from itertools import islice
 from typing import NamedTuple, TypeVar
 
 import torch
@@ -16,16 +15,17 @@ from concept_cam.comparison import check_strength
 from concept_cam.concepts import ConceptBank
 from concept_cam.errors import OptionError, PictureError
 from concept_cam.evaluation.judge import own_scale
-from concept_cam.images import Frame, Placement, Source
+from concept_cam.images import Frame, Placement
 from concept_cam.localizer import Localizer
 from concept_cam.methods import explain, sees_score
 from concept_cam.parts.part import Part, PartFinding, Reading
 from concept_cam.parts.vocabulary import PartConcept, PartVocabulary
-from concept_cam.prefetch import finished, read_ahead
+from concept_cam.prefetch import in_batches
 from concept_cam.regions import Box, bounding_boxes
 from concept_cam.result import checked_maps
+from concept_cam.tensors import Given
 
-S = TypeVar("S", bound=Source)
+S = TypeVar("S", bound=Given)
 
 STANDS_OUT = 0.5
 """How far a part must stand out, as a share of how far those of its picture do, to be visible."""
@@ -34,7 +34,7 @@ _MASK = 0.5
 """How far a pixel's evidence must rise from the median of the map, or from zero if that is less, to its peak."""
 
 
-def find_parts(localizer: Localizer, picture: Source, vocabulary: PartVocabulary, *, strength: float = 1.0) -> PartFinding:
+def find_parts(localizer: Localizer, picture: Given, vocabulary: PartVocabulary, *, strength: float = 1.0) -> PartFinding:
     """The parts of one picture: where each is, what it looks like, or that it is not to be seen.
 
     Of each attribute the value is read whose phrase ("red crown") scores highest. A part *stands out* as far as its best
@@ -106,11 +106,8 @@ def stream_parts(
         >>> [parts["crest"].attributes["colour"].value for _, parts in found]
         ['blue', 'blue', 'blue']
     """
-    if batch_size < 1 or workers < 1:
-        raise OptionError(f"batch_size is {batch_size} and workers is {workers}; expected at least 1 of each.")
-    with closing(read_ahead(localizer.frame, pictures, workers, 2 * batch_size)) as read:
-        good = finished(read, PictureError, on_error)
-        while batch := list(islice(good, batch_size)):
+    with closing(in_batches(localizer.frame, pictures, batch_size, workers, PictureError, on_error)) as read:
+        for batch in read:
             found = _find(localizer, [frame for _, frame in batch], vocabulary, strength)
             yield from zip((picture for picture, _ in batch), found, strict=True)
 

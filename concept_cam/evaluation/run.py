@@ -1,0 +1,183 @@
+"""An evaluation from its options to its tables, on disk: what is interrupted goes on where it was."""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, final
+
+from rich.console import Console
+
+from concept_cam.concepts import ConceptBank
+from concept_cam.datasets import Dataset
+from concept_cam.evaluation.among import Among, as_among, classes_among, told_among
+from concept_cam.evaluation.grid import Grid, Row, Settings
+from concept_cam.evaluation.judge import own_scale
+from concept_cam.evaluation.probe import DECAY, features_of, fit_probe
+from concept_cam.evaluation.report import means, problems, tables
+from concept_cam.evaluation.rows import csv_of, read_rows, write_rows
+from concept_cam.files import write_file
+from concept_cam.localizer import Localizer
+from concept_cam.methods import AnyMethod, as_method
+
+METHODS = ("grad_cam", "hires_cam", "layer_cam")
+REFERENCES = ("rival", "nearest:3")
+STRENGTHS = (0.6, 1.0)
+
+_WIDTH = 320
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Evaluation:
+    """An evaluation that was run.
+
+    Attributes:
+        dataset: the images.
+        folder: with ``rows.csv``, ``means.csv`` and ``tables.md``.
+        among: among how many of how many classes the model was judged.
+        rows: one for each image, method, references and strength, see ``grid.COLUMNS``.
+    """
+
+    dataset: Dataset
+    folder: Path
+    among: str
+    rows: Sequence[Row]
+
+    @cached_property
+    def means(self) -> list[Row]:
+        """One row for each method, references and strength: how many images, and the mean of each metric."""
+        return means(self.rows)
+
+    @property
+    def problems(self) -> list[str]:
+        """What was left out, and why; a line each."""
+        return [*self.dataset.problems, *problems(self.rows)]
+
+    @property
+    def used(self) -> int:
+        """How many images could be used."""
+        return len({row["picture"] for row in self.rows if "problem" not in row})
+
+    @cached_property
+    def text(self) -> str:
+        """All tables in Markdown, with intervals, and among how many classes the model was judged."""
+        console = Console(width=_WIDTH, record=True, file=io.StringIO())
+        for table in tables(self.rows):
+            console.print(table)
+        lines = [line.rstrip() for line in console.export_text().splitlines()]
+        return "\n".join([*lines, f"The model is judged among {self.among}.", ""])
+
+    def write(self) -> None:
+        """Write ``means.csv`` and ``tables.md``.
+
+        Raises:
+            OutputError: one cannot be written.
+        """
+        columns = list(dict.fromkeys(key for row in self.means for key in row))
+        write_file(self.folder / "means.csv", csv_of(self.means, columns))
+        write_file(self.folder / "tables.md", self.text.encode())
+
+
+def evaluate(
+    localizer: Localizer,
+    dataset: Dataset,
+    folder: str | os.PathLike[str],
+    *,
+    methods: AnyMethod | Iterable[AnyMethod] | None = None,
+    references: str | Iterable[str] = REFERENCES,
+    strengths: float | Iterable[float] = STRENGTHS,
+    deletion: int = 0,
+    sanity: bool = False,
+    among: Among = "model",
+    probe: bool = False,
+    decay: float = DECAY,
+    centred: bool = False,
+    about: Mapping[str, Any] | None = None,
+) -> Evaluation:
+    """What methods, references and strengths are worth on the images of a data set; docs/evaluation.md has what is measured.
+
+    Args:
+        localizer: model, preprocessing, site and form of the gradient.
+        dataset: of two classes or more; images and masks that cannot be read and labels that the model does not have are left
+            out and reported.
+        folder: for ``run.json``, ``batches/``, ``rows.csv``, ``means.csv`` and ``tables.md``; one that is half done is
+            gone on with.
+        methods: by name, or functions of your own; by default the three that are usual, and the localizer's own.
+        references: as ``read_references`` knows them.
+        strengths: above 0; each method's base map, at 0, is always made.
+        deletion: steps of the deletion curve; 0 leaves it out.
+        sanity: also hold maps against those of mirrored, moved, unlearnt and wrong ones; takes six times as long.
+        among: a classifier is judged among all its classes (``model``), or those of the data set (``dataset``); a dual encoder
+            among those of the data set.
+        probe: train a linear probe on the embeddings of ``dataset.training``, in the place of texts or of a classifier's last
+            layer; its classes are those of the data set. ``Localizer(backbone.averaged())`` gives it the mean of the patches.
+        decay: weight decay of the probe.
+        centred: take the mean of all classes off each: no probability changes, maps do.
+        about: what else decides the rows (which images, which weights), to be held against an older run in the same folder.
+
+    Raises:
+        OptionError: no such method, references, or strengths; two methods with one name; nothing to train a probe with.
+        UnknownConcept: the text encoder has never seen a word, or the classifier has none of the classes.
+        OutputError: the folder holds another evaluation, or cannot be written.
+        NoSpatialGradient, BackboneError: all maps are blank, or one is not finite.
+
+    Example:
+        >>> import tempfile
+        >>> from concept_cam import fieldguide
+        >>> from concept_cam.evaluation import evaluate
+        >>> from concept_cam.fieldguide.dataset import twins_dataset
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     found = evaluate(fieldguide.localizer(), twins_dataset(2), folder, methods="hires_cam", strengths=1.0)
+        >>> found.used, found.among, [row["references"] for row in found.means]
+        (2, '48 of the 48 classes of the data set', ['none', 'rival', 'nearest:3'])
+    """
+    among = as_among(among)
+    if methods is None:
+        own = localizer.method
+        methods = METHODS if any(as_method(name) is own for name in METHODS) else (*METHODS, own)
+    settings = Settings(
+        _several(methods), _several(references), tuple(float(one) for one in _several(strengths)), deletion, sanity
+    )
+    backbone = localizer.backbone
+    if probe:
+        bank = fit_probe(*features_of(localizer, dataset), dataset.classes, decay)
+        told = f"{len(bank.names):,} of the {len(bank.names):,} classes of the data set, by a linear probe"
+    else:
+        bank = localizer.bank(classes_among(backbone, dataset.classes, among))
+        told = told_among(backbone, bank.names)
+    grid = Grid(localizer, bank.centred() if centred else bank, 1.0 if probe else own_scale(backbone), settings)
+    folder = Path(folder)
+    file = write_rows(
+        grid, dataset, folder, {**_settings(localizer, bank, among), **_probed(probe, decay, centred), **(about or {})}
+    )
+    found = Evaluation(dataset, folder, told, read_rows(file))
+    found.write()
+    return found
+
+
+def _several(given: Any) -> tuple[Any, ...]:
+    """One alone is one of several."""
+    return (given,) if isinstance(given, str) or not isinstance(given, Iterable) else tuple(given)
+
+
+def _probed(probe: bool, decay: float, centred: bool) -> dict[str, Any]:
+    return {"probe": decay if probe else None, "centred": centred}
+
+
+def _settings(localizer: Localizer, bank: ConceptBank, among: Among) -> dict[str, Any]:
+    """What else decides the rows."""
+    return {
+        "model": localizer.backbone.name,
+        "site": localizer.site,
+        "form": localizer.form,
+        "fit": localizer.preprocess.fit,
+        "size": localizer.preprocess.size,
+        "templates": localizer.templates,
+        "among": among,
+        "classes": bank.names,
+    }

@@ -1,0 +1,258 @@
+"""Among which classes a model is judged: predictions, confidences, rivals, runners-up and calibration all follow."""
+
+from __future__ import annotations
+
+import csv
+import json
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from zoo import classifiers
+
+from concept_cam import Localizer, fieldguide, wrap
+from concept_cam.audit import audit
+from concept_cam.audit.report import write_report
+from concept_cam.audit.summary import summary
+from concept_cam.datasets import Dataset, Example
+from concept_cam.errors import OptionError, UnknownConcept
+from concept_cam.evaluation import classes_among, evaluate, told_among
+from concept_cam.fieldguide.dataset import twins_dataset
+from concept_cam.metrics import calibration_error, strongest
+
+CLASSES, FEW = classifiers.CLASSES, ("owl", "jay", "wren")
+
+
+# The rows of a classifier that has learnt nothing are not alike.
+pytestmark = pytest.mark.filterwarnings("ignore:.*no more like:UserWarning")
+
+
+def noise(seed):
+    return Image.fromarray(np.random.default_rng(seed).integers(0, 255, (24, 40, 3), dtype=np.uint8))
+
+
+def examples(*labels):
+    return [Example(f"{i}", noise(i), label) for i, label in enumerate(labels)]
+
+
+@pytest.fixture(scope="module")
+def localizer():
+    model = classifiers.timm_vit().double()
+    with torch.no_grad():
+        # So that images are not all of one class, and none is sure.
+        model.head.weight *= 3
+        model.head.bias.zero_()
+    return Localizer(wrap(model, classes=CLASSES), method="grad_cam")
+
+
+@pytest.fixture(scope="module")
+def data():
+    return Dataset("own", (*FEW, "dodo"), examples(*FEW, *FEW, "dodo", *FEW))
+
+
+@pytest.fixture(scope="module")
+def logits(localizer, data):
+    pixels = torch.stack([localizer.frame(example.picture).pixels for example in data.examples]).double()
+    with torch.no_grad():
+        return localizer.backbone.module(pixels)
+
+
+def kept(among):
+    return [CLASSES.index(name) for name in CLASSES if among == "model" or name in FEW]
+
+
+def known(data):
+    return [i for i, example in enumerate(data.examples) if example.label in CLASSES]
+
+
+@pytest.mark.parametrize("among", ["model", "dataset"])
+def test_an_evaluation_is_among_those_classes(localizer, data, logits, tmp_path, among):
+    found = evaluate(
+        localizer, data, tmp_path, methods="grad_cam", references=["scoring:1", "nearest:1"], strengths=1.0, among=among
+    )
+    columns = kept(among)
+    assert found.problems == [f"6: No concept 'dodo' among the {len(columns)} of this bank."]
+    assert found.used == 9
+    rows = {(row["picture"], row["references"]): row for row in found.rows if "method" in row}
+    weight = localizer.backbone.module.head.weight.detach()
+    for i in known(data):
+        label, scores = data.examples[i].label, logits[i]
+        own = CLASSES.index(label)
+        rivals = [c for c in columns if c != own]
+        best = CLASSES[max(rivals, key=lambda c: float(scores[c]))]
+        near = CLASSES[max(rivals, key=lambda c: float(F.cosine_similarity(weight[c], weight[own], dim=0)))]
+        assert rows[str(i), "scoring:1"]["against"] == best
+        assert rows[str(i), "nearest:1"]["against"] == near
+        assert rows[str(i), "none"]["right"] == float(max(columns, key=lambda c: float(scores[c])) == own)
+        # RD@5 %: the confidence among those classes, before and after.
+        result = localizer(data.examples[i].picture, label, best, strength=1.0)
+        heat = F.interpolate(result.map[None, None], (24, 40), mode="bilinear", align_corners=False)[0]
+        pixels = localizer.frame(data.examples[i].picture).pixels[None]
+        covered = pixels.masked_fill(strongest(heat, 0.05)[:, None], 0.0).double()
+        with torch.no_grad():
+            before, after = (localizer.backbone.module(x.double())[0, columns].softmax(0) for x in (pixels, covered))
+        lost = before - after
+        place = {c: k for k, c in enumerate(columns)}
+        drop = lost[place[own]] - lost[place[CLASSES.index(near)]]
+        assert rows[str(i), "scoring:1"]["rd5"] == pytest.approx(float(drop), abs=2e-5)
+
+
+@pytest.mark.parametrize(("among", "told"), [("model", "7 of the 7"), ("dataset", "3 of the 7")])
+def test_every_report_says_among_how_many(localizer, data, tmp_path, among, told):
+    told = f"{told} classes of the model"
+    found = evaluate(localizer, data, tmp_path / "e", methods="grad_cam", references="nearest:1", strengths=1, among=among)
+    assert found.among == told
+    assert f"The model is judged among {told}." in (tmp_path / "e" / "tables.md").read_text()
+    about = json.loads((tmp_path / "e" / "run.json").read_text())
+    assert (about["among"], len(about["classes"])) == (among, int(told[0]))
+    seen = audit(localizer, data, tmp_path / "a", among=among)
+    assert seen.among == told
+    assert summary(seen)["among"] == told
+    assert told in write_report(seen).read_text()
+    about = json.loads((tmp_path / "a" / "run.json").read_text())
+    assert (about["among"], len(about["judged"])) == (among, int(told[0]))
+
+
+@pytest.mark.parametrize("among", ["model", "dataset"])
+def test_an_audit_is_among_those_classes(localizer, data, logits, tmp_path, among):
+    seen = audit(localizer, data, tmp_path, among=among)
+    columns = kept(among)
+    probabilities = logits[:, columns].softmax(1)
+    names = [CLASSES[c] for c in columns]
+    assert [row["picture"] for row in seen.rows if "problem" in row] == ["6"]
+    rights, confidences = [], []
+    for row in seen.good:
+        confidence, order = probabilities[int(row["picture"])].sort(descending=True)
+        assert (row["predicted"], row["runner_up"]) == (names[order[0]], names[order[1]])
+        assert row["confidence"] == pytest.approx(float(confidence[0]), rel=1e-4)
+        assert row["doubt"] == pytest.approx(float(confidence[1]), rel=1e-4)
+        rights.append(row["predicted"] == row["label"])
+        confidences.append(float(confidence[0]))
+    expected = calibration_error(torch.tensor(confidences, dtype=torch.float64), torch.tensor(rights))
+    assert seen.calibration == pytest.approx(float(expected), abs=1e-4)
+    assert seen.accuracy == sum(rights) / 9
+    # A class that only the model has is listed where an image was taken for it.
+    taken = {row["predicted"] for row in seen.good}
+    assert {one.name for one in seen.classes} == taken | set(FEW)
+    assert sum(one.taken for one in seen.classes) == 9
+
+
+def test_all_classes_are_the_default_and_it_matters(localizer, data, logits, tmp_path):
+    default = audit(localizer, data, tmp_path / "default")
+    few = audit(localizer, data, tmp_path / "few", among="dataset")
+    assert default.looker.classes == CLASSES
+    assert few.looker.classes == FEW
+    assert any(a["runner_up"] != b["runner_up"] for a, b in zip(default.good, few.good, strict=True))
+    both = zip(default.good, few.good, strict=True)
+    assert all(ours["confidence"] < theirs["confidence"] for ours, theirs in both if ours["predicted"] == theirs["predicted"])
+
+
+def test_images_of_one_class_can_be_audited_among_all(localizer, tmp_path):
+    one = Dataset("owls", ("owl",), examples("owl", "owl"))
+    assert len(audit(localizer, one, tmp_path / "all").good) == 2
+    with pytest.raises(OptionError, match=r"among the classes \['owl'\]; expected two or more"):
+        audit(localizer, one, tmp_path / "few", among="dataset")
+
+
+def test_of_a_dual_encoder_they_are_those_of_the_data_set():
+    backbone = fieldguide.localizer().backbone
+    for among in ("model", "dataset"):
+        assert classes_among(backbone, ("royal jay", "ember finch", "royal jay"), among) == ("royal jay", "ember finch")
+    assert told_among(backbone, ("a", "b")) == "2 of the 2 classes of the data set"
+
+
+def test_labels_that_are_all_unknown_are_a_mistake(localizer, tmp_path):
+    wrong = Dataset("own", ("Finch", "dodo"), examples("Finch", "dodo"))
+    for run in (evaluate, audit):
+        with pytest.raises(
+            UnknownConcept, match=r"has none of the 2 classes of the data set, such as 'Finch'. Did you mean 'finch'"
+        ):
+            run(localizer, wrong, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("wrong", ["models", "", None, 3, True])
+def test_what_is_neither_is_refused(localizer, data, tmp_path, wrong):
+    for run in (evaluate, audit):
+        with pytest.raises(OptionError, match=r"among is .*; expected model .* or dataset"):
+            run(localizer, data, tmp_path / "out", among=wrong)
+
+
+# ---- the same from Python and from the command line -------------------------------------------------------------------
+
+
+def rows_of(folder):
+    with (folder / "rows.csv").open() as stream:
+        return list(csv.DictReader(stream))
+
+
+def test_python_and_the_command_agree(command_line, tmp_path):
+    code, out, err = command_line("evaluate", "fieldguide", "--limit", 2, "--out", "told")
+    assert code == 0, err
+    found = evaluate(fieldguide.localizer(), twins_dataset(2), str(tmp_path / "asked"))
+    for file in ("rows.csv", "means.csv", "tables.md"):
+        assert (tmp_path / "asked" / file).read_bytes() == (tmp_path / "told" / file).read_bytes()
+    assert found.text.rstrip() in out
+    assert "The model is judged among 48 of the 48 classes of the data set." in out
+
+
+@pytest.mark.parametrize("command", ["evaluate", "audit"])
+def test_the_command_takes_among(command_line, command):
+    options = ("--methods", "grad_cam") if command == "evaluate" else ("--method", "grad_cam")
+    code, out, err = command_line(command, "--limit", 2, "--among", "dataset", *options, "--out", "out")
+    assert code == 0, err
+    assert "48 of the 48 classes of the data set" in out
+    code, _, err = command_line(command, "--limit", 2, "--among", "all", "--out", "other")
+    assert code == 1
+    assert (
+        err
+        == "concept-cam: among is 'all'; expected model (all classes of a classifier) or dataset (those of the data set).\n"
+    )
+
+
+# ---- an evaluation in Python ------------------------------------------------------------------------------------------
+
+
+def test_methods_of_ones_own_are_measured(localizer, data, tmp_path):
+    def mine(gradient):
+        return -gradient.dot_tokens().unflatten(2, (gradient.layout.rows, gradient.layout.cols))
+
+    asked = {"references": "nearest:1", "strengths": 1.0}
+    found = evaluate(localizer, data, tmp_path / "a", methods=("hires_cam", mine), **asked)
+    assert {row["method"] for row in found.means} == {"hires_cam", "mine"}
+    drops = {row["method"]: row["rd5"] for row in found.means if row["strength"] == 0}
+    assert drops["hires_cam"] != drops["mine"]
+    own = Localizer(localizer.backbone, method=mine)
+    default = evaluate(own, data, tmp_path / "b", **asked)
+    assert {row["method"] for row in default.means} == {"grad_cam", "hires_cam", "layer_cam", "mine"}
+    assert {row["method"]: row["rd5"] for row in default.means if row["strength"] == 0}["mine"] == drops["mine"]
+
+    def hires_cam(gradient):
+        return mine(gradient)
+
+    with pytest.raises(OptionError, match="two have one name"):
+        evaluate(localizer, data, tmp_path / "c", methods=("hires_cam", hires_cam), **asked)
+    with pytest.raises(OptionError, match="3 is no method"):
+        evaluate(localizer, data, tmp_path / "c", methods=("hires_cam", 3), **asked)
+    with pytest.raises(OptionError, match="Did you mean 'hires_cam'"):
+        evaluate(localizer, data, tmp_path / "c", methods="hirescam", **asked)
+    assert not (tmp_path / "c").exists()
+
+
+def test_a_run_that_is_there_is_told_again_and_another_refused(localizer, data, tmp_path, monkeypatch):
+    asked = {"methods": "grad_cam", "references": "nearest:1", "strengths": 1.0}
+    first = evaluate(localizer, data, tmp_path, **asked)
+    monkeypatch.setattr("concept_cam.evaluation.grid.Grid.rows", None)  # nothing is run again
+    assert evaluate(localizer, data, tmp_path, **asked).rows == first.rows
+    for other in ({"among": "dataset"}, {"centred": True}, {"deletion": 2}, {"about": {"weights": "other"}}):
+        with pytest.raises(Exception, match="holds a run with another"):
+            evaluate(localizer, data, tmp_path, **{**asked, **other})
+
+
+def test_a_probe_is_judged_among_the_classes_that_it_has_learnt(localizer, data, tmp_path):
+    trained = Dataset("own", FEW, examples(*FEW), training=examples(*FEW, *FEW))
+    found = evaluate(localizer, trained, tmp_path, methods="grad_cam", references="nearest:1", strengths=1.0, probe=True)
+    assert found.among == "3 of the 3 classes of the data set, by a linear probe"
+    assert all(row["against"] in FEW for row in found.rows if row["references"] == "nearest:1")

@@ -1,0 +1,289 @@
+"""A method by its name, a method of one's own, and what is none: refused in a sentence before it can draw a wrong map."""
+
+from __future__ import annotations
+
+import functools
+import gc
+import re
+import weakref
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+import torch
+import zoo
+from PIL import Image
+
+from concept_cam import ConceptField, Localizer, fieldguide, trace
+from concept_cam.errors import ConceptCamError, OptionError
+from concept_cam.methods import (
+    METHODS,
+    FieldMethod,
+    TraceMethod,
+    as_method,
+    at_scales,
+    at_sites,
+    explain,
+    field_vectors,
+    grad_cam,
+    hires_cam,
+    is_linear,
+    maskclip,
+    mirrored,
+    rollout,
+    sees_score,
+    smoothed,
+)
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*no more like:UserWarning")
+
+
+@pytest.fixture(scope="module")
+def backbone():
+    return zoo.backbone("class token")
+
+
+@pytest.fixture(scope="module")
+def seen(backbone):
+    return trace(backbone, zoo.pixels(backbone, 2))
+
+
+PICTURE = Image.fromarray(np.random.default_rng(0).integers(0, 255, (24, 40, 3), dtype=np.uint8))
+
+
+# ---- by name ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_name_is_a_method_wherever_a_method_is(backbone, seen):
+    directions = zoo.directions(backbone, 2)
+    assert Localizer(backbone, method="grad_cam").method is grad_cam
+    assert fieldguide.localizer(method="legrad").method is METHODS["legrad"]
+    assert torch.equal(explain("grad_cam", seen, directions), explain(grad_cam, seen, directions))
+    assert torch.equal(field_vectors("maskclip", seen), field_vectors(maskclip, seen))
+    for field, own in zip(ConceptField.of(seen, "grad_cam"), ConceptField.of(seen, grad_cam), strict=True):
+        assert torch.equal(field.vectors, own.vectors)
+    assert (is_linear("grad_cam"), is_linear("layer_cam")) == (True, False)
+    assert (sees_score("grad_cam"), sees_score("rollout")) == (True, False)
+    for average in (mirrored, functools.partial(smoothed, count=2), at_scales):
+        ours, own = average("layer_cam"), average(METHODS["layer_cam"])
+        assert torch.equal(explain(ours, seen, directions), explain(own, seen, directions))
+    sites = [site.name for site in backbone.sites]
+    ours, own = at_sites("grad_cam", sites), at_sites(grad_cam, sites)
+    assert torch.equal(explain(ours, seen, directions), explain(own, seen, directions))
+
+
+def test_a_name_that_is_set_afterwards_is_understood(backbone):
+    localizer = Localizer(backbone, vocabulary=zoo.WORDS, templates=["a {}"])
+    localizer.method = "layer_cam"
+    own = Localizer(backbone, vocabulary=zoo.WORDS, templates=["a {}"], method="layer_cam")
+    ours = localizer(PICTURE, "bird")
+    assert torch.equal(ours.map, own(PICTURE, "bird").map)
+    assert ours.provenance["method"] == "layer_cam"
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("grad-cam", "grad_cam"),
+        ("GradCAM", "grad_cam"),
+        ("Grad-CAM++", "grad_cam_plus_plus"),
+        ("hirescam", "hires_cam"),
+        ("LeGrad", "legrad"),
+        ("layer cam", "layer_cam"),
+        ("occlusions", "occlusion"),
+    ],
+)
+def test_a_name_that_is_none_suggests_the_nearest(backbone, name, meant):
+    for asked in (lambda: Localizer(backbone, method=name), lambda: mirrored(name), lambda: is_linear(name)):
+        with pytest.raises(OptionError, match=rf"No method '{re.escape(name)}'\. Did you mean '{meant}'"):
+            asked()
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (None, "None is no method; expected a name such as 'grad_cam'"),
+        (3, "3 is no method"),
+        (True, "True is no method"),
+        (["grad_cam"], "is no method"),
+        (torch.zeros(3), "is no method"),
+        (FieldMethod, "the class FieldMethod is no method"),
+        (torch.nn.Linear, "the class Linear is no method"),
+        (at_sites, "at_sites is no method .*missing a required argument: 'names'"),
+        (lambda: None, "is no method .*too many positional arguments"),
+        (explain, "explain is no method"),
+    ],
+)
+def test_what_is_no_method_is_refused_at_construction(backbone, seen, given, message):
+    for asked in (
+        lambda: Localizer(backbone, method=given),
+        lambda: fieldguide.localizer(method=3 if given is None else given),
+        lambda: explain(given, seen, zoo.directions(backbone, 1)),
+        lambda: ConceptField.of(seen, given),
+    ):
+        with pytest.raises(OptionError, match="is no method"):
+            asked()
+    with pytest.raises(OptionError, match=message):
+        as_method(given)
+
+
+# ---- what a method gives ----------------------------------------------------------------------------------------------
+
+SHAPE = r"expected a tensor of floating-point numbers of shape \(2, 2, 3, 5\), \(K B rows cols\)"
+
+WRONG = {
+    "no batch axis": lambda gradient: grad_cam(gradient)[:, 0],
+    "no directions": lambda gradient: grad_cam(gradient)[0],
+    "transposed": lambda gradient: grad_cam(gradient).transpose(2, 3),
+    "flat": lambda gradient: grad_cam(gradient).flatten(2),
+    "batch before directions": lambda gradient: torch.cat([grad_cam(gradient)] * 2).transpose(0, 1),
+    "one direction": lambda gradient: grad_cam(gradient)[:1],
+    "mean of directions": lambda gradient: grad_cam(gradient).mean(0, keepdim=True),
+    "a row less": lambda gradient: grad_cam(gradient)[:, :, 1:],
+    "an axis more": lambda gradient: grad_cam(gradient)[..., None],
+    "a number": lambda gradient: grad_cam(gradient).sum(),
+    "numpy": lambda gradient: grad_cam(gradient).numpy(),
+    "a list": lambda gradient: grad_cam(gradient).tolist(),
+    "nothing": lambda gradient: None,
+    "a pair": lambda gradient: (grad_cam(gradient), 1),
+    "integers": lambda gradient: grad_cam(gradient).long(),
+    "yes and no": lambda gradient: grad_cam(gradient) > 0,
+    "complex": lambda gradient: grad_cam(gradient) + 0j,
+    "a method": lambda gradient: METHODS["legrad"],
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+@pytest.mark.parametrize("form", ["auto", "dense"])
+def test_what_is_no_map_is_refused(backbone, case, form):
+    def crooked_cam(gradient):
+        return WRONG[case](gradient)
+
+    pixels = zoo.pixels(backbone, 2)
+    with pytest.raises(OptionError, match=f"The method crooked_cam gave .*{SHAPE}"):
+        explain(crooked_cam, trace(backbone, pixels, form=form), zoo.directions(backbone, 2))
+    localizer = Localizer(backbone, vocabulary=zoo.WORDS, templates=["a {}"], method=crooked_cam, form=form)
+    for ask in (localizer.batch, localizer.fields):
+        with pytest.raises(OptionError, match="The method crooked_cam gave"):
+            ask([PICTURE, PICTURE, PICTURE])
+    with pytest.raises(OptionError, match="The method crooked_cam gave"):
+        is_linear(crooked_cam)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        lambda maps: maps[:, 0],
+        lambda maps: maps.transpose(0, 1)[:1],
+        lambda maps: maps.unflatten(2, (5, 3)),
+        lambda maps: maps.unflatten(2, (5, 3)).transpose(2, 3).flatten(2)[..., 1:],
+        lambda maps: maps.numpy(),
+        lambda maps: None,
+        lambda maps: maps.long(),
+    ],
+)
+def test_of_a_method_that_asks_for_more(backbone, seen, wrong):
+    def crooked_maps(trace, directions):
+        return wrong(explain(grad_cam, trace, directions).flatten(2))
+
+    with pytest.raises(OptionError, match=r"The method crooked_maps gave .* of shape \(3, 2, 15\), \(K B N\)"):
+        explain(TraceMethod(crooked_maps), seen, zoo.directions(backbone, 3))
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [lambda v: v[0], lambda v: v.transpose(0, 1), lambda v: v[..., :-1], lambda v: v.unflatten(1, (5, 3)), lambda v: 0],
+)
+def test_of_vectors(backbone, seen, wrong):
+    def crooked_cam(trace):
+        return wrong(field_vectors(maskclip, trace))
+
+    shape = r"of shape \(2, 15, 24\), \(B N E\)"
+    for ask in (
+        lambda: explain(FieldMethod(crooked_cam), seen, zoo.directions(backbone, 3)),
+        lambda: field_vectors(FieldMethod(crooked_cam), seen),
+        lambda: ConceptField.of(seen, FieldMethod(crooked_cam)),
+        lambda: explain(mirrored(FieldMethod(crooked_cam)), seen, zoo.directions(backbone, 3)),
+    ):
+        with pytest.raises(OptionError, match=f"The method crooked_cam gave .*{shape}"):
+            ask()
+
+
+def test_a_method_with_a_graph_of_its_own_gives_a_map_without(backbone):
+    weights = torch.nn.Parameter(torch.ones(32, dtype=torch.float64))
+
+    def weighted_cam(gradient):
+        with torch.enable_grad():
+            return (gradient.mean()[:, :, None] * gradient.tokens * weights).sum(-1).unflatten(2, (3, 5))
+
+    result = Localizer(backbone, vocabulary=zoo.WORDS, templates=["a {}"], method=weighted_cam)(PICTURE, "bird")
+    own = Localizer(backbone, vocabulary=zoo.WORDS, templates=["a {}"], method=grad_cam)(PICTURE, "bird")
+    assert not result.map.requires_grad
+    torch.testing.assert_close(result.map, own.map)
+
+
+def test_directions_must_not_be_mixed(backbone, seen):
+    """Linear alone, but a map would depend on what else is asked for: there is no field of that."""
+
+    def mixing(gradient):
+        maps = grad_cam(gradient)
+        return maps - maps.mean(0, keepdim=True) if len(maps) > 1 else maps
+
+    assert not is_linear(mixing)
+    with pytest.raises(OptionError, match="not linear"):
+        ConceptField.of(seen, mixing)
+
+
+# ---- what is kept -----------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Scaled:
+    """Unhashable, as mutable things with an equality are; linear or not by an attribute."""
+
+    power: int = 1
+
+    def __call__(self, gradient):
+        return hires_cam(gradient) ** self.power
+
+
+def test_whether_a_method_is_linear_is_found_anew():
+    method = Scaled()
+    assert is_linear(method)
+    method.power = 2
+    assert not is_linear(method)
+    assert is_linear(functools.partial(hires_cam))
+    assert not is_linear(Scaled(2).__call__)
+
+
+def test_nothing_keeps_a_method_alive(backbone):
+    def of_mine(gradient):
+        return hires_cam(gradient)
+
+    big = torch.zeros(10)
+    of_mine.memory = big
+    localizer = Localizer(backbone, vocabulary=zoo.WORDS, templates=["a {}"], method=of_mine)
+    localizer.fields([PICTURE])
+    localizer(PICTURE, "bird")
+    assert is_linear(of_mine)
+    watched = weakref.ref(of_mine)
+    del of_mine, localizer
+    gc.collect()
+    assert watched() is None
+
+
+def test_the_trial_leaves_the_callers_defaults_and_random_numbers_alone():
+    before = torch.get_rng_state()
+    default = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float16)
+    try:
+        with torch.device("meta"):
+            assert is_linear(hires_cam)
+    finally:
+        torch.set_default_dtype(default)
+    assert torch.equal(before, torch.get_rng_state())
+
+
+def test_errors_are_of_the_family():
+    assert issubclass(OptionError, ConceptCamError)
+    assert sees_score(rollout) is False
