@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from concept_cam.backbones.heads import Block, Pooling
 from concept_cam.backbones.site import Site, Tower
+from concept_cam.backbones.wrappers import plainly
 from concept_cam.errors import BackboneError
 from concept_cam.images import Preprocess, Size
 
@@ -179,6 +180,7 @@ class Backbone(ABC):
             training = [module for module in self.module.modules() if module.training]
             stack.enter_context(torch.inference_mode(False))
             stack.enter_context(torch.no_grad())
+            stack.enter_context(plainly(self.module))
             for module in training:
                 # The flag alone: ``train()`` would walk on to children whose own flag differs.
                 stack.callback(setattr, module, "training", True)

@@ -33,6 +33,11 @@ def describe(trunk: nn.Module, prefix: str, project: Callable[[Tensor], Tensor])
     return Tower("ViT, class token", (default, *sites[1:]), model.patch_size, blocks, ClassToken(rest))
 
 
+def is_vit(module: nn.Module) -> bool:
+    """Whether a module is torchvision's VisionTransformer."""
+    return isinstance(module, VisionTransformer)
+
+
 def _block(block: Any) -> Block:
     attention = block.self_attention
     return Block(block.ln_1, lambda: Projections.of(attention), attention.out_proj, lambda x: x + block.mlp(block.ln_2(x)))
