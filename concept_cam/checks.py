@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from concept_cam.backbones.backbone import Backbone, noise
 from concept_cam.backbones.site import Site
+from concept_cam.backbones.weights import ADVICE, first_run
 from concept_cam.errors import ConceptCamError, NoSpatialGradient
 from concept_cam.gradients import has_exact_head, trace
 from concept_cam.gradients.exactness import try_head
@@ -50,10 +51,11 @@ def check_at_load(backbone: B) -> B:
             reaches the embedding.
     """
     site = backbone.sites[0]
-    if site.head is not None:
-        has_exact_head(backbone, site)
-        return backbone
-    verdict = _gradient(backbone, site)
+    with first_run(backbone.name, backbone.preprocess.size, ADVICE):
+        if site.head is not None:
+            has_exact_head(backbone, site)
+            return backbone
+        verdict = _gradient(backbone, site)
     if not verdict.passed:
         warnings.warn(f"{backbone.name}: {verdict.finding}", stacklevel=3)
     return backbone

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from concept_cam.errors import BackboneError, did_you_mean
+from concept_cam.errors import BackboneError
 from concept_cam.prompts import read_vocabulary
 
 if TYPE_CHECKING:
@@ -24,19 +24,21 @@ def load(
     pretrained: str | None = None,
     device: str | torch.device = "cpu",
     *,
-    classes: str | Iterable[str] | None = None,
+    classes: Iterable[Any] | None = None,
 ) -> Backbone:
     """Load a model by name, in evaluation mode, frozen, on the device that you choose.
 
     Args:
         name: a dual encoder: an open_clip architecture and tag (``ViT-B-16/laion400m_e32``), ``hf-hub:org/model`` or
             ``local-dir:folder`` in open_clip's layout, the name (``google/siglip2-base-patch16-224``) or folder of a model of
-            transformers. Or a classifier: the name of a model of timm (``resnet50.a1_in1k``). Where a name could mean two
-            things, ``open_clip:``, ``transformers:`` or ``timm:`` before it says which.
-        pretrained: an open_clip tag, which open_clip downloads on first use, or a file of weights.
+            transformers. Or a classifier: the name of a model of timm (``resnet50.a1_in1k``), or of an image classifier of
+            transformers. Case, hyphens and slashes may be others (``ViT-B/16``). Where a name could mean two things,
+            ``open_clip:``, ``transformers:`` or ``timm:`` before it says which.
+        pretrained: a tag of open_clip or timm, which is downloaded on first use, or a file of weights; a model of timm has as
+            many classes as its file.
         device: where it shall lie.
-        classes: of a classifier, one for each row in order: names, or a file of them (``.txt`` or ``.yaml``); timm knows
-            those of ImageNet.
+        classes: of a classifier, one for each row in order: names, a file of them (``.txt`` or ``.yaml``), or a dictionary
+            from row to name; timm knows those of ImageNet, transformers those of its checkpoints.
 
     Raises:
         BackboneError: it cannot be found, downloaded or read, or it is of no family that is known.
@@ -52,20 +54,26 @@ def load(
     """
     from concept_cam.checks import check_at_load
 
-    library, name, pretrained = _resolve(name, pretrained)
-    if classes is not None and library != "timm":
-        raise BackboneError(f"{name} is a dual encoder: its concepts are texts; leave out classes.")
+    library, name, pretrained = _resolve(name, pretrained, classifier=classes is not None)
     if library == "open_clip":
         from concept_cam.backbones import openclip
 
+        if classes is not None:
+            raise BackboneError(f"{name} is a dual encoder: its concepts are texts; leave out classes.")
         return check_at_load(openclip.load(name, pretrained, device))
+    names = None if classes is None else _names(classes)
     if library == "transformers":
         from concept_cam.backbones import huggingface
 
-        return check_at_load(huggingface.load(name, device))
-    from concept_cam.backbones import classifier
+        if pretrained is not None:
+            raise BackboneError(
+                f"{name} is of transformers, whose weights lie with its configuration: leave out pretrained={pretrained!r}, "
+                "and name the folder or repository that holds both."
+            )
+        return check_at_load(huggingface.load(name, device, names))
+    from concept_cam.backbones import classifiers
 
-    return check_at_load(classifier.load(name, pretrained, device, None if classes is None else _names(classes)))
+    return check_at_load(classifiers.load(name, pretrained, device, names))
 
 
 def wrap(
@@ -73,25 +81,35 @@ def wrap(
     tokenizer: Any = None,
     preprocess: Any = None,
     *,
-    classes: str | Iterable[str] | None = None,
+    classes: Iterable[Any] | None = None,
     name: str | None = None,
+    head: str | None = None,
+    call: Callable[[Any, Any], Any] | None = None,
 ) -> Backbone:
     """Use a model that you hold. It is used as it is and left as it was.
 
+    What holds a model is seen through: ``DataParallel``, ``torch.compile``, ``AveragedModel``, adapters of peft, a module of
+    yours that has it as ``.model``. Layers are named as the model that you give names them.
+
     Args:
-        model: a dual encoder of open_clip or transformers, or one with their methods; or, with ``classes``, any classifier
-            that ends in a linear layer.
+        model: a dual encoder of open_clip or transformers, or one with their methods; an image classifier of transformers; or,
+            with ``classes``, any classifier that ends in a linear layer.
         tokenizer: that of a dual encoder; transformers' processor will do.
         preprocess: how its pictures are prepared: a ``Preprocess``, the transform that came with it, or transformers'
             processor of images; by default what the model itself says.
-        classes: of a classifier, one for each row in order: names, or a file of them.
+        classes: of a classifier, one for each row in order: names, a file of them, or a dictionary from row to name;
+            transformers' know their own.
         name: how to call it in results; its class by default.
+        head: of a classifier, the name of the linear layer whose rows are the classes, if it has several or its output is not
+            that of one.
+        call: of a classifier, a function ``(model, pixels) -> scores`` that runs it, if it is not called with pixels alone.
 
     Raises:
-        BackboneError: it is of no family that is known.
+        BackboneError: it is of no family that is known, it cannot be run, or an option is not for a model of its kind.
 
     Warns:
-        UserWarning: its closed form does not fit, or its default site is blind; see ``concept_cam.checks``.
+        UserWarning: nobody says how its images are prepared; its closed form does not fit, or its default site is blind, see
+            ``concept_cam.checks``.
 
     Example:
         >>> import open_clip
@@ -102,32 +120,35 @@ def wrap(
     """
     from concept_cam.checks import check_at_load
 
-    name = name or type(model).__name__
-    _check_instance(model, name)
-    if classes is not None:
+    _check_instance(model, name or type(model).__name__)
+    from concept_cam.backbones import huggingface, openclip
+    from concept_cam.backbones.wrappers import called, check_layers, only_one
+
+    name = name or type(called(model)[1]).__name__
+    check_layers(model, name)
+    names = _names(classes) if classes is not None else huggingface.labels(model)
+    if names:
         from concept_cam.backbones.classifier import Classifier
 
-        return check_at_load(Classifier(model, _names(classes), preprocess, name))
-    of_transformers = hasattr(model, "get_image_features")
-    if not of_transformers and not (hasattr(model, "encode_image") and hasattr(model, "visual")):
+        if tokenizer is not None:
+            raise BackboneError(f"{name} is given as a classifier, which reads no texts; leave out the tokenizer, or classes.")
+        return check_at_load(Classifier(model, names, preprocess, name, head, call))
+    if only_one(model, huggingface.is_dual_encoder, name) is not None:
+        _check_dual(name, tokenizer, head, call)
+        return check_at_load(huggingface.HuggingFace(model, tokenizer, preprocess, name))
+    found = only_one(model, openclip.is_dual_encoder, name)
+    if found is None:
         raise BackboneError(
             f"{name} is no dual encoder that is known (it has neither encode_image nor get_image_features); "
             "if it is a classifier, name its classes; else write an adapter: docs/adapters.md."
         )
-    if tokenizer is None:
-        raise BackboneError(f"{name} is a dual encoder, which reads texts: wrap(model, tokenizer).")
-    if of_transformers:
-        from concept_cam.backbones.huggingface import HuggingFace
-
-        return check_at_load(HuggingFace(model, tokenizer, preprocess, name))
-    encode: Any = model.encode_image
+    _check_dual(name, tokenizer, head, call)
+    encode: Any = found[1].encode_image
     if "normalize" not in signature(encode).parameters:
         raise BackboneError(
             f"{name} is not of open_clip: encode_image takes no normalize; write an adapter: docs/adapters.md."
         )
-    from concept_cam.backbones.openclip import OpenClip
-
-    return check_at_load(OpenClip(model, tokenizer, name, preprocess))
+    return check_at_load(openclip.OpenClip(model, tokenizer, name, preprocess))
 
 
 def _check_instance(model: nn.Module, name: str) -> None:
@@ -140,25 +161,63 @@ def _check_instance(model: nn.Module, name: str) -> None:
         raise BackboneError(f"{name} was built inside torch.inference_mode(), so it has no gradients; build it outside.")
 
 
-def _names(classes: str | Iterable[str]) -> tuple[str, ...]:
-    return read_vocabulary(classes).names if isinstance(classes, str) else tuple(classes)
+def _check_dual(name: str, tokenizer: Any, head: str | None, call: Any) -> None:
+    given = "head" if head is not None else "call" if call is not None else None
+    if given:
+        raise BackboneError(f"{name} is a dual encoder: {given}= is for classifiers; leave it out, or name its classes.")
+    if tokenizer is None:
+        raise BackboneError(f"{name} is a dual encoder, which reads texts: wrap(model, tokenizer).")
 
 
-def _resolve(name: str, pretrained: str | None) -> tuple[str, str, str | None]:
+def _names(classes: Iterable[Any]) -> tuple[str, ...]:
+    """In the order of the rows, of names in order, a file of them, or a dictionary of row and name either way round."""
+    if isinstance(classes, str):
+        return read_vocabulary(classes).names
+    if not isinstance(classes, Mapping):
+        names = tuple(classes)
+        if not all(isinstance(name, str) for name in names):
+            raise BackboneError(
+                f"classes holds {next(n for n in names if not isinstance(n, str))!r}; expected names, as texts."
+            )
+        return names
+    by_row = {_row(key): value for key, value in classes.items()}
+    if None in by_row:
+        by_row = {_row(value): key for key, value in classes.items()}
+    if sorted(row for row in by_row if row is not None) != list(range(len(classes))):
+        raise BackboneError(
+            f"classes is a dictionary of {len(classes)}; expected the rows 0 to {len(classes) - 1}, each with its name."
+        )
+    return tuple(str(by_row[row]) for row in range(len(classes)))
+
+
+def _row(key: Any) -> int | None:
+    """A number, also where JSON has made a text of it."""
+    if isinstance(key, bool) or not (isinstance(key, int) or (isinstance(key, str) and key.isdecimal())):
+        return None
+    return int(key)
+
+
+def _resolve(name: str, pretrained: str | None, *, classifier: bool) -> tuple[str, str, str | None]:
     """(library, name, pretrained)."""
+    from concept_cam.backbones import openclip
+    from concept_cam.backbones.names import library_of, of_open_clip, of_timm
+    from concept_cam.backbones.towers import timm
+
     schema, _, rest = name.partition(":")
     if schema in ("open_clip", "transformers", "timm") and rest:
-        library, name = schema, rest
-    elif schema in ("hf-hub", "local-dir"):
+        name = rest
+        if schema == "open_clip" and pretrained is None:
+            name, pretrained = of_open_clip(name, openclip.names()) or (name, None)
+        return schema, of_timm(name, timm.names()) or name if schema == "timm" else name, pretrained
+    if schema == "local-dir" or (schema == "hf-hub" and of_timm(name, timm.names()) is None):
         return "open_clip", name, pretrained
-    elif Path(name).is_dir():
+    if Path(name).is_dir():
         library = _library_of_folder(Path(name))
         return library, f"local-dir:{name}" if library == "open_clip" else name, pretrained
-    else:
-        library = _library_of_name(name)
-    if library == "open_clip" and "/" in name and pretrained is None:
-        name, _, pretrained = name.partition("/")
-    return library, name, pretrained
+    library, name, tag = library_of(name, openclip.names(), timm.names(), classifier=classifier)
+    if tag is not None and pretrained is not None:
+        raise BackboneError(f"{name} is given two weights: {tag!r} in its name and pretrained={pretrained!r}; leave one out.")
+    return library, name, tag if pretrained is None else pretrained
 
 
 def _library_of_folder(folder: Path) -> str:
@@ -170,19 +229,4 @@ def _library_of_folder(folder: Path) -> str:
     raise BackboneError(
         f"{folder}: neither open_clip_config.json nor a config.json that can be read is in that folder; "
         "expected a checkpoint of open_clip, transformers or timm."
-    )
-
-
-def _library_of_name(name: str) -> str:
-    from concept_cam.backbones import classifier, openclip
-
-    if name.partition("/")[0] in openclip.names():
-        return "open_clip"
-    if name.partition(".")[0] in classifier.names():
-        return "timm"
-    if name.count("/") == 1:
-        return "transformers"
-    hint = did_you_mean(name, [*openclip.names(), *classifier.names()])
-    raise BackboneError(
-        f"No model {name!r} in open_clip or timm, and no such folder.{hint} `concept-cam models` lists what can be loaded."
     )

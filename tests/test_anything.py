@@ -127,7 +127,7 @@ class _Heads(nn.Module):
 
 FORMS = {
     "bare": lambda scores, _: scores,
-    "tuple": lambda scores, auxiliary: (scores, auxiliary),
+    "tuple": lambda scores, auxiliary: (scores, auxiliary[:, :2]),
     "dict": lambda scores, auxiliary: {"auxiliary": auxiliary, "logits": scores},
     "transformers": lambda scores, _: ImageClassifierOutput(logits=scores),
 }

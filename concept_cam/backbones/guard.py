@@ -9,6 +9,8 @@ from threading import RLock
 import torch
 from torch import nn
 
+from concept_cam.backbones.wrappers import plainly
+
 LOCK = RLock()
 """Hooks and flags are on the module, which all threads share."""
 
@@ -20,6 +22,7 @@ def evaluating(module: nn.Module) -> Iterator[None]:
         training = [one for one in module.modules() if one.training]
         stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.no_grad())
+        stack.enter_context(plainly(module))
         for one in training:
             # The flag alone: ``train()`` would walk on to children whose own flag differs.
             stack.callback(setattr, one, "training", True)

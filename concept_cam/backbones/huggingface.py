@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, final
@@ -13,13 +13,16 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from concept_cam.backbones.backbone import PROBE, Backbone, noise
+from concept_cam.backbones.classifier import Classifier
+from concept_cam.backbones.names import told_apart
 from concept_cam.backbones.processors import near_square
 from concept_cam.backbones.site import Tower
 from concept_cam.backbones.towers import transformers as towers
 from concept_cam.backbones.towers.positions import check_multiple
 from concept_cam.backbones.transforms import read_transform
-from concept_cam.backbones.weights import check_device, load_failure
+from concept_cam.backbones.weights import ADVICE, check_device, first_run, load_failure
 from concept_cam.backbones.words import check_words
+from concept_cam.backbones.wrappers import has_own, named_within, only_one, outermost
 from concept_cam.errors import BackboneError
 from concept_cam.images import Preprocess, Size
 
@@ -28,30 +31,60 @@ _FEWEST_WORDS = 20
 """Special tokens alone are fewer; a tokenizer without its file has no more."""
 
 
-def load(name: str, device: str | torch.device = "cpu") -> HuggingFace:
-    """Load a model by its name on the hub, or by its folder.
+def load(name: str, device: str | torch.device = "cpu", classes: Iterable[str] | None = None) -> HuggingFace | Classifier:
+    """Load a dual encoder or an image classifier by its name on the hub, or by its folder.
 
     Raises:
-        BackboneError: no such model, no dual encoder, or files that have to be downloaded and cannot be.
+        BackboneError: no such model, neither of the two, or files that have to be downloaded and cannot be.
     """
     check_device(device)
     try:
         # Some versions draw the weights at random before they read them.
-        with torch.inference_mode(False), torch.random.fork_rng():
-            model, about = transformers.AutoModel.from_pretrained(name, output_loading_info=True)
-            tokenizer = transformers.AutoTokenizer.from_pretrained(name)
+        with torch.inference_mode(False), torch.random.fork_rng(devices=[]):
+            config: Any = transformers.AutoConfig.from_pretrained(name)
+            classifies = _classifies(config)
+            if classes is not None and not classifies:
+                raise BackboneError(f"{name} is no image classifier, so that classes= is not for it; leave out classes.")
+            kind = transformers.AutoModelForImageClassification if classifies else transformers.AutoModel
+            model, about = kind.from_pretrained(name, output_loading_info=True)
+            tokenizer: Any = None if classifies else transformers.AutoTokenizer.from_pretrained(name)
             pictures = transformers.AutoImageProcessor.from_pretrained(name)
+    except BackboneError:
+        raise
     except Exception as error:
         raise BackboneError(load_failure(name, error, local=Path(name).is_dir())) from error
-    if not hasattr(model, "get_image_features") or not hasattr(model, "get_text_features"):
-        raise BackboneError(f"{name} is a {type(model).__name__}, no dual encoder of pictures and texts.")
+    if not classifies and not is_dual_encoder(model):
+        raise BackboneError(f"{name} is a {type(model).__name__}, no dual encoder of pictures and texts and no classifier.")
     # transformers itself only warns of either.
     if about["missing_keys"]:
         missing = ", ".join(sorted(about["missing_keys"])[:3])
         raise BackboneError(f"{name} has no weights for {len(about['missing_keys'])} of its tensors ({missing}, ...).")
+    model = model.to(device).eval().requires_grad_(False)
+    if classifies:
+        return Classifier(model, labels(model) if classes is None else classes, pictures, name)
     if len(tokenizer) < _FEWEST_WORDS:
         raise BackboneError(f"{name}: its tokenizer has {len(tokenizer)} words; expected tokenizer.json beside the weights.")
-    return HuggingFace(model.to(device).eval().requires_grad_(False), tokenizer, pictures, name)
+    return HuggingFace(model, tokenizer, pictures, name)
+
+
+def _classifies(config: Any) -> bool:
+    """Whether a checkpoint is of an image classifier, and not of its trunk alone or of anything else."""
+    names = getattr(config, "architectures", None) or ()
+    return config.model_type == "timm_wrapper" or any("ForImageClassification" in name for name in names)
+
+
+def is_dual_encoder(module: nn.Module) -> bool:
+    """Whether a module has the features of images and of texts, as transformers calls them."""
+    return has_own(module, "get_image_features") and has_own(module, "get_text_features")
+
+
+def labels(model: nn.Module) -> tuple[str, ...]:
+    """The names of the classes of an image classifier of transformers, whatever holds it; none of any other model."""
+    for _, found in outermost(model, lambda module: "ForImageClassification" in type(module).__name__):
+        config: Any = getattr(found, "config", None)
+        if names := getattr(config, "id2label", None):
+            return told_apart([str(names[row]) for row in sorted(names, key=int)])
+    return ()
 
 
 @final
@@ -61,7 +94,7 @@ class HuggingFace(Backbone):
     The instance is used as it is. SigLIP 2's NaFlex models get pictures at their native aspect, as they were trained.
 
     Args:
-        model: what ``AutoModel.from_pretrained`` gives.
+        model: what ``AutoModel.from_pretrained`` gives, also within ``DataParallel``, a compiled or an adapted model.
         tokenizer: its tokenizer, or its processor.
         preprocess: its image processor, its processor, or a Preprocess; that of the processor by default, or else what its
             family is trained with. Pixels are Pillow's: transformers' fast processors differ by a few grey levels.
@@ -73,20 +106,26 @@ class HuggingFace(Backbone):
 
     def __init__(self, model: nn.Module, tokenizer: Any, preprocess: Any = None, name: str = "transformers model") -> None:
         self.name, self.module = name, model
-        self._model: Any = model
+        self._prefix, self._model = self._inner()
         self.tokenizer = getattr(tokenizer, "tokenizer", tokenizer)
         config: Any = self._model.config
         self._kind: str = config.model_type
         given = preprocess or getattr(tokenizer, "image_processor", None)
         self.preprocess = read_transform(given) if given else _of_family(config)
-        self.refresh()
+        with first_run(name, self.preprocess.size, ADVICE):
+            self.refresh()
         self.versions = {"transformers": version("transformers"), "torch": torch.__version__}
+
+    def _inner(self) -> tuple[str, Any]:
+        """The model that encodes, within what holds it, and the start of its layers' names."""
+        return only_one(self.module, is_dual_encoder, self.name) or ("", self.module)
 
     def describe(self) -> Tower:
         """The vision tower."""
-        tower = towers.describe(self.module, self.embed_pixels, noise(self))
+        self._prefix, self._model = self._inner()
+        tower = named_within(self.module, towers.describe(self._model, self.embed_pixels, noise(self)))
         if tower is None:
-            kind = type(self.module).__name__
+            kind = type(self._model).__name__
             raise BackboneError(f"{self.name}: {kind} has no vision tower with a grid; see `concept-cam models`.")
         return tower
 

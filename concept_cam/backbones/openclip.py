@@ -13,11 +13,13 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from concept_cam.backbones.backbone import PROBE, Backbone, noise, share
+from concept_cam.backbones.names import spelt
 from concept_cam.backbones.site import Tower
 from concept_cam.backbones.towers import openclip as own_towers, timm as timm_towers
 from concept_cam.backbones.transforms import read_transform
-from concept_cam.backbones.weights import check_device, load_failure
+from concept_cam.backbones.weights import ADVICE, check_device, first_run, load_failure
 from concept_cam.backbones.words import check_words
+from concept_cam.backbones.wrappers import called, has_own, hold, named_within, only_one
 from concept_cam.errors import BackboneError, did_you_mean
 from concept_cam.images import Fit, Preprocess, Size
 
@@ -42,7 +44,10 @@ def load(name: str, pretrained: str | None = None, device: str | torch.device = 
         _check_folder(Path(rest))
     check_device(device)
     if not rest:
+        name = spelt(name, names()) or name
         _check_tag(name, pretrained)
+        if pretrained is not None and not Path(pretrained).exists():
+            pretrained = spelt(pretrained, open_clip.list_pretrained_tags_by_model(name))
     elif pretrained is not None:
         raise BackboneError(f"{name} brings its own weights; leave out pretrained={pretrained!r}.")
     try:
@@ -72,7 +77,7 @@ def _check_tag(name: str, pretrained: str | None) -> None:
     if pretrained is None:
         listed = f" one of {', '.join(tags)} or" if tags else ""
         raise BackboneError(f"{name} without weights would explain noise; name{listed} a weights file as pretrained.")
-    if pretrained.lower() not in (tag.lower() for tag in tags) and not Path(pretrained).exists():
+    if spelt(pretrained, tags) is None and not Path(pretrained).exists():
         known = f"the tags of {name} are {', '.join(tags)}" if tags else f"{name} has no tags"
         raise BackboneError(f"{pretrained!r} is neither a tag nor a file; {known}.")
 
@@ -84,7 +89,7 @@ class OpenClip(Backbone):
     The instance is used as it is: device, precision, training flags and parameters stay the caller's.
 
     Args:
-        model: what ``open_clip.create_model`` gives.
+        model: what ``open_clip.create_model`` gives, also within ``DataParallel``, a compiled or an adapted model.
         tokenizer: what ``open_clip.get_tokenizer`` gives.
         name: how to call it in results.
         preprocess: how its pictures are prepared: open_clip's transform for evaluation, or a Preprocess; as the model itself
@@ -96,9 +101,10 @@ class OpenClip(Backbone):
 
     def __init__(self, model: nn.Module, tokenizer: Any, name: str = "open_clip model", preprocess: Any = None) -> None:
         self.name, self.module, self.tokenizer = name, model, tokenizer
-        self._model: Any = model
-        self.preprocess = read_transform(preprocess) if preprocess else _preprocess(self._model.visual)
-        self.refresh()
+        self._prefix, self._model = self._inner()
+        self.preprocess = read_transform(preprocess) if preprocess else preprocess_of(self._model.visual)
+        with first_run(name, self.preprocess.size, ADVICE):
+            self.refresh()
         self.versions = {"open_clip_torch": version("open_clip_torch"), "torch": torch.__version__}
 
     @property
@@ -110,20 +116,20 @@ class OpenClip(Backbone):
 
     def resized(self, size: Size) -> OpenClip:
         """At another size, with positions as the library of its tower interpolates them."""
-        model: Any = share(self.module)
-        own_towers.resize(model.visual, size)
+        model: Any = share(self._model)
+        own_towers.resize(called(model.visual)[1], size)
         if hasattr(model.visual, "trunk"):
-            timm_towers.resize(model.visual.trunk, size)
-        return OpenClip(model, self.tokenizer, self.name, self.preprocess.resized(size))
+            timm_towers.resize(called(model.visual.trunk)[1], size)
+        return OpenClip(hold(self._prefix, model), self.tokenizer, self.name, self.preprocess.resized(size))
 
     def averaged(self) -> Backbone:
         """With the mean of the patches where the class token was, as the Finer-CAM paper's CLIP has it; weights are shared."""
         visual = self._model.visual
         if getattr(visual, "pool_type", None) != "tok" or getattr(visual, "attn_pool", None) is not None:
             return super().averaged()
-        model: Any = share(self.module)
+        model: Any = share(self._model)
         model.visual.pool_type = "avg"
-        return OpenClip(model, self.tokenizer, f"{self.name}, average", self.preprocess)
+        return OpenClip(hold(self._prefix, model), self.tokenizer, f"{self.name}, average", self.preprocess)
 
     def embed_pixels(self, pixels: Float[Tensor, "B 3 height width"]) -> Float[Tensor, "_ E"]:
         """``model.encode_image``."""
@@ -137,14 +143,20 @@ class OpenClip(Backbone):
         embedding: Tensor = self._model.encode_text(tokens, normalize=False)
         return embedding
 
+    def _inner(self) -> tuple[str, Any]:
+        """The model that encodes, within what holds it, and the start of its layers' names."""
+        return only_one(self.module, is_dual_encoder, self.name) or ("", self.module)
+
     def describe(self) -> Tower:
         """The vision tower, of open_clip's own classes or of timm's."""
-        visual = self._model.visual
+        self._prefix, self._model = self._inner()
+        visual: Any = called(self._model.visual)[1]
         if hasattr(visual, "trunk"):
-            embed, pixels = self.embed_pixels, noise(self)
-            tower = timm_towers.describe(visual.trunk, "visual.trunk.", visual.head, embed, pixels, whole=True)
+            _, trunk = called(visual.trunk)
+            found = timm_towers.describe(trunk, "visual.trunk.", visual.head, self.embed_pixels, noise(self), whole=True)
         else:
-            tower = own_towers.describe(visual)
+            found = own_towers.describe(visual)
+        tower = named_within(self.module, found)
         if tower is None:
             raise BackboneError(
                 f"{self.name}: a vision tower of type {type(visual).__name__} is of no family that is known; "
@@ -165,7 +177,13 @@ class OpenClip(Backbone):
         return self.tokenizer, *self.tokenizer([PROBE]).flatten().tolist()
 
 
-def _preprocess(visual: Any) -> Preprocess:
+def is_dual_encoder(module: nn.Module) -> bool:
+    """Whether a module encodes images as open_clip's do."""
+    return has_own(module, "encode_image") and has_own(module, "visual")
+
+
+def preprocess_of(visual: Any) -> Preprocess:
+    """How images are prepared for a vision tower, as it says itself."""
     config = open_clip.get_model_preprocess_cfg(visual)
     size = config["size"]
     height, width = (size, size) if isinstance(size, int) else size[-2:]

@@ -1,12 +1,16 @@
-"""What can go wrong on the way to a model's weights, in one clear line."""
+"""What can go wrong on the way to a model that runs, in one clear line."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 
-from concept_cam.errors import BackboneError
+from concept_cam.errors import BackboneError, ConceptCamError
+from concept_cam.images import Size
+
+ADVICE = "give the size and preparation that it takes with preprocess="
 
 
 def check_device(device: str | torch.device) -> None:
@@ -16,6 +20,24 @@ def check_device(device: str | torch.device) -> None:
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         reason = str(error).split("\n")[0].split(". ")[0]
         raise BackboneError(f"There is no device {str(device)!r} here ({reason}); cpu is always there.") from error
+
+
+@contextmanager
+def first_run(name: str, size: Size, advice: str) -> Iterator[None]:
+    """Say in one line why a model cannot be run on an image, whatever it raises itself.
+
+    Raises:
+        BackboneError: it cannot.
+    """
+    try:
+        yield
+    except (ConceptCamError, torch.cuda.OutOfMemoryError):
+        raise
+    except Exception as error:
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+        raise BackboneError(
+            f"{name} does not take an input of {size[0]} x {size[1]} pixels, (batch, 3, height, width) ({reason}); {advice}."
+        ) from error
 
 
 def load_failure(what: str, error: Exception, *, local: bool = False) -> str:

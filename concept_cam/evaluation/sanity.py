@@ -33,7 +33,8 @@ def shuffled(backbone: Backbone) -> Backbone:
             order = torch.randperm(parameter.numel(), generator=generator).to(parameter.device)
             parameter.copy_(parameter.flatten()[order].view_as(parameter))
     tokenizer = getattr(own, "tokenizer", None)
-    return wrap(module, tokenizer, own.preprocess, classes=own.classes or None, name=f"{own.name}, shuffled")
+    how = {option: getattr(own, option) for option in ("head", "call") if hasattr(own, option)}
+    return wrap(module, tokenizer, own.preprocess, classes=own.classes or None, name=f"{own.name}, shuffled", **how)
 
 
 @final

@@ -29,6 +29,7 @@ from concept_cam.backbones.heads import (
     Projections,
     Rotation,
 )
+from concept_cam.backbones.names import told_apart
 from concept_cam.backbones.site import Site, TokenLayout, Tower
 from concept_cam.backbones.towers import anything
 from concept_cam.backbones.towers.positions import check_multiple, interpolate
@@ -123,19 +124,44 @@ def names() -> Sequence[str]:
     return found
 
 
+def tags(name: str) -> tuple[str, ...]:
+    """The tags of an architecture's weights, the part of their names after the dot."""
+    return tuple(found.partition(".")[2] for found in timm.list_pretrained(f"{name}.*"))
+
+
 def create(name: str, weights: str | None) -> nn.Module:
-    """A model by its name with timm's weights, which are downloaded on first use, or with those of a file."""
-    model: nn.Module = timm.create_model(name, pretrained=weights is None, checkpoint_path=weights or "")
+    """A model by its name with timm's weights, which are downloaded on first use, or with those of a file.
+
+    It has as many classes as the file has rows in the layer that timm calls its classifier.
+    """
+    model: nn.Module
+    if weights is None or weights.endswith((".npz", ".npy")):
+        model = timm.create_model(name, pretrained=weights is None, checkpoint_path=weights or "")
+        return model
+    state = timm.models.load_state_dict(weights, weights_only=True)
+    config = None if ":" in name else timm.get_pretrained_cfg(name)
+    first = config and ([config.classifier] if isinstance(config.classifier, str) else [*(config.classifier or ())])[:1]
+    rows = [len(state[key]) for layer in first or () if (key := f"{layer}.weight") in state]
+    options = {"num_classes": rows[0]} if rows else {}
+    model = timm.create_model(name, pretrained=False, **options)
+    model.load_state_dict(state)
     return model
 
 
 def classes(model: nn.Module) -> tuple[str, ...]:
     """The names of its classes, where timm knows them: those of ImageNet and its subsets. None, if not."""
+    config: Any = getattr(model, "pretrained_cfg", None) or {}
+    own, count = config.get("label_names"), getattr(model, "num_classes", None)
+    if own and len(own) == count:
+        described = config.get("label_descriptions") or {}
+        return told_apart([str(described.get(name, name)) for name in own])
     subset = infer_imagenet_subset(model)
     if not subset:
         return ()
     info = ImageNetInfo(subset)
     found = [info.index_to_description(i).split(",")[0] for i in range(info.num_classes())]
+    if info.num_classes() != count:
+        return ()
     # Two kinds of crane: WordNet's number tells them apart.
     return tuple(f"{n} ({info.index_to_label_name(i)})" if found.count(n) > 1 else n for i, n in enumerate(found))
 

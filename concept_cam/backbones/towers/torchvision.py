@@ -36,6 +36,11 @@ def describe(trunk: nn.Module, prefix: str, project: Callable[[Tensor], Tensor])
     return Tower("ViT, class token", (default, *sites[1:]), model.patch_size, blocks, ClassToken(rest))
 
 
+def is_vit(module: nn.Module) -> bool:
+    """Whether a module is torchvision's VisionTransformer."""
+    return isinstance(module, VisionTransformer)
+
+
 def _block(block: Any) -> Block | None:
     """A block, if it is built as the formula says."""
     attention = block.self_attention
