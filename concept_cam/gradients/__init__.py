@@ -21,7 +21,7 @@ from concept_cam.gradients.dense import DenseTrace, cut_at
 from concept_cam.gradients.exactness import has_exact_head, warn_of_autograd
 from concept_cam.gradients.factored import FactoredTrace, UnlikeTheModel, read_head
 from concept_cam.gradients.pixels import pixel_gradient
-from concept_cam.gradients.unrolled import Layer, Unrolled, attend, joined, unroll
+from concept_cam.gradients.unrolled import Layer, Unrolled, alterations, attend, joined, unroll
 
 __all__ = [
     "DenseTrace",
@@ -32,6 +32,7 @@ __all__ = [
     "Trace",
     "Unrolled",
     "WholeGradient",
+    "alterations",
     "attend",
     "embed_changed",
     "embed_without_channels",

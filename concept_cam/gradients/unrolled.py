@@ -95,7 +95,8 @@ def unroll(trace: Trace, depth: int | None = None, *, graph: bool = True, pictur
     """
     backbone, blocks, pooling = trace.backbone, trace.backbone.blocks, trace.backbone.pooling
     if not blocks or pooling is None:
-        raise BackboneError(f"{backbone.name} ({backbone.family}) has no attention that can be laid open; use another method.")
+        reason = alterations(backbone) or " Use a method that asks for gradients alone, such as hires_cam."
+        raise BackboneError(f"{backbone.name} ({backbone.family}) has no attention that can be laid open.{reason}")
     chosen = blocks[-min(depth or len(blocks), len(blocks)) :]
     which = slice(None) if picture is None else slice(picture, picture + 1)
     with backbone.at_rest():
@@ -112,11 +113,30 @@ def unroll(trace: Trace, depth: int | None = None, *, graph: bool = True, pictur
     own = trace.embedding[which]
     off = is_off(embedding.detach(), own)
     if not off <= MOST_OFF.get(embedding.dtype, 1e-4):
+        reason = alterations(backbone) or " Use a method that asks for gradients alone, such as hires_cam."
         raise BackboneError(
             f"The blocks of {backbone.name}, run piece by piece, give an embedding that is off by {off:.1e}: they are not "
-            "what they were. Use a method that asks for gradients alone, such as hires_cam."
+            f"what they were.{reason}"
         )
     return Unrolled(tuple(layers), pooling, weights, embedding, trace.layout, backbone)
+
+
+_ALTERATIONS = (
+    ("peft.", "adapters of peft", "merge them (model = model.merge_and_unload()) and wrap the model again"),
+    ("torch.nn.utils.parametrize", "parametrizations", "remove them (torch.nn.utils.parametrize) and wrap the model again"),
+    ("torch.ao.", "quantized layers", "use the model as it was before"),
+    ("torchao.", "quantized layers", "use the model as it was before"),
+)
+
+
+def alterations(backbone: Backbone) -> str:
+    """Which layers compute something else than their kind does, and the cure, as a sentence; empty if there are none."""
+    found: dict[tuple[str, str], set[str]] = {}
+    for module in backbone.module.modules():
+        for start, what, cure in _ALTERATIONS:
+            if type(module).__module__.startswith(start):
+                found.setdefault((what, cure), set()).add(type(module).__name__)
+    return "".join(f" It holds {what} ({', '.join(sorted(kinds))}): {cure}." for (what, cure), kinds in found.items())
 
 
 def _entering(backbone: Backbone, block: Block, pixels: Tensor) -> Tensor:

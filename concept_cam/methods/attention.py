@@ -13,10 +13,10 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from concept_cam.backbones.heads import ClassAttention, LatentPooling
+from concept_cam.backbones.heads import ClassAttention, LatentAttention, LatentPooling
 from concept_cam.backbones.heads.attention import AttentionReading
 from concept_cam.errors import BackboneError
-from concept_cam.gradients import FactoredTrace, Layer, Trace, Unrolled, unroll
+from concept_cam.gradients import FactoredTrace, Layer, Trace, Unrolled, alterations, unroll
 from concept_cam.methods.method import FieldMethod, TraceMethod
 
 _LEGRAD_DEPTH = 2
@@ -133,10 +133,16 @@ def grad_eclip(trace: Trace) -> Float[Tensor, "B N E"]:
 
 
 def _last_query(trace: Trace) -> tuple[AttentionReading, FactoredTrace]:
+    if isinstance(trace.site.head, ClassAttention | LatentAttention) and not isinstance(trace, FactoredTrace):
+        reason = alterations(trace.backbone) or " Leave out form='dense', or use hires_cam."
+        raise BackboneError(
+            f"This method reads the closed form at {trace.site.name} of {trace.backbone.name}, but the gradient is dense."
+            f"{reason}"
+        )
     if not isinstance(trace, FactoredTrace) or not isinstance(trace.reading, AttentionReading):
         raise BackboneError(
             f"{trace.site.name} of {trace.backbone.name} has no single query that makes the embedding, whose values could be "
-            "told apart; use hires_cam."
+            f"told apart.{alterations(trace.backbone) or ' Use hires_cam.'}"
         )
     return trace.reading, trace
 
