@@ -80,7 +80,7 @@ class Question:
         targets = for_each(wanted, count, self.choices)
         if None in targets and not self.choices:
             raise OptionError(
-                "No target, and no vocabulary to predict it from; give a target, such as a name, or Localizer(vocabulary=...)."
+                "No target, and no vocabulary to predict it from; give a target, or a vocabulary of names to predict among."
             )
         return replace(self, targets=tuple(targets))
 

@@ -152,7 +152,7 @@ def test_all_classes_are_the_default_and_it_matters(localizer, data, logits, tmp
 def test_images_of_one_class_can_be_audited_among_all(localizer, tmp_path):
     one = Dataset("owls", ("owl",), examples("owl", "owl"))
     assert len(audit(localizer, one, tmp_path / "all").good) == 2
-    with pytest.raises(OptionError, match=r"among the classes \['owl'\]; expected two or more"):
+    with pytest.raises(OptionError, match=r"has the classes \['owl'\]; expected two or more"):
         audit(localizer, one, tmp_path / "few", among="dataset")
 
 

@@ -83,7 +83,7 @@ class Looker:
     def __post_init__(self) -> None:
         if len(set(self.classes)) < 2:
             raise OptionError(
-                f"The model decides among the classes {list(self.classes)}; expected two or more: "
+                f"The audit has the classes {list(self.classes)}; expected two or more: "
                 "an audit asks why a picture is taken for one and not for another."
             )
         if len(set(self.backgrounds)) == 1:
