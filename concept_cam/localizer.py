@@ -293,7 +293,7 @@ class Localizer:
                     results[i] = []
                     for comparison, map_ in zip(of_one, maps[1:, b], strict=True):
                         found = {name: float(scores[b, bank.index(name)]) for name in comparison.names}
-                        kept = frames[i].placement, comparison, found, provenance
+                        kept = frames[i].placement.covering(seen.layout.span), comparison, found, provenance
                         results[i].append(Localization(map_, maps[0, b], *kept))
         return [results[i] for i in range(len(frames))]
 

@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections import OrderedDict
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from contextvars import ContextVar
 from copy import deepcopy
 from dataclasses import replace
 from functools import cached_property
@@ -19,9 +20,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from concept_cam.backbones.heads import Block, Pooling
+from concept_cam.backbones.places import place_sites
 from concept_cam.backbones.site import Site, Tower
 from concept_cam.errors import BackboneError
-from concept_cam.images import Preprocess, Size
+from concept_cam.images import WHOLE, Preprocess, Size
 
 _LOCK = RLock()
 
@@ -72,9 +74,14 @@ class Backbone(ABC):
     versions: Mapping[str, str]
 
     def take(self, tower: Tower) -> None:
-        """Offer what a vision tower offers."""
-        self.family, self.sites, self.blocks, self.pooling = tower.family, tower.sites, tower.blocks, tower.pooling
+        """Offer what a vision tower offers, where its cells lie.
+
+        Raises:
+            BackboneError: none of its sites lies anywhere.
+        """
+        self.family, self.blocks, self.pooling = tower.family, tower.blocks, tower.pooling
         self.preprocess = replace(self.preprocess, stride=tower.stride)
+        self.sites = placed(self, tower)
 
     @abstractmethod
     def embed_pixels(self, pixels: Float[Tensor, "B 3 height width"]) -> Float[Tensor, "B E"]:
@@ -151,7 +158,11 @@ class Backbone(ABC):
         with _LOCK, torch.inference_mode(False), torch.no_grad():
             state, held = own._at_sizes.pop(size, (None, own))
             if state != own.state():
-                state, held = own.state(), own.resized(size)
+                token = _RESIZED.set(own)
+                try:
+                    state, held = own.state(), own.resized(size)
+                finally:
+                    _RESIZED.reset(token)
                 held._original = own
             own._at_sizes[size] = state, held
             if len(own._at_sizes) > _SIZES_KEPT:
@@ -213,6 +224,31 @@ class Backbone(ABC):
                 return site
         names = ", ".join(site.name for site in self.sites)
         raise BackboneError(f"{self.name} has no site {name!r}; its sites are {names}.")
+
+
+def placed(backbone: Backbone, tower: Tower) -> tuple[Site, ...]:
+    """The sites of a tower that lie somewhere on the input, and where: measured, see ``places``.
+
+    Raises:
+        BackboneError: there are none.
+    """
+    original = _RESIZED.get()
+    if original is not None and tower.regular and all(site.layout.span == WHOLE for site in original.sites):
+        return tower.sites
+    reasons = []
+    for sites in filter(None, (tower.sites, tower.spare)):
+        # In the model's own precision: what the caller's autocast rounds off says nothing about places.
+        with backbone.at_rest(), torch.autocast(backbone.device.type, enabled=False):
+            found = place_sites(backbone.embed_pixels, sites, noise(backbone), backbone.module, regular=tower.regular)
+        spans = [(site, found[site.name].span) for site in sites]
+        if there := tuple(replace(site, layout=replace(site.layout, span=span)) for site, span in spans if span):
+            return there
+        reasons.append(f"{sites[0].name}: {found[sites[0].name].finding}")
+    raise BackboneError(f"{backbone.name} has no site whose cells lie in order on the picture ({'; '.join(reasons)}).")
+
+
+_RESIZED: ContextVar[Backbone | None] = ContextVar("resized", default=None)
+"""The model of which a copy for another size is being made."""
 
 
 def noise(backbone: Backbone) -> Float[Tensor, "1 3 height width"]:

@@ -9,16 +9,16 @@ from typing import final
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
 from concept_cam.backbones.backbone import Backbone
 from concept_cam.backbones.heads import Reading
 from concept_cam.backbones.site import Site
 from concept_cam.errors import BackboneError
-from concept_cam.gradients.base import MOST_OFF, TokenGradient, Trace, first_output, for_each, is_off
+from concept_cam.gradients.base import MOST_OFF, TokenGradient, Trace, for_each, is_off
 from concept_cam.gradients.folded import fold
 from concept_cam.gradients.jacobian import pull, push
-from concept_cam.hooks import on_output
+from concept_cam.hooks import on_site
 
 
 class _SiteReached(Exception):
@@ -29,11 +29,11 @@ def read_head(backbone: Backbone, pixels: Float[Tensor, "B 3 height width"], sit
     """Run the model as far as the site, and let the head read what is there."""
     read: list[tuple[Tensor, Tensor]] = []
 
-    def stop(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        read.append((inputs[0], first_output(output)))
+    def stop(entering: Tensor, tensor: Tensor) -> None:
+        read.append((entering, tensor))
         raise _SiteReached
 
-    with on_output(site.module, stop), suppress(_SiteReached):
+    with on_site(site, stop), suppress(_SiteReached):
         backbone.embed_pixels(pixels)
     if not read:
         raise BackboneError(f"{site.name} did not run in a forward pass of {backbone.name}.")

@@ -30,7 +30,7 @@ def describe(trunk: nn.Module, prefix: str, project: Callable[[Tensor], Tensor])
 
     sites = [Site(f"{prefix}encoder.layers.{name}.ln_1", layer.ln_1, layout) for name, layer in reversed(layers)]
     default = Site(sites[0].name, sites[0].module, layout, ClassAttention(blocks[-1], rest))
-    return Tower("ViT, class token", (default, *sites[1:]), model.patch_size, blocks, ClassToken(rest))
+    return Tower("ViT, class token", (default, *sites[1:]), model.patch_size, blocks, ClassToken(rest), regular=True)
 
 
 def _block(block: Any) -> Block:
