@@ -68,7 +68,7 @@ class ConceptField:
         Args:
             trace: of B pictures.
             method: linear in the direction; that is tried, on numbers of no meaning.
-            placements: of each picture; by default a patch is one pixel.
+            placements: of each picture's frame; by default a patch is one pixel.
             provenance: kept with the fields.
 
         Raises:
@@ -81,7 +81,7 @@ class ConceptField:
         rows, cols = trace.layout.rows, trace.layout.cols
         vectors = found.unflatten(1, (rows, cols))
         bare = Placement((0, 0, cols, rows), (rows, cols))
-        places = placements or [bare] * len(vectors)
+        places = [one.covering(trace.layout.span) for one in placements or ()] or [bare] * len(vectors)
         known = provenance or {}
         return tuple(cls(*of_one, known) for of_one in zip(vectors, trace.embedding, places, strict=True))
 
@@ -168,9 +168,8 @@ class ConceptField:
                 about = json.loads(file.metadata()["field"])
                 embedding = file.get_tensor("embedding")
                 tensors = {name: file.get_tensor(name) for name in about["scales"]}
-            window, size = (tuple(about["placement"][key]) for key in ("window", "picture_size"))
             vectors = _whole(tensors, about["scales"]).reshape(*about["grid"], embedding.shape[0])
-            return cls(vectors, embedding, Placement(window, size), about["provenance"])
+            return cls(vectors, embedding, Placement.read(about["placement"]), about["provenance"])
         except (OSError, SafetensorError, AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
             raise OutputError(f"{path}: not a saved field ({error}).") from error
 

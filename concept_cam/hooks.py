@@ -5,9 +5,27 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from threading import get_ident
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
-from torch import nn
+from torch import Tensor, nn
+
+
+@runtime_checkable
+class Reached(Protocol):
+    """Where a tensor is found in a run: see ``backbones.Site``."""
+
+    @property
+    def module(self) -> nn.Module:
+        """Which layer."""
+
+    @property
+    def side(self) -> str:
+        """``output`` or ``input``."""
+
+    @property
+    def call(self) -> int | None:
+        """Which run of the layer, from 0; None if it runs once."""
+
 
 _MARK = "_set_by_concept_cam"
 
@@ -23,6 +41,31 @@ def on_output(module: nn.Module, hook: Callable[..., Any]) -> Iterator[None]:
 def on_input(module: nn.Module, hook: Callable[..., Any]) -> Iterator[None]:
     """Call ``hook(module, inputs)`` before the module runs; what it returns, if not None, becomes its inputs."""
     with module.register_forward_pre_hook(_owned(hook)):
+        yield
+
+
+@contextmanager
+def on_site(site: Reached, hook: Callable[[Any, Tensor], Tensor | None]) -> Iterator[None]:
+    """Call ``hook(entering, tensor)`` when a run reaches a site; what it returns, if not None, goes on in the tensor's place.
+
+    Args:
+        site: where. Calls of its module are counted from here on, so one block is for one run.
+        hook: gets what entered the module, and the tensor at the site: the first, where there are more.
+    """
+    calls = 0
+
+    def reached(module: nn.Module, inputs: tuple[Any, ...], output: Any = None) -> Any:
+        nonlocal calls
+        calls += 1
+        if site.call not in (None, calls - 1) or not inputs:
+            return None
+        whole = inputs if site.side == "input" else output
+        if not isinstance(whole, tuple):
+            return hook(inputs[0], whole)
+        changed = hook(inputs[0], whole[0])
+        return None if changed is None else (changed, *whole[1:])
+
+    with (on_input if site.side == "input" else on_output)(site.module, reached):
         yield
 
 

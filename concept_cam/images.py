@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from os import PathLike
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -27,6 +27,11 @@ _MAX_RESIZED = 16_000_000
 
 Window = tuple[float, float, float, float]
 """(left, top, right, bottom) in pixels of the picture."""
+
+Span = tuple[float, float, float, float]
+"""(left, top, right, bottom) in shares of an input: (0, 0, 1, 1) is all of it."""
+
+WHOLE: Span = (0.0, 0.0, 1.0, 1.0)
 
 Source = str | PathLike[str] | Image.Image
 
@@ -175,39 +180,73 @@ class Placement:
     Attributes:
         window: the part of the picture that the frame shows; it reaches outside where the input was padded.
         picture_size: (height, width) of the picture.
+        cells: the part that the cells of a map cover, where that is another; see ``covering``.
     """
 
     window: Window
     picture_size: tuple[int, int]
+    cells: Window | None = None
+
+    def covering(self, span: Span) -> Placement:
+        """The same frame, with a map that covers a span of it instead of all."""
+        if span == WHOLE:
+            return self
+        left, top, right, bottom = self.window
+        width, height = right - left, bottom - top
+        cells = left + span[0] * width, top + span[1] * height, left + span[2] * width, top + span[3] * height
+        return replace(self, cells=cells)
 
     def project(self, grid: Float[Tensor, "rows cols"]) -> Float[Tensor, "height width"]:
         """A map of the frame in the pixels of the picture, bilinear; NaN where the model did not see the picture."""
         height, width = self.picture_size
-        left, top, right, bottom = self.window
-        down = _interpolation(height, top, bottom, grid.shape[0]).to(grid)
-        across = _interpolation(width, left, right, grid.shape[1]).to(grid)
-        return down @ grid @ across.T
+        left, top, right, bottom = self._cells
+        down = interpolation(height, top, bottom, grid.shape[0])
+        across = interpolation(width, left, right, grid.shape[1])
+        # A pixel belongs to the window if it overlaps it: the centre alone would lose slivers thinner than a pixel.
+        down[_outside(height, self.window[1], self.window[3])] = float("nan")
+        across[_outside(width, self.window[0], self.window[2])] = float("nan")
+        return down.to(grid) @ grid @ across.to(grid).T
 
     def scaled(self, size: tuple[int, int]) -> Placement:
-        """The same window on the picture at another (height, width)."""
+        """The same on the picture at another (height, width)."""
         down, across = (new / old for new, old in zip(size, self.picture_size, strict=True))
-        left, top, right, bottom = self.window
-        return Placement((left * across, top * down, right * across, bottom * down), size)
+
+        def moved(window: Window) -> Window:
+            left, top, right, bottom = window
+            return left * across, top * down, right * across, bottom * down
+
+        return Placement(moved(self.window), size, self.cells and moved(self.cells))
 
     def shown(self, grid: Sequence[int]) -> Bool[Tensor, "rows cols"]:
-        """Which cells of a (rows, cols) grid lie on the picture at least in part; the others lie in the padding."""
-        left, top, right, bottom = self.window
+        """Which cells of a (rows, cols) grid lie at least in part on what the model saw of the picture; others in padding."""
+        left, top, right, bottom = self._cells
         rows, cols = (torch.arange(count + 1, dtype=torch.float64) / count for count in grid)
         y, x = top + rows * (bottom - top), left + cols * (right - left)
-        down = (y[:-1] < self.picture_size[0]) & (y[1:] > 0)
-        across = (x[:-1] < self.picture_size[1]) & (x[1:] > 0)
+        height, width = self.picture_size
+        down = (y[:-1] < min(height, self.window[3])) & (y[1:] > max(0, self.window[1]))
+        across = (x[:-1] < min(width, self.window[2])) & (x[1:] > max(0, self.window[0]))
         return down[:, None] & across
+
+    def cell_size(self, grid: Sequence[int]) -> tuple[float, float]:
+        """(height, width) of a cell of a (rows, cols) grid, in pixels of the picture."""
+        left, top, right, bottom = self._cells
+        return (bottom - top) / grid[0], (right - left) / grid[1]
 
     def locate(self, row: float, column: float, grid: Sequence[int]) -> tuple[float, float]:
         """(x, y) on the picture of the centre of a cell of a (rows, cols) grid."""
-        left, top, right, bottom = self.window
+        left, top, right, bottom = self._cells
         rows, cols = grid
         return left + (column + 0.5) / cols * (right - left), top + (row + 0.5) / rows * (bottom - top)
+
+    @property
+    def _cells(self) -> Window:
+        return self.window if self.cells is None else self.cells
+
+    @classmethod
+    def read(cls, kept: Mapping[str, Any]) -> Placement:
+        """What ``dataclasses.asdict`` and JSON made of one; files of version 0.1.0 know no cells."""
+        cells = kept.get("cells")
+        return cls(tuple(kept["window"]), tuple(kept["picture_size"]), cells and tuple(cells))
 
 
 @dataclass(frozen=True)
@@ -227,6 +266,10 @@ class Frame:
         """(height, width) of the model's input."""
         height, width = self.pixels.shape[1:]
         return height, width
+
+    def covering(self, span: Span) -> Frame:
+        """The same, for maps that cover a span of it; see ``Placement.covering``."""
+        return replace(self, placement=self.placement.covering(span))
 
     @classmethod
     def of(cls, picture: Image.Image, preprocess: Preprocess) -> Frame:
@@ -275,15 +318,30 @@ def _window(picture: Image.Image, size: tuple[int, int], crop: tuple[int, int, i
     return left * x / size[0], top * y / size[1], right * x / size[0], bottom * y / size[1]
 
 
-def _interpolation(pixels: int, start: float, stop: float, cells: int) -> Float[Tensor, "pixels cells"]:
-    """Bilinear weights from cell centres to pixel centres along one axis; rows of NaN outside the window."""
-    centres = torch.arange(pixels, dtype=torch.float64) + 0.5
-    position = ((centres - start) / (stop - start) * cells - 0.5).clamp(0, cells - 1)
-    weights = (1 - (position[:, None] - torch.arange(cells)).abs()).clamp(min=0)
-    # A pixel belongs to the window if it overlaps it: the centre alone would lose slivers thinner than a pixel.
-    outside = (centres + 0.5 <= start) | (centres - 0.5 >= stop)
-    weights[outside] = float("nan")
-    return weights
+def interpolation(
+    pixels: int, start: float, stop: float, cells: int, *, antialias: bool = False
+) -> Float[Tensor, "pixels cells"]:
+    """Bilinear weights along one axis, from the centres of cells that lie from ``start`` to ``stop`` to those of pixels.
+
+    Pixels beyond the outermost centres have the value of the outermost cell.
+
+    Args:
+        pixels: how many there are; they lie from 0 to that number.
+        start: of the cells, in pixels.
+        stop: their end.
+        cells: how many there are.
+        antialias: average over the cells of a pixel, where they are smaller.
+    """
+    centres = torch.arange(pixels, dtype=torch.float64, device="cpu") + 0.5
+    reach = max(1.0, cells / (stop - start)) if antialias else 1.0
+    position = ((centres - start) / (stop - start) * cells - 0.5).clamp(-0.5, cells - 0.5)
+    weights = (1 - (position[:, None] - torch.arange(cells, device="cpu")).abs() / reach).clamp(min=0)
+    return weights / weights.sum(1, keepdim=True)
+
+
+def _outside(pixels: int, start: float, stop: float) -> Bool[Tensor, " pixels"]:
+    edges = torch.arange(pixels, dtype=torch.float64, device="cpu")
+    return (edges + 1 <= start) | (edges >= stop)
 
 
 def by_size(frames: Sequence[Frame]) -> dict[Size, list[int]]:

@@ -296,8 +296,9 @@ class Localizer:
                 for b, (i, of_one) in enumerate(zip(alike, asked, strict=True)):
                     results[i] = []
                     for one, map_ in zip(of_one, maps[1:, b], strict=True):
+                        placement = frames[i].placement.covering(seen.layout.span)
                         found = {name: float(scores[b, bank.index(name)]) for name in one.names}
-                        results[i].append(Localization(map_, maps[0, b], frames[i].placement, one, found, provenance))
+                        results[i].append(Localization(map_, maps[0, b], placement, one, found, provenance))
         return [results[i] for i in range(len(frames))]
 
     def bank(self, names: Iterable[str]) -> ConceptBank:

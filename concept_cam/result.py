@@ -133,10 +133,9 @@ class Localization:
             comparison: dict[str, Any] = {
                 key: tuple(value) if isinstance(value, list) else value for key, value in summary["comparison"].items()
             }
-            window, size = (tuple(summary["placement"][key]) for key in ("window", "picture_size"))
             return cls(
                 **tensors,
-                placement=Placement(window, size),
+                placement=Placement.read(summary["placement"]),
                 comparison=Comparison(**comparison),
                 scores=summary["scores"],
                 provenance=summary["provenance"],

@@ -196,7 +196,7 @@ class Looker:
                 text = f"taken for {predicted!r}, which the model cannot tell from {runner_up!r}: leave one of them out"
                 found.append((_problem(view.example, text), {}))
                 continue
-            ground = Ground.of(view.frame.placement, view.region, maps.shape[2:])
+            ground = Ground.of(view.frame.placement.covering(seen.layout.span), view.region, maps.shape[2:])
             row: Row = {
                 "picture": _spelt(view.example.name),
                 "label": view.example.label,
@@ -240,7 +240,7 @@ def _drops(
 ) -> Float[Tensor, " B"]:
     """What the first loses more than the second when the strongest 5 % of the input are covered; see ``relative_drop``."""
     size = (int(seen.pixels.shape[2]), int(seen.pixels.shape[3]))
-    heatmaps = F.interpolate(maps[:, None], size, mode="bilinear", align_corners=False)[:, 0]
+    heatmaps = seen.layout.enlarged(maps, size)
     after = judge(_FILL(seen.pixels, strongest(heatmaps, _COVERED)))
     return relative_drop(before, after, first, second).cpu()
 

@@ -66,9 +66,8 @@ class Ground:
     @classmethod
     def of(cls, placement: Placement, region: Bool[Tensor, "height width"] | None, grid: Sequence[int]) -> Ground:
         """Of a frame that has maps of (rows, cols); the region is the object, in pixels of the picture."""
-        left, top, right, bottom = placement.window
         height, width = placement.picture_size
-        patch = max((bottom - top) / grid[0], (right - left) / grid[1])
+        patch = max(placement.cell_size(grid))
         scale = min(_PIXELS / patch, math.sqrt(_LARGEST / (height * width)))
         size = max(1, round(height * scale)), max(1, round(width * scale))
         object_ = None if region is None else F.adaptive_avg_pool2d(region[None].float(), size)[0]

@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from copy import deepcopy
 from dataclasses import replace
 from typing import Any, NamedTuple, TypeVar, final
@@ -17,10 +18,11 @@ from torch import Tensor, nn
 
 from concept_cam.backbones.guard import LOCK, evaluating
 from concept_cam.backbones.heads import Block, Pooling
+from concept_cam.backbones.places import place_sites
 from concept_cam.backbones.site import Site, Tower
 from concept_cam.backbones.snapshot import Snapshot, TextState, checksum
 from concept_cam.errors import BackboneError
-from concept_cam.images import Preprocess, Size
+from concept_cam.images import WHOLE, Preprocess, Size
 
 _SIZES_KEPT = 16
 """Pictures at their native aspect come in many sizes; so many copies of a model's structure are kept."""
@@ -104,9 +106,14 @@ class Backbone(ABC):
 
     @final
     def take(self, tower: Tower) -> None:
-        """Offer what a vision tower offers."""
-        self.family, self.sites, self.blocks, self.pooling = tower.family, tower.sites, tower.blocks, tower.pooling
+        """Offer what a vision tower offers, where its cells lie.
+
+        Raises:
+            BackboneError: none of its sites lies anywhere.
+        """
+        self.family, self.blocks, self.pooling = tower.family, tower.blocks, tower.pooling
         self.preprocess = replace(self.preprocess, stride=tower.stride)
+        self.sites = placed(self, tower)
 
     @final
     def refresh(self) -> None:
@@ -247,7 +254,11 @@ class Backbone(ABC):
                 return own
             kept = own._at_sizes.pop(size, None)
             if kept is None or kept.contents != own._checksum(kept.own):
-                held = own.resized(size)
+                token = _RESIZED.set(own)
+                try:
+                    held = own.resized(size)
+                finally:
+                    _RESIZED.reset(token)
                 held._original = own
                 names = own._not_shared_with(held)
                 kept = _Sized(held, names, own._checksum(names))
@@ -308,6 +319,31 @@ class Backbone(ABC):
                 return site
         names = ", ".join(site.name for site in self.sites)
         raise BackboneError(f"{self.name} has no site {name!r}; its sites are {names}.")
+
+
+def placed(backbone: Backbone, tower: Tower) -> tuple[Site, ...]:
+    """The sites of a tower that lie somewhere on the input, and where: measured, see ``places``.
+
+    Raises:
+        BackboneError: there are none.
+    """
+    original = _RESIZED.get()
+    if original is not None and tower.regular and all(site.layout.span == WHOLE for site in original.sites):
+        return tower.sites
+    reasons = []
+    for sites in filter(None, (tower.sites, tower.spare)):
+        # In the model's own precision: what the caller's autocast rounds off says nothing about places.
+        with backbone.at_rest(), torch.autocast(backbone.device.type, enabled=False):
+            found = place_sites(backbone.embed_pixels, sites, noise(backbone), backbone.module, regular=tower.regular)
+        spans = [(site, found[site.name].span) for site in sites]
+        if there := tuple(replace(site, layout=replace(site.layout, span=span)) for site, span in spans if span):
+            return there
+        reasons.append(f"{sites[0].name}: {found[sites[0].name].finding}")
+    raise BackboneError(f"{backbone.name} has no site whose cells lie in order on the picture ({'; '.join(reasons)}).")
+
+
+_RESIZED: ContextVar[Backbone | None] = ContextVar("resized", default=None)
+"""The model of which a copy for another size is being made."""
 
 
 def noise(backbone: Backbone) -> Float[Tensor, "1 3 height width"]:

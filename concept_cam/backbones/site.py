@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Literal
 
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from concept_cam.backbones.heads import Block, Head, Pooling
 from concept_cam.errors import BackboneError
+from concept_cam.images import WHOLE, Size, Span, interpolation
 
 
 @dataclass(frozen=True)
@@ -16,16 +19,51 @@ class TokenLayout:
     """How tokens lie on the picture: first the prefix (class token, registers), then the grid row by row.
 
     A site whose output is (B, prefix + patches, D) has one.
+
+    Attributes:
+        prefix: tokens that lie nowhere.
+        rows, cols: of the grid.
+        span: (left, top, right, bottom) of the grid in shares of the input. It reaches outside where a model padded its map
+            or looks at the upper left of a cell, and covers a part where borders were cropped; see ``places``.
     """
 
     prefix: int
     rows: int
     cols: int
+    span: Span = WHOLE
 
     @property
     def patches(self) -> int:
         """How many tokens lie on the grid."""
         return self.rows * self.cols
+
+    def mirrored(self) -> TokenLayout:
+        """How maps of mirrored pictures lie, mirrored back: elsewhere, where cells look at one side of theirs."""
+        left, top, right, bottom = self.span
+        return replace(self, span=(1 - right, top, 1 - left, bottom))
+
+    def enlarged(self, maps: Float[Tensor, "*K rows cols"], size: Size) -> Float[Tensor, "*K height width"]:
+        """Maps of the grid in the pixels of an input of (height, width), bilinear."""
+        left, top, right, bottom = self.span
+        down = interpolation(size[0], top * size[0], bottom * size[0], self.rows).to(maps)
+        across = interpolation(size[1], left * size[1], right * size[1], self.cols).to(maps)
+        return down @ maps @ across.T
+
+    def pooled(self, images: Float[Tensor, "*K height width"]) -> Float[Tensor, "*K rows cols"]:
+        """The mean of what each cell covers of numbers for each pixel."""
+        if self.span == WHOLE:
+            return F.adaptive_avg_pool2d(images, (self.rows, self.cols))
+        return TokenLayout(0, images.shape[-2], images.shape[-1]).moved(images, self)
+
+    def moved(self, maps: Float[Tensor, "*K rows cols"], onto: TokenLayout) -> Float[Tensor, "*K rows2 cols2"]:
+        """Maps of this grid on that of another layout, which may lie elsewhere on the same picture; bilinear."""
+        if (self.rows, self.cols, self.span) == (onto.rows, onto.cols, onto.span):
+            return maps
+        (left, top, right, bottom), (x, y, x2, y2) = self.span, onto.span
+        down, across = onto.rows / (y2 - y), onto.cols / (x2 - x)
+        rows = interpolation(onto.rows, (top - y) * down, (bottom - y) * down, self.rows, antialias=True).to(maps)
+        cols = interpolation(onto.cols, (left - x) * across, (right - x) * across, self.cols, antialias=True).to(maps)
+        return rows @ maps @ cols.T
 
     def read(self, output: Tensor) -> tuple[Float[Tensor, "B M D"], TokenLayout]:
         """The tokens, prefix first, and how they lie.
@@ -45,9 +83,11 @@ class FeatureMap:
 
     Attributes:
         channels_last: (B, rows, cols, D); else (B, D, rows, cols).
+        span: of the grid in shares of the input, as in ``TokenLayout``.
     """
 
     channels_last: bool = False
+    span: Span = WHOLE
 
     def read(self, output: Tensor) -> tuple[Float[Tensor, "B M D"], TokenLayout]:
         """The cells as tokens, and how they lie.
@@ -58,7 +98,8 @@ class FeatureMap:
         if output.ndim != 4:
             raise BackboneError(f"The site gave {tuple(output.shape)}; expected a map of four dimensions.")
         channels_first = output.movedim(-1, 1) if self.channels_last else output
-        return channels_first.flatten(2).transpose(1, 2), TokenLayout(0, *channels_first.shape[2:])
+        rows, cols = channels_first.shape[2:]
+        return channels_first.flatten(2).transpose(1, 2), TokenLayout(0, rows, cols, self.span)
 
 
 @dataclass(frozen=True)
@@ -66,16 +107,20 @@ class Site:
     """Where tokens are read.
 
     Attributes:
-        name: the module's name within the model.
-        module: its output holds the tokens.
+        name: the module's name within the model; ``NAME:input`` for what enters it, ``NAME:2`` for its second call.
+        module: its output holds the tokens, or its input.
         layout: how those tokens lie on the picture.
         head: all that comes after the site in closed form, if there is one; else gradients come from autograd.
+        side: whether the tokens leave the module or enter it.
+        call: of a module that runs several times in a pass, which run, from 0; None if it runs once.
     """
 
     name: str
     module: nn.Module
     layout: TokenLayout | FeatureMap
     head: Head | None = None
+    side: Literal["output", "input"] = "output"
+    call: int | None = None
 
 
 @dataclass(frozen=True)
@@ -88,6 +133,8 @@ class Tower:
         stride: the sides of its input are multiples of this.
         blocks: of a transformer whose attention can be laid open; else none.
         pooling: how the tokens that leave the last block become the embedding.
+        spare: sites that are offered if none of the others lies anywhere.
+        regular: the family is known, and cells lie where they lie by the way it is built: they are measured at its own size.
     """
 
     family: str
@@ -95,3 +142,5 @@ class Tower:
     stride: int
     blocks: tuple[Block, ...] = ()
     pooling: Pooling | None = None
+    spare: tuple[Site, ...] = ()
+    regular: bool = False

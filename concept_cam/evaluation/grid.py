@@ -9,11 +9,11 @@ from functools import cached_property
 from typing import Any, TypeAlias, final
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from concept_cam.backbones.backbone import Backbone
+from concept_cam.backbones.site import TokenLayout
 from concept_cam.comparison import compare
 from concept_cam.concepts import ConceptBank
 from concept_cam.datasets import Example
@@ -22,7 +22,7 @@ from concept_cam.evaluation.judge import Judge
 from concept_cam.evaluation.references import read_references
 from concept_cam.evaluation.sanity import SANE, Doppelgangers, shuffled
 from concept_cam.gradients import Trace, trace
-from concept_cam.images import Frame, Preprocess, Size, by_size
+from concept_cam.images import WHOLE, Frame, Preprocess, Size, Span, by_size
 from concept_cam.localizer import Localizer
 from concept_cam.methods import METHODS, AnyMethod, Method, as_method, explain, name_of, sees_score
 from concept_cam.metrics import (
@@ -164,7 +164,11 @@ class Grid:
                             row = dict(zip(KEYS, keys, strict=True)) | {"against": "; ".join(contrast.against)}
                             row |= {"similarity": contrast.similarity} if contrast.against else {}
                             row |= {"right": int(scores[b].argmax() == bank.index(view.example.label))}
-                            rows[b].append(row | view.where(grid) | {key: float(rests_on[key][b]) for key in rests_on})
+                            rows[b].append(
+                                row
+                                | view.where(grid, span=seen.layout.span)
+                                | {key: float(rests_on[key][b]) for key in rests_on}
+                            )
         for view, of_one, own in zip(views, asked, rows, strict=True):
             own += [_problem(view.example, text) for text in dict.fromkeys(c.problem for c in of_one) if text]
         return rows
@@ -246,17 +250,23 @@ class View:
             check_masks(region)
         return cls(example, frame, region)
 
-    def where(self, grid: Float[Tensor, "rows cols"], patches: int | None = None) -> Row:
-        """Metrics of localization; of a map that is finer than the model's patches say how many rows of those there are."""
+    def where(self, grid: Float[Tensor, "rows cols"], patches: int | None = None, span: Span = WHOLE) -> Row:
+        """Metrics of localization.
+
+        Args:
+            grid: a map.
+            patches: how many rows of patches the model has, for a map that is finer.
+            span: of the frame that the map covers, as ``TokenLayout`` has it.
+        """
         if self.region is None:
             return {}
-        placement, region, boxes = self.frame.placement, self.region, self.example.boxes
+        placement, region, boxes = self.frame.placement.covering(span), self.region, self.example.boxes
         heatmap = placement.project(grid)
         shown = placement.shown(grid.shape)
         row, column = divmod(int(grid.masked_fill(~shown, -torch.inf).argmax()), grid.shape[1])
         cells = torch.tensor([placement.locate(r, c, grid.shape) for r, c in shown.nonzero().tolist()])
-        _, top, _, bottom = placement.window
-        hits = pointing_hit(cells, region.expand(len(cells), -1, -1), (bottom - top) / (patches or grid.shape[0]))
+        side, _ = placement.cell_size((patches or grid.shape[0], grid.shape[1]))
+        hits = pointing_hit(cells, region.expand(len(cells), -1, -1), side)
         peak = int(shown[:row].sum() + shown[row, :column].sum())
         return {
             "energy": float(energy_inside(heatmap, region)),
@@ -280,6 +290,7 @@ class Doubt:
         pixels: the pictures.
         before: confidences with nothing covered.
         target, rival: the label of each picture, and the class that it is most easily taken for.
+        span: of the pixels that maps cover.
     """
 
     judge: Judge
@@ -287,6 +298,7 @@ class Doubt:
     before: Float[Tensor, "B K"]
     target: Int[Tensor, " B"]
     rival: Int[Tensor, " B"]
+    span: Span = WHOLE
 
     @classmethod
     def of(cls, judge: Judge, seen: Trace, examples: Sequence[Example]) -> Doubt:
@@ -294,12 +306,12 @@ class Doubt:
         bank = judge.bank
         rivals = [example.rival or bank.neighbours(example.label, 1)[0] for example in examples]
         target, rival = (torch.tensor([bank.index(name) for name in names]) for names in ([e.label for e in examples], rivals))
-        return cls(judge, seen.pixels, judge.of_embedding(seen.embedding), target, rival)
+        return cls(judge, seen.pixels, judge.of_embedding(seen.embedding), target, rival, seen.layout.span)
 
     def about(self, grids: Float[Tensor, "B rows cols"], steps: int) -> dict[str, Float[Tensor, " B"]]:
         """Metrics of faithfulness, one map for each picture; with a deletion curve of so many steps, if any."""
         size = (int(self.pixels.shape[2]), int(self.pixels.shape[3]))
-        heatmaps = F.interpolate(grids[:, None], size, mode="bilinear", align_corners=False)[:, 0]
+        heatmaps = TokenLayout(0, grids.shape[1], grids.shape[2], self.span).enlarged(grids, size)
         found = {}
         for key, share in _SHARES.items():
             after = self.judge(_FILL(self.pixels, strongest(heatmaps, share)))

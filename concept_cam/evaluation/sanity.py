@@ -16,7 +16,7 @@ from concept_cam.gradients import Trace, pixel_gradient, trace
 from concept_cam.loading import wrap
 from concept_cam.localizer import Localizer
 from concept_cam.methods import Method, explain, sees_score
-from concept_cam.metrics import flip_agreement, rank_correlation, shift_agreement
+from concept_cam.metrics import rank_correlation, shift_agreement
 
 SANE = ("flip", "shift", "parameters", "labels", "input_gradient")
 """Agreement with the map of the mirrored and of the moved picture (higher is better), of the same model with its parameters
@@ -72,8 +72,9 @@ class Doppelgangers:
         def explained(pixels: Tensor, backbone: Backbone = seen.backbone) -> Tensor:
             return explain(method, trace(backbone, pixels, seen.site.name, localizer.form), directions).float()
 
+        layout, flipped = seen.layout, explained(seen.pixels.flip(-1)).flip(-1)
         found = {
-            "flip": flip_agreement(explained, seen.pixels),
+            "flip": rank_correlation(maps, layout.mirrored().moved(flipped, layout)),
             "shift": shift_agreement(explained, seen.pixels),
             "parameters": rank_correlation(maps, explained(seen.pixels, self.stranger)),
         }
@@ -81,7 +82,6 @@ class Doppelgangers:
             other = explain(method, seen, self.absent[None]).float()
             found["labels"] = rank_correlation(maps, other.expand_as(maps))
             strength = torch.stack([pixel_gradient(seen.backbone, seen.pixels, d).norm(dim=1) for d in directions])
-            rows, cols = maps.shape[-2:]
-            pooled = torch.nn.functional.adaptive_avg_pool2d(strength, (rows, cols))
+            pooled = layout.pooled(strength)
             found["input_gradient"] = rank_correlation(maps.abs(), pooled)
         return found

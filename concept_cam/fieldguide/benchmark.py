@@ -172,13 +172,13 @@ def _traces(localizer: Localizer, plates: Sequence[Plate]) -> Iterator[tuple[lis
     for start in tqdm(range(0, len(plates), _BATCH), disable=None, leave=False):
         frames = [Frame.of(plate.picture, backbone.preprocess) for plate in plates[start : start + _BATCH]]
         pixels = torch.stack([frame.pixels for frame in frames]).to(backbone.device, backbone.dtype)
-        yield frames, trace(backbone, pixels, localizer.site, localizer.form)
+        seen = trace(backbone, pixels, localizer.site, localizer.form)
+        yield [frame.covering(seen.layout.span) for frame in frames], seen
 
 
 def _patch(frame: Frame, rows: int) -> float:
     """The side of a patch in pixels of the picture."""
-    _, top, _, bottom = frame.placement.window
-    return (bottom - top) / rows
+    return frame.placement.cell_size((rows, rows))[0]
 
 
 def _chance(frame: Frame, mask: Bool[Tensor, "height width"], seen: Trace) -> tuple[float, float]:

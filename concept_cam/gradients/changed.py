@@ -8,12 +8,12 @@ from typing import Any
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 from tqdm import tqdm
 
 from concept_cam.backbones.site import FeatureMap
 from concept_cam.gradients.base import Trace
-from concept_cam.hooks import on_output
+from concept_cam.hooks import on_site
 
 AT_ONCE = 16
 """Changed pictures in one forward pass."""
@@ -40,7 +40,7 @@ def embed_without_channels(trace: Trace, picture: int) -> Iterator[Float[Tensor,
     layout = trace.site.layout
     axis = 1 if isinstance(layout, FeatureMap) and not layout.channels_last else -1
     for which in _batches(trace.tokens.shape[-1], "channels"):
-        with on_output(trace.site.module, _without(which, axis)):
+        with on_site(trace.site, _without(which, axis)):
             yield _embed(trace, torch.stack([trace.pixels[picture]] * len(which)))
 
 
@@ -57,11 +57,11 @@ def _embed(trace: Trace, pixels: Float[Tensor, "batch 3 height width"]) -> Float
         return trace.backbone.normalize(trace.backbone.embed_pixels(pixels))
 
 
-def _without(which: range, axis: int) -> Callable[[nn.Module, Any, Any], Any]:
-    def change(module: nn.Module, inputs: Any, output: Any) -> Any:
-        tokens = (output[0] if isinstance(output, tuple) else output).clone()
+def _without(which: range, axis: int) -> Callable[[Any, Tensor], Tensor]:
+    def change(entering: Any, tensor: Tensor) -> Tensor:
+        tokens = tensor.clone()
         for row, channel in enumerate(which):
             tokens[row].select(axis if axis < 0 else axis - 1, channel).zero_()
-        return (tokens, *output[1:]) if isinstance(output, tuple) else tokens
+        return tokens
 
     return change

@@ -8,28 +8,28 @@ from typing import Any, final
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
 from concept_cam.backbones.backbone import Backbone
 from concept_cam.backbones.site import Site
 from concept_cam.errors import BackboneError, NoSpatialGradient
-from concept_cam.gradients.base import TokenGradient, Trace, first_output, for_each
-from concept_cam.hooks import on_output
+from concept_cam.gradients.base import TokenGradient, Trace, for_each
+from concept_cam.hooks import on_site
 
 
 def cut_at(backbone: Backbone, pixels: Float[Tensor, "B 3 height width"], site: Site) -> tuple[DenseTrace, Tensor]:
     """Run the model with a graph from the site on; also gives what entered the site."""
     seen: list[tuple[Tensor, Tensor]] = []
 
-    def cut(module: nn.Module, inputs: tuple[Tensor, ...], output: Any) -> Any:
+    def cut(entering: Any, tensor: Tensor) -> Tensor:
         # Gradients are on from here to the end of the run: nothing before the cut is part of a graph.
         torch.set_grad_enabled(True)
-        leaf = first_output(output).detach().requires_grad_()
-        seen.append((inputs[0], leaf))
+        leaf = tensor.detach().requires_grad_()
+        seen.append((entering, leaf))
         # A copy goes on: the model may write into it.
-        return (leaf.clone(), *output[1:]) if isinstance(output, tuple) else leaf.clone()
+        return leaf.clone()
 
-    with torch.no_grad(), on_output(site.module, cut):
+    with torch.no_grad(), on_site(site, cut):
         embedding = backbone.normalize(backbone.embed_pixels(pixels))
     if len(seen) != 1:
         raise BackboneError(f"{site.name} ran {len(seen)} times in one forward pass; expected once.")

@@ -18,7 +18,7 @@ from concept_cam.errors import BackboneError
 from concept_cam.gradients.base import MOST_OFF, TokenGradient, Trace, first_output, for_each, is_off
 from concept_cam.gradients.folded import fold
 from concept_cam.gradients.jacobian import pull, push
-from concept_cam.hooks import on_input, on_output
+from concept_cam.hooks import on_input, on_site
 
 
 class UnlikeTheModel(BackboneError):
@@ -70,12 +70,9 @@ def _with_first_picture(backbone: Backbone, pixels: Tensor, site: Site, head: He
         entered.append(inputs[0])
         return (inputs[0][:1], *inputs[1:])
 
-    def at_site(module: nn.Module, inputs: tuple[Tensor, ...], output: Any) -> Any:
-        read.append((inputs[0], first_output(output)))
-        if around is not None:
-            return None
-        first = first_output(output)[:1]
-        return (first, *output[1:]) if isinstance(output, tuple) else first
+    def at_site(entering: Tensor, tensor: Tensor) -> Tensor | None:
+        read.append((entering, tensor))
+        return tensor[:1] if around is None else None
 
     def class_row(module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
         # The other rows are read by nobody after this.
@@ -86,7 +83,7 @@ def _with_first_picture(backbone: Backbone, pixels: Tensor, site: Site, head: He
             stack.enter_context(on_input(around, keep_first))
         if head.by_row is not None:
             stack.enter_context(on_input(head.by_row, class_row))
-        stack.enter_context(on_output(site.module, at_site))
+        stack.enter_context(on_site(site, at_site))
         try:
             own = backbone.normalize(backbone.embed_pixels(pixels))
         except (RuntimeError, TypeError, ValueError, IndexError):
@@ -104,11 +101,11 @@ def _with_a_second_pass(backbone: Backbone, pixels: Tensor, site: Site) -> _Read
     """For a model that keeps more of the batch than its tokens: the first picture once more, from the beginning."""
     read: list[tuple[Tensor, Tensor]] = []
 
-    def stop(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        read.append((inputs[0], first_output(output)))
+    def stop(entering: Tensor, tensor: Tensor) -> None:
+        read.append((entering, tensor))
         raise _SiteReached
 
-    with on_output(site.module, stop), suppress(_SiteReached):
+    with on_site(site, stop), suppress(_SiteReached):
         backbone.embed_pixels(pixels)
     if not read:
         raise BackboneError(f"{site.name} did not run in a forward pass of {backbone.name}.")

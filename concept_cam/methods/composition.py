@@ -28,7 +28,7 @@ from concept_cam.methods.method import (
     sees_score,
 )
 
-View = tuple[Trace, Callable[[Float[Tensor, "*K rows cols"]], Float[Tensor, "*K rows cols"]]]
+View = tuple[Trace, Callable[[Float[Tensor, "*K rows cols"]], Float[Tensor, "*K rows2 cols2"]]]
 """A pass of the model, and the way back from its grid to that of the picture."""
 
 
@@ -42,7 +42,14 @@ def mirrored(method: AnyMethod) -> Method:
         >>> fieldguide.localizer(method=mirrored(hires_cam))(plate.picture, "ember finch", "frost finch").map.shape
         torch.Size([12, 12])
     """
-    return _averaged(method, "mirrored", lambda seen: [(seen, _as_it_is), (_again(seen, seen.pixels.flip(-1)), _flipped)])
+
+    def views(seen: Trace) -> list[View]:
+        def back(maps: Tensor) -> Tensor:
+            return seen.layout.mirrored().moved(maps.flip(-1), seen.layout)
+
+        return [(seen, _as_it_is), (_again(seen, seen.pixels.flip(-1)), back)]
+
+    return _averaged(method, "mirrored", views)
 
 
 def smoothed(method: AnyMethod, count: int = 8, noise: float = 0.15, seed: int = 0) -> Method:
@@ -101,11 +108,10 @@ def at_sites(method: AnyMethod, names: Sequence[str]) -> Method:
         raise OptionError("No sites to average over; name one or more of backbone.sites.")
 
     def maps(seen: Trace, directions: Float[Tensor, "K B E"]) -> Float[Tensor, "K B N"]:
-        grid = seen.layout.rows, seen.layout.cols
         found = []
         for name in names:
-            there = explain(method, trace(seen.backbone, seen.pixels, name), directions)
-            sized = F.interpolate(there, grid, mode="bilinear", align_corners=False)
+            other = trace(seen.backbone, seen.pixels, name)
+            sized = other.layout.moved(explain(method, other, directions), seen.layout)
             found.append(sized / sized.abs().amax((2, 3), keepdim=True).clamp(min=torch.finfo(sized.dtype).tiny))
         return torch.stack(found).mean(0).flatten(2)
 
@@ -150,15 +156,9 @@ def _at_scale(seen: Trace, scale: float) -> View:
         return seen, _as_it_is
     pixels = F.interpolate(seen.pixels, size, mode="bicubic", align_corners=False, antialias=True)
 
-    def back(maps: Tensor) -> Tensor:
-        return F.interpolate(maps, grid, mode="bilinear", align_corners=False, antialias=True)
-
-    return _again(seen, pixels, seen.backbone.at_size(size)), back
+    view = _again(seen, pixels, seen.backbone.at_size(size))
+    return view, lambda maps: view.layout.moved(maps, seen.layout)
 
 
 def _as_it_is(maps: Tensor) -> Tensor:
     return maps
-
-
-def _flipped(maps: Tensor) -> Tensor:
-    return maps.flip(-1)

@@ -66,7 +66,7 @@ def _channel_scores(trace: Trace, picture: int, channels: range | list[int]) -> 
         yield torch.zeros_like(pixels)
         for channel in channels:
             grid = trace.tokens[picture, :, channel].unflatten(0, (layout.rows, layout.cols))
-            large = F.interpolate(grid[None, None], size, mode="bilinear", align_corners=False)[0, 0]
+            large = layout.enlarged(grid, size)
             spread = (large.max() - large.min()).clamp(min=torch.finfo(large.dtype).tiny)
             yield pixels * ((large - large.min()) / spread)
 
@@ -95,8 +95,8 @@ def occlusion(trace: Trace) -> Float[Tensor, "B N E"]:
     """
     layout = trace.layout
     height, width = trace.pixels.shape[2:]
-    tops = [round(row * height / layout.rows) for row in range(layout.rows + 1)]
-    lefts = [round(col * width / layout.cols) for col in range(layout.cols + 1)]
+    left, top, right, bottom = layout.span
+    tops, lefts = _edges(height, top, bottom, layout.rows), _edges(width, left, right, layout.cols)
     windows = torch.zeros(layout.patches, layout.rows, layout.cols)
     for row in range(layout.rows):
         for col in range(layout.cols):
@@ -118,6 +118,12 @@ def occlusion(trace: Trace) -> Float[Tensor, "B N E"]:
     return torch.stack(found)
 
 
+def _edges(pixels: int, start: float, stop: float, cells: int) -> list[int]:
+    """Where cells begin and end, in pixels; the outermost reach to the border."""
+    inner = (round((start + cell / cells * (stop - start)) * pixels) for cell in range(1, cells))
+    return [0, *(min(max(edge, 0), pixels) for edge in inner), pixels]
+
+
 @FieldMethod
 def rise(trace: Trace) -> Float[Tensor, "B N E"]:
     """The covariance of a random mask's value at a patch with the score of what it leaves. 1,000 forward passes.
@@ -136,7 +142,7 @@ def rise(trace: Trace) -> Float[Tensor, "B N E"]:
             generator = torch.Generator().manual_seed(_RISE_SEED)
             for _ in range(_RISE_MASKS):
                 mask = _random_mask(height, width, generator).to(pixels)
-                kept.append(F.adaptive_avg_pool2d(mask[None], (layout.rows, layout.cols)).flatten())
+                kept.append(layout.pooled(mask[None]).flatten())
                 yield pixels * mask
 
         embeddings = torch.cat(list(embed_changed(trace, masked(), _RISE_MASKS, "masks")))

@@ -140,8 +140,9 @@ def _find(localizer: Localizer, frames: Sequence[Frame], vocabulary: PartVocabul
                 checked_maps(maps.abs().sum((0, 1)), seen.site.name)
             about = provenance | {"vocabulary": vocabulary.title, "strength": strength}
             for b, (i, of_one) in enumerate(zip(alike, looks, strict=True)):
-                parts = _parts(vocabulary, of_one, maps[:, b].float().cpu(), frames[i].placement)
-                found[i] = PartFinding(vocabulary.parent, parts, frames[i].placement, about)
+                placement = frames[i].placement.covering(seen.layout.span)
+                parts = _parts(vocabulary, of_one, maps[:, b].float().cpu(), placement)
+                found[i] = PartFinding(vocabulary.parent, parts, placement, about)
     return [found[i] for i in range(len(frames))]
 
 

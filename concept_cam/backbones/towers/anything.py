@@ -1,21 +1,22 @@
-"""Any module: what its layers put out, seen in one run, says where tokens can be read."""
+"""Any module: what enters and leaves its layers, seen in one run, says where tokens can be read."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import dataclass, field, replace
 from math import isqrt
-from typing import Any
+from typing import Any, Literal
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn.modules import padding
 
 from concept_cam.backbones.heads import MeanPooling, Rest
 from concept_cam.backbones.site import FeatureMap, Site, TokenLayout, Tower
-from concept_cam.hooks import on_output
+from concept_cam.hooks import on_input, on_output, on_site
 from concept_cam.images import Size
 
 _FIRST_NORMS = ("norm1", "ln_1", "layer_norm1", "layernorm_before", "norm_before", "input_layernorm")
@@ -24,8 +25,13 @@ _FIRST_NORMS = ("norm1", "ln_1", "layer_norm1", "layernorm_before", "norm_before
 _MOST_PREFIX = 16
 """Class tokens and registers; nobody has more."""
 
-_LEAST_IN_PLACE = 0.8
-"""Tokens in the order of the picture reach 0.95 and more, those of Hiera's mask units 0.34 and less."""
+_PADDINGS = tuple(kind for kind in vars(padding).values() if isinstance(kind, type) and kind.__module__ == padding.__name__)
+
+_NO_MAPS = (nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d, *_PADDINGS)
+"""A pooling to a fixed grid only blurs the map before it, or stretches it; a padding adds cells that see nothing."""
+
+_MOST_MISSING = 2
+"""Cells that an axis may lack, or have too many, beside the other."""
 
 
 def describe(
@@ -36,9 +42,9 @@ def describe(
     tail: Rest = lambda mean: mean,
     stages: Sequence[str] = (),
 ) -> Tower | None:
-    """The first norms of blocks, if it has such; else the last map at each resolution.
+    """The first norms of blocks, if it has such; else the last map at each resolution, the latest first.
 
-    Left out are sites whose tokens lie elsewhere than it seems (in the order of windows, say): that is tried too.
+    Sites that do not reach the embedding are left out. Where cells lie is measured later, of every tower: see ``places``.
 
     Args:
         module: the vision tower.
@@ -49,36 +55,134 @@ def describe(
         stages: names of layers, if it is known where the resolution changes.
     """
     size: Size = (pixels.shape[2], pixels.shape[3])
-    seen: list[_Seen] = []
-    with ExitStack() as stack:
-        for name, layer in module.named_modules():
-            stack.enter_context(on_output(layer, partial(_note, seen, prefix + name)))
-        embedding = embed(pixels)
-    once = [s for s in seen if s.is_tensor and sum(s.module is other.module for other in seen) == 1]
-    # A pooling to a fixed grid only blurs the map before it, or stretches it.
-    grids = [one for one in once if one.output.ndim == 4 and not isinstance(one.module, nn.AdaptiveAvgPool2d)]
-    maps = [_Map(one, layout) for one in grids if (layout := _map_layout(one.output, size))]
-    family, sites = "any module, norms of blocks", _norm_sites(once, maps, size)
-    if not sites:
-        family, sites = "any module, maps", _map_sites(_ends(maps, {prefix + name for name in stages}), embedding, tail)
-    sites = _in_place(sites, embed, pixels)
-    return Tower(family, sites, _stride(sites[0], seen, size)) if sites else None
+    seen, embedding = _watch(module, prefix, lambda: embed(pixels))
+    trial = _Trial(embed, pixels, embedding)
+    maps = _maps(seen, size)
+    norms = trial.from_the_last_that_reaches(_norm_sites(seen, maps, size))
+    sites = tuple(site for site in _map_sites(maps, {prefix + name for name in stages}) if trial.reaches(site))
+    if sites and trial.is_mean(sites[0], tail):
+        sites = (replace(sites[0], head=MeanPooling(tail)), *sites[1:])
+    if norms:
+        return Tower("any module, norms of blocks", norms, _stride(norms[0], maps, seen, size), spare=sites)
+    return Tower("any module, maps", sites, _stride(sites[0], maps, seen, size)) if sites else None
 
 
-def _stride(site: Site, seen: list[_Seen], size: Size) -> int:
-    output = next(one.output for one in seen if one.module is site.module)
-    return max(1, round(size[0] / site.layout.read(output)[1].rows))
+# ---- one run ----------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
-class _Seen:
+class _Event:
+    """A tensor that entered a module or left it.
+
+    Attributes:
+        name, module, side: where.
+        call: which call of the module, from 0.
+        hands_on: it left the module as it had entered (an identity, dropout at rest): that is not what made it.
+    """
+
     name: str
     module: nn.Module
-    output: Any
+    side: Literal["output", "input"]
+    call: int
+    hands_on: bool = False
 
-    @property
-    def is_tensor(self) -> bool:
-        return isinstance(self.output, Tensor) and self.output.is_floating_point() and len(self.output) == 1
+
+@dataclass
+class _Seen:
+    """A tensor of a run, in one state: what an activation in place makes of it is another.
+
+    Attributes:
+        tensor: kept, so that its identity is not used again.
+        events: where it was seen, in the order of the run.
+    """
+
+    tensor: Tensor
+    events: list[_Event] = field(default_factory=list)
+
+    def made_by(self) -> Iterator[_Event]:
+        """The modules that put it out, the innermost first."""
+        return (event for event in self.events if event.side == "output" and not event.hands_on)
+
+
+def _watch(module: nn.Module, prefix: str, run: Callable[[], Tensor]) -> tuple[list[_Seen], Tensor]:
+    """The tensors of a run in the order in which they came up, and what the run gives."""
+    seen: dict[tuple[int, int], _Seen] = {}
+    calls: Counter[nn.Module] = Counter()
+
+    def note(tensor: Any, event: _Event) -> None:
+        # What enters before any layer gave something is the picture.
+        if event.side == "input" and not seen:
+            return
+        if isinstance(tensor, Tensor) and tensor.is_floating_point() and tensor.ndim > 2 and len(tensor) == 1:
+            seen.setdefault(_key(tensor), _Seen(tensor)).events.append(event)
+
+    with ExitStack() as stack:
+        for name, layer in module.named_modules():
+            entered: list[list[tuple[int, int]]] = []
+
+            def enter(
+                own: nn.Module, inputs: tuple[Any, ...], name: str = prefix + name, entered: list[Any] = entered
+            ) -> None:
+                entered.append([_key(given) for given in inputs if isinstance(given, Tensor)])
+                note(inputs[0] if inputs else None, _Event(name, own, "input", calls[own]))
+                calls[own] += 1
+
+            def leave(own: nn.Module, _: Any, output: Any, name: str = prefix + name, entered: list[Any] = entered) -> None:
+                given = entered.pop()
+                hands_on = isinstance(output, Tensor) and _key(output) in given
+                note(output, _Event(name, own, "output", calls[own] - 1, hands_on))
+
+            stack.enter_context(on_input(layer, enter))
+            stack.enter_context(on_output(layer, leave))
+        result = run()
+    for one in seen.values():
+        one.events = [replace(event, call=-1) if calls[event.module] == 1 else event for event in one.events]
+    return list(seen.values()), result
+
+
+def _key(tensor: Tensor) -> tuple[int, int]:
+    return id(tensor), tensor._version
+
+
+@dataclass(frozen=True)
+class _Trial:
+    """Runs of the model with something changed on the way, held against the run in which nothing was."""
+
+    embed: Callable[[Tensor], Tensor]
+    pixels: Tensor
+    embedding: Tensor
+
+    def reaches(self, site: Site) -> bool:
+        """Whether the patches there have a way to the embedding."""
+
+        def shake(entering: Any, tensor: Tensor) -> Tensor:
+            noise = torch.randn(tensor.shape, generator=torch.Generator("cpu").manual_seed(2), device="cpu")
+            # The prefix stays: it reaches the embedding from where patches do not.
+            if isinstance(site.layout, TokenLayout):
+                noise[:, : site.layout.prefix] = 0
+            return tensor + noise.to(tensor) * tensor.std()
+
+        with on_site(site, shake):
+            return not torch.equal(self.embed(self.pixels), self.embedding)
+
+    def from_the_last_that_reaches(self, sites: tuple[Site, ...]) -> tuple[Site, ...]:
+        """Without the latest, as far as those have no way to the embedding."""
+        first = next((i for i, site in enumerate(sites) if self.reaches(site)), len(sites))
+        return sites[first:]
+
+    def is_mean(self, site: Site, tail: Rest) -> bool:
+        """Whether the embedding comes of the mean of what is there."""
+        kept: list[Tensor] = []
+        with on_site(site, lambda _, tensor: kept.append(tensor.clone())):
+            self.embed(self.pixels)
+        try:
+            ours = tail(site.layout.read(kept[0])[0].mean(1))
+        except (RuntimeError, TypeError, ValueError):
+            return False
+        return ours.shape == self.embedding.shape and bool((ours - self.embedding).norm() <= 1e-2 * self.embedding.norm())
+
+
+# ---- maps -------------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -87,72 +191,73 @@ class _Map:
     layout: FeatureMap
 
     @property
-    def tokens(self) -> Float[Tensor, "1 M D"]:
-        return self.layout.read(self.of.output)[0]
-
-    @property
     def grid(self) -> tuple[int, int]:
-        read = self.layout.read(self.of.output)[1]
+        read = self.layout.read(self.of.tensor)[1]
         return read.rows, read.cols
+
+
+def _maps(seen: list[_Seen], size: Size) -> list[_Map]:
+    found = [_Map(one, layout) for one in seen if (layout := _map_layout(one.tensor, size))]
+    return [one for one in found if not any(isinstance(event.module, _NO_MAPS) for event in one.of.made_by())]
 
 
 def _map_layout(output: Tensor, size: Size) -> FeatureMap | None:
     """How the output is a map of a picture of that size, if it is one."""
     if output.ndim != 4:
         return None
-    if _has_aspect(output.shape[2:], size):
-        return FeatureMap()
-    return FeatureMap(channels_last=True) if _has_aspect(output.shape[1:3], size) else None
+    for missing in (0, _MOST_MISSING):
+        if _has_aspect(output.shape[2:], size, missing):
+            return FeatureMap()
+        if _has_aspect(output.shape[1:3], size, missing):
+            return FeatureMap(channels_last=True)
+    return None
 
 
-def _in_place(sites: tuple[Site, ...], embed: Callable[[Tensor], Tensor], pixels: Tensor) -> tuple[Site, ...]:
-    """Those whose tokens change where the picture does; the axes of a map say themselves where a cell lies."""
-    sequences = [site for site in sites if isinstance(site.layout, TokenLayout)]
-    if not sequences:
-        return sites
-    height, width = pixels.shape[2:]
-    rows, cols = slice(height // 8, 3 * height // 8), slice(width // 2, 3 * width // 4)
-    changed = pixels.clone()
-    # Mirrored noise is noise as good, and as bright.
-    changed[..., rows, cols] = -3 * changed[..., rows, cols]
-    region = torch.zeros(height, width, dtype=torch.bool, device=pixels.device)
-    region[rows, cols] = True
-    seen: dict[str, Tensor] = {}
-    with ExitStack() as stack:
-        for site in sequences:
-            stack.enter_context(on_output(site.module, lambda _, __, output, name=site.name: seen.update({name: output})))
-        embed(torch.cat([pixels, changed]))
-    return tuple(s for s in sites if s not in sequences or _agreement(s, seen[s.name], region) > _LEAST_IN_PLACE)
+def _has_aspect(grid: Sequence[int], size: Size, missing: int = 0) -> bool:
+    """Whether a grid can be the picture: more than a cell, and of its aspect up to rounding and some missing cells."""
+    (rows, cols), most = grid, 1 + missing
+    strides = [side / cells for side, cells in zip(size, grid, strict=True)]
+    return min(rows, cols) > 1 and all(
+        abs(side - cells * max(strides)) <= most * max(strides) for side, cells in zip(size, grid, strict=True)
+    )
 
 
-def _agreement(site: Site, output: Tensor, region: Bool[Tensor, "height width"]) -> float:
-    """How often a cell inside a region changes more than one outside: the area under the ROC curve, 0 to 1."""
-    tokens, layout = site.layout.read(output.float())
-    change = (tokens[1] - tokens[0])[layout.prefix :].norm(dim=-1)
-    height, width = region.shape
-    rows = ((torch.arange(layout.rows, device=region.device) + 0.5) * height / layout.rows).long()
-    cols = ((torch.arange(layout.cols, device=region.device) + 0.5) * width / layout.cols).long()
-    inside = region[rows][:, cols].flatten()
-    if not inside.any() or not change.max() > 0:
-        return 1.0
-    return float((change[inside][:, None] > change[~inside]).float().mean())
-
-
-def _has_aspect(grid: Sequence[int], size: Size) -> bool:
-    """Whether a grid can be the picture: more than a cell, and of its aspect up to rounding."""
-    rows, cols = grid
-    stride = max(size[0] / rows, size[1] / cols)
-    return min(rows, cols) > 1 and abs(size[0] - rows * stride) <= stride and abs(size[1] - cols * stride) <= stride
-
-
-def _ends(maps: list[_Map], stages: set[str]) -> list[_Map]:
-    """One module for each map: that of a stage, or else the outermost; where stages are known, only theirs and the last."""
-    by_map: dict[int, _Map] = {}
+def _map_sites(maps: list[_Map], stages: set[str]) -> tuple[Site, ...]:
+    """The last map at each resolution, the latest first; where stages are known, only theirs and the last."""
+    last: dict[tuple[int, int], _Map] = {}
     for one in maps:
-        before = by_map.pop(id(one.of.output), None)
-        by_map[id(one.of.output)] = before if before is not None and before.of.name in stages else one
-    ends = list(by_map.values())
-    return [one for one in ends if one.of.name in stages or not stages or one is ends[-1]]
+        if not stages or one is maps[-1] or any(event.name in stages for event in one.of.made_by()):
+            last.pop(one.grid, None)
+            last[one.grid] = one
+    return tuple(_site(one, stages) for one in reversed(last.values()))
+
+
+def _site(one: _Map, stages: set[str]) -> Site:
+    """Where a map can be read: at a stage, else at the outermost module that puts it out, else where it enters a module.
+
+    Of modules that run once, if there is one.
+    """
+    made, entering = list(one.of.made_by())[::-1], [event for event in one.of.events if event.side == "input"]
+    ways = [
+        *(event for event in made if event.name in stages and event.call < 0),
+        *(event for event in made + entering if event.call < 0),
+        *made,
+        *entering,
+    ]
+    event = ways[0]
+    name = event.name + ":input" * (event.side == "input") + (f":{event.call + 1}" if event.call >= 0 else "")
+    call = None if event.call < 0 else event.call
+    return Site(name, event.module, one.layout, side=event.side, call=call)
+
+
+def _stride(site: Site, maps: list[_Map], seen: list[_Seen], size: Size) -> int:
+    tensor = next(
+        one.tensor for one in seen for event in one.events if event.module is site.module and event.side == site.side
+    )
+    return max(1, round(size[0] / site.layout.read(tensor)[1].rows))
+
+
+# ---- norms ------------------------------------------------------------------------------------------------------------
 
 
 def _norm_sites(seen: list[_Seen], maps: list[_Map], size: Size) -> tuple[Site, ...]:
@@ -162,11 +267,12 @@ def _norm_sites(seen: list[_Seen], maps: list[_Map], size: Size) -> tuple[Site, 
     """
     sites = []
     for one in reversed(seen):
-        if one.name.rpartition(".")[2] not in _FIRST_NORMS:
-            continue
-        layout = _map_layout(one.output, size) or _layout(one.output, maps, size)
-        if layout is not None and layout != FeatureMap():
-            sites.append(Site(one.name, one.module, layout))
+        for event in one.made_by():
+            if event.name.rpartition(".")[2] not in _FIRST_NORMS or event.call >= 0:
+                continue
+            layout = _map_layout(one.tensor, size) or _layout(one.tensor, maps, size)
+            if layout is not None and layout != FeatureMap():
+                sites.append(Site(event.name, event.module, layout))
     return tuple(sites)
 
 
@@ -175,7 +281,7 @@ def _layout(output: Tensor, maps: list[_Map], size: Size) -> TokenLayout | None:
     if output.ndim != 3:
         return None
     tokens = output.shape[1]
-    for rows, cols in [one.grid for one in reversed(maps)]:
+    for rows, cols in [one.grid for one in reversed(maps) if _has_aspect(one.grid, size)]:
         if 0 <= tokens - rows * cols <= _MOST_PREFIX:
             return TokenLayout(tokens - rows * cols, rows, cols)
     for prefix in range(_MOST_PREFIX + 1):
@@ -183,27 +289,3 @@ def _layout(output: Tensor, maps: list[_Map], size: Size) -> TokenLayout | None:
         if rows and rows * size[1] % size[0] == 0 and rows * rows * size[1] // size[0] == tokens - prefix:
             return TokenLayout(prefix, rows, rows * size[1] // size[0])
     return None
-
-
-def _map_sites(maps: list[_Map], embedding: Tensor, tail: Rest) -> tuple[Site, ...]:
-    """The last map at each resolution, the coarsest first; of modules that put out the same map, the outermost."""
-    last = {one.grid: one for one in maps}
-    sites = [Site(one.of.name, one.of.module, one.layout) for one in reversed(last.values())]
-    if sites and _pools_by_mean(last.popitem()[1], embedding, tail):
-        sites[0] = replace(sites[0], head=MeanPooling(tail))
-    return tuple(sites)
-
-
-def _pools_by_mean(last: _Map, embedding: Tensor, tail: Rest) -> bool:
-    """Whether the embedding comes of the mean of the last map."""
-    try:
-        ours = tail(last.tokens.mean(1))
-    except (RuntimeError, TypeError, ValueError):
-        return False
-    return ours.shape == embedding.shape and bool((ours - embedding).norm() <= 1e-2 * embedding.norm())
-
-
-def _note(seen: list[_Seen], name: str, module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
-    # What hands on its input (an identity, dropout at rest) is not what made it.
-    if not any(output is given for given in inputs):
-        seen.append(_Seen(name, module, output))

@@ -65,7 +65,8 @@ def _vit(visual: VisionTransformer) -> Tower | None:
     last = norms.pop()
     earlier = tuple(reversed(norms))
     found = [_block(module) for module in modules]
-    offer = partial(Tower, stride=max(visual.patch_size), blocks=() if None in found else tuple(filter(None, found)))
+    blocks = () if None in found else tuple(filter(None, found))
+    offer = partial(Tower, stride=max(visual.patch_size), blocks=blocks, regular=True)
     if visual.attn_pool is not None:
         if visual.attn_pool_contrastive is not None:
             # Unfinished in open_clip: its embedding has a dimension too many.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from math import floor
 from typing import Any
@@ -67,7 +68,7 @@ def describe(
         return _vit(trunk, prefix, tail)
     stages = tuple(info["module"] for info in getattr(trunk, "feature_info", ()))
     own = anything.describe(trunk, prefix, embed, pixels, partial(_head_of_a_map, trunk, project, whole), stages)
-    return own and Tower(_family(trunk), own.sites, stride(trunk))
+    return own and replace(own, family=_family(trunk), stride=stride(trunk))
 
 
 def resize(trunk: nn.Module, size: Size) -> None:
@@ -189,7 +190,8 @@ def _vit(trunk: Any, prefix: str, tail: Callable[[Tensor], Tensor]) -> Tower:
         # Norms come after the attention: what enters a block is what left the one before.
         norms = [Site(f"{prefix}blocks.{i}", block, layout) for i, block in enumerate(modules[:-1])][::-1]
     found = [_block(trunk, module) for module in modules]
-    offer = partial(Tower, _family(trunk), stride=stride(trunk), blocks=() if None in found else tuple(filter(None, found)))
+    blocks = () if None in found else tuple(filter(None, found))
+    offer = partial(Tower, _family(trunk), stride=stride(trunk), blocks=blocks, regular=True)
     # Every trunk runs its last norm, be it the identity: that is where all patches are read.
     last = partial(Site, f"{prefix}norm", trunk.norm, layout)
     if trunk.attn_pool is not None:

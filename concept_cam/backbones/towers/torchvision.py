@@ -33,7 +33,7 @@ def describe(trunk: nn.Module, prefix: str, project: Callable[[Tensor], Tensor])
     last: Any = layers[-1][1]
     head = found[-1] and ClassAttention(found[-1], rest, last, last.ln_2)
     default = Site(sites[0].name, sites[0].module, layout, head)
-    return Tower("ViT, class token", (default, *sites[1:]), model.patch_size, blocks, ClassToken(rest))
+    return Tower("ViT, class token", (default, *sites[1:]), model.patch_size, blocks, ClassToken(rest), regular=True)
 
 
 def is_vit(module: nn.Module) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from jaxtyping import Float
@@ -40,7 +41,7 @@ def describe(model: nn.Module, embed: Callable[[Tensor], Tensor], pixels: Float[
         prefix, tower = ("vision_model.", own.vision_model) if hasattr(own, "vision_model") else ("", own)
         stages = [name for name, _ in tower.named_modules() if re.fullmatch(r"encoder\.(blocks|layers|stages)\.\d+", name)]
         found = anything.describe(tower, prefix, embed, pixels, stages=stages)
-        return found and Tower("ALIGN" if kind == "align" else f"transformers {kind}", found.sites, found.stride)
+        return found and replace(found, family="ALIGN" if kind == "align" else f"transformers {kind}")
     vision = own.vision_model
     step = vision.config.patch_size
     prefix_tokens = int(kind in _CLASS_TOKEN)
@@ -68,13 +69,13 @@ def describe(model: nn.Module, embed: Callable[[Tensor], Tensor], pixels: Float[
         head = plain[-1] and ClassAttention(plain[-1], rest, last, last.layer_norm2, end)
         default = Site(norms[0].name, norms[0].module, layout, head)
         family = f"transformers {_CLASS_TOKEN[kind]}"
-        return Tower(family, (default, *norms[1:]), step, blocks, ClassToken(rest))
+        return Tower(family, (default, *norms[1:]), step, blocks, ClassToken(rest), regular=True)
     if not hasattr(vision, "head"):
         return None
     latent = _latent_attention(vision.head)
     pooled = Site("vision_model.post_layernorm", vision.post_layernorm, layout, latent)
     family = f"transformers {_ATTENTION_POOLING[kind]}"
-    return Tower(family, (pooled, *norms), step, blocks, LatentPooling(latent, 0, vision.post_layernorm))
+    return Tower(family, (pooled, *norms), step, blocks, LatentPooling(latent, 0, vision.post_layernorm), regular=True)
 
 
 def _block(block: Any) -> Block | None:
