@@ -14,7 +14,7 @@ from concept_cam import Localizer, Preprocess, fieldguide, wrap
 from concept_cam.concepts import ConceptBank
 from concept_cam.datasets import Dataset, Example
 from concept_cam.errors import DatasetError, OptionError, OutputError
-from concept_cam.evaluation import Mosaics, MosaicSettings, read_rows, tables, write_mosaics
+from concept_cam.evaluation import Mosaics, MosaicSettings, evaluate, read_rows, tables, write_mosaics
 from concept_cam.evaluation.arrangement import Candidate, arrange, classified
 from concept_cam.evaluation.mosaics import pointing
 from concept_cam.fieldguide.dataset import birds_dataset
@@ -27,7 +27,7 @@ NAMES = tuple(COLOURS)
 class Colours(nn.Module):
     """The mean colour of each patch of 8 x 8 pixels, averaged, and a row for each colour: a map is a product by hand."""
 
-    def __init__(self):
+    def __init__(self, names=NAMES):
         super().__init__()
         self.patches = nn.Conv2d(3, 3, 8, stride=8, bias=False)
         self.pool = nn.AdaptiveAvgPool2d(1)
@@ -35,7 +35,7 @@ class Colours(nn.Module):
         with torch.no_grad():
             self.patches.weight.copy_(torch.eye(3)[:, :, None, None].expand(3, 3, 8, 8) / 64)
             # Twice red minus one, as a logit: the colours themselves are not separable by a product.
-            colours = torch.tensor([COLOURS[name] for name in NAMES]) / 255
+            colours = torch.tensor([COLOURS[name] for name in names]) / 255
             self.rows.weight.copy_(2 * colours - 1)
             self.rows.bias.copy_(-colours.sum(1))
 
@@ -298,6 +298,26 @@ def test_an_interrupted_run_ends_with_the_same_bytes(localizer, tmp_path, monkey
     assert asked == [2]
     with pytest.raises(OutputError, match="another seed"):
         write_mosaics(mosaics_of(localizer, dataset(*NAMES), "random", seed=1), folder, {"model": "m"})
+
+
+def test_the_function_is_the_command(localizer, tmp_path):
+    found = evaluate(localizer, dataset(*NAMES), tmp_path, methods="hires_cam", mosaics="nearest", cells="half", seed=4)
+    mosaics = mosaics_of(localizer, dataset(*NAMES), cells="half", seed=4)
+    assert [row["energy"] for row in found.rows] == pytest.approx(
+        [row["energy"] for row in mosaics.rows(mosaics.all)], rel=1e-5
+    )
+    assert "5 of 5 images are classified correctly; 5 mosaics of the nearest classes." in found.text
+    assert found.among == "5 of the 5 classes of the model"
+    with pytest.raises(OptionError, match="cells is 'half', which is for mosaics"):
+        evaluate(localizer, dataset(*NAMES), tmp_path, cells="half")
+
+
+def test_among_which_classes_an_image_is_classified_correctly(localizer, tmp_path):
+    """White scores 0 as white, -1 as yellow and -2 as the rest: it passes for yellow where white is no class."""
+    data = Dataset("colours", NAMES[:4], [*dataset(*NAMES[:4]).examples, example(9, "yellow", "white")])
+    for among, count in (("model", 4), ("dataset", 5)):
+        found = evaluate(localizer, data, tmp_path / among, methods="hires_cam", mosaics="random", among=among)
+        assert found.told[0].startswith(f"{count} of 5 images are classified correctly")
 
 
 def test_tables_have_gains_and_chance(localizer, tmp_path):
