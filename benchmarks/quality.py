@@ -27,7 +27,8 @@ from benchmarks.timing import machine
 from benchmarks.world import ZeroShot
 from concept_cam import fieldguide, trace
 from concept_cam.evaluation import Grid, Judge, Settings, own_scale, read_rows, tables, write_rows
-from concept_cam.evaluation.grid import BASE, KEYS, Doubt, Row, View
+from concept_cam.evaluation.contrasts import BASE
+from concept_cam.evaluation.grid import KEYS, Doubt, Row, View
 from concept_cam.fieldguide.dataset import twins_dataset
 from concept_cam.gradients import Trace
 from concept_cam.localizer import Localizer

@@ -106,6 +106,6 @@ def audit(
         write_file(file.with_suffix(".safetensors"), save(tensors))
         write_file(file, csv_of(rows, COLUMNS))
 
-    files = write_batches(dataset, folder, BATCH, write)
+    files = write_batches(dataset.examples, folder, BATCH, write)
     table = join_batches(files, folder / "rows.csv", COLUMNS)
     return Audit(looker, dataset, folder, read_rows(table), tuple(file.with_suffix(".safetensors") for file in files))

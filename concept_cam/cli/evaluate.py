@@ -37,7 +37,8 @@ def evaluate(
     references: Annotated[
         str | None,
         typer.Option(
-            help="rival (as the data set says), nearest:K, scoring:K, ranked:K, random:K.  [default: rival,nearest:3]"
+            help="rival (as the data set says), nearest:K, scoring:K, ranked:K, random:K; mosaic: the other three of a mosaic."
+            "  [default: rival,nearest:3; with --mosaics: mosaic]"
         ),
     ] = None,
     strengths: Annotated[
@@ -48,6 +49,16 @@ def evaluate(
     sanity: Annotated[
         bool, typer.Option("--sanity", help="Also hold maps against those of mirrored, moved, unlearnt and wrong ones.")
     ] = False,
+    mosaics: Annotated[
+        str | None,
+        typer.Option(
+            help="Four images in one, the others of the nearest or of random classes: nearest, random. No masks needed."
+        ),
+    ] = None,
+    cells: Annotated[
+        str | None,
+        typer.Option(help="Images in a mosaic: whole, or half as large for a model of one size.  [default: whole]"),
+    ] = None,
     probe: Annotated[bool, typer.Option("--probe", help="A linear probe on frozen embeddings in the place of texts.")] = False,
     decay: Annotated[float, typer.Option(min=0.0, help="Weight decay of the probe.")] = 1e-6,
     pool: Annotated[
@@ -60,7 +71,7 @@ def evaluate(
         str, typer.Option(help="model: a classifier is judged among all its classes; dataset: among those of the data set.")
     ] = "model",
     limit: Annotated[int, typer.Option(min=1, help="How many pictures at most.")] = 1000,
-    seed: Annotated[int, typer.Option(min=0, help="Which plates of the field guide.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Which plates of the field guide; which mosaics.")] = 0,
     model: Annotated[str | None, typer.Option(help=HELP)] = None,
     pretrained: Annotated[
         str | None, typer.Option(help="An open_clip tag (downloaded on first use) or a weights file.")
@@ -73,21 +84,28 @@ def evaluate(
     ),
 ) -> None:
     """Measure how well methods localize, base and finer, and whether the score rests on what they point at."""
-    from concept_cam.evaluation import Settings, evaluate as measure
+    from concept_cam.evaluation import evaluate as measure
     from concept_cam.evaluation.among import as_among
+    from concept_cam.evaluation.run import settings_of
 
     if pool not in (None, "average") or (pool and not probe):
         raise OptionError(f"--pool {pool}: expected average, with --probe; a text knows the model's own pooling alone.")
     chosen = as_among(among)
-    usual = _PAPER if paper else {"methods": _USUAL, "references": "rival,nearest:3", "strengths": "0.6,1.0"}
+    references = _PAPER["references"] if paper and references is None else references
+    usual = _PAPER if paper else {"methods": _USUAL, "strengths": "0.6,1.0"}
     asked: dict[str, Any] = {
         "methods": tuple((methods or usual["methods"]).split(",")),
-        "references": tuple((references or usual["references"]).split(",")),
+        "references": tuple(references.split(",")) if references else None,
         "strengths": _numbers(strengths or usual["strengths"]),
         "deletion": deletion or (10 if paper else 0),
         "sanity": sanity,
+        "mosaics": mosaics,
+        "cells": cells,
+        "seed": seed,
     }
-    Settings(**asked)  # A mistake is told before data and model are read.
+    settings_of(**asked)  # A mistake is told before data and model are read.
+    if mosaics and dataset == "fieldguide-attributes":
+        raise OptionError(f"{dataset}: a picture shows many attributes, so a mosaic has one in several quarters.")
     data = read_set(dataset, layout, limit, seed, probe=probe)
     found = measure(
         _localizer(model, pretrained, device, site, templates, data, pool),

@@ -5,7 +5,10 @@ among        which classes compete
 judge        the model as faithfulness metrics see it
 probe        a linear probe in the place of texts
 sanity       maps that should be like the one in question, and maps that should not
+contrasts    the directions of one image
+arrangement  which images are together in a mosaic
 grid         one forward pass for each picture, one row for each map
+mosaics      four images in one, for data without masks
 rows         on disk, batch by batch
 report       tables with intervals
 run          all of it, from options to tables
@@ -16,6 +19,7 @@ from __future__ import annotations
 from concept_cam.evaluation.among import Among, classes_among, told_among
 from concept_cam.evaluation.grid import Grid, Settings
 from concept_cam.evaluation.judge import Judge, own_scale
+from concept_cam.evaluation.mosaics import Mosaics, MosaicSettings, write_mosaics
 from concept_cam.evaluation.probe import fit_probe
 from concept_cam.evaluation.report import means, problems, tables
 from concept_cam.evaluation.rows import csv_of, read_rows, write_rows
@@ -26,6 +30,8 @@ __all__ = [
     "Evaluation",
     "Grid",
     "Judge",
+    "MosaicSettings",
+    "Mosaics",
     "Settings",
     "classes_among",
     "csv_of",
@@ -37,5 +43,6 @@ __all__ = [
     "read_rows",
     "tables",
     "told_among",
+    "write_mosaics",
     "write_rows",
 ]

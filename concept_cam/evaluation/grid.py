@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,10 +13,10 @@ from torch import Tensor
 
 from concept_cam.backbones.backbone import Backbone
 from concept_cam.backbones.site import TokenLayout
-from concept_cam.comparison import compare
 from concept_cam.concepts import ConceptBank
 from concept_cam.datasets import Example
-from concept_cam.errors import ComparisonError, ConceptCamError, DatasetError, OptionError, did_you_mean
+from concept_cam.errors import ConceptCamError, DatasetError, OptionError, did_you_mean
+from concept_cam.evaluation.contrasts import Contrast, contrasts_of
 from concept_cam.evaluation.judge import Judge
 from concept_cam.evaluation.references import read_references
 from concept_cam.evaluation.sanity import SANE, Doppelgangers, shuffled
@@ -42,9 +41,6 @@ from concept_cam.metrics.localization import check_masks
 from concept_cam.result import checked_maps
 
 Row: TypeAlias = dict[str, Any]
-
-BASE = "none"
-"""The references of a base map."""
 
 KEYS = ("picture", "label", "method", "references", "strength")
 WHERE = ("energy", "area", "hit", "chance", "iou", "best_iou", "average_precision", "best_box")
@@ -174,53 +170,13 @@ class Grid:
         return rows
 
     def _contrasts(self, example: Example, scores: Float[Tensor, " K"]) -> list[Contrast]:
-        """The base and all combinations of references and strengths: as many for each example, in one order."""
-        own = self.bank.vectors_of([example.label])[0]
-        contrasts = [Contrast(BASE, 0.0, (), 0.0, own)]
-        for text in self.settings.references:
-            selector = read_references(text)(example)
-            for strength in self.settings.strengths:
-                if selector is None:
-                    contrasts.append(Contrast(text, strength, (), 0.0, own, problem=""))
-                    continue
-                try:
-                    with warnings.catch_warnings():
-                        # That some references are not alike is what an evaluation wants to see.
-                        warnings.simplefilter("ignore", UserWarning)
-                        chosen = compare(self.bank, example.label, selector, scores, strength)
-                except ComparisonError as error:
-                    contrasts.append(Contrast(text, strength, (), 0.0, own, problem=f"{text}: {error}"))
-                    continue
-                alike = sum(chosen.similarities) / len(chosen.similarities)
-                direction = chosen.direction(self.bank)
-                contrasts.append(Contrast(text, strength, chosen.references, alike, direction))
-        return contrasts
+        """As many for each example, in one order."""
+        selectors = {text: read_references(text)(example) for text in self.settings.references}
+        return contrasts_of(self.bank, example.label, scores, selectors, self.settings.strengths)
 
 
 def _problem(example: Example, text: str) -> Row:
     return {"picture": example.name, "label": example.label, "problem": text}
-
-
-@final
-@dataclass(frozen=True, eq=False)
-class Contrast:
-    """One direction of one example.
-
-    Attributes:
-        references: as they were asked for.
-        strength: 0 for the base.
-        against: names.
-        similarity: mean cosine of those and the target.
-        direction: what is explained; the base's where there is a problem, and has no row then.
-        problem: why there is no such contrast, if there is none; nothing to say where the data set names no rival.
-    """
-
-    references: str
-    strength: float
-    against: tuple[str, ...]
-    similarity: float
-    direction: Float[Tensor, " E"]
-    problem: str | None = None
 
 
 @final

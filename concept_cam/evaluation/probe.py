@@ -14,7 +14,7 @@ from tqdm import tqdm
 from concept_cam.concepts import ConceptBank
 from concept_cam.datasets import Dataset
 from concept_cam.errors import OptionError, PictureError
-from concept_cam.images import Frame, Size, by_size
+from concept_cam.images import Frame, by_size
 from concept_cam.localizer import Localizer
 
 DECAY = 1e-6
@@ -87,8 +87,8 @@ def features_of(localizer: Localizer, data: Dataset) -> tuple[Float[Tensor, "N E
                         continue
                     frames[example] = Frame.of(example.read(), localizer.preprocess)
             usable = list(frames)
-            for size, alike in by_size([frames[example] for example in usable]).items():
-                features.append(_embed(localizer, [frames[usable[i]] for i in alike], size))
+            for alike in by_size([frames[example] for example in usable]).values():
+                features.append(embed_frames(localizer, [frames[usable[i]] for i in alike]))
                 labels += [data.classes.index(usable[i].label) for i in alike]
             bar.update(len(examples))
     if not features:
@@ -96,8 +96,9 @@ def features_of(localizer: Localizer, data: Dataset) -> tuple[Float[Tensor, "N E
     return torch.cat(features), torch.tensor(labels)
 
 
-def _embed(localizer: Localizer, frames: Sequence[Frame], size: Size) -> Float[Tensor, "B E"]:
-    backbone = localizer.backbone.at_size(size)
+def embed_frames(localizer: Localizer, frames: Sequence[Frame]) -> Float[Tensor, "B E"]:
+    """The embeddings of frames of one size, on the CPU."""
+    backbone = localizer.backbone.at_size(frames[0].size)
     pixels = torch.stack([frame.pixels for frame in frames]).to(backbone.device, backbone.dtype)
     with backbone.at_rest():
         return backbone.normalize(backbone.embed_pixels(pixels)).float().cpu()

@@ -11,7 +11,8 @@ from rich import box
 from rich.table import Table
 from torch import Tensor
 
-from concept_cam.evaluation.grid import BASE, RESTS_ON, WHERE, Row
+from concept_cam.evaluation.contrasts import BASE
+from concept_cam.evaluation.grid import RESTS_ON, WHERE, Row
 from concept_cam.evaluation.sanity import SANE
 from concept_cam.metrics import effect_size, mean_interval, paired_difference
 

@@ -8,14 +8,16 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from tqdm import tqdm
 
-from concept_cam.datasets import Dataset, Example
+from concept_cam.datasets import Dataset
 from concept_cam.errors import OutputError
 from concept_cam.evaluation.grid import COLUMNS, Grid, Row
 from concept_cam.files import write_file
+
+T = TypeVar("T")
 
 BATCH = 50
 """Examples that go through the model together, and whose rows are written together."""
@@ -41,28 +43,30 @@ def write_rows(grid: Grid, dataset: Dataset, folder: Path, about: Mapping[str, A
     run |= {"methods": list(grid.settings.named), "dataset": dataset.name, "examples": count, "scale": grid.scale}
     settings = {**about, **run}
     claim(folder / "run.json", settings)
-    files = write_batches(dataset, folder, BATCH, lambda examples, file: write_file(file, csv_of(grid.rows(examples))))
+    files = write_batches(
+        dataset.examples, folder, BATCH, lambda examples, file: write_file(file, csv_of(grid.rows(examples)))
+    )
     return join_batches(files, folder / "rows.csv")
 
 
-def write_batches(dataset: Dataset, folder: Path, size: int, write: Callable[[Sequence[Example], Path], object]) -> list[Path]:
-    """Have a CSV file written for every so many examples, but for those that are there already; with a progress bar.
+def write_batches(items: Sequence[T], folder: Path, size: int, write: Callable[[Sequence[T], Path], object]) -> list[Path]:
+    """Have a CSV file written for every so many items, but for those that are there already; with a progress bar.
 
     Args:
-        dataset: whose examples.
+        items: the examples of a data set, or what is made of them.
         folder: the files are in its ``batches/``.
         size: of a batch.
-        write: writes what is to be written of some examples, the CSV file last.
+        write: writes what is to be written of some items, the CSV file last.
     """
-    files, count = [], len(dataset.examples)
+    files, count = [], len(items)
     with tqdm(total=count, desc="pictures", disable=None) as bar:
         for start in range(0, count, size):
-            examples = dataset.examples[start : start + size]
+            batch = items[start : start + size]
             file = folder / "batches" / f"{start // size:05d}.csv"
             if not file.exists():
-                write(examples, file)
+                write(batch, file)
             files.append(file)
-            bar.update(len(examples))
+            bar.update(len(batch))
     return files
 
 

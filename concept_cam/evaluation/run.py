@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, final
@@ -14,9 +14,11 @@ from rich.console import Console
 
 from concept_cam.concepts import ConceptBank
 from concept_cam.datasets import Dataset
+from concept_cam.errors import OptionError
 from concept_cam.evaluation.among import Among, as_among, classes_among, told_among
 from concept_cam.evaluation.grid import Grid, Row, Settings
 from concept_cam.evaluation.judge import own_scale
+from concept_cam.evaluation.mosaics import OTHERS, Mosaics, MosaicSettings, write_mosaics
 from concept_cam.evaluation.probe import DECAY, features_of, fit_probe
 from concept_cam.evaluation.report import means, problems, tables
 from concept_cam.evaluation.rows import csv_of, read_rows, write_rows
@@ -41,12 +43,14 @@ class Evaluation:
         folder: with ``rows.csv``, ``means.csv`` and ``tables.md``.
         among: among how many of how many classes the model was judged.
         rows: one for each image, method, references and strength, see ``grid.COLUMNS``.
+        told: what else is to be said of them, a line each.
     """
 
     dataset: Dataset
     folder: Path
     among: str
     rows: Sequence[Row]
+    told: tuple[str, ...] = ()
 
     @cached_property
     def means(self) -> list[Row]:
@@ -70,7 +74,7 @@ class Evaluation:
         for table in tables(self.rows):
             console.print(table)
         lines = [line.rstrip() for line in console.export_text().splitlines()]
-        return "\n".join([*lines, f"The model is judged among {self.among}.", ""])
+        return "\n".join([*lines, *self.told, f"The model is judged among {self.among}.", ""])
 
     def write(self) -> None:
         """Write ``means.csv`` and ``tables.md``.
@@ -89,10 +93,13 @@ def evaluate(
     folder: str | os.PathLike[str],
     *,
     methods: AnyMethod | Iterable[AnyMethod] | None = None,
-    references: str | Iterable[str] = REFERENCES,
+    references: str | Iterable[str] | None = None,
     strengths: float | Iterable[float] = STRENGTHS,
     deletion: int = 0,
     sanity: bool = False,
+    mosaics: str | None = None,
+    cells: str | None = None,
+    seed: int = 0,
     among: Among = "model",
     probe: bool = False,
     decay: float = DECAY,
@@ -108,10 +115,15 @@ def evaluate(
         folder: for ``run.json``, ``batches/``, ``rows.csv``, ``means.csv`` and ``tables.md``; one that is half done is
             gone on with.
         methods: by name, or functions of your own; by default the three that are usual, and the localizer's own.
-        references: as ``read_references`` knows them.
+        references: as ``read_references`` knows them; by default the rival of the data set and the three nearest. Of a mosaic
+            they may be ``mosaic``, its other three classes, which are the default there.
         strengths: above 0; each method's base map, at 0, is always made.
         deletion: steps of the deletion curve; 0 leaves it out.
         sanity: also hold maps against those of mirrored, moved, unlearnt and wrong ones; takes six times as long.
+        mosaics: ``nearest`` or ``random``: show each image beside one of each of three such classes, and ask how much of the
+            evidence lies in its quarter; see ``evaluation.mosaics``.
+        cells: how large an image is in a mosaic, see ``MosaicSettings``; ``whole`` by default.
+        seed: which mosaics.
         among: a classifier is judged among all its classes (``model``), or those of the data set (``dataset``); a dual encoder
             among those of the data set.
         probe: train a linear probe on the embeddings of ``dataset.training``, in the place of texts or of a classifier's last
@@ -121,7 +133,9 @@ def evaluate(
         about: what else decides the rows (which images, which weights), to be held against an older run in the same folder.
 
     Raises:
-        OptionError: no such method, references, or strengths; two methods with one name; nothing to train a probe with.
+        OptionError: no such method, references, strengths or mosaics; two methods with one name; nothing to train a probe
+            with; options that do not go together.
+        DatasetError: there are no four classes to make mosaics of.
         UnknownConcept: the text encoder has never seen a word, or the classifier has none of the classes.
         OutputError: the folder holds another evaluation, or cannot be written.
         NoSpatialGradient, BackboneError: all maps are blank, or one is not finite.
@@ -140,9 +154,7 @@ def evaluate(
     if methods is None:
         own = localizer.method
         methods = METHODS if any(as_method(name) is own for name in METHODS) else (*METHODS, own)
-    settings = Settings(
-        _several(methods), _several(references), tuple(float(one) for one in _several(strengths)), deletion, sanity
-    )
+    settings = settings_of(methods, references, strengths, deletion, sanity, mosaics, cells, seed)
     backbone = localizer.backbone
     if probe:
         bank = fit_probe(*features_of(localizer, dataset), dataset.classes, decay)
@@ -150,14 +162,58 @@ def evaluate(
     else:
         bank = localizer.bank(classes_among(backbone, dataset.classes, among))
         told = told_among(backbone, bank.names)
-    grid = Grid(localizer, bank.centred() if centred else bank, 1.0 if probe else own_scale(backbone), settings)
-    folder = Path(folder)
-    file = write_rows(
-        grid, dataset, folder, {**_settings(localizer, bank, among), **_probed(probe, decay, centred), **(about or {})}
-    )
-    found = Evaluation(dataset, folder, told, read_rows(file))
+    bank, folder = bank.centred() if centred else bank, Path(folder)
+    about = {**_settings(localizer, bank, among), **_probed(probe, decay, centred), **(about or {})}
+    if isinstance(settings, MosaicSettings):
+        found = _of_mosaics(Mosaics(localizer, bank, dataset, settings), folder, about, told)
+    else:
+        grid = Grid(localizer, bank, 1.0 if probe else own_scale(backbone), settings)
+        found = Evaluation(dataset, folder, told, read_rows(write_rows(grid, dataset, folder, about)))
     found.write()
     return found
+
+
+def settings_of(
+    methods: AnyMethod | Iterable[AnyMethod],
+    references: str | Iterable[str] | None,
+    strengths: float | Iterable[float],
+    deletion: int,
+    sanity: bool,
+    mosaics: str | None,
+    cells: str | None,
+    seed: int,
+) -> Settings | MosaicSettings:
+    """What is run on each image or on each mosaic, from the options of ``evaluate``.
+
+    Raises:
+        OptionError: one of them is none, or they do not go together.
+    """
+    usual = REFERENCES if mosaics is None else (OTHERS,)
+    chosen = (
+        _several(methods),
+        usual if references is None else _several(references),
+        tuple(float(one) for one in _several(strengths)),
+    )
+    if mosaics is None:
+        if cells is not None:
+            raise OptionError(f"cells is {cells!r}, which is for mosaics; say which: mosaics nearest, or random.")
+        return Settings(*chosen, deletion, sanity)
+    given = [name for name, value in (("deletion", deletion), ("sanity", sanity)) if value]
+    if given:
+        raise OptionError(f"There is no {' and no '.join(given)} of mosaics; leave it out, or leave out mosaics.")
+    return MosaicSettings(mosaics, *chosen, cells or "whole", seed)
+
+
+def _of_mosaics(run: Mosaics, folder: Path, about: Mapping[str, Any], among: str) -> Evaluation:
+    rows = read_rows(write_mosaics(run, folder, about))
+    right = {row["picture"]: row["right"] for row in rows if "right" in row}
+    told = (
+        f"{len(run.candidates)} of {len(run.dataset.examples)} images are classified correctly; {len(run.all)} mosaics of the "
+        f"{run.settings.kind} classes.",
+        f"The class that scores highest is one of the four in {sum(right.values()) / max(1, len(right)):.2f} of the mosaics.",
+    )
+    problems_of_all = (*run.dataset.problems, *run.problems)
+    return Evaluation(replace(run.dataset, problems=problems_of_all), folder, among, rows, told)
 
 
 def _several(given: Any) -> tuple[Any, ...]:

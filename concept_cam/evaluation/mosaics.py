@@ -1,0 +1,254 @@
+"""The grid pointing game: four images in one, and how much of the evidence for a class lies in the quarter that shows it.
+
+It needs labels and no masks. Source: Boehle, Fritz and Schiele, Convolutional Dynamic Alignment Networks for Interpretable
+Classifications (CVPR 2021, arXiv 2104.00032), there with n x n images of different classes.
+
+Departures: one class of each mosaic is explained, and the others are chosen for it: its three nearest, which is the harder
+game, or three at random. Each image that is classified correctly has a mosaic, not only those with the highest confidence.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from functools import cached_property
+from pathlib import Path
+from typing import Any, final
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+from concept_cam.comparison import Selector, against
+from concept_cam.concepts import ConceptBank
+from concept_cam.datasets import Dataset
+from concept_cam.errors import DatasetError, OptionError
+from concept_cam.evaluation.arrangement import KINDS, Candidate, Mosaic, arrange, classified, same_sized
+from concept_cam.evaluation.contrasts import Contrast, contrasts_of
+from concept_cam.evaluation.grid import KEYS, Row, Settings
+from concept_cam.evaluation.references import read_references
+from concept_cam.evaluation.rows import claim, csv_of, join_batches, write_batches
+from concept_cam.files import write_file
+from concept_cam.gradients import Trace, trace
+from concept_cam.images import Frame, Placement
+from concept_cam.localizer import Localizer
+from concept_cam.methods import AnyMethod, Method, explain, sees_score
+from concept_cam.metrics import energy_inside
+from concept_cam.result import checked_maps
+
+CELLS = ("whole", "half")
+"""How large an image is in a mosaic; see ``MosaicSettings``."""
+
+OTHERS = "mosaic"
+"""The references that are the other three classes of the mosaic."""
+
+_BATCH = 12
+"""Mosaics that go through the model together, and whose rows are written together."""
+
+
+@final
+@dataclass(frozen=True)
+class MosaicSettings:
+    """What is run on each mosaic.
+
+    Attributes:
+        kind: ``nearest`` or ``random``.
+        methods: names of ``METHODS``, or methods of your own, each with a name of its own.
+        references: ``mosaic``, the other three classes, or as ``read_references`` knows them.
+        strengths: above 0; each method's base map, at 0, is always made.
+        cells: ``whole``: each image as large as the model takes it, so that the input is twice as high and wide, as in the
+            paper; ``half``: the mosaic at the model's own size, for a model that takes no other.
+        seed: which images are together, and in which quarters.
+
+    Raises:
+        OptionError: one of them is none of these.
+    """
+
+    kind: str
+    methods: tuple[AnyMethod, ...]
+    references: tuple[str, ...] = (OTHERS,)
+    strengths: tuple[float, ...] = (0.6, 1.0)
+    cells: str = "whole"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for what, given, known in (("mosaics", self.kind, KINDS), ("cells", self.cells, CELLS)):
+            if given not in known:
+                raise OptionError(f"No {what} {given!r}; expected {' or '.join(known)}.")
+        _ = self.named
+
+    @property
+    def named(self) -> dict[str, Method]:
+        """The methods by their names."""
+        return Settings(self.methods, tuple(text for text in self.references if text != OTHERS), self.strengths).named
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Mosaics:
+    """The mosaics of a data set, and what is measured on each.
+
+    Attributes:
+        localizer: model, preprocessing, site and form of the gradient; its own method is not used.
+        bank: the classes among which an image is classified.
+        dataset: labelled images.
+        settings: what is run.
+
+    Example:
+        >>> from concept_cam import fieldguide
+        >>> from concept_cam.fieldguide.dataset import birds_dataset
+        >>> localizer, dataset = fieldguide.localizer(), birds_dataset(12)
+        >>> settings = MosaicSettings("nearest", ("hires_cam",))
+        >>> mosaics = Mosaics(localizer, localizer.bank(dataset.classes), dataset, settings)
+        >>> [(row["strength"], row["area"]) for row in mosaics.rows(mosaics.all[:1])]
+        [(0.0, 0.25), (0.6, 0.25), (1.0, 0.25)]
+    """
+
+    localizer: Localizer
+    bank: ConceptBank
+    dataset: Dataset
+    settings: MosaicSettings
+
+    @cached_property
+    def _classified(self) -> tuple[list[Candidate], list[str]]:
+        return classified(self.localizer, self.bank, self.dataset)
+
+    @property
+    def candidates(self) -> list[Candidate]:
+        """The images that are classified correctly."""
+        return self._classified[0]
+
+    @property
+    def problems(self) -> list[str]:
+        """A line for each image that could not be classified."""
+        return self._classified[1]
+
+    @cached_property
+    def all(self) -> list[Mosaic]:
+        """One for each image that is classified correctly, if three other classes have such images.
+
+        Raises:
+            DatasetError: there are none.
+        """
+        found = arrange(self.candidates, self.bank, self.settings.kind, self.settings.seed)
+        if not found:
+            labels = {one.label for one in self.candidates}
+            raise DatasetError(
+                f"{self.dataset.name}: mosaics need correctly classified images of 4 classes; {len(self.candidates)} of "
+                f"{len(self.dataset.examples)} images are classified correctly, of {len(labels)} classes. Give more images or "
+                "classes, or check that the labels are the model's own."
+            )
+        return found
+
+    def rows(self, mosaics: Sequence[Mosaic]) -> list[Row]:
+        """A row for each mosaic, method, references and strength, in this order.
+
+        What a row holds is in docs/evaluation.md; ``right`` is whether the class that scores highest is one of the four.
+        """
+        with torch.inference_mode(False), torch.no_grad():
+            pixels = torch.stack([self._pixels(mosaic) for mosaic in mosaics])
+            height, width = (int(side) for side in pixels.shape[2:])
+            placement = Placement((0.0, 0.0, float(width), float(height)), (height, width))
+            seen = self._trace(pixels)
+            with torch.autocast(seen.backbone.device.type, enabled=False):
+                scores = self.bank.scores(seen.embedding)
+                top = [self.bank.names[row] for row in scores.argmax(1).tolist()]
+                asked = [self._contrasts(mosaic, of_one) for mosaic, of_one in zip(mosaics, scores, strict=True)]
+                rows: list[list[Row]] = [[] for _ in mosaics]
+                for name, method in self.settings.named.items():
+                    count = len(asked[0]) if sees_score(method) else 1
+                    directions = torch.stack([torch.stack([c.direction for c in of_one[:count]]) for of_one in asked], 1)
+                    maps = explain(method, seen, directions).float().cpu()
+                    # One map may be blank, of a method that is never negative; where all are, the site is blind.
+                    checked_maps(maps.abs().sum((0, 1)), seen.site.name)
+                    for b, mosaic in enumerate(mosaics):
+                        for contrast, grid in zip(asked[b], maps[:, b], strict=False):
+                            if contrast.problem is None:
+                                rows[b].append(_row(mosaic, top[b], name, contrast, grid, placement))
+        for own, of_one, mosaic in zip(rows, asked, mosaics, strict=True):
+            own.extend(_problem(mosaic, text) for text in dict.fromkeys(c.problem for c in of_one) if text)
+        return [row for of_one in rows for row in of_one]
+
+    def _pixels(self, mosaic: Mosaic) -> Float[Tensor, "3 height width"]:
+        """The four as the model sees them, side by side."""
+        preprocess = same_sized(self.localizer.preprocess)
+        cells = [Frame.of(self.dataset.examples[cell.index].read(), preprocess).pixels for cell in mosaic.cells]
+        return torch.cat([torch.cat(cells[:2], 2), torch.cat(cells[2:], 2)], 1)
+
+    def _trace(self, pixels: Float[Tensor, "B 3 height width"]) -> Trace:
+        localizer, backbone = self.localizer, self.localizer.backbone
+        pixels = F.avg_pool2d(pixels, 2) if self.settings.cells == "half" else pixels
+        sized = backbone.at_size((int(pixels.shape[2]), int(pixels.shape[3])))
+        return trace(sized, pixels.to(backbone.device, backbone.dtype), localizer.site, localizer.form)
+
+    def _contrasts(self, mosaic: Mosaic, scores: Float[Tensor, " K"]) -> list[Contrast]:
+        example = self.dataset.examples[mosaic.target.index]
+        selectors: dict[str, Selector | None] = {
+            text: against(*mosaic.others) if text == OTHERS else read_references(text)(example)
+            for text in self.settings.references
+        }
+        return contrasts_of(self.bank, example.label, scores, selectors, self.settings.strengths)
+
+
+def _row(
+    mosaic: Mosaic, top: str, method: str, contrast: Contrast, grid: Float[Tensor, "rows cols"], placement: Placement
+) -> Row:
+    """What is measured of one map."""
+    if not grid.any():
+        return _problem(mosaic, f"{method} against {contrast.references}: the map is blank")
+    keys = mosaic.target.name, mosaic.target.label, method, contrast.references, contrast.strength
+    row = dict(zip(KEYS, keys, strict=True)) | {"against": "; ".join(contrast.against)}
+    row |= {"similarity": contrast.similarity} if contrast.against else {}
+    return row | {"right": int(top in (cell.label for cell in mosaic.cells))} | pointing(grid, placement, mosaic.quarter)
+
+
+def _problem(mosaic: Mosaic, text: str) -> Row:
+    return {"picture": mosaic.target.name, "label": mosaic.target.label, "problem": text}
+
+
+def pointing(grid: Float[Tensor, "rows cols"], placement: Placement, quarter: int) -> Row:
+    """How much of a map lies in a quarter of the image, and whether its peak does.
+
+    ``energy`` is the localization score of the paper: the share of the positive evidence that lies in the quarter, 0 to 1;
+    chance is ``area``, a quarter. ``hit`` is whether the centre of the strongest cell lies inside the quarter; on the line
+    between two it lies in neither. ``chance`` is the share of the cells that do.
+
+    Args:
+        grid: the signed map.
+        placement: of the map on the mosaic.
+        quarter: 0 to 3, row by row.
+    """
+    height, width = placement.picture_size
+    top, left = (part * side / 2 for part, side in zip(divmod(quarter, 2), (height, width), strict=True))
+    mask = torch.zeros(height, width, dtype=torch.bool)
+    mask[round(top) : round(top + height / 2), round(left) : round(left + width / 2)] = True
+    rows, cols = grid.shape
+    x, y = torch.tensor([placement.locate(r, c, grid.shape) for r in range(rows) for c in range(cols)]).unbind(1)
+    inside = (left < x) & (x < left + width / 2) & (top < y) & (y < top + height / 2)
+    return {
+        "energy": float(energy_inside(placement.project(grid), mask)),
+        "area": 0.25,
+        "hit": float(inside[grid.argmax()]),
+        "chance": float(inside.double().mean()),
+    }
+
+
+def write_mosaics(mosaics: Mosaics, folder: Path, about: Mapping[str, Any]) -> Path:
+    """Write ``rows.csv`` into a folder; batches that are there already are not run again. See ``write_rows``.
+
+    Args:
+        mosaics: what is run.
+        folder: for ``run.json``, ``batches/`` and ``rows.csv``.
+        about: what else decides the rows: the model, how it is loaded, which images.
+
+    Raises:
+        OutputError: the folder holds another evaluation, or cannot be written.
+        DatasetError: there are no mosaics.
+    """
+    run = {field.name: getattr(mosaics.settings, field.name) for field in fields(mosaics.settings)}
+    run |= {"methods": list(mosaics.settings.named), "examples": len(mosaics.dataset.examples)}
+    settings = {**about, **run, "dataset": mosaics.dataset.name}
+    claim(folder / "run.json", settings)
+    files = write_batches(mosaics.all, folder, _BATCH, lambda some, file: write_file(file, csv_of(mosaics.rows(some))))
+    return join_batches(files, folder / "rows.csv")
