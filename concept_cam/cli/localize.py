@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from concept_cam.cli.encoders import load_encoder
+from concept_cam.cli.encoders import CLASSES, load_encoder
+from concept_cam.cli.given import is_given, refuse
 from concept_cam.cli.pictures import check_apart, make_folder, names_of, size_of, sources
 from concept_cam.errors import ComparisonError, PictureError
 
@@ -27,6 +29,7 @@ _SWEEP, _BY_REFERENCE = "-strengths.png", "-references.png"
 
 
 def localize(
+    context: typer.Context,
     pictures: Annotated[
         list[Path] | None,
         typer.Argument(help="Pictures or folders of pictures; none: one is drawn from the field guide."),
@@ -41,15 +44,14 @@ def localize(
     model: Annotated[
         str | None,
         typer.Option(
-            help="As `concept-cam models` lists them, or a folder; none: the embedded model; fieldguide-shortcut: its sister."
+            help="As `concept-cam models` lists them, or a folder; none: the embedded model; fieldguide-shortcut: its sister; "
+            "package.module:function: your own, a function that returns a model or what concept_cam.wrap returns."
         ),
     ] = None,
     pretrained: Annotated[
         str | None, typer.Option(help="An open_clip tag (downloaded on first use) or a weights file.")
     ] = None,
-    classes: Annotated[
-        str | None, typer.Option(help="Of a classifier: a file with a name for each row; timm knows ImageNet's.")
-    ] = None,
+    classes: Annotated[str | None, typer.Option(help=CLASSES)] = None,
     site: Annotated[str | None, typer.Option(help="Where tokens are read; `concept-cam check` lists the sites.")] = None,
     fit: Annotated[str | None, typer.Option(help="crop, pad, squash or native; by default as the model was trained.")] = None,
     size: Annotated[str | None, typer.Option(help="Input size, N or HxW in pixels; a larger one gives a finer map.")] = None,
@@ -73,6 +75,10 @@ def localize(
     if sum(bool(choice) for choice in (against, nearest is not None, rivals is not None)) > 1:
         raise ComparisonError("References come from one of --against, --nearest and --rivals; give one of them.")
     check_strength(strength)
+    if pictures:
+        refuse(context, ["seed"], "where pictures are given: it says which plate to draw")
+    if not sees_score(chosen):
+        refuse(context, ["strength"], f"with --method {method}, which does not look at the score")
     if fit is not None:
         check_fit(fit)
     references = _references(against, nearest, rivals)
@@ -90,7 +96,8 @@ def localize(
         found = [write_picture(out / f"{target.replace(' ', '-')}-{seed}.png", plate)]
     options: dict[str, Any] = {"method": chosen, "site": site, "fit": fit, "size": size_of(size)}
     localizer = _localizer(model, pretrained, device, classes, vocabulary, templates, options)
-    extras = [draw for wanted, draw in ((sweep, _draw_sweep), (by_reference, _draw_by_reference)) if wanted]
+    by_each = partial(_draw_by_reference, strength if is_given(context, "strength") else 1.0)
+    extras = [draw for wanted, draw in ((sweep, _draw_sweep), (by_reference, by_each)) if wanted]
     failed = _run(localizer, found, target, references, strength, out, extras)
     if failed:
         rest = f"the others are in {out}" if failed < len(found) else "none is left"
@@ -195,12 +202,12 @@ def _draw_sweep(localizer: Localizer, picture: Image.Image, target: str, referen
 
 
 def _draw_by_reference(
-    localizer: Localizer, picture: Image.Image, target: str, references: Selector | None, stem: Path
+    strength: float, localizer: Localizer, picture: Image.Image, target: str, references: Selector | None, stem: Path
 ) -> None:
     from concept_cam.drawing import by_reference
     from concept_cam.files import write_picture
 
-    results = localizer.against_each(picture, target, references)
+    results = localizer.against_each(picture, target, references, strength=strength)
     write_picture(stem.with_name(f"{stem.name}{_BY_REFERENCE}"), by_reference(results, picture))
 
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from concept_cam.cli.encoders import HELP, load_encoder
+from concept_cam.cli.given import refuse
 from concept_cam.cli.pictures import check_apart, first_free, make_folder, names_of, size_of, sources
 from concept_cam.errors import OptionError, PictureError, PromptError
 
@@ -33,6 +34,7 @@ _PLATES = ("ember finch", "royal jay", "misty heron")
 
 
 def parts(
+    context: typer.Context,
     pictures: Annotated[
         list[Path] | None,
         typer.Argument(
@@ -76,6 +78,8 @@ def parts(
     if not sees_score(chosen):
         raise OptionError(f"{method} does not look at the score, so all parts would have one map; take another --method.")
     check_strength(strength)
+    if pictures:
+        refuse(context, ["plates"], "where pictures are given: it says how many plates to draw")
     if fit is not None:
         check_fit(fit)
     embedded = model is None or model in fieldguide.MODELS
