@@ -50,6 +50,7 @@ def run(command_line, tmp_path):
 ASKED = ("localize", "photo.png", "--target", "bee", "--out", "out")
 
 
+@pytest.mark.filterwarnings("default:.*does not say how its images are prepared")
 def test_a_function_gives_a_classifier_and_the_command_line_its_names(run, tmp_path):
     code, _, err = run(*ASKED, "--model", "mine.models:classifier", "--classes", "names.txt")
     assert code == 0, err
@@ -98,6 +99,6 @@ def test_nothing_is_imported_unless_the_user_names_it(run, tmp_path):
     from concept_cam import load
     from concept_cam.errors import BackboneError
 
-    with pytest.raises(BackboneError, match="No model 'mine.models:classifier'"):
+    with pytest.raises(BackboneError, match=r"No model 'mine\.models:classifier'"):
         load("mine.models:classifier")
     assert "mine.models" not in sys.modules

@@ -1,23 +1,17 @@
-"""The options that a command line gives, told from those that are left at their defaults."""
+"""Options that are given but would have no effect."""
 
 from __future__ import annotations
-
-from collections.abc import Iterable
-
-import typer
 
 from concept_cam.errors import OptionError
 
 
-def is_given(context: typer.Context, name: str) -> bool:
-    """Whether an option is on the command line."""
-    source = context.get_parameter_source(name)
-    return source is not None and source.name == "COMMANDLINE"
+def refuse(option: str, value: object, reason: str) -> None:
+    """Raise OptionError if an option is given that has no effect where it is: dropped in silence, it would mislead.
 
-
-def refuse(context: typer.Context, names: Iterable[str], reason: str) -> None:
-    """Raise OptionError if one of these options is given, which would have no effect."""
-    options = {parameter.name: parameter.opts[0] for parameter in context.command.params}
-    for name in names:
-        if is_given(context, name):
-            raise OptionError(f"{options[name]} has no effect {reason}; leave it out.")
+    Args:
+        option: as it is written on the command line.
+        value: None if it is not given.
+        reason: why it has no effect.
+    """
+    if value is not None:
+        raise OptionError(f"{option} {value} has no effect {reason}; leave it out.")

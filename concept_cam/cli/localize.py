@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from concept_cam.cli.encoders import CLASSES, load_encoder
-from concept_cam.cli.given import is_given, refuse
+from concept_cam.cli.given import refuse
 from concept_cam.cli.pictures import check_apart, make_folder, names_of, size_of, sources
 from concept_cam.errors import ComparisonError, PictureError
 
@@ -24,12 +24,12 @@ if TYPE_CHECKING:
     from concept_cam.result import Localization
 
 _BATCH = 8
+_STRENGTH = 0.6
 _RESULTS = ("-overlay.png", "-compared.png", ".safetensors", ".json")
 _SWEEP, _BY_REFERENCE = "-strengths.png", "-references.png"
 
 
 def localize(
-    context: typer.Context,
     pictures: Annotated[
         list[Path] | None,
         typer.Argument(help="Pictures or folders of pictures; none: one is drawn from the field guide."),
@@ -39,7 +39,10 @@ def localize(
     vocabulary: Annotated[str | None, typer.Option(help="Concepts to choose references from: a name or a file.")] = None,
     nearest: Annotated[int | None, typer.Option(help="Compare with the K nearest names of the vocabulary.")] = None,
     rivals: Annotated[int | None, typer.Option(help="Compare with the K best-scoring names of the vocabulary.")] = None,
-    strength: Annotated[float, typer.Option(help="How much of the references is subtracted; 0: the target alone.")] = 0.6,
+    strength: Annotated[
+        float | None,
+        typer.Option(help=f"How much of the references is subtracted; 0: the target alone.  [default: {_STRENGTH}]"),
+    ] = None,
     method: Annotated[str, typer.Option(help="How the map is made; `concept-cam methods` lists all.")] = "hires_cam",
     model: Annotated[
         str | None,
@@ -61,7 +64,7 @@ def localize(
     by_reference: Annotated[
         bool, typer.Option("--by-reference", help="Draw which reference each place speaks against most as well.")
     ] = False,
-    seed: Annotated[int, typer.Option(min=0, help="Which plate to draw if no picture is given.")] = 0,
+    seed: Annotated[int | None, typer.Option(min=0, help="Which plate to draw if no picture is given.  [default: 0]")] = None,
     out: Annotated[Path, typer.Option(help="The folder for overlays, maps and JSON files.")] = Path("concept-cam-out"),
 ) -> None:
     """Draw a heat map of what makes a picture the target and not its references."""
@@ -74,11 +77,12 @@ def localize(
     chosen = method_named(method)
     if sum(bool(choice) for choice in (against, nearest is not None, rivals is not None)) > 1:
         raise ComparisonError("References come from one of --against, --nearest and --rivals; give one of them.")
-    check_strength(strength)
+    if strength is not None:
+        check_strength(strength)
     if pictures:
-        refuse(context, ["seed"], "where pictures are given: it says which plate to draw")
+        refuse("--seed", seed, "where pictures are given: it says which plate to draw")
     if not sees_score(chosen):
-        refuse(context, ["strength"], f"with --method {method}, which does not look at the score")
+        refuse("--strength", strength, f"with --method {method}, which does not look at the score")
     if fit is not None:
         check_fit(fit)
     references = _references(against, nearest, rivals)
@@ -86,19 +90,20 @@ def localize(
     if not pictures:
         if model is not None and model not in fieldguide.MODELS:
             raise PictureError("No picture given; the field guide is drawn only for the embedded model (without --model).")
-        plate, target, twin = _draw(target, seed)
+        plate, target, twin = _draw(target, seed or 0)
         references = references or (twin if sees_score(chosen) else None)
     elif target is None:
         raise ComparisonError("What shall be found in the picture? Name it with --target.")
     found = list(sources(pictures or []))
     make_folder(out)
     if plate is not None:
-        found = [write_picture(out / f"{target.replace(' ', '-')}-{seed}.png", plate)]
+        found = [write_picture(out / f"{target.replace(' ', '-')}-{seed or 0}.png", plate)]
     options: dict[str, Any] = {"method": chosen, "site": site, "fit": fit, "size": size_of(size)}
     localizer = _localizer(model, pretrained, device, classes, vocabulary, templates, options)
-    by_each = partial(_draw_by_reference, strength if is_given(context, "strength") else 1.0)
+    by_each = partial(_draw_by_reference, 1.0 if strength is None else strength)
     extras = [draw for wanted, draw in ((sweep, _draw_sweep), (by_reference, by_each)) if wanted]
-    failed = _run(localizer, found, target, references, strength, out, extras)
+    asked = _STRENGTH if strength is None else strength
+    failed = _run(localizer, found, target, references, asked, out, extras)
     if failed:
         rest = f"the others are in {out}" if failed < len(found) else "none is left"
         raise PictureError(f"{failed} of {len(found)} pictures could not be read; {rest}.")

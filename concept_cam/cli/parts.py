@@ -29,12 +29,11 @@ if TYPE_CHECKING:
 _BATCH = 2
 """A finding holds a mask for each part at the size of its picture."""
 
-_FEW = 8
+_DRAWN, _FEW = 6, 8
 _PLATES = ("ember finch", "royal jay", "misty heron")
 
 
 def parts(
-    context: typer.Context,
     pictures: Annotated[
         list[Path] | None,
         typer.Argument(
@@ -58,7 +57,10 @@ def parts(
         str | None, typer.Option(help="Sentences around a phrase: a name or a file; by default those for parts.")
     ] = None,
     device: Annotated[str, typer.Option(help="Where the model runs: cpu, cuda, cuda:1, mps.")] = "cpu",
-    plates: Annotated[int, typer.Option("--count", min=1, help="How many plates to draw if no picture is given.")] = 6,
+    plates: Annotated[
+        int | None,
+        typer.Option("--count", min=1, help=f"How many plates to draw if no picture is given.  [default: {_DRAWN}]"),
+    ] = None,
     out: Annotated[Path, typer.Option(help="The folder for pictures, tables and sheets.")] = Path("concept-cam-parts"),
 ) -> None:
     """Find the parts of pictures, and what each looks like.
@@ -79,7 +81,7 @@ def parts(
         raise OptionError(f"{method} does not look at the score, so all parts would have one map; take another --method.")
     check_strength(strength)
     if pictures:
-        refuse(context, ["plates"], "where pictures are given: it says how many plates to draw")
+        refuse("--count", plates, "where pictures are given: it says how many plates to draw")
     if fit is not None:
         check_fit(fit)
     embedded = model is None or model in fieldguide.MODELS
@@ -94,7 +96,7 @@ def parts(
     make_folder(out)
     if not given:
         pictures = [out / "pictures"]
-        given = list(_draw(plates, out / "pictures"))
+        given = list(_draw(plates or _DRAWN, out / "pictures"))
     names = names_of(given)
     check_apart(given, (out / "annotated" / f"{name}.png" for name in names.values()))
     backbone, sentences = load_encoder(model, pretrained, device)
