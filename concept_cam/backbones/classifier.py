@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from importlib.metadata import version
@@ -220,6 +221,6 @@ def _options(model: nn.Module, size: Size) -> dict[str, bool]:
 def _check(classes: tuple[str, ...], count: int, name: str) -> None:
     if len(classes) != count:
         raise BackboneError(f"{name} has {count} classes, given {len(classes)} names; give one for each, in order (classes=).")
-    twice = sorted({concept for concept in classes if classes.count(concept) > 1}) if len(set(classes)) < count else []
+    twice = sorted(concept for concept, times in Counter(classes).items() if times > 1)
     if twice:
         raise BackboneError(f"{name}: names that come twice: {', '.join(twice[:5])}; tell them apart.")

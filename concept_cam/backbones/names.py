@@ -23,7 +23,8 @@ def spelt(name: str, known: Collection[str]) -> str | None:
 
 
 def _plain(name: str) -> str:
-    return re.sub(r"[-_/ ]+", "-", name.strip().lower())
+    # OpenAI writes ViT-L/14@336px.
+    return re.sub(r"[-_/@ ]+", "-", name.strip().lower()).removesuffix("px")
 
 
 def of_open_clip(name: str, known: Sequence[str]) -> tuple[str, str | None] | None:

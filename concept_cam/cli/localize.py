@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from concept_cam.cli.encoders import load_encoder
+from concept_cam.cli.encoders import CLASSES, load_encoder
+from concept_cam.cli.given import refuse
 from concept_cam.cli.pictures import check_apart, make_folder, names_of, size_of, sources
 from concept_cam.errors import ComparisonError, PictureError
 
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     from concept_cam.result import Localization
 
 _BATCH = 8
+_STRENGTH = 0.6
 _RESULTS = ("-overlay.png", "-compared.png", ".safetensors", ".json")
 _SWEEP, _BY_REFERENCE = "-strengths.png", "-references.png"
 
@@ -36,20 +39,22 @@ def localize(
     vocabulary: Annotated[str | None, typer.Option(help="Concepts to choose references from: a name or a file.")] = None,
     nearest: Annotated[int | None, typer.Option(help="Compare with the K nearest names of the vocabulary.")] = None,
     rivals: Annotated[int | None, typer.Option(help="Compare with the K best-scoring names of the vocabulary.")] = None,
-    strength: Annotated[float, typer.Option(help="How much of the references is subtracted; 0: the target alone.")] = 0.6,
+    strength: Annotated[
+        float | None,
+        typer.Option(help=f"How much of the references is subtracted; 0: the target alone.  [default: {_STRENGTH}]"),
+    ] = None,
     method: Annotated[str, typer.Option(help="How the map is made; `concept-cam methods` lists all.")] = "hires_cam",
     model: Annotated[
         str | None,
         typer.Option(
-            help="As `concept-cam models` lists them, or a folder; none: the embedded model; fieldguide-shortcut: its sister."
+            help="As `concept-cam models` lists them, or a folder; none: the embedded model; fieldguide-shortcut: its sister; "
+            "package.module:function: your own, a function that returns a model or what concept_cam.wrap returns."
         ),
     ] = None,
     pretrained: Annotated[
         str | None, typer.Option(help="An open_clip tag (downloaded on first use) or a weights file.")
     ] = None,
-    classes: Annotated[
-        str | None, typer.Option(help="Of a classifier: a file with a name for each row; timm knows ImageNet's.")
-    ] = None,
+    classes: Annotated[str | None, typer.Option(help=CLASSES)] = None,
     site: Annotated[str | None, typer.Option(help="Where tokens are read; `concept-cam check` lists the sites.")] = None,
     fit: Annotated[str | None, typer.Option(help="crop, pad, squash or native; by default as the model was trained.")] = None,
     size: Annotated[str | None, typer.Option(help="Input size, N or HxW in pixels; a larger one gives a finer map.")] = None,
@@ -59,7 +64,7 @@ def localize(
     by_reference: Annotated[
         bool, typer.Option("--by-reference", help="Draw which reference each place speaks against most as well.")
     ] = False,
-    seed: Annotated[int, typer.Option(min=0, help="Which plate to draw if no picture is given.")] = 0,
+    seed: Annotated[int | None, typer.Option(min=0, help="Which plate to draw if no picture is given.  [default: 0]")] = None,
     out: Annotated[Path, typer.Option(help="The folder for overlays, maps and JSON files.")] = Path("concept-cam-out"),
 ) -> None:
     """Draw a heat map of what makes a picture the target and not its references."""
@@ -72,7 +77,12 @@ def localize(
     chosen = method_named(method)
     if sum(bool(choice) for choice in (against, nearest is not None, rivals is not None)) > 1:
         raise ComparisonError("References come from one of --against, --nearest and --rivals; give one of them.")
-    check_strength(strength)
+    if strength is not None:
+        check_strength(strength)
+    if pictures:
+        refuse("--seed", seed, "where pictures are given: it says which plate to draw")
+    if not sees_score(chosen):
+        refuse("--strength", strength, f"with --method {method}, which does not look at the score")
     if fit is not None:
         check_fit(fit)
     references = _references(against, nearest, rivals)
@@ -80,18 +90,20 @@ def localize(
     if not pictures:
         if model is not None and model not in fieldguide.MODELS:
             raise PictureError("No picture given; the field guide is drawn only for the embedded model (without --model).")
-        plate, target, twin = _draw(target, seed)
+        plate, target, twin = _draw(target, seed or 0)
         references = references or (twin if sees_score(chosen) else None)
     elif target is None:
         raise ComparisonError("What shall be found in the picture? Name it with --target.")
     found = list(sources(pictures or []))
     make_folder(out)
     if plate is not None:
-        found = [write_picture(out / f"{target.replace(' ', '-')}-{seed}.png", plate)]
+        found = [write_picture(out / f"{target.replace(' ', '-')}-{seed or 0}.png", plate)]
     options: dict[str, Any] = {"method": chosen, "site": site, "fit": fit, "size": size_of(size)}
     localizer = _localizer(model, pretrained, device, classes, vocabulary, templates, options)
-    extras = [draw for wanted, draw in ((sweep, _draw_sweep), (by_reference, _draw_by_reference)) if wanted]
-    failed = _run(localizer, found, target, references, strength, out, extras)
+    by_each = partial(_draw_by_reference, 1.0 if strength is None else strength)
+    extras = [draw for wanted, draw in ((sweep, _draw_sweep), (by_reference, by_each)) if wanted]
+    asked = _STRENGTH if strength is None else strength
+    failed = _run(localizer, found, target, references, asked, out, extras)
     if failed:
         rest = f"the others are in {out}" if failed < len(found) else "none is left"
         raise PictureError(f"{failed} of {len(found)} pictures could not be read; {rest}.")
@@ -195,12 +207,12 @@ def _draw_sweep(localizer: Localizer, picture: Image.Image, target: str, referen
 
 
 def _draw_by_reference(
-    localizer: Localizer, picture: Image.Image, target: str, references: Selector | None, stem: Path
+    strength: float, localizer: Localizer, picture: Image.Image, target: str, references: Selector | None, stem: Path
 ) -> None:
     from concept_cam.drawing import by_reference
     from concept_cam.files import write_picture
 
-    results = localizer.against_each(picture, target, references)
+    results = localizer.against_each(picture, target, references, strength=strength)
     write_picture(stem.with_name(f"{stem.name}{_BY_REFERENCE}"), by_reference(results, picture))
 
 

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from concept_cam.cli.encoders import CLASSES, load_encoder
 from concept_cam.errors import BackboneError
 
 
@@ -28,14 +29,13 @@ def models() -> None:
 def check(
     model: Annotated[str, typer.Argument(help="What --model of localize takes.")],
     pretrained: Annotated[str | None, typer.Option(help="An open_clip tag, or a weights file.")] = None,
-    classes: Annotated[str | None, typer.Option(help="Of a classifier: a file with a name for each row.")] = None,
+    classes: Annotated[str | None, typer.Option(help=CLASSES)] = None,
     device: Annotated[str, typer.Option(help="Where the model runs: cpu, cuda, cuda:1, mps.")] = "cpu",
 ) -> None:
     """Try a model on itself: embedding, gradients, closed forms, batches, sizes, and that nothing is left behind on it."""
     from concept_cam import checks
-    from concept_cam.loading import load
 
-    backbone = load(model, pretrained, device, classes=classes)
+    backbone, _ = load_encoder(model, pretrained, device, classes)
     typer.echo(f"{backbone.name}: {backbone.family}; {len(backbone.sites)} sites, {backbone.sites[0].name} by default")
     failed = 0
     for verdict in checks.check(backbone):

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from concept_cam.cli.encoders import HELP, load_encoder
+from concept_cam.cli.given import refuse
 from concept_cam.cli.pictures import check_apart, first_free, make_folder, names_of, size_of, sources
 from concept_cam.errors import OptionError, PictureError, PromptError
 
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 _BATCH = 2
 """A finding holds a mask for each part at the size of its picture."""
 
-_FEW = 8
+_DRAWN, _FEW = 6, 8
 _PLATES = ("ember finch", "royal jay", "misty heron")
 
 
@@ -56,7 +57,10 @@ def parts(
         str | None, typer.Option(help="Sentences around a phrase: a name or a file; by default those for parts.")
     ] = None,
     device: Annotated[str, typer.Option(help="Where the model runs: cpu, cuda, cuda:1, mps.")] = "cpu",
-    plates: Annotated[int, typer.Option("--count", min=1, help="How many plates to draw if no picture is given.")] = 6,
+    plates: Annotated[
+        int | None,
+        typer.Option("--count", min=1, help=f"How many plates to draw if no picture is given.  [default: {_DRAWN}]"),
+    ] = None,
     out: Annotated[Path, typer.Option(help="The folder for pictures, tables and sheets.")] = Path("concept-cam-parts"),
 ) -> None:
     """Find the parts of pictures, and what each looks like.
@@ -76,6 +80,8 @@ def parts(
     if not sees_score(chosen):
         raise OptionError(f"{method} does not look at the score, so all parts would have one map; take another --method.")
     check_strength(strength)
+    if pictures:
+        refuse("--count", plates, "where pictures are given: it says how many plates to draw")
     if fit is not None:
         check_fit(fit)
     embedded = model is None or model in fieldguide.MODELS
@@ -90,7 +96,7 @@ def parts(
     make_folder(out)
     if not given:
         pictures = [out / "pictures"]
-        given = list(_draw(plates, out / "pictures"))
+        given = list(_draw(plates or _DRAWN, out / "pictures"))
     names = names_of(given)
     check_apart(given, (out / "annotated" / f"{name}.png" for name in names.values()))
     backbone, sentences = load_encoder(model, pretrained, device)
