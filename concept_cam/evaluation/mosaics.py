@@ -149,8 +149,8 @@ class Mosaics:
         with torch.inference_mode(False), torch.no_grad():
             pixels = torch.stack([self._pixels(mosaic) for mosaic in mosaics])
             height, width = (int(side) for side in pixels.shape[2:])
-            placement = Placement((0.0, 0.0, float(width), float(height)), (height, width))
             seen = self._trace(pixels)
+            placement = Placement((0.0, 0.0, float(width), float(height)), (height, width)).covering(seen.layout.span)
             with torch.autocast(seen.backbone.device.type, enabled=False):
                 scores = self.bank.scores(seen.embedding)
                 top = [self.bank.names[row] for row in scores.argmax(1).tolist()]
