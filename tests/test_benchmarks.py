@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 import zoo
 
-from benchmarks import pipeline, speed, timing
+from benchmarks import checks, pipeline, speed, timing
 from benchmarks.world import AT_HAND, LAYER_ALONE, PER_GRAPH, World, ours, peers
 from concept_cam import fieldguide
 
@@ -110,3 +110,19 @@ def test_the_table_of_the_pipeline():
     rows = [line.split(" | ") for line in lines if line.startswith("| ")]
     assert [len(row) for row in rows] == [5, 5, 5]
     assert float(rows[1][2]) == 1
+
+
+def test_the_checks_that_are_timed_are_those_of_a_pass(world):
+    backbone = world.backbone
+    timed = checks.contenders(world)
+    embedding = backbone.normalize(timed[checks.PICTURE]())
+    with backbone.at_rest():
+        own = backbone.normalize(backbone.embed_pixels(world.pixels[:1]))
+    torch.testing.assert_close(embedding, own)
+    before = {name: timed[name]() for name in (checks.STRUCTURE, checks.TEXTS, checks.FOLDED)}
+    with torch.no_grad():
+        backbone.module.ln_final.weight.data[0] += 1
+        assert timed[checks.TEXTS]() != before[checks.TEXTS]
+        backbone.module.ln_final.weight.data[0] -= 1
+    assert timed[checks.STRUCTURE]() == before[checks.STRUCTURE]
+    assert timed[checks.FOLDED]() == before[checks.FOLDED]
