@@ -13,7 +13,7 @@ from concept_cam.backbones.backbone import Backbone
 from concept_cam.backbones.transforms import preprocess_for
 from concept_cam.comparison import Comparison, Weighting
 from concept_cam.concepts import ConceptBank, embed
-from concept_cam.errors import PictureError
+from concept_cam.errors import OptionError, PictureError
 from concept_cam.field import ConceptField
 from concept_cam.gradients import FactoredTrace, Form, Trace, trace
 from concept_cam.images import Fit, Frame, Size, by_size, read_picture
@@ -39,7 +39,8 @@ class Localizer:
         backbone: from ``load`` or ``wrap``.
         vocabulary: concepts among which ``nearest`` and ``rivals`` choose, or the name of a file in ``prompts/vocabularies/``;
             by default those that the model was made for, if it is a classifier.
-        templates: sentences with a ``{}``, or the name of a file in ``prompts/templates/``.
+        templates: sentences with a ``{}``, or the name of a file in ``prompts/templates/``; ``photo`` by default. A classifier
+            reads no texts and takes none.
         method: makes the map; any of ``concept_cam.methods``, by itself or by its name, or a function of your own.
         site: the name of one of ``backbone.sites``; the first by default.
         form: of the gradient; closed form where it exists and is exact.
@@ -49,7 +50,7 @@ class Localizer:
         on_device: leave maps where the model is, in its precision; by default they come to the CPU, in float32.
 
     Raises:
-        OptionError: no such fit or method.
+        OptionError: no such fit or method, or templates for a classifier.
         BackboneError: no such site, or a size that the model cannot take.
 
     Example:
@@ -66,7 +67,7 @@ class Localizer:
         backbone: Backbone,
         *,
         vocabulary: str | Iterable[str] = (),
-        templates: str | Sequence[str] = "photo",
+        templates: str | Sequence[str] | None = None,
         method: AnyMethod = hires_cam,
         site: str | None = None,
         form: Form = "auto",
@@ -79,7 +80,7 @@ class Localizer:
         self.preprocess = preprocess_for(backbone, fit, size)
         names = read_vocabulary(vocabulary).names if isinstance(vocabulary, str) else vocabulary
         self.vocabulary = tuple(dict.fromkeys(names)) or backbone.classes
-        self.templates = read_templates(templates) if isinstance(templates, str) else tuple(templates)
+        self.templates = _templates(backbone, templates)
         self.on_device = on_device
         self._told = tuple(key for key, value in (("fit", fit), ("size", size)) if value is not None)
         self._known: tuple[tuple[object, ...], ConceptBank] | None = None
@@ -320,3 +321,13 @@ class Localizer:
             "templates": list(self.templates),
             "versions": {"concept-cam": version("concept-cam"), **self.backbone.versions},
         }
+
+
+def _templates(backbone: Backbone, templates: str | Sequence[str] | None) -> tuple[str, ...]:
+    """Sentences around a name; a class of a classifier is its row, whatever stands around its name."""
+    if backbone.classes and type(backbone).embed_concepts is not Backbone.embed_concepts:
+        if templates is not None:
+            raise OptionError(f"{backbone.name} is a classifier, which reads no texts; leave the templates out.")
+        return ("{}",)
+    chosen = "photo" if templates is None else templates
+    return read_templates(chosen) if isinstance(chosen, str) else tuple(chosen)

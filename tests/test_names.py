@@ -57,7 +57,7 @@ def test_names_are_understood_as_people_spell_them(name):
 
 
 def test_a_name_that_is_none_gets_a_suggestion():
-    for name, near in ("ViT-L-14-363", "ViT-L-14-336"):
+    for name, near in (("ViT-L-14-363", "ViT-L-14-336"), ("ViT-B-61", "ViT-B-16")):
         with pytest.raises(BackboneError, match=rf"No model '{name}'.* Did you mean '{near}'\?"):
             library_of(name, OPEN_CLIP, TIMM, classifier=False)
 

@@ -238,7 +238,11 @@ def undone():
 
 def localizers(wrapped, size, form="auto"):
     sizes = (None, size)
-    return [Localizer(wrapped, templates=["a {}"], form=form, size=one) for one in sizes]
+    return [Localizer(wrapped, templates=templates(wrapped), form=form, size=one) for one in sizes]
+
+
+def templates(backbone):
+    return None if backbone.classes else ["a {}"]
 
 
 def asked(backbone):
@@ -392,7 +396,8 @@ def test_a_copy_describes_the_module_that_it_holds(name, how):
         data_in_place(localizer.backbone.module)
         norm_replaced(localizer.backbone.module)
     for localizer, own_size in zip(copied, (None, size), strict=True):
-        fresh = Localizer(wrapped(localizer.backbone.module), templates=["a {}"], form="dense", size=own_size)
+        anew = wrapped(localizer.backbone.module)
+        fresh = Localizer(anew, templates=templates(anew), form="dense", size=own_size)
         ours, own = localizer(IMAGE, *concepts), fresh(IMAGE, *concepts)
         torch.testing.assert_close(ours.map, own.map, rtol=1e-5, atol=1e-7)
         assert ours.provenance["gradient"] == "factored"

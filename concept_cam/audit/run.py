@@ -12,6 +12,7 @@ from safetensors.torch import save
 from concept_cam.audit.findings import Audit
 from concept_cam.audit.looking import COLUMNS, Looker
 from concept_cam.datasets import Dataset, Example
+from concept_cam.errors import OptionError
 from concept_cam.evaluation.among import Among, classes_among
 from concept_cam.evaluation.rows import claim, csv_of, join_batches, read_rows, write_batches
 from concept_cam.files import write_file
@@ -58,7 +59,8 @@ def audit(
         about: what else decides the rows (which pictures, which weights), to be held against an older run in the same folder.
 
     Raises:
-        OptionError: the model decides among one class, there is one background, or the method does not look at the score.
+        OptionError: the model decides among one class, there is one background, the method does not look at the score, or
+            there are templates without what they are for.
         ComparisonError: the strength is negative or not finite.
         UnknownConcept: the text encoder has never seen a word, or the classifier has none of the classes.
         OutputError: the folder holds another audit, or cannot be written.
@@ -75,6 +77,10 @@ def audit(
         >>> found.accuracy
         1.0
     """
+    for option, given, texts in (("part", part_templates, parts), ("scene", scene_templates, backgrounds)):
+        if given is not None and not texts:
+            needed = "parts" if option == "part" else "backgrounds"
+            raise OptionError(f"{option}_templates has no effect without {needed}; give {needed}, or leave it out.")
     folder, classes = Path(folder), classes_among(localizer.backbone, dataset.classes, among)
     looker = Looker(localizer, classes, parts, backgrounds, part_templates, scene_templates, strength)
     looker.prepare()

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from concept_cam.cli.encoders import HELP, load_encoder
-from concept_cam.cli.sets import FIELDGUIDE, read_set
+from concept_cam.cli.encoders import CLASSES, HELP, load_encoder
+from concept_cam.cli.given import refuse
+from concept_cam.cli.sets import FIELDGUIDE, is_drawn, read_set
 from concept_cam.errors import AuditFailed, OptionError
 
 if TYPE_CHECKING:
@@ -32,11 +33,12 @@ def audit(
         str, typer.Option(help="model: a classifier decides among all its classes; dataset: among those of the data set.")
     ] = "model",
     limit: Annotated[int, typer.Option(min=1, help="How many pictures at most.")] = 2000,
-    seed: Annotated[int, typer.Option(min=0, help="Which plates of the field guide.")] = 0,
+    seed: Annotated[int | None, typer.Option(min=0, help="Which plates of the field guide.  [default: 0]")] = None,
     model: Annotated[str | None, typer.Option(help=HELP)] = None,
     pretrained: Annotated[
         str | None, typer.Option(help="An open_clip tag (downloaded on first use) or a weights file.")
     ] = None,
+    classes: Annotated[str | None, typer.Option(help=f"{CLASSES} The second model is given the same.")] = None,
     other_model: Annotated[str | None, typer.Option(help="A second model on the same pictures: where evidence moved.")] = None,
     other_pretrained: Annotated[str | None, typer.Option(help="Its tag or weights file.")] = None,
     method: Annotated[str, typer.Option(help="`concept-cam methods` lists them.")] = "hires_cam",
@@ -61,8 +63,11 @@ def audit(
     compared = other_model is not None or other_pretrained is not None
     if compared and other_model is None and model is None:
         raise OptionError(f"--other-pretrained {other_pretrained} needs an --other-model, such as ViT-B-16.")
+    if not is_drawn(dataset, layout):
+        refuse("--seed", seed, f"on {dataset}: it says which plates of the field guide to draw")
+    seed = seed or 0
     data = read_set(dataset, layout, limit, seed)
-    options: dict[str, Any] = {"method": method, "site": site, "templates": templates, "device": device}
+    options: dict[str, Any] = {"method": method, "site": site, "templates": templates, "device": device, "classes": classes}
     localizers = [_localizer(data, model, pretrained, **options)]
     localizers += [_localizer(data, other_model or model, other_pretrained, **options)] if compared else []
     audits = []
@@ -98,17 +103,18 @@ def _localizer(
     site: str | None,
     templates: str | None,
     device: str,
-) -> tuple[Localizer, str]:
+    classes: str | None,
+) -> tuple[Localizer, str | None]:
     """A model that looks at the data, and the name of the templates that suit it."""
     from concept_cam.localizer import Localizer
     from concept_cam.methods import method_named
 
-    backbone, own = load_encoder(model, pretrained, device)
+    backbone, own = load_encoder(model, pretrained, device, classes)
     how: dict[str, Any] = {"templates": templates or own, "method": method_named(method), "site": site}
     return Localizer(backbone, vocabulary=data.classes, **how), own
 
 
-def _texts(localizer: Localizer, own: str, vocabulary: str | None, backgrounds: str | None) -> dict[str, Any]:
+def _texts(localizer: Localizer, own: str | None, vocabulary: str | None, backgrounds: str | None) -> dict[str, Any]:
     """What the model is asked beside the classes, as told or what suits it; a classifier reads no texts, so nothing."""
     from concept_cam.parts import read_parts
     from concept_cam.prompts import read_templates, read_vocabulary
@@ -119,6 +125,6 @@ def _texts(localizer: Localizer, own: str, vocabulary: str | None, backgrounds: 
     return {
         "parts": read_parts(parts) if parts else None,
         "backgrounds": read_vocabulary(scenes).names if scenes else (),
-        "part_templates": read_templates(own if embedded else "parts"),
-        "scene_templates": read_templates(own if embedded else "scenes"),
+        "part_templates": read_templates(FIELDGUIDE if embedded else "parts") if parts else None,
+        "scene_templates": read_templates(FIELDGUIDE if embedded else "scenes") if scenes else None,
     }

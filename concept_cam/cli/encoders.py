@@ -25,8 +25,10 @@ _FUNCTION = re.compile(r"(?P<module>[A-Za-z_]\w*(\.[A-Za-z_]\w*)*):(?P<function>
 _SCHEMAS = ("open_clip", "transformers", "timm")
 
 
-def load_encoder(model: str | None, pretrained: str | None, device: str, classes: str | None = None) -> tuple[Backbone, str]:
-    """A model, by default the embedded one, and the name of the templates for it.
+def load_encoder(
+    model: str | None, pretrained: str | None, device: str, classes: str | None = None
+) -> tuple[Backbone, str | None]:
+    """A model, by default the embedded one, and the name of the templates for it; a classifier has none.
 
     Raises:
         OptionError: weights or classes are named, but no architecture for them; or for a model that brings its own.
@@ -51,8 +53,10 @@ def load_encoder(model: str | None, pretrained: str | None, device: str, classes
     if match and match["module"] not in _SCHEMAS:
         if pretrained is not None:
             raise OptionError(f"--model {model} makes its own weights; leave out --pretrained {pretrained}.")
-        return _of_function(match["module"], match["function"], device, classes), "photo"
-    return load(model or "", pretrained, device, classes=classes), "photo"
+        backbone = _of_function(match["module"], match["function"], device, classes)
+    else:
+        backbone = load(model or "", pretrained, device, classes=classes)
+    return backbone, None if backbone.classes else "photo"
 
 
 def _of_function(module: str, function: str, device: str, classes: str | None) -> Backbone:

@@ -7,14 +7,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from concept_cam.cli.encoders import HELP, load_encoder
-from concept_cam.cli.sets import FIELDGUIDE, read_set
+from concept_cam.cli.encoders import CLASSES, HELP, load_encoder
+from concept_cam.cli.given import refuse
+from concept_cam.cli.sets import FIELDGUIDE, is_drawn, read_set
 from concept_cam.errors import OptionError
 
 if TYPE_CHECKING:
     from concept_cam.datasets import Dataset
     from concept_cam.localizer import Localizer
 
+_DECAY = 1e-6
 _USUAL = "grad_cam,hires_cam,layer_cam"
 _PAPER = {
     "methods": "grad_cam,layer_cam,score_cam",
@@ -45,7 +47,9 @@ def evaluate(
         str | None, typer.Option(help="Numbers above 0 with commas between them.  [default: 0.6,1.0]")
     ] = None,
     paper: Annotated[bool, typer.Option("--paper", help="The grid of the Finer-CAM paper, with deletion.")] = False,
-    deletion: Annotated[int, typer.Option(min=0, help="Steps of the deletion curve; 0 leaves it out.")] = 0,
+    deletion: Annotated[
+        int | None, typer.Option(min=0, help="Steps of the deletion curve; 0 leaves it out.  [default: 0; 10 with --paper]")
+    ] = None,
     sanity: Annotated[
         bool, typer.Option("--sanity", help="Also hold maps against those of mirrored, moved, unlearnt and wrong ones.")
     ] = False,
@@ -60,7 +64,7 @@ def evaluate(
         typer.Option(help="Images in a mosaic: whole, or half as large for a model of one size.  [default: whole]"),
     ] = None,
     probe: Annotated[bool, typer.Option("--probe", help="A linear probe on frozen embeddings in the place of texts.")] = False,
-    decay: Annotated[float, typer.Option(min=0.0, help="Weight decay of the probe.")] = 1e-6,
+    decay: Annotated[float | None, typer.Option(min=0.0, help=f"Weight decay of the probe.  [default: {_DECAY}]")] = None,
     pool: Annotated[
         str | None, typer.Option(help="average: the mean of the patches, not the class token (with --probe).")
     ] = None,
@@ -71,11 +75,14 @@ def evaluate(
         str, typer.Option(help="model: a classifier is judged among all its classes; dataset: among those of the data set.")
     ] = "model",
     limit: Annotated[int, typer.Option(min=1, help="How many pictures at most.")] = 1000,
-    seed: Annotated[int, typer.Option(min=0, help="Which plates of the field guide; which mosaics.")] = 0,
+    seed: Annotated[
+        int | None, typer.Option(min=0, help="Which plates of the field guide; which mosaics.  [default: 0]")
+    ] = None,
     model: Annotated[str | None, typer.Option(help=HELP)] = None,
     pretrained: Annotated[
         str | None, typer.Option(help="An open_clip tag (downloaded on first use) or a weights file.")
     ] = None,
+    classes: Annotated[str | None, typer.Option(help=CLASSES)] = None,
     site: Annotated[str | None, typer.Option(help="Where tokens are read; `concept-cam check` lists the sites.")] = None,
     templates: Annotated[str | None, typer.Option(help="Sentences around a name: a name or a file.")] = None,
     device: Annotated[str, typer.Option(help="Where the model runs: cpu, cuda, cuda:1, mps.")] = "cpu",
@@ -90,14 +97,20 @@ def evaluate(
 
     if pool not in (None, "average") or (pool and not probe):
         raise OptionError(f"--pool {pool}: expected average, with --probe; a text knows the model's own pooling alone.")
-    chosen = as_among(among)
+    if not probe:
+        refuse("--decay", decay, "without --probe")
+    else:
+        refuse("--templates", templates, "with --probe: its rows stand in the place of texts")
+    if not is_drawn(dataset, layout) and not mosaics:
+        refuse("--seed", seed, f"on {dataset}: it says which plates of the field guide to draw, and which mosaics to make")
+    chosen, seed = as_among(among), seed or 0
     references = _PAPER["references"] if paper and references is None else references
     usual = _PAPER if paper else {"methods": _USUAL, "strengths": "0.6,1.0"}
     asked: dict[str, Any] = {
         "methods": tuple((methods or usual["methods"]).split(",")),
         "references": tuple(references.split(",")) if references else None,
         "strengths": _numbers(strengths or usual["strengths"]),
-        "deletion": deletion or (10 if paper else 0),
+        "deletion": (10 if paper else 0) if deletion is None else deletion,
         "sanity": sanity,
         "mosaics": mosaics,
         "cells": cells,
@@ -108,13 +121,13 @@ def evaluate(
         raise OptionError(f"{dataset}: a picture shows many attributes, so a mosaic has one in several quarters.")
     data = read_set(dataset, layout, limit, seed, probe=probe)
     found = measure(
-        _localizer(model, pretrained, device, site, templates, data, pool),
+        _localizer(model, pretrained, classes, device, site, templates, data, pool),
         data,
         out,
         **asked,
         among=chosen,
         probe=probe,
-        decay=decay,
+        decay=_DECAY if decay is None else decay,
         centred=centred,
         about={"data": dataset, "layout": layout, "pretrained": pretrained, "pool": pool, "seed": seed},
     )
@@ -134,6 +147,7 @@ def _numbers(text: str) -> tuple[float, ...]:
 def _localizer(
     model: str | None,
     pretrained: str | None,
+    classes: str | None,
     device: str,
     site: str | None,
     templates: str | None,
@@ -142,6 +156,6 @@ def _localizer(
 ) -> Localizer:
     from concept_cam.localizer import Localizer
 
-    backbone, sentences = load_encoder(model, pretrained, device)
+    backbone, sentences = load_encoder(model, pretrained, device, classes)
     backbone = backbone.averaged() if pool else backbone
     return Localizer(backbone, vocabulary=data.classes, templates=templates or sentences, site=site)

@@ -26,7 +26,7 @@ def read_set(name: str, layout: str | None, limit: int, seed: int, *, probe: boo
 
     from concept_cam.datasets import read_dataset
 
-    if name.startswith(FIELDGUIDE) and layout is None and not Path(name).exists():
+    if is_drawn(name, layout):
         return _world(name, limit, seed, probe=probe)
     found = read_dataset(Path(name), layout)
     if probe and not found.training:
@@ -36,6 +36,11 @@ def read_set(name: str, layout: str | None, limit: int, seed: int, *, probe: boo
         return found
     # From all of the set: lists are in the order of classes, as a rule.
     return replace(found, examples=[found.examples[i * len(found.examples) // limit] for i in range(limit)])
+
+
+def is_drawn(name: str, layout: str | None) -> bool:
+    """Whether a data set is one of the field guide, and not on disk."""
+    return name.startswith(FIELDGUIDE) and layout is None and not Path(name).exists()
 
 
 def _world(name: str, limit: int, seed: int, *, probe: bool) -> Dataset:
