@@ -67,6 +67,10 @@ class ConceptBank:
         biases = None if self.biases is None else self.biases[[self.index(name) for name in unique]]
         return ConceptBank(unique, self.vectors_of(unique), biases)
 
+    def copy(self) -> ConceptBank:
+        """The same with tensors of its own, for those who may write into them."""
+        return ConceptBank(self.names, self.vectors.clone(), None if self.biases is None else self.biases.clone())
+
     def scores(self, embedding: Float[Tensor, "B E"]) -> Float[Tensor, "B K"]:
         """Of pictures and every concept: cosines, or the logits of a classifier."""
         scores = embedding.to(self.vectors) @ self.vectors.T
@@ -95,7 +99,7 @@ class ConceptBank:
         biases = None if self.biases is None else self.biases - self.biases.mean()
         return ConceptBank(self.names, self.vectors - self.vectors.mean(0), biases)
 
-    @property
+    @cached_property
     def spread(self) -> float:
         """The mean cosine between two different concepts: how alike any two are. NaN with fewer than two."""
         count = len(self.names)

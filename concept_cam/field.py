@@ -15,7 +15,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from concept_cam.comparison import Weighting, as_selector, compare
+from concept_cam.comparison import as_selector, compare
+from concept_cam.weightings import Weighting
 from concept_cam.concepts import ConceptBank
 from concept_cam.errors import OptionError, OutputError
 from concept_cam.files import write_file

@@ -11,7 +11,8 @@ import torch
 
 from concept_cam.backbones.backbone import Backbone
 from concept_cam.backbones.transforms import preprocess_for
-from concept_cam.comparison import Comparison, Weighting
+from concept_cam.comparison import Comparison
+from concept_cam.weightings import Weighting
 from concept_cam.concepts import ConceptBank, embed
 from concept_cam.errors import PictureError
 from concept_cam.field import ConceptField
