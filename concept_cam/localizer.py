@@ -12,7 +12,6 @@ import torch
 from concept_cam.backbones.backbone import Backbone
 from concept_cam.backbones.transforms import preprocess_for
 from concept_cam.comparison import Comparison
-from concept_cam.weightings import Weighting
 from concept_cam.concepts import ConceptBank, embed
 from concept_cam.errors import PictureError
 from concept_cam.field import ConceptField
@@ -25,6 +24,7 @@ from concept_cam.question import Question, Variants
 from concept_cam.result import Localization, checked_maps
 from concept_cam.targets import References, Targets, in_step
 from concept_cam.tensors import Given, Several, as_file, as_images, frame_of
+from concept_cam.weightings import Weighting
 
 S = TypeVar("S", bound=Given)
 
