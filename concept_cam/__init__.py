@@ -29,12 +29,9 @@ if TYPE_CHECKING:  # "as" tells type checkers that a name is exported
     from concept_cam.comparison import (
         Comparison as Comparison,
         against as against,
-        by_score as by_score,
-        by_similarity as by_similarity,
         compare as compare,
         nearest as nearest,
         rivals as rivals,
-        uniform as uniform,
     )
     from concept_cam.concepts import ConceptBank as ConceptBank, embed as embed
     from concept_cam.field import ConceptField as ConceptField
@@ -45,6 +42,7 @@ if TYPE_CHECKING:  # "as" tells type checkers that a name is exported
     from concept_cam.methods import grad_cam as grad_cam, hires_cam as hires_cam, layer_cam as layer_cam
     from concept_cam.prompts import read_templates as read_templates, read_vocabulary as read_vocabulary
     from concept_cam.result import Localization as Localization
+    from concept_cam.weightings import by_score as by_score, by_similarity as by_similarity, uniform as uniform
 
 _HOMES = {
     "Backbone": "backbones",
@@ -57,8 +55,8 @@ _HOMES = {
     "Site": "backbones",
     "TokenLayout": "backbones",
     "against": "comparison",
-    "by_score": "comparison",
-    "by_similarity": "comparison",
+    "by_score": "weightings",
+    "by_similarity": "weightings",
     "compare": "comparison",
     "embed": "concepts",
     "grad_cam": "methods",
@@ -70,7 +68,7 @@ _HOMES = {
     "read_vocabulary": "prompts",
     "rivals": "comparison",
     "trace": "gradients",
-    "uniform": "comparison",
+    "uniform": "weightings",
     "wrap": "loading",
 }
 _MODULES = ("checks", "drawing", "errors", "fieldguide")

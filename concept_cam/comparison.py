@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
@@ -20,13 +21,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from concept_cam.concepts import ConceptBank
+from concept_cam.doubles import first_double
 from concept_cam.errors import ComparisonError, UnknownConcept
+from concept_cam.weightings import Weighting, uniform
 
 Selector = Callable[[ConceptBank, str, Float[Tensor, " K"]], tuple[str, ...]]
 """Picks references: (bank, target, scores of the bank on this picture) -> names."""
-
-Weighting = Callable[[Float[Tensor, " T"], Float[Tensor, " T"]], Float[Tensor, " T"]]
-"""Weighs references: (scores on this picture, similarities to the target) -> weights that sum to one."""
 
 SAME = 1 - 1e-5
 """Two concepts with a larger cosine are one and the same to the model."""
@@ -103,7 +103,8 @@ def compare(
 
     Raises:
         ComparisonError: the strength is negative or not finite; no references are left; the target is among them, or one that
-            the model cannot tell from it or from another; the weights do not sum to one.
+            the model cannot tell from it or from another; the selector gives no names, or one twice; the weights are not one
+            for each reference, 0 or more, with the sum 1.
         UnknownConcept: the bank holds no such target or reference.
 
     Warns:
@@ -119,7 +120,7 @@ def compare(
     """
     check_strength(strength)
     similarities = bank.similarities(target)
-    references = selector(bank, target, scores) if selector else ()
+    references = _selected(selector, bank, target, scores) if selector else ()
     if not references and strength > 0:
         raise ComparisonError(
             f"No references to compare {target!r} with. Name some, give a vocabulary to choose from, or set strength to 0."
@@ -127,16 +128,14 @@ def compare(
     _check_distinct(bank, target, references)
     rows = [bank.index(name) for name in references]
     chosen = similarities[rows].clamp(-1, 1)
-    weights = (weighting or uniform)(scores[rows].detach(), chosen.detach())
-    if references and not math.isclose(weights.sum().item(), 1, abs_tol=1e-3):
-        raise ComparisonError(f"The weights of the references sum to {weights.sum().item():.3f}; expected 1.")
+    weights = _weighed(weighting or uniform, scores[rows].detach(), chosen.detach()) if references else ()
     if references and strength > 0 and chosen.mean() <= bank.spread and len(bank.names) > len(references) + 1:
         warnings.warn(
             f"{', '.join(references)}: no more like {target!r} (cosine {chosen.mean():.2f}) than any two concepts of the bank "
             f"are like each other ({bank.spread:.2f}). Comparing sharpens a map only against concepts that are alike.",
             stacklevel=2,
         )
-    return Comparison(target, tuple(references), tuple(weights.tolist()), tuple(chosen.tolist()), float(strength))
+    return Comparison(target, references, weights, tuple(chosen.tolist()), float(strength))
 
 
 def check_strength(strength: float) -> None:
@@ -145,16 +144,46 @@ def check_strength(strength: float) -> None:
         raise ComparisonError(f"strength is {strength}; expected a finite number, 0 (base method) or more (the paper: 0.6).")
 
 
+def _selected(selector: Selector, bank: ConceptBank, target: str, scores: Float[Tensor, " K"]) -> tuple[str, ...]:
+    """What the selector picks, if it is what a selector may give."""
+    # A selector of the user's own may write into what it is given.
+    given: object = selector(bank if isinstance(selector, _OWN) else bank.copy(), target, scores.detach().clone())
+    if isinstance(given, str) or not isinstance(given, Iterable):
+        raise ComparisonError(f"The selector gave {given!r}; expected the names of references, in a tuple.")
+    names = tuple(given)
+    for name in names:
+        if not isinstance(name, str):
+            raise ComparisonError(f"The selector gave {name!r} for a name; expected names of the bank, which are texts.")
+        bank.index(name)
+    if twice := [name for name, count in Counter(names).items() if count > 1]:
+        raise ComparisonError(f"The selector gave {twice[0]!r} more than once; expected each reference once.")
+    return names
+
+
 def _check_distinct(bank: ConceptBank, target: str, references: Sequence[str]) -> None:
     if target in references:
         raise ComparisonError(f"The target {target!r} is among its own references; leave it out there.")
     names = (target, *references)
-    units = F.normalize(bank.vectors_of(names), dim=-1)
-    same = ((units @ units.T) > SAME).triu(1).nonzero().tolist()
-    for i, j in same:
+    same = first_double(F.normalize(bank.vectors_of(names), dim=-1), SAME)
+    if same is not None:
         raise ComparisonError(
-            f"The model cannot tell {names[i]!r} from {names[j]!r}: they have one embedding. Leave one of them out."
+            f"The model cannot tell {names[same[0]]!r} from {names[same[1]]!r}: they have one embedding. "
+            "Leave one of them out."
         )
+
+
+def _weighed(weighting: Weighting, scores: Float[Tensor, " T"], similarities: Float[Tensor, " T"]) -> tuple[float, ...]:
+    """What the weighting gives, if it is one weight for each reference."""
+    given: object = weighting(scores.clone(), similarities.clone())
+    if not isinstance(given, Tensor) or given.shape != scores.shape:
+        shape = f"a tensor of shape {tuple(given.shape)}" if isinstance(given, Tensor) else f"a {type(given).__name__}"
+        raise ComparisonError(f"The weighting gave {shape} for {len(scores)} references; expected a tensor ({len(scores)},).")
+    weights: list[float] = given.tolist()
+    if not all(math.isfinite(weight) and weight >= 0 for weight in weights):
+        raise ComparisonError(f"The smallest weight of a reference is {min(weights)}; expected finite numbers of 0 or more.")
+    if not math.isclose(sum(weights), 1, abs_tol=1e-3):
+        raise ComparisonError(f"The weights of the references sum to {sum(weights):.3f}; expected 1.")
+    return tuple(weights)
 
 
 # ---- selectors --------------------------------------------------------------------------------------------------------
@@ -201,8 +230,7 @@ def nearest(count: int = 3) -> Selector:
         >>> fieldguide.localizer()(plate.picture, "ember finch", nearest(1)).comparison.references
         ('frost finch',)
     """
-    _check_count(count)
-    return lambda bank, target, scores: bank.neighbours(target, count)
+    return _Nearest(count)
 
 
 def rivals(count: int = 3) -> Selector:
@@ -217,13 +245,31 @@ def rivals(count: int = 3) -> Selector:
         >>> fieldguide.localizer()(plate.picture, "frost finch", rivals(1)).comparison.references
         ('ember finch',)
     """
-    _check_count(count)
-    return lambda bank, target, scores: bank.ranked(scores, target, count)
+    return _Rivals(count)
 
 
-def _check_count(count: int) -> None:
-    if count < 1:
-        raise ComparisonError(f"{count} references asked for; expected at least one, or strength 0 for none.")
+@dataclass(frozen=True)
+class _Counted:
+    count: int
+
+    def __post_init__(self) -> None:
+        if self.count < 1:
+            raise ComparisonError(f"{self.count} references asked for; expected at least one, or strength 0 for none.")
+
+
+# Classes, where functions would do: a closure does not pickle.
+class _Nearest(_Counted):
+    def __call__(self, bank: ConceptBank, target: str, scores: Float[Tensor, " K"]) -> tuple[str, ...]:
+        return bank.neighbours(target, self.count)
+
+
+class _Rivals(_Counted):
+    def __call__(self, bank: ConceptBank, target: str, scores: Float[Tensor, " K"]) -> tuple[str, ...]:
+        return bank.ranked(scores, target, self.count)
+
+
+_OWN = (Named, _Nearest, _Rivals)
+"""Selectors that write into nothing."""
 
 
 def as_selector(wanted: Selector | str | Iterable[str] | None) -> Selector | None:
@@ -232,45 +278,3 @@ def as_selector(wanted: Selector | str | Iterable[str] | None) -> Selector | Non
         return wanted
     names = (wanted,) if isinstance(wanted, str) else tuple(dict.fromkeys(wanted))
     return Named(names) if names else None
-
-
-# ---- weightings -------------------------------------------------------------------------------------------------------
-
-
-def uniform(scores: Float[Tensor, " T"], similarities: Float[Tensor, " T"]) -> Float[Tensor, " T"]:
-    """All references alike, as in the paper.
-
-    Example:
-        >>> import torch
-        >>> uniform(torch.tensor([0.3, 0.1]), torch.tensor([0.9, 0.8]))
-        tensor([0.5000, 0.5000])
-    """
-    return torch.full_like(scores, 1 / max(1, len(scores)))
-
-
-def by_score(logit_scale: float = 100.0) -> Weighting:
-    """The softmax of the scores: what competes on this picture weighs most.
-
-    Args:
-        logit_scale: the inverse temperature; 100 is what most CLIP models learn, 1 is right for the logits of a classifier.
-
-    Example:
-        >>> import torch
-        >>> by_score(10.0)(torch.tensor([0.3, 0.1]), torch.tensor([0.9, 0.8]))
-        tensor([0.8808, 0.1192])
-    """
-    return lambda scores, similarities: (logit_scale * scores).softmax(0)
-
-
-def by_similarity(logit_scale: float = 100.0) -> Weighting:
-    """The softmax of the similarities: what is most like the target weighs most, on every picture.
-
-    Args:
-        logit_scale: the inverse temperature.
-
-    Example:
-        >>> import torch
-        >>> by_similarity(10.0)(torch.tensor([0.3, 0.1]), torch.tensor([0.9, 0.8]))
-        tensor([0.7311, 0.2689])
-    """
-    return lambda scores, similarities: (logit_scale * similarities).softmax(0)

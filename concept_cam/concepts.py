@@ -67,6 +67,10 @@ class ConceptBank:
         biases = None if self.biases is None else self.biases[[self.index(name) for name in unique]]
         return ConceptBank(unique, self.vectors_of(unique), biases)
 
+    def copy(self) -> ConceptBank:
+        """The same with tensors of its own, for those who may write into them."""
+        return ConceptBank(self.names, self.vectors.clone(), None if self.biases is None else self.biases.clone())
+
     def scores(self, embedding: Float[Tensor, "B E"]) -> Float[Tensor, "B K"]:
         """Of pictures and every concept: cosines, or the logits of a classifier."""
         scores = embedding.to(self.vectors) @ self.vectors.T
@@ -79,7 +83,12 @@ class ConceptBank:
 
     def similarities(self, name: str) -> Float[Tensor, " K"]:
         """Cosines between one concept and all."""
-        return self.units @ self.units[self.index(name)]
+        # The last ones are kept: a batch asks for one target again and again.
+        kept = vars(self).get("_similar")
+        if kept is None or kept[0] != name:
+            kept = vars(self)["_similar"] = name, self.units @ self.units[self.index(name)]
+        found: Tensor = kept[1].clone()
+        return found
 
     def neighbours(self, name: str, count: int) -> tuple[str, ...]:
         """The concepts nearest to one by cosine, itself left out, the nearest first."""
@@ -95,12 +104,26 @@ class ConceptBank:
         biases = None if self.biases is None else self.biases - self.biases.mean()
         return ConceptBank(self.names, self.vectors - self.vectors.mean(0), biases)
 
-    @property
+    @cached_property
     def spread(self) -> float:
         """The mean cosine between two different concepts: how alike any two are. NaN with fewer than two."""
         count = len(self.names)
         total = self.units.sum(0).square().sum() - self.units.square().sum()
         return float(total / (count * (count - 1))) if count > 1 else float("nan")
+
+
+def distinct(names: Iterable[str]) -> tuple[str, ...]:
+    """Names in order, each once.
+
+    Raises:
+        PromptError: there are none, or one is empty, or it is one text.
+    """
+    if isinstance(names, str):
+        raise PromptError(f"Names are expected, one by one; given the text {names!r}. Put it in a list.")
+    wanted = tuple(dict.fromkeys(names))
+    if not wanted or not all(name.strip() for name in wanted):
+        raise PromptError(f"Concepts are names of at least one letter; given {list(wanted)!r:.200}.")
+    return wanted
 
 
 def embed(backbone: Backbone, names: Iterable[str], templates: Sequence[str], known: ConceptBank | None = None) -> ConceptBank:
@@ -121,11 +144,7 @@ def embed(backbone: Backbone, names: Iterable[str], templates: Sequence[str], kn
         >>> embed(fieldguide.localizer().backbone, ["red crown", "bird"], ["a {}", "the {}"]).vectors.shape
         torch.Size([2, 192])
     """
-    if isinstance(names, str):
-        raise PromptError(f"Names are expected, one by one; given the text {names!r}. Put it in a list.")
-    wanted = tuple(dict.fromkeys(names))
-    if not wanted or not all(name.strip() for name in wanted):
-        raise PromptError(f"Concepts are names of at least one letter; given {list(wanted)!r}.")
+    wanted = distinct(names)
     templates = check_templates(tuple(templates), "templates")
     fresh = tuple(name for name in wanted if known is None or name not in known)
     batch = max(1, _BATCH // len(templates))

@@ -15,7 +15,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from concept_cam.comparison import Weighting, as_selector, compare
+from concept_cam.comparison import as_selector, compare
 from concept_cam.concepts import ConceptBank
 from concept_cam.errors import OptionError, OutputError
 from concept_cam.files import write_file
@@ -24,6 +24,7 @@ from concept_cam.images import Placement
 from concept_cam.methods import AnyMethod, field_vectors, hires_cam, name_of
 from concept_cam.result import Localization, checked_maps
 from concept_cam.targets import References, Target, as_references, named
+from concept_cam.weightings import Weighting
 
 
 @final

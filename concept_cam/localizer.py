@@ -11,12 +11,13 @@ import torch
 
 from concept_cam.backbones.backbone import Backbone
 from concept_cam.backbones.transforms import preprocess_for
-from concept_cam.comparison import Comparison, Weighting
+from concept_cam.comparison import Comparison
 from concept_cam.concepts import ConceptBank, embed
 from concept_cam.errors import OptionError, PictureError
 from concept_cam.field import ConceptField
 from concept_cam.gradients import FactoredTrace, Form, Trace, trace
 from concept_cam.images import Fit, Frame, Size, by_size, read_picture
+from concept_cam.kept import Kept
 from concept_cam.methods import AnyMethod, as_method, explain, hires_cam, name_of
 from concept_cam.prefetch import in_batches
 from concept_cam.prompts import read_templates, read_vocabulary
@@ -24,6 +25,7 @@ from concept_cam.question import Question, Variants
 from concept_cam.result import Localization, checked_maps
 from concept_cam.targets import References, Targets, in_step
 from concept_cam.tensors import Given, Several, as_file, as_images, frame_of
+from concept_cam.weightings import Weighting
 
 S = TypeVar("S", bound=Given)
 
@@ -83,7 +85,7 @@ class Localizer:
         self.templates = _templates(backbone, templates)
         self.on_device = on_device
         self._told = tuple(key for key, value in (("fit", fit), ("size", size)) if value is not None)
-        self._known: tuple[tuple[object, ...], ConceptBank] | None = None
+        self._kept = Kept(self.vocabulary)
 
     def __call__(
         self,
@@ -284,7 +286,7 @@ class Localizer:
         results: dict[int, list[Localization]] = {}
         # Out of the caller's inference mode: results are ordinary tensors, and so is the bank that is kept.
         with torch.inference_mode(False), torch.no_grad():
-            bank = self.bank(question.names)
+            bank = self._bank(question.names)
             for seen, alike, provenance in self.traces(frames):
                 # The caller's autocast is for the model, not for the algebra.
                 with torch.autocast(self.backbone.device.type, enabled=False):
@@ -303,13 +305,16 @@ class Localizer:
         return [results[i] for i in range(len(frames))]
 
     def bank(self, names: Iterable[str]) -> ConceptBank:
-        """The bank of some concepts; what was embedded before is not embedded again, unless the model has changed."""
-        names = tuple(names)
+        """The bank of some concepts; what was embedded before is not embedded again, unless the model has changed.
+
+        Kept are the vocabulary and the last 4,096 other concepts.
+        """
+        return self._bank(names).copy()
+
+    def _bank(self, names: Iterable[str]) -> ConceptBank:
+        """The same, to be read and not written to."""
         state = (self.templates, self.backbone.text_state())
-        held = self._known[1] if self._known and self._known[0] == state else None
-        known = embed(self.backbone, (*(held.names if held else ()), *names), self.templates, held)
-        self._known = state, known
-        return known.select(names)
+        return self._kept.bank(names, state, lambda fresh: embed(self.backbone, fresh, self.templates))
 
     def _provenance(self, seen: Trace, size: Size) -> dict[str, object]:
         return {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib.resources import files
@@ -142,8 +143,8 @@ def _concepts(path: Path, entries: list[Any]) -> tuple[Concept, ...]:
                 f"{path}: concept {entry!r} has no name; a name is text (quote it if YAML reads a number or yes/no)."
             )
         concepts.append(Concept(name.strip(), notes))
-    names = [concept.name for concept in concepts]
-    twice = sorted({name for name in names if names.count(name) > 1})
+    counts = Counter(concept.name for concept in concepts)
+    twice = sorted(name for name, count in counts.items() if count > 1)
     if twice:
         raise PromptError(f"{path}: listed twice: {', '.join(twice)}.")
     if not concepts:

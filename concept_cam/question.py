@@ -10,11 +10,12 @@ from typing import TypeAlias, final
 from jaxtyping import Float
 from torch import Tensor
 
-from concept_cam.comparison import Comparison, Named, Selector, Weighting, as_selector, compare, nearest
+from concept_cam.comparison import Comparison, Named, Selector, as_selector, compare, nearest
 from concept_cam.concepts import ConceptBank
 from concept_cam.errors import OptionError
 from concept_cam.methods import AnyMethod, name_of, sees_score
 from concept_cam.targets import References, Targets, as_references, for_each
+from concept_cam.weightings import Weighting
 
 Variants: TypeAlias = Callable[[Comparison], list[Comparison]]
 """What is made of a comparison: several that are asked in its place."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -164,7 +165,8 @@ def classes(model: nn.Module) -> tuple[str, ...]:
     if info.num_classes() != count:
         return ()
     # Two kinds of crane: WordNet's number tells them apart.
-    return tuple(f"{n} ({info.index_to_label_name(i)})" if found.count(n) > 1 else n for i, n in enumerate(found))
+    counts = Counter(found)
+    return tuple(f"{n} ({info.index_to_label_name(i)})" if counts[n] > 1 else n for i, n in enumerate(found))
 
 
 def stride(trunk: nn.Module) -> int:

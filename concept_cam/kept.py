@@ -1,0 +1,104 @@
+"""Concepts that were embedded and are asked for again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any, final
+
+import torch
+
+from concept_cam.backbones.guard import LOCK
+from concept_cam.concepts import ConceptBank, distinct
+
+_OTHERS_KEPT = 4096
+"""So many concepts outside the vocabulary are kept: those that were asked for last."""
+
+_BANKS_KEPT = 4
+"""So many banks are kept as they were asked for, with all that was derived from them."""
+
+
+@final
+class Kept:
+    """Embeddings of a vocabulary and of the last 4,096 other concepts, as long as what made them is what it was.
+
+    What a call costs depends on what it asks for, not on what was ever asked. A copy or a pickle begins empty.
+
+    Args:
+        vocabulary: concepts that are kept however many they are.
+    """
+
+    _state: object
+    _whole: ConceptBank | None
+    _others: dict[str, ConceptBank]
+    _banks: dict[tuple[str, ...], ConceptBank]
+
+    def __init__(self, vocabulary: Iterable[str] = ()) -> None:
+        self._vocabulary = tuple(vocabulary)
+        self._begin(None)
+
+    def bank(self, names: Iterable[str], state: object, make: Callable[[tuple[str, ...]], ConceptBank]) -> ConceptBank:
+        """The bank of some concepts, to be read and not written to.
+
+        Args:
+            names: in order; one that comes twice counts once.
+            state: equal to that of the call before if what was embedded then still holds.
+            make: embeds concepts.
+
+        Raises:
+            PromptError, UnknownConcept: see ``embed``.
+        """
+        wanted = distinct(names)
+        with LOCK:
+            if self._state is None or self._state != state:
+                self._begin(state)
+            bank = self._banks.pop(wanted, None) or self._joined(wanted, make)
+            self._banks[wanted] = bank
+            _shorten(self._banks, _BANKS_KEPT)
+        return bank
+
+    def _joined(self, wanted: tuple[str, ...], make: Callable[[tuple[str, ...]], ConceptBank]) -> ConceptBank:
+        own = frozenset(wanted)
+        if self._whole is None and self._vocabulary and own.issuperset(self._vocabulary):
+            self._whole = make(self._vocabulary)
+        whole = self._whole
+        fresh = tuple(name for name in wanted if name not in self._others and (whole is None or name not in whole))
+        made = make(fresh) if fresh else None
+        if made is not None:
+            biases = made.biases
+            for row, name in enumerate(made.names):
+                # Of its own: a row that is a view keeps all the others alive.
+                bias = None if biases is None else biases[row : row + 1].clone()
+                self._others[name] = ConceptBank((name,), made.vectors[row : row + 1].clone(), bias)
+        banks = []
+        if whole is not None and (inside := tuple(name for name in whole.names if name in own)):
+            banks.append(whole if len(inside) == len(whole.names) else whole.select(inside))
+        for name in wanted:
+            if whole is None or name not in whole:
+                banks.append(self._others[name])
+                self._others[name] = self._others.pop(name)
+        _shorten(self._others, _OTHERS_KEPT)
+        return _in_order(banks, wanted)
+
+    def _begin(self, state: object) -> None:
+        self._state, self._whole, self._others, self._banks = state, None, {}, {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"_vocabulary": self._vocabulary}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._begin(None)
+
+
+def _in_order(banks: list[ConceptBank], wanted: tuple[str, ...]) -> ConceptBank:
+    if len(banks) == 1 and banks[0].names == wanted:
+        return banks[0]
+    biases = [bank.biases for bank in banks if bank.biases is not None]
+    names = tuple(name for bank in banks for name in bank.names)
+    bank = ConceptBank(names, torch.cat([bank.vectors for bank in banks]), torch.cat(biases) if biases else None)
+    return bank if names == wanted else bank.select(wanted)
+
+
+def _shorten(kept: dict[Any, Any], most: int) -> None:
+    for key in list(kept)[: max(0, len(kept) - most)]:
+        del kept[key]
