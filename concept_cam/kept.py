@@ -30,7 +30,7 @@ class Kept:
     _state: object
     _whole: ConceptBank | None
     _others: dict[str, ConceptBank]
-    _banks: dict[tuple[str, ...], ConceptBank]
+    _banks: dict[tuple[str, ...], tuple[ConceptBank, int]]
 
     def __init__(self, vocabulary: Iterable[str] = ()) -> None:
         self._vocabulary = tuple(vocabulary)
@@ -49,10 +49,10 @@ class Kept:
         """
         wanted = distinct(names)
         with LOCK:
-            if self._state is None or self._state != state:
+            if self._state is None or self._state != state or self._is_written():
                 self._begin(state)
-            bank = self._banks.pop(wanted, None) or self._joined(wanted, make)
-            self._banks[wanted] = bank
+            bank, version = self._banks.pop(wanted, None) or (self._joined(wanted, make), None)
+            self._banks[wanted] = bank, bank.vectors._version if version is None else version
             _shorten(self._banks, _BANKS_KEPT)
         return bank
 
@@ -78,6 +78,10 @@ class Kept:
                 self._others[name] = self._others.pop(name)
         _shorten(self._others, _OTHERS_KEPT)
         return _in_order(banks, wanted)
+
+    def _is_written(self) -> bool:
+        """Whether somebody has written into a bank that was handed out; what is kept shares its numbers."""
+        return any(bank.vectors._version != version for bank, version in self._banks.values())
 
     def _begin(self, state: object) -> None:
         self._state, self._whole, self._others, self._banks = state, None, {}, {}

@@ -286,7 +286,7 @@ class Localizer:
         results: dict[int, list[Localization]] = {}
         # Out of the caller's inference mode: results are ordinary tensors, and so is the bank that is kept.
         with torch.inference_mode(False), torch.no_grad():
-            bank = self._bank(question.names)
+            bank = self.bank(question.names)
             for seen, alike, provenance in self.traces(frames):
                 # The caller's autocast is for the model, not for the algebra.
                 with torch.autocast(self.backbone.device.type, enabled=False):
@@ -305,14 +305,10 @@ class Localizer:
         return [results[i] for i in range(len(frames))]
 
     def bank(self, names: Iterable[str]) -> ConceptBank:
-        """The bank of some concepts; what was embedded before is not embedded again, unless the model has changed.
+        """The bank of some concepts, to be read and not written to; what was embedded before is not embedded again.
 
-        Kept are the vocabulary and the last 4,096 other concepts.
+        Kept are the vocabulary and the last 4,096 other concepts, as long as the model and the templates are what they were.
         """
-        return self._bank(names).copy()
-
-    def _bank(self, names: Iterable[str]) -> ConceptBank:
-        """The same, to be read and not written to."""
         state = (self.templates, self.backbone.text_state())
         return self._kept.bank(names, state, lambda fresh: embed(self.backbone, fresh, self.templates))
 
