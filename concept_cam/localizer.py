@@ -20,10 +20,10 @@ from concept_cam.images import Fit, Frame, Size, by_size, read_picture
 from concept_cam.kept import Kept
 from concept_cam.methods import AnyMethod, as_method, explain, hires_cam, name_of
 from concept_cam.prefetch import in_batches
-from concept_cam.prompts import read_templates, read_vocabulary
-from concept_cam.question import Question, Variants
+from concept_cam.prompts import read_templates
+from concept_cam.question import Question, Variants, vocabulary_of
 from concept_cam.result import Localization, checked_maps
-from concept_cam.targets import References, Targets, in_step
+from concept_cam.targets import Names, References, Targets, in_step
 from concept_cam.tensors import Given, Several, as_file, as_images, frame_of
 from concept_cam.weightings import Weighting
 
@@ -53,6 +53,7 @@ class Localizer:
 
     Raises:
         OptionError: no such fit or method, or templates for a classifier.
+        UnknownConcept: a classifier has no such class as one of the vocabulary.
         BackboneError: no such site, or a size that the model cannot take.
 
     Example:
@@ -68,7 +69,7 @@ class Localizer:
         self,
         backbone: Backbone,
         *,
-        vocabulary: str | Iterable[str] = (),
+        vocabulary: Names = (),
         templates: str | Sequence[str] | None = None,
         method: AnyMethod = hires_cam,
         site: str | None = None,
@@ -80,8 +81,7 @@ class Localizer:
         self.backbone, self.method, self.form = backbone, as_method(method), form
         self.site = backbone.site(site).name
         self.preprocess = preprocess_for(backbone, fit, size)
-        names = read_vocabulary(vocabulary).names if isinstance(vocabulary, str) else vocabulary
-        self.vocabulary = tuple(dict.fromkeys(names)) or backbone.classes
+        self.vocabulary = vocabulary_of(vocabulary, backbone)
         self.templates = _templates(backbone, templates)
         self.on_device = on_device
         self._told = tuple(key for key, value in (("fit", fit), ("size", size)) if value is not None)
