@@ -10,40 +10,15 @@ from typing import TypeAlias, final
 from jaxtyping import Float
 from torch import Tensor
 
-from concept_cam.backbones.backbone import Backbone
 from concept_cam.comparison import Comparison, Named, Selector, as_selector, compare, nearest
 from concept_cam.concepts import ConceptBank
-from concept_cam.errors import OptionError, UnknownConcept, did_you_mean
+from concept_cam.errors import OptionError
 from concept_cam.methods import AnyMethod, name_of, sees_score
-from concept_cam.prompts import read_vocabulary
-from concept_cam.targets import Names, References, Targets, as_references, for_each, named
+from concept_cam.targets import References, Targets, as_references, for_each
 from concept_cam.weightings import Weighting
 
 Variants: TypeAlias = Callable[[Comparison], list[Comparison]]
 """What is made of a comparison: several that are asked in its place."""
-
-
-def vocabulary_of(given: Names, backbone: Backbone) -> tuple[str, ...]:
-    """The names of a vocabulary, each once; by default those of the classes that the model was made for.
-
-    Args:
-        given: names, numbers of classes, or the name of a file of names.
-        backbone: the model.
-
-    Raises:
-        PromptError: there is no such file.
-        OptionError: one is neither a name nor a number in range.
-        UnknownConcept: a classifier has no such class.
-    """
-    wanted = read_vocabulary(given).names if isinstance(given, str) else given
-    names = tuple(dict.fromkeys(named(one, backbone.classes, "one of the vocabulary") for one in wanted))
-    known = set(backbone.classes)
-    unknown = [name for name in names if known and name not in known]
-    if unknown:
-        hint = did_you_mean(unknown[0], known)
-        more = f", nor {len(unknown) - 1} more of the vocabulary" if len(unknown) > 1 else ""
-        raise UnknownConcept(f"{backbone.name} has no class {unknown[0]!r} among its {len(known)}{more}.{hint}")
-    return names or backbone.classes
 
 
 @final
