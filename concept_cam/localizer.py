@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
-from importlib.metadata import version
 from typing import TypeVar, final
 
 import torch
@@ -13,17 +12,18 @@ from concept_cam.backbones.backbone import Backbone
 from concept_cam.backbones.transforms import preprocess_for
 from concept_cam.comparison import Comparison
 from concept_cam.concepts import ConceptBank, embed
-from concept_cam.errors import OptionError, PictureError
+from concept_cam.errors import PictureError
 from concept_cam.field import ConceptField
-from concept_cam.gradients import FactoredTrace, Form, Trace, trace
+from concept_cam.gradients import Form, Trace, trace
 from concept_cam.images import Fit, Frame, Size, by_size, read_picture
 from concept_cam.kept import Kept
-from concept_cam.methods import AnyMethod, as_method, explain, hires_cam, name_of
+from concept_cam.methods import AnyMethod, as_method, explain, hires_cam
+from concept_cam.options import templates_of, vocabulary_of
 from concept_cam.prefetch import in_batches
-from concept_cam.prompts import read_templates, read_vocabulary
+from concept_cam.provenance import provenance_of
 from concept_cam.question import Question, Variants
 from concept_cam.result import Localization, checked_maps
-from concept_cam.targets import References, Targets, in_step
+from concept_cam.targets import Names, References, Targets, in_step
 from concept_cam.tensors import Given, Several, as_file, as_images, frame_of
 from concept_cam.weightings import Weighting
 
@@ -53,6 +53,7 @@ class Localizer:
 
     Raises:
         OptionError: no such fit or method, or templates for a classifier.
+        UnknownConcept: a classifier has no such class as one of the vocabulary.
         BackboneError: no such site, or a size that the model cannot take.
 
     Example:
@@ -68,7 +69,7 @@ class Localizer:
         self,
         backbone: Backbone,
         *,
-        vocabulary: str | Iterable[str] = (),
+        vocabulary: Names = (),
         templates: str | Sequence[str] | None = None,
         method: AnyMethod = hires_cam,
         site: str | None = None,
@@ -80,9 +81,8 @@ class Localizer:
         self.backbone, self.method, self.form = backbone, as_method(method), form
         self.site = backbone.site(site).name
         self.preprocess = preprocess_for(backbone, fit, size)
-        names = read_vocabulary(vocabulary).names if isinstance(vocabulary, str) else vocabulary
-        self.vocabulary = tuple(dict.fromkeys(names)) or backbone.classes
-        self.templates = _templates(backbone, templates)
+        self.vocabulary = vocabulary_of(vocabulary, backbone)
+        self.templates = templates_of(templates, backbone)
         self.on_device = on_device
         self._told = tuple(key for key, value in (("fit", fit), ("size", size)) if value is not None)
         self._kept = Kept(self.vocabulary)
@@ -271,7 +271,7 @@ class Localizer:
         for size, alike in by_size(frames).items():
             pixels = torch.stack([frames[i].pixels.to(self.backbone.device, self.backbone.dtype) for i in alike])
             seen = trace(self.backbone.at_size(size), pixels, self.site, self.form)
-            yield seen, alike, self._provenance(seen, size)
+            yield seen, alike, provenance_of(seen, self.method, self.preprocess, self.templates)
 
     def _question(
         self, against: References, strength: float, weighting: Weighting | None, variants: Variants | None = None
@@ -311,24 +311,3 @@ class Localizer:
         """
         state = (self.templates, self.backbone.text_state())
         return self._kept.bank(names, state, lambda fresh: embed(self.backbone, fresh, self.templates))
-
-    def _provenance(self, seen: Trace, size: Size) -> dict[str, object]:
-        return {
-            "model": self.backbone.name,
-            "site": seen.site.name,
-            "gradient": "factored" if isinstance(seen, FactoredTrace) else "dense",
-            "method": name_of(self.method),
-            "input": {"fit": self.preprocess.fit, "size": list(size)},
-            "templates": list(self.templates),
-            "versions": {"concept-cam": version("concept-cam"), **self.backbone.versions},
-        }
-
-
-def _templates(backbone: Backbone, templates: str | Sequence[str] | None) -> tuple[str, ...]:
-    """Sentences around a name; a class of a classifier is its row, whatever stands around its name."""
-    if backbone.classes and type(backbone).embed_concepts is not Backbone.embed_concepts:
-        if templates is not None:
-            raise OptionError(f"{backbone.name} is a classifier, which reads no texts; leave the templates out.")
-        return ("{}",)
-    chosen = "photo" if templates is None else templates
-    return read_templates(chosen) if isinstance(chosen, str) else tuple(chosen)

@@ -15,9 +15,10 @@ if TYPE_CHECKING:
     Target: TypeAlias = str | int
     Targets: TypeAlias = Target | Iterable[Target | None] | None
     References: TypeAlias = Selector | Target | Iterable[Target] | None
+    Names: TypeAlias = str | Iterable[Target]
 else:
     # Types are checked at run time in tests: there too, what is no target shall be refused here, in words.
-    Target = Targets = References = Any
+    Target = Targets = References = Names = Any
 
 T = TypeVar("T")
 

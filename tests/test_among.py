@@ -7,9 +7,11 @@ import json
 
 import numpy as np
 import pytest
+import timm
 import torch
 import torch.nn.functional as F
 from PIL import Image
+from safetensors.torch import save_file
 from zoo import classifiers
 
 from concept_cam import Localizer, fieldguide, wrap
@@ -26,7 +28,10 @@ CLASSES, FEW = classifiers.CLASSES, ("owl", "jay", "wren")
 
 
 # The rows of a classifier that has learnt nothing are not alike.
-pytestmark = pytest.mark.filterwarnings("ignore:.*no more like:UserWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:.*no more like:UserWarning"),
+    pytest.mark.filterwarnings("ignore:.*does not say how its images are prepared:UserWarning"),
+]
 
 
 def noise(seed):
@@ -210,6 +215,23 @@ def test_the_command_takes_among(command_line, command):
         err
         == "concept-cam: among is 'all'; expected model (all classes of a classifier) or dataset (those of the data set).\n"
     )
+
+
+def test_a_label_that_a_classifier_does_not_have_stops_no_command(command_line, tmp_path):
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        save_file(timm.create_model("resnet10t", num_classes=1000).state_dict(), tmp_path / "weights.safetensors")
+    for name in ("brambling", "goldfinch", "dodo"):
+        (tmp_path / "set" / name).mkdir(parents=True)
+        noise(len(name)).resize((96, 96)).save(tmp_path / "set" / name / "one.png")
+    options = ("set", "--model", "timm:resnet10t", "--pretrained", tmp_path / "weights.safetensors")
+    for command, among, told in (("audit", "model", "1,000"), ("audit", "dataset", "2"), ("evaluate", "model", "1,000")):
+        extra = ("--methods", "grad_cam", "--references", "nearest:1") if command == "evaluate" else ()
+        code, out, err = command_line(command, *options, "--among", among, *extra, "--out", f"{command}-{among}")
+        assert code == 0, err
+        assert "2 pictures, 1 left out" in out
+        assert f"{told} of the 1,000 classes of the model" in out
+        assert "dodo/one.png: No concept 'dodo'" in err
 
 
 # ---- an evaluation in Python ------------------------------------------------------------------------------------------

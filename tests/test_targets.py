@@ -16,7 +16,10 @@ from concept_cam.methods import grad_cam, rollout
 CLASSES = classifiers.CLASSES
 
 # The embeddings of models that have learnt nothing are not alike.
-pytestmark = pytest.mark.filterwarnings("ignore:.*no more like:UserWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:.*no more like:UserWarning"),
+    pytest.mark.filterwarnings("ignore:.*does not say how its images are prepared:UserWarning"),
+]
 
 
 def noise(seed: int, height: int = 24, width: int = 40) -> Image.Image:
@@ -172,6 +175,20 @@ def test_a_name_that_is_no_class_is_refused_with_a_suggestion(classifier):
 def test_what_are_no_references_is_refused(classifier, against, message):
     with pytest.raises(OptionError, match=message):
         classifier(PICTURES[0], "owl", against)
+
+
+def test_a_vocabulary_of_a_classifier_is_of_its_classes(classifier):
+    few = Localizer(classifier.backbone, vocabulary=[5, "jay", np.int64(0)], method=grad_cam)
+    assert few.vocabulary == ("wren", "jay", "finch")
+    assert Localizer(classifier.backbone).vocabulary == CLASSES
+    with pytest.raises(UnknownConcept, match=r"has no class 'hern' among its 7, nor 1 more .* Did you mean 'heron'"):
+        Localizer(classifier.backbone, vocabulary=["owl", "hern", "dodo"])
+    with pytest.raises(OptionError, match="one of the vocabulary is 7; expected a name, or a number from 0 to 6"):
+        Localizer(classifier.backbone, vocabulary=[7])
+    with pytest.raises(OptionError, match="one of the vocabulary is True"):
+        Localizer(classifier.backbone, vocabulary=[True])
+    with pytest.raises(OptionError, match="no vocabulary to count in"):
+        Localizer(zoo.backbone("class token"), vocabulary=[1, 2])
 
 
 # ---- one for each -----------------------------------------------------------------------------------------------------

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import numpy as np
 import pytest
 import torch
 import zoo
 from PIL import Image
-from zoo import classifiers
+from zoo import classifiers, families
 
 from concept_cam import Localization, Localizer, fieldguide, wrap
 from concept_cam.drawing import overlay
@@ -16,7 +18,10 @@ from concept_cam.methods import grad_cam, hires_cam
 from concept_cam.parts import find_parts, read_parts
 
 # The embeddings of models that have learnt nothing are not alike.
-pytestmark = pytest.mark.filterwarnings("ignore:.*no more like:UserWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:.*no more like:UserWarning"),
+    pytest.mark.filterwarnings("ignore:.*does not say how its images are prepared:UserWarning"),
+]
 
 PAIR = ("ember finch", "frost finch")
 
@@ -129,6 +134,26 @@ def test_a_size_is_taken_or_refused(localizer):
     assert result.provenance["input"]["size"] == [32, 48]
     with pytest.raises(BackboneError, match="25"):
         localizer(torch.zeros(3, 25, 40), "red crown", "bird")
+
+
+FEW = ("open_clip ViT", "open_clip ResNet", "ConvNeXt", "transformers CLIP", "transformers SigLIP 2 NaFlex", "timm Swin")
+
+
+@pytest.mark.parametrize("name", [*FEW, "torchvision ViT", "timm ResNet", "a user's own"])
+def test_of_every_kind_of_model(name):
+    """As of the image at the model's own size; at any other a map in the tensor's own pixels, or one line."""
+    row = families.ROWS[name]
+    backbone = row.wrapped(row.build())
+    own = Localizer(backbone, templates=["a {}"])
+    height, width = backbone.preprocess.size
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 255, (height, width, 3), dtype=np.uint8))
+    target = backbone.classes[0] if backbone.classes else "bird"
+    given = own.frame(image).pixels
+    assert torch.equal(own(given, target, strength=0).map, own(image, target, strength=0).map)
+    for size in ((height + 1, width), (2 * height, 2 * width), (4, 4), (1, 1)):
+        with suppress(BackboneError):
+            result = own(torch.randn(3, *size, generator=torch.Generator().manual_seed(0)), target, strength=0)
+            assert result.heatmap().shape == size
 
 
 @pytest.mark.parametrize("options", [{"size": (32, 48)}, {"fit": "pad"}, {"fit": "pad", "size": (32, 48)}])

@@ -111,7 +111,7 @@ def _localizer(
 
     backbone, own = load_encoder(model, pretrained, device, classes)
     how: dict[str, Any] = {"templates": templates or own, "method": method_named(method), "site": site}
-    return Localizer(backbone, vocabulary=data.classes, **how), own
+    return Localizer(backbone, vocabulary=() if backbone.classes else data.classes, **how), own
 
 
 def _texts(localizer: Localizer, own: str | None, vocabulary: str | None, backgrounds: str | None) -> dict[str, Any]:

@@ -158,4 +158,5 @@ def _localizer(
 
     backbone, sentences = load_encoder(model, pretrained, device, classes)
     backbone = backbone.averaged() if pool else backbone
-    return Localizer(backbone, vocabulary=data.classes, templates=templates or sentences, site=site)
+    vocabulary = () if backbone.classes else data.classes
+    return Localizer(backbone, vocabulary=vocabulary, templates=templates or sentences, site=site)
