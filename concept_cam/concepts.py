@@ -12,8 +12,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from concept_cam.backbones.backbone import Backbone
-from concept_cam.errors import PromptError, UnknownConcept, did_you_mean
-from concept_cam.prompts import check_templates
+from concept_cam.errors import OptionError, PromptError, UnknownConcept, did_you_mean
+from concept_cam.prompts import check_templates, read_templates
 
 _BATCH = 256
 
@@ -158,3 +158,18 @@ def embed(backbone: Backbone, names: Iterable[str], templates: Sequence[str], kn
         biases = [bank.biases for bank in banks if bank.biases is not None]
         vectors = torch.cat([bank.vectors for bank in banks])
         return ConceptBank(names, vectors, torch.cat(biases) if biases else None).select(wanted)
+
+
+def templates_for(backbone: Backbone, templates: str | Sequence[str] | None) -> tuple[str, ...]:
+    """Sentences around a name, ``photo`` by default; a classifier takes none: a class is its row, whatever it is called.
+
+    Raises:
+        OptionError: there are templates for a classifier.
+        PromptError: there is no such file.
+    """
+    if backbone.classes and type(backbone).embed_concepts is not Backbone.embed_concepts:
+        if templates is not None:
+            raise OptionError(f"{backbone.name} is a classifier, which reads no texts; leave the templates out.")
+        return ("{}",)
+    chosen = "photo" if templates is None else templates
+    return read_templates(chosen) if isinstance(chosen, str) else tuple(chosen)

@@ -12,15 +12,15 @@ import torch
 from concept_cam.backbones.backbone import Backbone
 from concept_cam.backbones.transforms import preprocess_for
 from concept_cam.comparison import Comparison
-from concept_cam.concepts import ConceptBank, embed
-from concept_cam.errors import OptionError, PictureError
+from concept_cam.concepts import ConceptBank, embed, templates_for
+from concept_cam.errors import PictureError
 from concept_cam.field import ConceptField
 from concept_cam.gradients import FactoredTrace, Form, Trace, trace
 from concept_cam.images import Fit, Frame, Size, by_size, read_picture
 from concept_cam.kept import Kept
 from concept_cam.methods import AnyMethod, as_method, explain, hires_cam, name_of
 from concept_cam.prefetch import in_batches
-from concept_cam.prompts import read_templates, read_vocabulary
+from concept_cam.prompts import read_vocabulary
 from concept_cam.question import Question, Variants
 from concept_cam.result import Localization, checked_maps
 from concept_cam.targets import References, Targets, in_step
@@ -41,8 +41,7 @@ class Localizer:
         backbone: from ``load`` or ``wrap``.
         vocabulary: concepts among which ``nearest`` and ``rivals`` choose, or the name of a file in ``prompts/vocabularies/``;
             by default those that the model was made for, if it is a classifier.
-        templates: sentences with a ``{}``, or the name of a file in ``prompts/templates/``; ``photo`` by default. A classifier
-            reads no texts and takes none.
+        templates: sentences with a ``{}``, or the name of a file in ``prompts/templates/``; ``photo``; none of classifiers.
         method: makes the map; any of ``concept_cam.methods``, by itself or by its name, or a function of your own.
         site: the name of one of ``backbone.sites``; the first by default.
         form: of the gradient; closed form where it exists and is exact.
@@ -82,7 +81,7 @@ class Localizer:
         self.preprocess = preprocess_for(backbone, fit, size)
         names = read_vocabulary(vocabulary).names if isinstance(vocabulary, str) else vocabulary
         self.vocabulary = tuple(dict.fromkeys(names)) or backbone.classes
-        self.templates = _templates(backbone, templates)
+        self.templates = templates_for(backbone, templates)
         self.on_device = on_device
         self._told = tuple(key for key, value in (("fit", fit), ("size", size)) if value is not None)
         self._kept = Kept(self.vocabulary)
@@ -326,13 +325,3 @@ class Localizer:
             "templates": list(self.templates),
             "versions": {"concept-cam": version("concept-cam"), **self.backbone.versions},
         }
-
-
-def _templates(backbone: Backbone, templates: str | Sequence[str] | None) -> tuple[str, ...]:
-    """Sentences around a name; a class of a classifier is its row, whatever stands around its name."""
-    if backbone.classes and type(backbone).embed_concepts is not Backbone.embed_concepts:
-        if templates is not None:
-            raise OptionError(f"{backbone.name} is a classifier, which reads no texts; leave the templates out.")
-        return ("{}",)
-    chosen = "photo" if templates is None else templates
-    return read_templates(chosen) if isinstance(chosen, str) else tuple(chosen)
