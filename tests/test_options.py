@@ -27,6 +27,7 @@ from zoo.shake import shaken
 from concept_cam import Localizer, against, by_score, fieldguide, load, wrap
 from concept_cam.audit import audit
 from concept_cam.errors import ConceptCamError
+from concept_cam.evaluation import evaluate
 from concept_cam.fieldguide.checkpoint import FOLDER
 from concept_cam.fieldguide.dataset import birds_dataset
 from concept_cam.images import Preprocess
@@ -290,6 +291,18 @@ def test_references_of_a_method_that_sees_no_score_are_refused(backbones):
         localized(backbones["open_clip"], method=rollout)
 
 
+def test_options_of_an_evaluation_that_go_with_another_are_refused_alone(tmp_path):
+    known = options_of(evaluate) - {"localizer", "dataset", "folder", "about"}
+    assert known == {
+        *("methods", "references", "strengths", "deletion", "sanity", "mosaics", "cells", "seed", "among", "probe", "decay"),
+        "centred",
+    }
+    for options in ({"decay": 0.1}, {"seed": 0}, {"cells": "half"}):
+        (option,) = options
+        with pytest.raises(ConceptCamError, match=f"{option} is .*, which is (of a probe|for mosaics)"):
+            evaluate(fieldguide.localizer(), birds_dataset(2), tmp_path, **options)
+
+
 def test_templates_without_what_they_are_for_are_refused(tmp_path):
     known = options_of(audit) - {"localizer", "dataset", "folder", "about"}
     assert known == {"parts", "backgrounds", "part_templates", "scene_templates", "strength", "among"}
@@ -306,8 +319,9 @@ COMMANDS = {
         *("classes", "site", "fit", "size", "templates", "device", "sweep", "by_reference", "seed", "out"),
     },
     "evaluate": {
-        *("dataset", "layout", "methods", "references", "strengths", "paper", "deletion", "sanity", "probe", "decay", "pool"),
-        *("centred", "among", "limit", "seed", "model", "pretrained", "classes", "site", "templates", "device", "out"),
+        *("dataset", "layout", "methods", "references", "strengths", "paper", "deletion", "sanity", "mosaics", "cells"),
+        *("probe", "decay", "pool", "centred", "among", "limit", "seed", "model", "pretrained", "classes", "site"),
+        *("templates", "device", "out"),
     },
     "audit": {
         *("dataset", "layout", "vocabulary", "backgrounds", "among", "limit", "seed", "model", "pretrained", "classes"),

@@ -272,6 +272,16 @@ def test_a_probe_on_open_clips_tower_is_fed_as_that_says():
     assert backbone.preprocess.size == (64, 64)
 
 
+def test_a_family_of_transformers_is_fed_as_its_processor_says():
+    """CLIPSeg's is a ViT's, with ImageNet's mean, though its towers are CLIP's."""
+    backbone = wrap(transformers_models.clipseg(), transformers_models.tokenizer())
+    assert (backbone.preprocess.mean, backbone.preprocess.fit) == ((0.485, 0.456, 0.406), "squash")
+    model = transformers_models.clip()
+    model.config.model_type = "clap_of_nobody"
+    with pytest.raises(BackboneError, match=r"of the family clap_of_nobody of transformers is in its processor; give that"):
+        wrap(model, transformers_models.tokenizer())
+
+
 # ---- what is not seen through -----------------------------------------------------------------------------------------
 
 

@@ -111,7 +111,7 @@ class HuggingFace(Backbone):
         config: Any = self._model.config
         self._kind: str = config.model_type
         given = preprocess or getattr(tokenizer, "image_processor", None)
-        self.preprocess = read_transform(given) if given else _of_family(config)
+        self.preprocess = read_transform(given) if given else _of_family(config, name)
         with first_run(name, self.preprocess.size, ADVICE):
             self.refresh()
         self.versions = {"transformers": version("transformers"), "torch": torch.__version__}
@@ -216,15 +216,32 @@ def _sides(config: Any) -> Size | None:
 # ---- pictures ---------------------------------------------------------------------------------------------------------
 
 _OPENAI = ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
+_IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+_AS_CLIP = ("clip", "metaclip_2", "altclip", "chinese_clip", "groupvit", "aimv2")
+"""Families whose processor is CLIP's."""
 
 
-def _of_family(config: Any) -> Preprocess:
-    """What a family is trained with, where nobody says."""
-    if config.model_type == _NAFLEX:
+def _of_family(config: Any, name: str) -> Preprocess:
+    """What a family is trained with, where nobody says.
+
+    Raises:
+        BackboneError: it is not known of this family.
+    """
+    kind = config.model_type
+    if kind == _NAFLEX:
         vision = config.vision_config
         size = near_square(vision.num_patches, vision.patch_size)
         return Preprocess(size, (0.5,) * 3, (0.5,) * 3, "native", "bilinear", stride=vision.patch_size)
-    sides = _sides(config) or (config.vision_config.image_size,) * 2
-    if config.model_type in ("siglip", "align"):
+    sides = _sides(config) or (getattr(getattr(config, "vision_config", None), "image_size", 224),) * 2
+    if kind in ("siglip", "align"):
         return Preprocess(sides, (0.5,) * 3, (0.5,) * 3, "squash")
-    return Preprocess(sides, *_OPENAI)
+    if kind in _AS_CLIP:
+        return Preprocess(sides, *_OPENAI)
+    if kind in ("blip", "flava"):
+        return Preprocess(sides, *_OPENAI, "squash")
+    if kind == "clipseg":
+        return Preprocess(sides, *_IMAGENET, "squash", "bilinear")
+    raise BackboneError(
+        f"{name}: how images are prepared for a model of the family {kind} of transformers is in its processor; give that as "
+        "preprocess=, such as AutoImageProcessor.from_pretrained(...)."
+    )

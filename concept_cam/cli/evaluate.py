@@ -114,7 +114,7 @@ def evaluate(
         "sanity": sanity,
         "mosaics": mosaics,
         "cells": cells,
-        "seed": seed,
+        "seed": seed if mosaics else None,
     }
     settings_of(**asked)  # A mistake is told before data and model are read.
     if mosaics and dataset == "fieldguide-attributes":
@@ -127,7 +127,7 @@ def evaluate(
         **asked,
         among=chosen,
         probe=probe,
-        decay=_DECAY if decay is None else decay,
+        decay=decay,
         centred=centred,
         about={"data": dataset, "layout": layout, "pretrained": pretrained, "pool": pool, "seed": seed},
     )

@@ -99,10 +99,10 @@ def evaluate(
     sanity: bool = False,
     mosaics: str | None = None,
     cells: str | None = None,
-    seed: int = 0,
+    seed: int | None = None,
     among: Among = "model",
     probe: bool = False,
-    decay: float = DECAY,
+    decay: float | None = None,
     centred: bool = False,
     about: Mapping[str, Any] | None = None,
 ) -> Evaluation:
@@ -123,12 +123,12 @@ def evaluate(
         mosaics: ``nearest`` or ``random``: show each image beside one of each of three such classes, and ask how much of the
             evidence lies in its quarter; see ``evaluation.mosaics``.
         cells: how large an image is in a mosaic, see ``MosaicSettings``; ``whole`` by default.
-        seed: which mosaics.
+        seed: which mosaics; 0 by default.
         among: a classifier is judged among all its classes (``model``), or those of the data set (``dataset``); a dual encoder
             among those of the data set.
         probe: train a linear probe on the embeddings of ``dataset.training``, in the place of texts or of a classifier's last
             layer; its classes are those of the data set. ``Localizer(backbone.averaged())`` gives it the mean of the patches.
-        decay: weight decay of the probe.
+        decay: weight decay of the probe, hardly any by default.
         centred: take the mean of all classes off each: no probability changes, maps do.
         about: what else decides the rows (which images, which weights), to be held against an older run in the same folder.
 
@@ -151,6 +151,9 @@ def evaluate(
         (2, '48 of the 48 classes of the data set', ['none', 'rival', 'nearest:3'])
     """
     among = as_among(among)
+    if decay is not None and not probe:
+        raise OptionError(f"decay is {decay}, which is of a probe; add probe=True, or leave it out.")
+    decay = DECAY if decay is None else decay
     if methods is None:
         own = localizer.method
         methods = METHODS if any(as_method(name) is own for name in METHODS) else (*METHODS, own)
@@ -181,7 +184,7 @@ def settings_of(
     sanity: bool,
     mosaics: str | None,
     cells: str | None,
-    seed: int,
+    seed: int | None,
 ) -> Settings | MosaicSettings:
     """What is run on each image or on each mosaic, from the options of ``evaluate``.
 
@@ -197,11 +200,13 @@ def settings_of(
     if mosaics is None:
         if cells is not None:
             raise OptionError(f"cells is {cells!r}, which is for mosaics; say which: mosaics nearest, or random.")
+        if seed is not None:
+            raise OptionError(f"seed is {seed}, which is for mosaics; say which: mosaics nearest, or random.")
         return Settings(*chosen, deletion, sanity)
     given = [name for name, value in (("deletion", deletion), ("sanity", sanity)) if value]
     if given:
         raise OptionError(f"There is no {' and no '.join(given)} of mosaics; leave it out, or leave out mosaics.")
-    return MosaicSettings(mosaics, *chosen, cells or "whole", seed)
+    return MosaicSettings(mosaics, *chosen, cells or "whole", seed or 0)
 
 
 def _of_mosaics(run: Mosaics, folder: Path, about: Mapping[str, Any], among: str) -> Evaluation:
