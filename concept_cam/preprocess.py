@@ -48,11 +48,15 @@ class Preparation(ABC):
         size: (height, width) of the model's input in pixels; of a square image, where it varies.
         fit: how the image is brought to the input's aspect; see ``Preprocess``.
         stride: side of a patch.
+        varies: whether what it gives has other sizes for images of another aspect.
+        largest: the largest absolute value of what it gives for ordinary images.
     """
 
     size: Size
     fit: str
     stride: int
+    varies: bool
+    largest: float
 
     @abstractmethod
     def view(self, image: Image.Image) -> tuple[Float[Tensor, "3 height width"], Window]:
@@ -125,6 +129,16 @@ class Preprocess(Preparation):
             raise OptionError(f"shortest is {self.shortest}; expected at least {min(self.size)}, the shorter side of size.")
         if self.stride < 1:
             raise OptionError(f"stride is {self.stride}; expected the side of a patch, at least 1.")
+
+    @property
+    def varies(self) -> bool:  # type: ignore[override]
+        """Whether the input has the image's aspect."""
+        return self.fit == "native"
+
+    @property
+    def largest(self) -> float:  # type: ignore[override]
+        """The larger of what black and white become, in the channel where it is largest."""
+        return max(max(abs(0 - m), abs(1 - m)) / abs(s) for m, s in zip(self.mean, self.std, strict=True))
 
     def view(self, image: Image.Image) -> tuple[Float[Tensor, "3 height width"], Window]:
         """Resized and cropped as the model's own transform does, to the pixel with Pillow, and normalised."""
