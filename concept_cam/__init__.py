@@ -36,10 +36,10 @@ if TYPE_CHECKING:  # "as" tells type checkers that a name is exported
     from concept_cam.concepts import ConceptBank as ConceptBank, embed as embed
     from concept_cam.field import ConceptField as ConceptField
     from concept_cam.gradients import trace as trace
-    from concept_cam.images import Preprocess as Preprocess
     from concept_cam.loading import load as load, wrap as wrap
     from concept_cam.localizer import Localizer as Localizer
     from concept_cam.methods import grad_cam as grad_cam, hires_cam as hires_cam, layer_cam as layer_cam
+    from concept_cam.preprocess import Preprocess as Preprocess
     from concept_cam.prompts import read_templates as read_templates, read_vocabulary as read_vocabulary
     from concept_cam.result import Localization as Localization
     from concept_cam.weightings import by_score as by_score, by_similarity as by_similarity, uniform as uniform
@@ -51,7 +51,7 @@ _HOMES = {
     "ConceptField": "field",
     "Localization": "result",
     "Localizer": "localizer",
-    "Preprocess": "images",
+    "Preprocess": "preprocess",
     "Site": "backbones",
     "TokenLayout": "backbones",
     "against": "comparison",

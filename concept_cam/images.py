@@ -6,10 +6,9 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from fractions import Fraction
 from os import PathLike
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,16 +16,28 @@ from jaxtyping import Bool, Float
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
-from concept_cam.errors import OptionError, PictureError, did_you_mean
+from concept_cam.errors import PictureError
+from concept_cam.preprocess import Fit, Preparation, Preprocess, Size, Window, check_fit
+
+__all__ = [
+    "MAX_PIXELS",
+    "WHOLE",
+    "Fit",
+    "Frame",
+    "Placement",
+    "Preprocess",
+    "Size",
+    "Source",
+    "Span",
+    "Window",
+    "by_size",
+    "check_fit",
+    "interpolation",
+    "read_picture",
+]
 
 MAX_PIXELS = 178_956_970
 """Pictures with more pixels are refused; Pillow draws the same line against decompression bombs."""
-
-_MAX_RESIZED = 16_000_000
-"""Pictures that would have more pixels than this before the crop are resized and cropped in one step."""
-
-Window = tuple[float, float, float, float]
-"""(left, top, right, bottom) in pixels of the picture."""
 
 Span = tuple[float, float, float, float]
 """(left, top, right, bottom) in shares of an input: (0, 0, 1, 1) is all of it."""
@@ -34,19 +45,6 @@ Span = tuple[float, float, float, float]
 WHOLE: Span = (0.0, 0.0, 1.0, 1.0)
 
 Source = str | PathLike[str] | Image.Image
-
-Size = tuple[int, int]
-"""(height, width) in pixels."""
-
-Fit = Literal["crop", "pad", "squash", "native"]
-"""How a picture is brought to the input's aspect; see ``Preprocess``."""
-
-
-def check_fit(fit: str) -> None:
-    """Raise OptionError unless it is one of ``Fit``."""
-    known = get_args(Fit)
-    if fit not in known:
-        raise OptionError(f"No fit {fit!r}.{did_you_mean(fit, known)} There are {', '.join(known)}.")
 
 
 def read_picture(source: Source) -> Image.Image:
@@ -119,58 +117,6 @@ def _upright_rgb(picture: Image.Image, name: str) -> Image.Image:
         picture = Image.new("RGBA", layer.size, "white")
         picture.alpha_composite(layer)
     return picture.convert("RGB")
-
-
-@dataclass(frozen=True)
-class Preprocess:
-    """How a model wants its pictures.
-
-    Attributes:
-        size: (height, width) of the model's input in pixels.
-        mean, std: per channel, on a scale where white is 1.
-        fit: ``crop`` fills the input and crops the centre, ``pad`` fits the picture in and pads, ``squash`` ignores its
-            aspect, ``native`` keeps it: the input has the picture's aspect, and no more patches than ``size`` has.
-        interpolation: Pillow's name of the filter.
-        fill: grey level (0 to 255) of the padding.
-        shortest: the picture's shorter side, cropped or squashed, before its margin is cut off; by default there is none.
-        stride: side of a patch; at native aspect, the sides of the input are multiples of it.
-    """
-
-    size: Size
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    fit: Fit = "crop"
-    interpolation: Literal["nearest", "bilinear", "bicubic", "lanczos"] = "bicubic"
-    fill: int = 0
-    shortest: int | None = None
-    stride: int = 1
-
-    def resized(self, size: Size) -> Preprocess:
-        """The same for another input size; what a crop cuts off stays the same share."""
-        shortest = self.shortest and round(self.shortest * min(size) / min(self.size))
-        return replace(self, size=size, shortest=shortest)
-
-    def fitted(self, fit: Fit) -> Preprocess:
-        """The same with another fit: of the whole picture, and padded in the mean colour, which is zero once normalised."""
-        if fit == self.fit:
-            return self
-        return replace(self, fit=fit, fill=round(255 * sum(self.mean) / len(self.mean)), shortest=None)
-
-    def size_for(self, picture: Size) -> Size:
-        """The input's size for a picture: always ``size``, except at native aspect.
-
-        There it is the rule of SigLIP 2's NaFlex processor, solved exactly: of all scales at which the patches that the
-        picture touches are no more than ``size`` has, the largest; each side is then stretched to whole patches.
-        """
-        if self.fit != "native":
-            return self.size
-        most = (self.size[0] // self.stride) * (self.size[1] // self.stride)
-        height, width = picture
-        # At the largest scale one side is a whole number of patches: try each.
-        tall = [(Fraction(n, height), n, -(-width * n // height)) for n in range(1, most + 1)]
-        wide = [(Fraction(n, width), -(-height * n // width), n) for n in range(1, most + 1)]
-        _, rows, cols = max(trial for trial in tall + wide if trial[1] * trial[2] <= most)
-        return rows * self.stride, cols * self.stride
 
 
 @dataclass(frozen=True)
@@ -272,50 +218,14 @@ class Frame:
         return replace(self, placement=self.placement.covering(span))
 
     @classmethod
-    def of(cls, picture: Image.Image, preprocess: Preprocess) -> Frame:
-        """Resize and crop as the model's own transform does, to the pixel with Pillow, but remember the window."""
-        view, window = _fit(picture, preprocess)
-        pixels = torch.from_numpy(np.array(view)).permute(2, 0, 1).float() / 255
-        mean, std = (torch.tensor(values)[:, None, None] for values in (preprocess.mean, preprocess.std))
-        return cls((pixels - mean) / std, Placement(window, (picture.height, picture.width)))
+    def of(cls, picture: Image.Image, preprocess: Preparation) -> Frame:
+        """Resize and crop as the model's own transform does, but remember the window.
 
-
-def _fit(picture: Image.Image, preprocess: Preprocess) -> tuple[Image.Image, Window]:
-    height, width = preprocess.size_for((picture.height, picture.width))
-    filter_ = Image.Resampling[preprocess.interpolation.upper()]
-    whole = preprocess.shortest is None or preprocess.fit == "native"
-    if preprocess.fit in ("squash", "native") and whole:
-        return picture.resize((width, height), filter_), (0.0, 0.0, float(picture.width), float(picture.height))
-    ratios = picture.width / width, picture.height / height
-    if preprocess.fit == "pad":
-        new_width, new_height = (max(1, round(side / max(ratios))) for side in picture.size)
-        left, top = (width - new_width) // 2, (height - new_height) // 2
-        canvas = Image.new("RGB", (width, height), (preprocess.fill,) * 3)
-        canvas.paste(picture.resize((new_width, new_height), filter_), (left, top))
-        return canvas, _window(picture, (new_width, new_height), (-left, -top, width - left, height - top))
-    margin = (preprocess.shortest or min(preprocess.size)) / min(preprocess.size)
-    if preprocess.fit == "squash":
-        new_width, new_height = round(margin * width), round(margin * height)
-    elif width == height:
-        # As torchvision has it: the whole part of the longer side.
-        shortest = preprocess.shortest or width
-        new_width, new_height = (int(shortest * side / min(picture.size)) for side in picture.size)
-    else:
-        new_width, new_height = (round(margin * side / min(ratios)) for side in picture.size)
-    left, top = round((new_width - width) / 2), round((new_height - height) / 2)
-    crop = (left, top, left + width, top + height)
-    window = _window(picture, (new_width, new_height), crop)
-    if new_width * new_height <= _MAX_RESIZED:
-        return picture.resize((new_width, new_height), filter_).crop(crop), window
-    # In one step, equal but for rounding: a sliver of 1 x 5000 pixels must not become 96 x 480,000.
-    return picture.resize((width, height), filter_, box=window), window
-
-
-def _window(picture: Image.Image, size: tuple[int, int], crop: tuple[int, int, int, int]) -> Window:
-    """A crop of the resized picture, in pixels of the picture."""
-    left, top, right, bottom = crop
-    x, y = picture.width, picture.height
-    return left * x / size[0], top * y / size[1], right * x / size[0], bottom * y / size[1]
+        Raises:
+            PictureError: a transform that is run fails on it, or what it shows of it is not known; see ``UserTransform``.
+        """
+        pixels, window = preprocess.view(picture)
+        return cls(pixels, Placement(window, (picture.height, picture.width)))
 
 
 def interpolation(

@@ -12,7 +12,8 @@ from PIL import Image
 from torch import Tensor
 
 from concept_cam.errors import OptionError, PictureError
-from concept_cam.images import Frame, Placement, Preprocess, Source
+from concept_cam.images import Frame, Placement, Source
+from concept_cam.preprocess import Preparation
 
 if TYPE_CHECKING:
     Given: TypeAlias = Source | Tensor
@@ -70,7 +71,7 @@ def _as_image(given: Tensor) -> Tensor:
     return given.reshape(shape[-3:])
 
 
-def frame_of(given: Tensor, preprocess: Preprocess, told: Sequence[str], device: torch.device, dtype: torch.dtype) -> Frame:
+def frame_of(given: Tensor, preprocess: Preparation, told: Sequence[str], device: torch.device, dtype: torch.dtype) -> Frame:
     """A preprocessed image as the model gets it: moved to the model, and otherwise as it is.
 
     Args:
@@ -96,7 +97,7 @@ def frame_of(given: Tensor, preprocess: Preprocess, told: Sequence[str], device:
     pixels = image.detach().to(device, dtype)
     if not bool(pixels.isfinite().all()):
         raise PictureError(f"The tensor of shape {tuple(image.shape)} holds numbers that are not finite in {dtype}.")
-    usual = max(max(abs(0 - m), abs(1 - m)) / s for m, s in zip(preprocess.mean, preprocess.std, strict=True))
+    usual = preprocess.largest
     largest = float(pixels.abs().max())
     if largest > _FAR * usual:
         warnings.warn(

@@ -111,16 +111,10 @@ class Looker:
     @cached_property
     def scene_localizer(self) -> Localizer:
         """The localizer with the sentences of backgrounds."""
-        own = self.localizer
-        return Localizer(
-            own.backbone,
-            templates=self.scene_templates or own.templates,
-            method=own.method,
-            site=own.site,
-            form=own.form,
-            fit=own.preprocess.fit,
-            size=own.preprocess.size,
-        )
+        own, templates = self.localizer, self.scene_templates or self.localizer.templates
+        scenes = Localizer(own.backbone, templates=templates, method=own.method, site=own.site, form=own.form)
+        scenes.preprocess = own.preprocess
+        return scenes
 
     @cached_property
     def scale(self) -> float:

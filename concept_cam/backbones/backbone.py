@@ -22,7 +22,8 @@ from concept_cam.backbones.places import place_sites
 from concept_cam.backbones.site import Site, Tower
 from concept_cam.backbones.snapshot import Snapshot, TextState, checksum
 from concept_cam.errors import BackboneError
-from concept_cam.images import WHOLE, Preprocess, Size
+from concept_cam.images import WHOLE
+from concept_cam.preprocess import Preparation, Size
 
 _SIZES_KEPT = 16
 """Pictures at their native aspect come in many sizes; so many copies of a model's structure are kept."""
@@ -80,7 +81,7 @@ class Backbone(ABC):
     sites: tuple[Site, ...]
     blocks: tuple[Block, ...] = ()
     pooling: Pooling | None = None
-    preprocess: Preprocess
+    preprocess: Preparation
     classes: tuple[str, ...] = ()
     versions: Mapping[str, str]
 
@@ -112,7 +113,7 @@ class Backbone(ABC):
             BackboneError: none of its sites lies anywhere.
         """
         self.family, self.blocks, self.pooling = tower.family, tower.blocks, tower.pooling
-        self.preprocess = replace(self.preprocess, stride=tower.stride)
+        self.preprocess = self.preprocess.strided(tower.stride)
         self.sites = placed(self, tower)
 
     @final

@@ -72,7 +72,7 @@ class Classifier(Backbone):
         self._prefix, self._called = called(model)
         self.classes = tuple(classes)
         with self.at_rest():
-            self.preprocess = read_transform(preprocess) if preprocess else self._said()
+            self.preprocess = read_transform(preprocess) if preprocess is not None else self._said()
             with first_run(name, self.preprocess.size, f"{ADVICE}, or say how it is called with call="):
                 self.refresh()
         libraries = {type(module).__module__.partition(".")[0] for module in model.modules()} & set(_LIBRARIES)

@@ -110,8 +110,8 @@ class HuggingFace(Backbone):
         self.tokenizer = getattr(tokenizer, "tokenizer", tokenizer)
         config: Any = self._model.config
         self._kind: str = config.model_type
-        given = preprocess or getattr(tokenizer, "image_processor", None)
-        self.preprocess = read_transform(given) if given else _of_family(config, name)
+        given = getattr(tokenizer, "image_processor", None) if preprocess is None else preprocess
+        self.preprocess = read_transform(given) if given is not None else _of_family(config, name)
         with first_run(name, self.preprocess.size, ADVICE):
             self.refresh()
         self.versions = {"transformers": version("transformers"), "torch": torch.__version__}

@@ -102,7 +102,7 @@ class OpenClip(Backbone):
     def __init__(self, model: nn.Module, tokenizer: Any, name: str = "open_clip model", preprocess: Any = None) -> None:
         self.name, self.module, self.tokenizer = name, model, tokenizer
         self._prefix, self._model = self._inner()
-        self.preprocess = read_transform(preprocess) if preprocess else preprocess_of(self._model.visual)
+        self.preprocess = read_transform(preprocess) if preprocess is not None else preprocess_of(self._model.visual)
         with first_run(name, self.preprocess.size, ADVICE):
             self.refresh()
         self.versions = {"open_clip_torch": version("open_clip_torch"), "torch": torch.__version__}

@@ -14,8 +14,9 @@ from concept_cam.concepts import ConceptBank
 from concept_cam.datasets import Dataset, Example
 from concept_cam.errors import ConceptCamError
 from concept_cam.evaluation.probe import embed_frames
-from concept_cam.images import Frame, Preprocess
+from concept_cam.images import Frame
 from concept_cam.localizer import Localizer
+from concept_cam.preprocess import Preparation
 
 KINDS = ("nearest", "random")
 """Which classes are around the target: its three nearest by embedding, or any three."""
@@ -41,9 +42,9 @@ class Candidate:
     shown: frozenset[str]
 
 
-def same_sized(preprocess: Preprocess) -> Preprocess:
+def same_sized(preprocess: Preparation) -> Preparation:
     """How images are prepared that lie side by side: at native aspect each would have a size of its own."""
-    return preprocess.fitted("squash") if preprocess.fit == "native" else preprocess
+    return preprocess.fitted("squash") if preprocess.varies else preprocess
 
 
 def classified(localizer: Localizer, bank: ConceptBank, dataset: Dataset) -> tuple[list[Candidate], list[str]]:

@@ -21,7 +21,7 @@ from concept_cam.evaluation.judge import Judge
 from concept_cam.evaluation.references import read_references
 from concept_cam.evaluation.sanity import SANE, Doppelgangers, shuffled
 from concept_cam.gradients import Trace, trace
-from concept_cam.images import WHOLE, Frame, Preprocess, Size, Span, by_size
+from concept_cam.images import WHOLE, Frame, Size, Span, by_size
 from concept_cam.localizer import Localizer
 from concept_cam.methods import METHODS, AnyMethod, Method, as_method, explain, name_of, sees_score
 from concept_cam.metrics import (
@@ -38,6 +38,7 @@ from concept_cam.metrics import (
     strongest,
 )
 from concept_cam.metrics.localization import check_masks
+from concept_cam.preprocess import Preparation
 from concept_cam.result import checked_maps
 
 Row: TypeAlias = dict[str, Any]
@@ -189,7 +190,7 @@ class View:
     region: Bool[Tensor, "height width"] | None
 
     @classmethod
-    def of(cls, example: Example, preprocess: Preprocess) -> View:
+    def of(cls, example: Example, preprocess: Preparation) -> View:
         """Read picture and region.
 
         Raises:
