@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -12,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from concept_cam.backbones.backbone import Backbone
-from concept_cam.errors import PromptError, UnknownConcept, did_you_mean
+from concept_cam.errors import PromptError, UnknownConcept, UnknownWord, did_you_mean
 from concept_cam.prompts import check_templates
 
 _BATCH = 256
@@ -137,7 +138,10 @@ def embed(backbone: Backbone, names: Iterable[str], templates: Sequence[str], kn
 
     Raises:
         UnknownConcept: the encoder has never seen a word of a name, or the classifier has no such class.
-        PromptError: there are no names, an empty name, or templates without a place.
+        PromptError: there are no names, an empty name, templates without a place, or names that are cut to the same text.
+
+    Warns:
+        UserWarning: a text is longer than what the encoder reads.
 
     Example:
         >>> from concept_cam import embed, fieldguide
@@ -151,10 +155,26 @@ def embed(backbone: Backbone, names: Iterable[str], templates: Sequence[str], kn
     with backbone.at_rest():
         backbone.original.refresh()
         banks = [] if known is None else [known]
+        if fresh and (reader := backbone.reader()) is not None:
+            reader.check_names(fresh, templates, backbone.name)
         for start in range(0, len(fresh), batch):
             part = fresh[start : start + batch]
-            banks.append(ConceptBank(part, backbone.embed_concepts(part, templates), backbone.biases(part)))
+            with _blaming(templates, part):
+                banks.append(ConceptBank(part, backbone.embed_concepts(part, templates), backbone.biases(part)))
         names = tuple(name for bank in banks for name in bank.names)
         biases = [bank.biases for bank in banks if bank.biases is not None]
         vectors = torch.cat([bank.vectors for bank in banks])
         return ConceptBank(names, vectors, torch.cat(biases) if biases else None).select(wanted)
+
+
+@contextmanager
+def _blaming(templates: Sequence[str], names: Sequence[str]) -> Iterator[None]:
+    """Say it if a word that is unknown is one of a template, and of no name."""
+    try:
+        yield
+    except UnknownWord as error:
+        word = error.word.lower()
+        holding = [template for template in templates if word in template.lower()]
+        if not holding or any(word in name.lower() for name in names):
+            raise
+        raise UnknownWord(f"{error} It stands in the template {holding[0]!r}; use other templates.", error.word) from error

@@ -23,7 +23,15 @@ class UnknownConcept(ConceptCamError, LookupError):
 
 
 class UnknownWord(UnknownConcept):
-    """A word that the text encoder has never seen."""
+    """A word that the text encoder has never seen.
+
+    Attributes:
+        word: as the encoder gets it.
+    """
+
+    def __init__(self, message: str, word: str = "") -> None:
+        super().__init__(message)
+        self.word = word
 
 
 class ComparisonError(ConceptCamError, ValueError):

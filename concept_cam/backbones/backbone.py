@@ -21,6 +21,7 @@ from concept_cam.backbones.heads import Block, Pooling
 from concept_cam.backbones.places import place_sites
 from concept_cam.backbones.site import Site, Tower
 from concept_cam.backbones.snapshot import Snapshot, TextState, checksum
+from concept_cam.backbones.words import Reader
 from concept_cam.errors import BackboneError
 from concept_cam.images import WHOLE
 from concept_cam.preprocess import Preparation, Size
@@ -190,6 +191,10 @@ class Backbone(ABC):
         Raises:
             UnknownConcept: the tokenizer has no token for a word, so that the text would mean something else.
         """
+
+    def reader(self) -> Reader | None:
+        """How the model reads a text; None if nobody knows, or it reads none."""
+        return None
 
     @property
     @abstractmethod

@@ -21,7 +21,7 @@ from concept_cam.backbones.towers import transformers as towers
 from concept_cam.backbones.towers.positions import check_multiple
 from concept_cam.backbones.transforms import read_transform
 from concept_cam.backbones.weights import ADVICE, check_device, first_run, load_failure
-from concept_cam.backbones.words import check_words
+from concept_cam.backbones.words import Reader
 from concept_cam.backbones.wrappers import has_own, named_within, only_one, outermost
 from concept_cam.errors import BackboneError
 from concept_cam.images import Preprocess, Size
@@ -161,15 +161,28 @@ class HuggingFace(Backbone):
 
     def embed_texts(self, sentences: Sequence[str]) -> Float[Tensor, "K E"]:
         """``model.get_text_features`` of the tokenized sentences, padded as the family was trained."""
-        check_words(self.tokenizer, sentences, self.name)
         options: dict[str, Any] = {"truncation": True, "max_length": self._context(), "return_tensors": "pt"}
-        if self._kind in ("siglip", _NAFLEX):
-            # Trained in lower case and without a mask: the last position is read, be it padding.
-            lower = [sentence.lower() for sentence in sentences]
-            tokens = self.tokenizer(lower, padding="max_length", padding_side="right", **options).to(self.device)
-            return _tensor(self._model.get_text_features(input_ids=tokens["input_ids"]))
-        tokens = self.tokenizer(list(sentences), padding=True, **options).to(self.device)
-        return _tensor(self._model.get_text_features(input_ids=tokens["input_ids"], attention_mask=tokens["attention_mask"]))
+        whole = self._is_siglip()
+        options |= {"padding": "max_length", "padding_side": "right"} if whole else {"padding": True}
+        # Not on the caller's default device: a tokenizer makes tensors of its own.
+        with torch.device("cpu"):
+            tokens = self.tokenizer([self._cleaned(sentence) for sentence in sentences], **options)
+        self.reader().check(sentences, tokens["input_ids"], self.name)
+        tokens = tokens.to(self.device)
+        # SigLIP is trained without a mask: the last position is read, be it padding.
+        mask = {} if whole else {"attention_mask": tokens["attention_mask"]}
+        return _tensor(self._model.get_text_features(input_ids=tokens["input_ids"], **mask))
+
+    def reader(self) -> Reader:
+        """How texts are read: by SigLIP in lower case, in which it was trained."""
+        limit = self._context() - self.tokenizer.num_special_tokens_to_add()
+        return Reader.of(self.tokenizer, limit, self._cleaned)
+
+    def _is_siglip(self) -> bool:
+        return self._kind in ("siglip", _NAFLEX)
+
+    def _cleaned(self, text: str) -> str:
+        return text.lower() if self._is_siglip() else text
 
     def _context(self) -> int:
         """How many tokens a text may have."""

@@ -10,6 +10,7 @@ from typing import Any, final
 import open_clip
 import torch
 from jaxtyping import Float
+from open_clip.tokenizer import basic_clean, canonicalize_text
 from torch import Tensor, nn
 
 from concept_cam.backbones.backbone import PROBE, Backbone, noise, share
@@ -18,7 +19,7 @@ from concept_cam.backbones.site import Tower
 from concept_cam.backbones.towers import openclip as own_towers, timm as timm_towers
 from concept_cam.backbones.transforms import read_transform
 from concept_cam.backbones.weights import ADVICE, check_device, first_run, load_failure
-from concept_cam.backbones.words import check_words
+from concept_cam.backbones.words import Reader
 from concept_cam.backbones.wrappers import called, has_own, hold, named_within, only_one
 from concept_cam.errors import BackboneError, did_you_mean
 from concept_cam.images import Fit, Preprocess, Size
@@ -138,10 +139,29 @@ class OpenClip(Backbone):
 
     def embed_texts(self, sentences: Sequence[str]) -> Float[Tensor, "K E"]:
         """``model.encode_text`` of the tokenized sentences."""
-        check_words(self.tokenizer, sentences, self.name)
-        tokens = self.tokenizer(list(sentences)).to(self.device)
+        # Not on the caller's default device: a tokenizer makes tensors of its own.
+        with torch.device("cpu"):
+            tokens = self.tokenizer(list(sentences))
+        if (reader := self.reader()) is not None:
+            reader.check(sentences, tokens, self.name)
+        tokens = tokens.to(self.device)
         embedding: Tensor = self._model.encode_text(tokens, normalize=False)
         return embedding
+
+    def reader(self) -> Reader | None:
+        """How texts are read, by open_clip's tokenizers; None of any other."""
+        given = self.tokenizer
+        length = getattr(given, "context_length", None)
+        inner = getattr(given, "tokenizer", None)
+        if inner is not None and hasattr(inner, "unk_token_id"):
+            # SigLipTokenizer has no setting of its own: what it does is fixed.
+            clean = getattr(given, "clean_fn", None) or _siglip_clean if length else str
+            added = 3 if getattr(given, "tokenizer_mode", "") == "clips" else inner.num_special_tokens_to_add()
+            return Reader.of(inner, length and length - added, clean)
+        if isinstance(given, open_clip.SimpleTokenizer):
+            # Bytes: everything is known. Where it leaves out tokens at random, nothing is cut off.
+            return Reader(given.encode, length - 2 if length and given.reduction_fn is None else None)
+        return None
 
     def _inner(self) -> tuple[str, Any]:
         """The model that encodes, within what holds it, and the start of its layers' names."""
@@ -174,7 +194,13 @@ class OpenClip(Backbone):
 
     def probe_tokens(self) -> tuple[Any, ...]:
         """What the tokenizer makes of a fixed sentence, and the tokenizer itself."""
-        return self.tokenizer, *self.tokenizer([PROBE]).flatten().tolist()
+        with torch.device("cpu"):
+            return self.tokenizer, *self.tokenizer([PROBE]).flatten().tolist()
+
+
+def _siglip_clean(text: str) -> str:
+    cleaned: str = canonicalize_text(basic_clean(text))
+    return cleaned
 
 
 def is_dual_encoder(module: nn.Module) -> bool:
