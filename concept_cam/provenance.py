@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from importlib.metadata import version
 
 from concept_cam.gradients import FactoredTrace, Trace
-from concept_cam.images import Preprocess
 from concept_cam.methods import AnyMethod, name_of
+from concept_cam.preprocess import Preparation
 
 
-def provenance_of(seen: Trace, method: AnyMethod, preprocess: Preprocess, templates: Sequence[str]) -> dict[str, object]:
+def provenance_of(seen: Trace, method: AnyMethod, preprocess: Preparation, templates: Sequence[str]) -> dict[str, object]:
     """Model, site, form of the gradient, method, input, templates and versions, as JSON knows them.
 
     Args:
