@@ -95,6 +95,8 @@ def find(changes: Numbers, alive: Numbers, pixels: int, layers: Axis | None, *, 
     axis = _axis(measured, rows, pixels)
     clear = _clearness(shares, alive, measured.shares(int(rows[-1] - rows[0]) + 1, len(changes)), rows)
     near, settled = [one for one in said if _may_be(axis, one, rows)], True
+    if clear < _CLEAR and not (layers or regular or (clear and near)):
+        raise Nowhere(f"each of its cells sees the whole picture, nearly alike (spread: {clear:.0%} of the grid)")
     if clear < _CLEAR and (layers or regular):
         # Of nothing, nothing can be held against what is said.
         if clear and _apart(axis, said[0], rows) > _MOST_OFF:
@@ -104,8 +106,6 @@ def find(changes: Numbers, alive: Numbers, pixels: int, layers: Axis | None, *, 
         axis = near[0]
     elif known := _strides(axis, rows, _usual(plain.stride, rows)):
         axis, settled = _axis(fit(profile, rows - rows[0], known[0] / pixels), rows, pixels), False
-    elif clear < _CLEAR:
-        raise Nowhere(f"its cells see too much of the picture to tell where each looks (spread: {clear:.0%} of the grid)")
     else:
         settled = False
     if max(abs(axis.centre(row) - plain.centre(row)) for row in (float(rows[0]), float(rows[-1]))) <= _QUARTER * plain.stride:

@@ -143,7 +143,8 @@ class _Changes:
         """The noise with bands changed."""
         patches = self._patches(tensor)
         if patches is not None and self._base is not None:
-            self._new.append((patches - self._base).square().sum(-1).double().cpu())
+            # Squares of what deep random layers leave are too small for single precision.
+            self._new.append((patches - self._base).cpu().double().square().sum(-1))
 
     def _patches(self, tensor: Tensor) -> Tensor | None:
         try:
@@ -152,7 +153,8 @@ class _Changes:
             self.place = Place(None, str(error))
             return None
         self._grid = (layout.rows, layout.cols)
-        return tokens[:, layout.prefix :].float()
+        patches = tokens[:, layout.prefix :]
+        return patches.to(torch.promote_types(patches.dtype, torch.float32))
 
     def is_settled(self, known: Mapping[Size, Receptive], *, regular: bool) -> bool:
         """Find the place; more noise would not change it."""
@@ -174,7 +176,7 @@ class _Changes:
         strength = whole.sum((0, 1))
         if not strength.any():
             return Place(None, "nothing in the picture changes it"), True
-        alive = strength > _DEAD * np.median(strength[strength > 0])
+        alive = (strength > _DEAD * np.median(strength[strength > 0])) & whole.sum(1).all(0)
         layers = known.get(self._grid, (None, None))
         down = find(whole[0], alive, self.size[0], layers[0], regular=regular)
         across = find(whole[1].swapaxes(1, 2), alive.T, self.size[1], layers[1], regular=regular)

@@ -86,19 +86,38 @@ class DenseGradient(TokenGradient):
         return torch.einsum("kbd,bnd->kbn", self.mean(), self.tokens)
 
     def dense(self) -> Iterator[Float[Tensor, "B N D"]]:
-        """The whole of G.
+        """The whole of G; zero for a direction that nothing here moves, such as a unit of the embedding that is at rest.
 
         Raises:
-            NoSpatialGradient: no patch reaches the embedding from here.
+            NoSpatialGradient: after the last, if no direction is moved from here.
         """
-        trace = self.trace
+        some = False
         for direction in self.directions:
-            with torch.inference_mode(False), torch.enable_grad():
-                (whole,) = torch.autograd.grad(trace.graph, trace.leaf, direction, retain_graph=True, allow_unused=True)
-            patches = None if whole is None else trace.site.layout.read(whole)[0][:, self.layout.prefix :]
-            if patches is None or (not patches.any() and direction.any()):
-                raise NoSpatialGradient(
-                    f"No patch token at {trace.site.name} reaches the embedding, so every map would be blank. "
-                    f"Other sites of this model: {', '.join(trace.other_sites) or 'none'}."
-                )
+            patches = self._pulled(direction)
+            some = some or bool(patches.any()) or not direction.any()
             yield patches
+        if not some:
+            raise NoSpatialGradient(self._why())
+
+    def _pulled(self, direction: Float[Tensor, "B E"]) -> Float[Tensor, "B N D"]:
+        trace = self.trace
+        if not trace.graph.requires_grad:
+            return torch.zeros_like(self.tokens)
+        with torch.inference_mode(False), torch.enable_grad():
+            (whole,) = torch.autograd.grad(
+                trace.graph, trace.leaf, direction, retain_graph=True, allow_unused=True, materialize_grads=True
+            )
+        return trace.site.layout.read(whole)[0][:, self.layout.prefix :]
+
+    def _why(self) -> str:
+        trace = self.trace
+        anything = torch.randn(trace.graph.shape, generator=torch.Generator("cpu").manual_seed(0), device="cpu")
+        if self._pulled(anything.to(trace.graph)).any():
+            return (
+                f"Nothing at {trace.site.name} moves the score that was asked for: the units of the embedding that it reads "
+                "are at rest on these images (a ReLU at 0, say), so every map would be blank."
+            )
+        return (
+            f"No patch token at {trace.site.name} reaches the embedding, so every map would be blank. "
+            f"Other sites of this model: {', '.join(trace.other_sites) or 'none'}."
+        )

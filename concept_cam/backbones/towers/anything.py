@@ -30,6 +30,9 @@ _PADDINGS = tuple(kind for kind in vars(padding).values() if isinstance(kind, ty
 _NO_MAPS = (nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d, *_PADDINGS)
 """A pooling to a fixed grid only blurs the map before it, or stretches it; a padding adds cells that see nothing."""
 
+_SPARE = 12
+"""Maps beside the last of each resolution that are looked at where none of those lies in order."""
+
 _MOST_MISSING = 2
 """Cells that an axis may lack, or have too many, beside the other."""
 
@@ -59,12 +62,15 @@ def describe(
     trial = _Trial(embed, pixels, embedding)
     maps = _maps(seen, size)
     norms = trial.from_the_last_that_reaches(_norm_sites(seen, maps, size))
-    sites = tuple(site for site in _map_sites(maps, {prefix + name for name in stages}) if trial.reaches(site))
+    named = {prefix + name for name in stages}
+    sites = _map_sites(maps, named, trial)
     if sites and trial.is_mean(sites[0], tail):
         sites = (replace(sites[0], head=MeanPooling(tail)), *sites[1:])
     if norms:
         return Tower("any module, norms of blocks", norms, _stride(norms[0], maps, seen, size), spare=sites)
-    return Tower("any module, maps", sites, _stride(sites[0], maps, seen, size)) if sites else None
+    names = {site.name for site in sites}
+    others = tuple(site for one in reversed(maps) if (site := _site(one, named)).name not in names)
+    return Tower("any module, maps", sites, _stride(sites[0], maps, seen, size), spare=others[:_SPARE]) if sites else None
 
 
 # ---- one run ----------------------------------------------------------------------------------------------------------
@@ -222,14 +228,20 @@ def _has_aspect(grid: Sequence[int], size: Size, missing: int = 0) -> bool:
     )
 
 
-def _map_sites(maps: list[_Map], stages: set[str]) -> tuple[Site, ...]:
-    """The last map at each resolution, the latest first; where stages are known, only theirs and the last."""
-    last: dict[tuple[int, int], _Map] = {}
-    for one in maps:
-        if not stages or one is maps[-1] or any(event.name in stages for event in one.of.made_by()):
-            last.pop(one.grid, None)
-            last[one.grid] = one
-    return tuple(_site(one, stages) for one in reversed(last.values()))
+def _map_sites(maps: list[_Map], stages: set[str], trial: _Trial) -> tuple[Site, ...]:
+    """At each resolution the last map that reaches the embedding, the latest first.
+
+    Where stages are known, only theirs and the last.
+    """
+    sites: dict[tuple[int, int], Site] = {}
+    for one in reversed(maps):
+        of_stage = any(event.name in stages for event in one.of.made_by())
+        if one.grid in sites or (stages and sites and not of_stage):
+            continue
+        site = _site(one, stages)
+        if trial.reaches(site):
+            sites[one.grid] = site
+    return tuple(sites.values())
 
 
 def _site(one: _Map, stages: set[str]) -> Site:
