@@ -130,6 +130,9 @@ def wrap(
     if names:
         from concept_cam.backbones.classifier import Classifier
 
+        inner = called(model)[1]
+        if tokenizer is None and (huggingface.is_dual_encoder(inner) or openclip.is_dual_encoder(inner)):
+            raise BackboneError(f"{name} is a dual encoder: its concepts are texts; leave out classes, give its tokenizer.")
         if tokenizer is not None:
             raise BackboneError(f"{name} is given as a classifier, which reads no texts; leave out the tokenizer, or classes.")
         return check_at_load(Classifier(model, names, preprocess, name, head, call))

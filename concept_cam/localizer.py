@@ -41,7 +41,7 @@ class Localizer:
         backbone: from ``load`` or ``wrap``.
         vocabulary: concepts among which ``nearest`` and ``rivals`` choose, or the name of a file in ``prompts/vocabularies/``;
             by default those that the model was made for, if it is a classifier.
-        templates: sentences with a ``{}``, or the name of a file in ``prompts/templates/``; ``photo``; none of classifiers.
+        templates: sentences with a ``{}``, or the name of a file in ``prompts/templates/``: ``photo``. Not of a classifier.
         method: makes the map; any of ``concept_cam.methods``, by itself or by its name, or a function of your own.
         site: the name of one of ``backbone.sites``; the first by default.
         form: of the gradient; closed form where it exists and is exact.

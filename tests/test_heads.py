@@ -15,7 +15,7 @@ from zoo import openclip_models
 from zoo.shake import shaken
 
 from concept_cam import Localizer, hires_cam, trace, wrap
-from concept_cam.errors import BackboneError, ConceptCamError
+from concept_cam.errors import BackboneError, ComparisonError, ConceptCamError
 from concept_cam.images import Preprocess
 
 NAMES = ("ant", "bee", "wasp")
@@ -162,6 +162,21 @@ def test_a_model_of_other_inputs_and_outputs_is_called_as_the_user_says():
     assert backbone.at_size((64, 96)).embed_pixels(torch.zeros(1, 3, 64, 96)).shape == (1, 16)
 
 
+def test_a_model_of_timm_in_one_of_other_inputs_is_fed_as_it_says():
+    class Framework(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.model = timm.create_model("test_vit", num_classes=3)
+
+        def forward(self, batch):
+            return self.model(batch["image"])
+
+    with pytest.raises(BackboneError, match=r"does not take an input of 160 x 160 pixels.*say how it is called with call="):
+        wrap(Framework().eval(), classes=NAMES)
+    backbone = wrap(Framework().eval(), classes=NAMES, call=lambda model, x: model({"image": x}))
+    assert (backbone.preprocess.mean, backbone.preprocess.size) == ((0.5,) * 3, (160, 160))
+
+
 def test_a_call_of_another_model_is_noticed():
     model = OfDictionaries()
     other = OfDictionaries()
@@ -191,6 +206,8 @@ def test_a_regression_has_its_base_map(form):
     expected = tokens @ backbone.module.species.weight.detach()[0] / len(tokens)
     torch.testing.assert_close(result.map.flatten(), expected, rtol=1e-4, atol=1e-6)
     assert torch.equal(result.map, result.base_map)
+    with pytest.raises(ComparisonError, match=r"No references to compare 'age' with.* or set strength to 0"):
+        localizer(PICTURE, "age")
 
 
 # ---- convolutions that do the work of a linear layer -------------------------------------------------------------------

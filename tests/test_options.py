@@ -211,6 +211,12 @@ def test_every_option_of_wrap(kind, option):
         assert len(calls) > before
 
 
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if WRAP[kind] is _DUAL])
+def test_classes_make_no_classifier_of_a_dual_encoder(kind):
+    with pytest.raises(ConceptCamError, match="is a dual encoder: its concepts are texts; leave out classes"):
+        wrap(KINDS[kind][0](), classes=NAMES)
+
+
 # ---- Localizer --------------------------------------------------------------------------------------------------------
 
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from concept_cam.backbones import openclip
 from concept_cam.backbones.towers import timm as timm_towers
+from concept_cam.backbones.weights import ADVICE, first_run
 from concept_cam.backbones.wrappers import outermost
 from concept_cam.errors import BackboneError
 from concept_cam.hooks import on_output
@@ -97,7 +98,7 @@ def preprocess_of(
     if any(replace(other, stride=said[0].stride) != said[0] for other in said):
         names = ", ".join(one.name for one in found)
         raise BackboneError(f"{name} holds {names}, whose images are prepared in different ways; say it with preprocess=.")
-    if found[0].name and not _gets_pixels(found[0].module, run, noise(said[0])):
+    if found[0].name and not _gets_pixels(found[0].module, name, run, noise(said[0])):
         raise BackboneError(
             f"{name} changes images before they reach {found[0].name} ({type(found[0].module).__name__}), so what that says "
             "of how they are prepared does not hold; say it with preprocess=."
@@ -105,13 +106,14 @@ def preprocess_of(
     return said[0]
 
 
-def _gets_pixels(module: nn.Module, run: Callable[[Tensor], Any], pixels: Tensor) -> bool:
+def _gets_pixels(module: nn.Module, name: str, run: Callable[[Tensor], Any], pixels: Tensor) -> bool:
     """Whether a module within a model gets the pixels that the model gets."""
     seen: list[bool] = []
 
     def look(_: nn.Module, inputs: tuple[Any, ...], __: Any) -> None:
         seen.append(any(isinstance(given, Tensor) and torch.equal(given, pixels) for given in inputs))
 
-    with on_output(module, look):
+    size = int(pixels.shape[2]), int(pixels.shape[3])
+    with on_output(module, look), first_run(name, size, f"{ADVICE}, or say how it is called with call="):
         run(pixels)
     return all(seen) and bool(seen)
