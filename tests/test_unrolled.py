@@ -99,7 +99,7 @@ def test_parametrizations_are_named():
 
 
 def test_of_a_model_without_attention_nothing_is_invented():
-    backbone = wrap(classifiers.timm_resnet(), classes=classifiers.CLASSES)
+    backbone = quietly(lambda: wrap(classifiers.timm_resnet(), classes=classifiers.CLASSES))
     seen = trace(backbone, zoo.pixels(backbone, 1))
     with pytest.raises(BackboneError, match=r"laid open\. Use a method that asks for gradients alone, such as hires_cam\.$"):
         explain("legrad", seen, torch.ones(1, 1, seen.embedding.shape[-1]))

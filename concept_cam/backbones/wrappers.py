@@ -83,8 +83,10 @@ def only_one(model: nn.Module, wanted: Callable[[nn.Module], bool], name: str) -
     if others:
         names = ", ".join(path.removesuffix(".") for path, _ in found.values())
         raise BackboneError(f"{name} holds {len(found)} dual encoders: {names}; wrap one of them.")
-    own = {id(tensor) for tensor in _tensors(module)}
-    beside = [tensor for tensor in _tensors(model) if id(tensor) not in own and tensor.numel() > _MOST_SCALAR]
+    own = {id(tensor) for _, tensor in _tensors(module)}
+    # By name as well: peft's layers make some of their tensors anew each time they are asked for them.
+    elsewhere = ((path, tensor) for path, tensor in _tensors(model) if not path.startswith(prefix))
+    beside = [tensor for _, tensor in elsewhere if id(tensor) not in own and tensor.numel() > _MOST_SCALAR]
     if beside:
         inner = prefix.removesuffix(".")
         raise BackboneError(
@@ -108,9 +110,9 @@ def named_within(model: nn.Module, tower: Tower | None) -> Tower | None:
     return replace(tower, sites=tuple(named(site) for site in tower.sites))
 
 
-def _tensors(module: nn.Module) -> Iterator[torch.Tensor]:
-    yield from module.parameters()
-    yield from module.buffers()
+def _tensors(module: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
+    yield from module.named_parameters()
+    yield from module.named_buffers()
 
 
 def has_own(module: nn.Module, name: str) -> bool:
