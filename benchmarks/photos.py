@@ -44,6 +44,8 @@ from concept_cam.evaluation import (
 
 METHODS = "grad_cam,hires_cam,layer_cam,grad_cam_plus_plus,eigen_grad_cam"
 STRENGTHS = (0.6, 1.0)
+FURTHER = 1.5
+"""Mosaics are also asked at this strength: does more help?"""
 
 _ID = re.compile(r"(n\d{8})_(.+)")
 """WordNet's number of a class, as ImageNet's files are named."""
@@ -102,7 +104,7 @@ def some(dataset: Dataset, count: int) -> Dataset:
 
 def mosaics(localizer: Localizer, bank: ConceptBank, dataset: Dataset, kind: str, methods: Sequence[str]) -> Iterator[str]:
     """A paragraph and a table."""
-    run = Mosaics(localizer, bank, dataset, MosaicSettings(kind, tuple(methods), strengths=STRENGTHS))
+    run = Mosaics(localizer, bank, dataset, MosaicSettings(kind, tuple(methods), strengths=(*STRENGTHS, FURTHER)))
     with tempfile.TemporaryDirectory() as folder:
         rows = read_rows(write_mosaics(run, Path(folder), {}))
     bases = [row["right"] for row in rows if row.get("strength") == 0 and row["method"] == methods[0]]

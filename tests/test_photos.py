@@ -77,8 +77,9 @@ def test_tables_of_photographs(tmp_path, monkeypatch, capsys):
     ]
     assert sum("5 of 5 photographs are classified correctly" in line for line in lines) == 2
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("| hires_cam")]
-    assert [row[1:4] for row in rows[:3]] == [["none", "0", "5"], ["mosaic", "0.6", "5"], ["mosaic", "1", "5"]]
-    assert [row[1:4] for row in rows[6:]] == [
+    mosaic = [["none", "0", "5"], *(["mosaic", strength, "5"] for strength in ("0.6", "1", "1.5"))]
+    assert [row[1:4] for row in rows[:8]] == mosaic * 2
+    assert [row[1:4] for row in rows[8:]] == [
         ["none", "0", "2"],
         ["scoring:3", "0.6", "2"],
         ["scoring:3", "1", "2"],
