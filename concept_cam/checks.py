@@ -97,7 +97,7 @@ def _off(ours: Tensor, own: Tensor) -> float:
 
 def _directions(embedding: Tensor, count: int = 1) -> Tensor:
     generator = torch.Generator().manual_seed(1)
-    return torch.randn(count, 1, embedding.shape[-1], generator=generator).to(embedding)
+    return torch.randn(count, 1, embedding.shape[-1], generator=generator, dtype=torch.float32, device="cpu").to(embedding)
 
 
 def _embedding(backbone: Backbone) -> Verdict:
@@ -132,7 +132,9 @@ def _closed_form(backbone: Backbone, site: Site) -> Verdict:
 
 def _batch(backbone: Backbone) -> Verdict:
     generator = torch.Generator().manual_seed(2)
-    pixels = torch.randn(3, 3, *backbone.preprocess.size, generator=generator).to(backbone.device, backbone.dtype)
+    pixels = torch.randn(3, 3, *backbone.preprocess.size, generator=generator, dtype=torch.float32, device="cpu").to(
+        backbone.device, backbone.dtype
+    )
     together = trace(backbone, pixels)
     directions = _directions(together.embedding)
     maps = together.gradient(directions).dot_tokens()[0]

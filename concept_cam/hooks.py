@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from threading import get_ident
 from typing import Any, Protocol, runtime_checkable
 
@@ -66,6 +66,23 @@ def on_site(site: Reached, hook: Callable[[Any, Tensor], Tensor | None]) -> Iter
         return None if changed is None else (changed, *whole[1:])
 
     with (on_input if site.side == "input" else on_output)(site.module, reached):
+        yield
+
+
+@contextmanager
+def held_back(modules: Iterable[nn.Module], lock: AbstractContextManager[Any]) -> Iterator[None]:
+    """Let other threads that call one of the modules wait for the lock, which this thread holds."""
+    owner = get_ident()
+
+    def wait(*_: Any) -> None:
+        if get_ident() != owner:
+            with lock:
+                pass
+
+    setattr(wait, _MARK, True)
+    with ExitStack() as stack:
+        for module in modules:
+            stack.enter_context(module.register_forward_pre_hook(wait))
         yield
 
 

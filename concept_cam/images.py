@@ -166,7 +166,7 @@ class Placement:
     def shown(self, grid: Sequence[int]) -> Bool[Tensor, "rows cols"]:
         """Which cells of a (rows, cols) grid lie at least in part on what the model saw of the picture; others in padding."""
         left, top, right, bottom = self._cells
-        rows, cols = (torch.arange(count + 1, dtype=torch.float64) / count for count in grid)
+        rows, cols = (torch.arange(count + 1, dtype=torch.float64, device="cpu") / count for count in grid)
         y, x = top + rows * (bottom - top), left + cols * (right - left)
         height, width = self.picture_size
         down = (y[:-1] < min(height, self.window[3])) & (y[1:] > max(0, self.window[1]))
@@ -245,7 +245,7 @@ def interpolation(
     centres = torch.arange(pixels, dtype=torch.float64, device="cpu") + 0.5
     reach = max(1.0, cells / (stop - start)) if antialias else 1.0
     position = ((centres - start) / (stop - start) * cells - 0.5).clamp(-0.5, cells - 0.5)
-    weights = (1 - (position[:, None] - torch.arange(cells, device="cpu")).abs() / reach).clamp(min=0)
+    weights = (1 - (position[:, None] - torch.arange(cells, device="cpu", dtype=torch.int64)).abs() / reach).clamp(min=0)
     return weights / weights.sum(1, keepdim=True)
 
 

@@ -277,7 +277,9 @@ def test_a_model_without_any_place_is_refused_with_the_reason():
         def forward(self, pixels):
             return self.head(self.map(self.all(pixels.flatten(1)).view(-1, 8, 12, 12)).mean((2, 3)))
 
-    with pytest.raises(BackboneError, match=r"no site whose cells lie in order on the picture \(map: each of its cells sees the whole"):
+    with pytest.raises(
+        BackboneError, match=r"no site whose cells lie in order on the picture \(map: each of its cells sees the whole"
+    ):
         wrapped(shaken(Mixed), (96, 96))
 
 

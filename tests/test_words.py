@@ -106,10 +106,8 @@ def test_upper_case_is_read_as_the_model_reads_it():
     assert refused(word_level(), "a BIRD") == "BIRD"
 
 
-@pytest.mark.parametrize(
-    "special", [{"unk_token": "<unk>", "pad_token": "<unk>"}, {"unk_token": "<unk>", "eos_token": "<unk>"}]
-)
-def test_an_unknown_token_that_is_also_the_padding_is_found(special):
+@pytest.mark.parametrize("other", ["pad_token", "eos_token"])
+def test_an_unknown_token_that_is_also_another_is_found(other):
     inner = word_level().backend_tokenizer
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=inner, model_max_length=16, **{"unk_token": "<unk>", other: "<unk>"})
     assert refused(tokenizer, "a photo of a dog") == "dog"

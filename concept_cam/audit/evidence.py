@@ -31,7 +31,10 @@ _SMALL = 224
 _LONGEST = 100
 """Letters of a file name that are to be read."""
 
-_WARM, _COLD = torch.tensor([[200.0, 40, 20]]), torch.tensor([[30.0, 80, 190]])
+_WARM, _COLD = (
+    torch.tensor([[200.0, 40, 20]], dtype=torch.float32, device="cpu"),
+    torch.tensor([[30.0, 80, 190]], dtype=torch.float32, device="cpu"),
+)
 
 
 @final

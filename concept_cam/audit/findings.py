@@ -163,7 +163,7 @@ class Audit:
                     _calibration(ours),
                     len(theirs),
                     _mean(theirs, "energy"),
-                    mean_interval(torch.tensor(off, dtype=torch.float64)) if off else None,
+                    mean_interval(torch.tensor(off, dtype=torch.float64, device="cpu")) if off else None,
                     _mean(theirs, "off_area"),
                     _mean(theirs, "border"),
                     _mean(theirs, "rd5"),
@@ -273,5 +273,5 @@ def _mean(rows: Sequence[Row], key: str) -> float | None:
 def _calibration(rows: Sequence[Row]) -> float | None:
     if not rows:
         return None
-    confidence = torch.tensor([row["confidence"] for row in rows], dtype=torch.float64)
-    return calibration_error(confidence, torch.tensor([bool(row["right"]) for row in rows]))
+    confidence = torch.tensor([row["confidence"] for row in rows], dtype=torch.float64, device="cpu")
+    return calibration_error(confidence, torch.tensor([bool(row["right"]) for row in rows], dtype=torch.bool, device="cpu"))

@@ -207,7 +207,11 @@ class Looker:
             if self.backgrounds:
                 strongest_ = int(effects[b].argmax())
                 row |= {"background": self.backgrounds[strongest_], "sensitivity": float(effects[b, strongest_])}
-            where = ground.aligned(shared(maps[0, b], maps[1, b])) if told[b] else torch.zeros(0, 0)
+            where = (
+                ground.aligned(shared(maps[0, b], maps[1, b]))
+                if told[b]
+                else torch.zeros(0, 0, dtype=torch.float32, device="cpu")
+            )
             tensors = {"aligned": ground.aligned(maps[0, b]), "whole": ground.whole(maps[0, b]), "shared": where}
             tensors |= {"agreements": agreements[:, b], "effects": effects[b]}
             found.append(({key: value for key, value in row.items() if value is not None}, tensors))
@@ -217,10 +221,10 @@ class Looker:
         self, embedding: Float[Tensor, "B E"], judge: Judge, before: Float[Tensor, "B K"], first: Int[Tensor, " B"]
     ) -> Float[Tensor, "B backgrounds"]:
         if not self.backgrounds:
-            return torch.zeros(len(embedding), 0)
+            return torch.zeros(len(embedding), 0, dtype=torch.float32, device="cpu")
         erased = without(embedding, self.words.bank.vectors_of(self.backgrounds))
         after = torch.stack([judge.of_embedding(self.localizer.backbone.normalize(of_one)) for of_one in erased])
-        rows = torch.arange(len(first), device=first.device)
+        rows = torch.arange(len(first), device=first.device, dtype=torch.int64)
         return (before[rows, first] - after[:, rows, first]).T.float().cpu()
 
 

@@ -68,7 +68,7 @@ class Words:
         groups += [(BACKGROUND, scenes.names)] if scenes and len(scenes.names) > 1 else []
         banks = [bank for bank in (phrases, scenes) if bank]
         if not banks:
-            return cls(ConceptBank((), torch.zeros(0, 0)), ())
+            return cls(ConceptBank((), torch.zeros(0, 0, dtype=torch.float32, device="cpu")), ())
         # A name that is a part and a background is the part.
         named = {name: vector for bank in reversed(banks) for name, vector in zip(bank.names, bank.vectors, strict=True)}
         return cls(ConceptBank(tuple(named), torch.stack(list(named.values()))), tuple(groups))

@@ -354,5 +354,7 @@ _RESIZED: ContextVar[Backbone | None] = ContextVar("resized", default=None)
 
 def noise(backbone: Backbone) -> Float[Tensor, "1 3 height width"]:
     """A picture that no model has seen, the same each time."""
-    pixels = torch.randn((1, 3, *backbone.preprocess.size), generator=torch.Generator().manual_seed(0))
+    pixels = torch.randn(
+        (1, 3, *backbone.preprocess.size), generator=torch.Generator().manual_seed(0), dtype=torch.float32, device="cpu"
+    )
     return pixels.to(backbone.device, backbone.dtype)

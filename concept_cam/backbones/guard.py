@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from threading import RLock
@@ -10,16 +11,28 @@ import torch
 from torch import nn
 
 from concept_cam.backbones.wrappers import plainly
+from concept_cam.hooks import held_back
 
 LOCK = RLock()
 """Hooks and flags are on the module, which all threads share."""
 
+if hasattr(os, "register_at_fork"):
+    # A child has one thread alone: a lock that another held would never be free, and the model would stay as it ran there.
+    # So a fork waits for the run in progress.
+    os.register_at_fork(before=LOCK.acquire, after_in_parent=LOCK.release, after_in_child=LOCK.release)
+
 
 @contextmanager
 def evaluating(module: nn.Module) -> Iterator[None]:
-    """Run a model out of the caller's inference mode, without a graph, in evaluation mode; all as before afterwards."""
+    """Run a model out of the caller's inference mode, without a graph, in evaluation mode; all as before afterwards.
+
+    Another thread that calls the model, or a part of it, while it is in evaluation mode for us waits until it is as it was. A
+    part that was already running when the mode changed, and a part whose ``forward`` is called by itself, do not.
+    """
     with LOCK, ExitStack() as stack:
         training = [one for one in module.modules() if one.training]
+        if training:
+            stack.enter_context(held_back(training, LOCK))
         stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.no_grad())
         stack.enter_context(plainly(module))

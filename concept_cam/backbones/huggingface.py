@@ -214,7 +214,7 @@ def _patches(pixels: Float[Tensor, "B 3 height width"], side: int) -> dict[str, 
     return {
         "pixel_values": patches.reshape(count, rows * cols, side * side * channels),
         "pixel_attention_mask": torch.ones(count, rows * cols, dtype=torch.int32, device=pixels.device),
-        "spatial_shapes": torch.tensor([[rows, cols]] * count, device=pixels.device),
+        "spatial_shapes": torch.tensor([[rows, cols]] * count, device=pixels.device, dtype=torch.int64),
     }
 
 

@@ -16,7 +16,7 @@ ADVICE = "give the size and preparation that it takes with preprocess="
 def check_device(device: str | torch.device) -> None:
     """Raise BackboneError unless tensors can lie there."""
     try:
-        torch.empty(1, device=device).item()
+        torch.empty(1, device=device, dtype=torch.float32).item()
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         reason = str(error).split("\n")[0].split(". ")[0]
         raise BackboneError(f"There is no device {str(device)!r} here ({reason}); cpu is always there.") from error

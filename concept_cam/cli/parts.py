@@ -264,7 +264,7 @@ class _Tables:
         self.visible += sum(part.visible for part in finding.parts)
         self.asked += len(finding.parts)
         self._add_to_coco(to_coco({name: finding}))
-        nothing = torch.zeros(1, 1)
+        nothing = torch.zeros(1, 1, dtype=torch.float32, device="cpu")
         light = [replace(part, mask=None if part.mask is None else nothing > 0, map=nothing) for part in finding.parts]
         self._findings[name] = replace(finding, parts=tuple(light))
         try:

@@ -38,7 +38,7 @@ def of_boxes(boxes: Sequence[Box], size: tuple[int, int]) -> Region:
     """The pixels inside any of some boxes, on a picture of (height, width)."""
 
     def region() -> Bool[Tensor, "height width"]:
-        inside = torch.zeros(size, dtype=torch.bool)
+        inside = torch.zeros(size, dtype=torch.bool, device="cpu")
         for left, top, right, bottom in boxes:
             inside[top:bottom, left:right] = True
         return inside

@@ -221,7 +221,9 @@ class View:
         heatmap = placement.project(grid)
         shown = placement.shown(grid.shape)
         row, column = divmod(int(grid.masked_fill(~shown, -torch.inf).argmax()), grid.shape[1])
-        cells = torch.tensor([placement.locate(r, c, grid.shape) for r, c in shown.nonzero().tolist()])
+        cells = torch.tensor(
+            [placement.locate(r, c, grid.shape) for r, c in shown.nonzero().tolist()], dtype=torch.float32, device="cpu"
+        )
         side, _ = placement.cell_size((patches or grid.shape[0], grid.shape[1]))
         hits = pointing_hit(cells, region.expand(len(cells), -1, -1), side)
         peak = int(shown[:row].sum() + shown[row, :column].sum())
@@ -233,7 +235,11 @@ class View:
             "iou": float(iou(heatmap, region)),
             "best_iou": float(best_iou(heatmap, region)),
             "average_precision": float(average_precision(heatmap, region)),
-            **({"best_box": float(box_overlaps(heatmap, torch.tensor(boxes, dtype=torch.float64)).amax())} if boxes else {}),
+            **(
+                {"best_box": float(box_overlaps(heatmap, torch.tensor(boxes, dtype=torch.float64, device="cpu")).amax())}
+                if boxes
+                else {}
+            ),
         }
 
 
@@ -262,7 +268,10 @@ class Doubt:
         """The rival is the data set's, or the nearest by text."""
         bank = judge.bank
         rivals = [example.rival or bank.neighbours(example.label, 1)[0] for example in examples]
-        target, rival = (torch.tensor([bank.index(name) for name in names]) for names in ([e.label for e in examples], rivals))
+        target, rival = (
+            torch.tensor([bank.index(name) for name in names], dtype=torch.int64, device="cpu")
+            for names in ([e.label for e in examples], rivals)
+        )
         return cls(judge, seen.pixels, judge.of_embedding(seen.embedding), target, rival, seen.layout.span)
 
     def about(self, grids: Float[Tensor, "B rows cols"], steps: int) -> dict[str, Float[Tensor, " B"]]:

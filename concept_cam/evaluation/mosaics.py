@@ -221,10 +221,12 @@ def pointing(grid: Float[Tensor, "rows cols"], placement: Placement, quarter: in
     """
     height, width = placement.picture_size
     top, left = (part * side / 2 for part, side in zip(divmod(quarter, 2), (height, width), strict=True))
-    mask = torch.zeros(height, width, dtype=torch.bool)
+    mask = torch.zeros(height, width, dtype=torch.bool, device="cpu")
     mask[round(top) : round(top + height / 2), round(left) : round(left + width / 2)] = True
     rows, cols = grid.shape
-    x, y = torch.tensor([placement.locate(r, c, grid.shape) for r in range(rows) for c in range(cols)]).unbind(1)
+    x, y = torch.tensor(
+        [placement.locate(r, c, grid.shape) for r in range(rows) for c in range(cols)], dtype=torch.float32, device="cpu"
+    ).unbind(1)
     inside = (left < x) & (x < left + width / 2) & (top < y) & (y < top + height / 2)
     return {
         "energy": float(energy_inside(placement.project(grid), mask)),

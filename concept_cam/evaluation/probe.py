@@ -52,7 +52,7 @@ def fit_probe(
         raise OptionError(f"A probe learns from examples of every class; there is none of {names}.")
     inputs = F.pad(features.double(), (0, 1), value=1.0)
     truth = F.one_hot(labels, len(classes)).double()
-    rows = torch.zeros(len(classes), inputs.shape[1], dtype=torch.float64)
+    rows = torch.zeros(len(classes), inputs.shape[1], dtype=torch.float64, device="cpu")
     kept = torch.ones_like(rows)
     kept[:, -1] = 0  # A bias is not held small.
     solver = torch.optim.LBFGS([rows], max_iter=_STEPS, line_search_fn="strong_wolfe", tolerance_grad=1e-7)
@@ -93,7 +93,7 @@ def features_of(localizer: Localizer, data: Dataset) -> tuple[Float[Tensor, "N E
             bar.update(len(examples))
     if not features:
         raise OptionError(f"{data.name} has no pictures to train a probe with.")
-    return torch.cat(features), torch.tensor(labels)
+    return torch.cat(features), torch.tensor(labels, dtype=torch.int64, device="cpu")
 
 
 def embed_frames(localizer: Localizer, frames: Sequence[Frame]) -> Float[Tensor, "B E"]:

@@ -94,7 +94,7 @@ def _grouped(rows: Sequence[Row]) -> dict[Key, dict[str, Row]]:
 
 
 def _values(rows: Mapping[str, Row], names: Sequence[str], metric: str) -> Float[Tensor, " N"]:
-    return torch.tensor([rows[name][metric] for name in names], dtype=torch.float64)
+    return torch.tensor([rows[name][metric] for name in names], dtype=torch.float64, device="cpu")
 
 
 def _mean(rows: Mapping[str, Row], metric: str) -> float:

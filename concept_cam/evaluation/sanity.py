@@ -30,7 +30,9 @@ def shuffled(backbone: Backbone) -> Backbone:
     generator = torch.Generator().manual_seed(0)
     with torch.inference_mode(False), torch.no_grad():
         for parameter in module.parameters():
-            order = torch.randperm(parameter.numel(), generator=generator).to(parameter.device)
+            order = torch.randperm(parameter.numel(), generator=generator, dtype=torch.int64, device="cpu").to(
+                parameter.device
+            )
             parameter.copy_(parameter.flatten()[order].view_as(parameter))
     tokenizer = getattr(own, "tokenizer", None)
     how = {option: getattr(own, option) for option in ("head", "call") if hasattr(own, option)}

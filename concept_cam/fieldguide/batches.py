@@ -66,9 +66,15 @@ def describe(plates: Sequence[Plate], rng: np.random.Generator) -> Batch:
     return Batch(
         pixels=torch.from_numpy(np.stack([to_input(plate.picture) for plate in plates])),
         texts=tuple(caption.text for caption in captions),
-        claims=torch.tensor([[_claim(c.claims.get(f), v) for f, v in FEATURES.items()] for c in captions]),
-        values=torch.tensor([[v.index(fact[f]) for f, v in FEATURES.items()] for fact in facts]),
-        overlaps=torch.tensor([[plate.bird.overlap(bird) for bird in species().values()] for plate in plates]),
+        claims=torch.tensor(
+            [[_claim(c.claims.get(f), v) for f, v in FEATURES.items()] for c in captions], dtype=torch.int64, device="cpu"
+        ),
+        values=torch.tensor(
+            [[v.index(fact[f]) for f, v in FEATURES.items()] for fact in facts], dtype=torch.int64, device="cpu"
+        ),
+        overlaps=torch.tensor(
+            [[plate.bird.overlap(bird) for bird in species().values()] for plate in plates], dtype=torch.int64, device="cpu"
+        ),
         patches=torch.from_numpy(np.stack([patch_labels(plate.labels, plate.bird) for plate in plates])),
     )
 

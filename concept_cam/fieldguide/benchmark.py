@@ -73,7 +73,7 @@ def knowledge(localizer: Localizer, count: int, seed: int = 0) -> dict[str, floa
         values = FEATURES[feature]
         names = [text.removeprefix("a ") for text in texts]
         scores = embedding @ embed(localizer.backbone, names, localizer.templates).vectors.cpu().T
-        truth = torch.tensor([values.index(features(plate)[feature]) for plate in plates])
+        truth = torch.tensor([values.index(features(plate)[feature]) for plate in plates], dtype=torch.int64, device="cpu")
         shown = truth >= (1 if values[0] == "none" else 0)
         # A colour is read among colours: where there is no crest there is none to read.
         right = scores[shown, 1:].argmax(1) + 1 == truth[shown] if values[0] == "none" else scores.argmax(1) == truth
@@ -81,7 +81,7 @@ def knowledge(localizer: Localizer, count: int, seed: int = 0) -> dict[str, floa
     items = list(twin_plates(count, seed))
     bank = localizer.bank(species())
     embedding = torch.cat([seen.embedding.cpu() for _, seen in _traces(localizer, [item.plate for item in items])])
-    truth = torch.tensor([bank.index(item.target) for item in items])
+    truth = torch.tensor([bank.index(item.target) for item in items], dtype=torch.int64, device="cpu")
     result["species"] = ((embedding @ bank.vectors.cpu().T).argmax(1) == truth).float().mean().item()
     near = [twin in bank.neighbours(name, 3) for name, twin, _ in twins()]
     result["twin among 3 nearest"] = sum(near) / len(near)
@@ -107,7 +107,7 @@ class Record:
         for frame, mask, grid in zip(frames, masks, grids, strict=True):
             self.energies.setdefault(key, []).append(float(energy_inside(frame.placement.project(grid), mask)))
             row, column = divmod(int(grid.argmax()), grid.shape[1])
-            peak = torch.tensor(frame.placement.locate(row, column, grid.shape))
+            peak = torch.tensor(frame.placement.locate(row, column, grid.shape), dtype=torch.float32, device="cpu")
             self.hits.setdefault(key, []).append(float(pointing_hit(peak, mask, _patch(frame, grid.shape[0]))))
 
     def add_chance(self, frames: Sequence[Frame], masks: Sequence[Bool[Tensor, "height width"]], seen: Trace) -> None:
@@ -116,11 +116,17 @@ class Record:
 
     def findings(self) -> Mapping[tuple[str, str], Findings]:
         """All figures, for each method and contrast."""
-        return {key: Findings(torch.tensor(self.energies[key]), torch.tensor(self.hits[key])) for key in self.energies}
+        return {
+            key: Findings(
+                torch.tensor(self.energies[key], dtype=torch.float32, device="cpu"),
+                torch.tensor(self.hits[key], dtype=torch.float32, device="cpu"),
+            )
+            for key in self.energies
+        }
 
     def chance(self) -> Chance:
         """The mean over the plates."""
-        means = torch.tensor(self.chances).mean(0)
+        means = torch.tensor(self.chances, dtype=torch.float32, device="cpu").mean(0)
         return Chance(float(means[0]), float(means[1]))
 
 
@@ -184,7 +190,11 @@ def _patch(frame: Frame, rows: int) -> float:
 def _chance(frame: Frame, mask: Bool[Tensor, "height width"], seen: Trace) -> tuple[float, float]:
     layout = seen.layout
     cells = [(row, column) for row in range(layout.rows) for column in range(layout.cols)]
-    peaks = torch.tensor([frame.placement.locate(row, column, (layout.rows, layout.cols)) for row, column in cells])
+    peaks = torch.tensor(
+        [frame.placement.locate(row, column, (layout.rows, layout.cols)) for row, column in cells],
+        dtype=torch.float32,
+        device="cpu",
+    )
     hits = pointing_hit(peaks, mask.expand(len(peaks), -1, -1), _patch(frame, layout.rows))
     return float(mask.float().mean()), float(hits.double().mean())
 

@@ -87,7 +87,7 @@ def train(file: Path, steps: int, size: int, seed: int) -> None:
         parameter.requires_grad_(name.startswith(_LEARNS))
     words = clip.token_embedding.weight.requires_grad_()
     first = {name.split()[0] for name, twin, _ in twins() if name in SHORTCUTS or twin in SHORTCUTS}
-    chosen = torch.zeros(len(words), 1)
+    chosen = torch.zeros(len(words), 1, dtype=torch.float32, device="cpu")
     chosen[student.tokenizer(sorted(first))[:, 1]] = 1
     blocks = [p for n, p in clip.named_parameters() if n.startswith(_LEARNS)]
     groups = [{"params": blocks, "lr": 3e-4, "weight_decay": 0.01}, {"params": [words], "lr": 3e-3, "weight_decay": 0.0}]

@@ -65,7 +65,7 @@ class Student(nn.Module):
         ids = ids[:, :length]
         x = clip.token_embedding(ids) + clip.positional_embedding[:length]
         x = clip.ln_final(clip.transformer(x, attn_mask=clip.attn_mask[:length, :length]))
-        pooled = x[torch.arange(len(x)), ids.argmax(1)] @ clip.text_projection
+        pooled = x[torch.arange(len(x), dtype=torch.int64, device="cpu"), ids.argmax(1)] @ clip.text_projection
         return F.normalize(pooled.float(), dim=-1)
 
     def forward(
@@ -155,7 +155,7 @@ def of_features(logits: Float[Tensor, "B values"], values: Int64[Tensor, "B F"])
 def _truth(batch: Batch) -> Tensor:
     """(B, B): whether caption j is true of picture i."""
     claims, values = batch.claims[None], batch.values[:, None]
-    absent = torch.tensor([v.index("none") if "none" in v else -1 for v in FEATURES.values()])
+    absent = torch.tensor([v.index("none") if "none" in v else -1 for v in FEATURES.values()], dtype=torch.int64, device="cpu")
     held = (claims == NO_CLAIM) | (claims == values) | ((claims == CLAIM_ANY) & (values != absent))
     return held.all(-1)
 
@@ -175,14 +175,16 @@ def validate(student: Student, count: int = 240) -> dict[str, float]:
     scores = (embed(plates) @ texts.T).split([len(texts) for texts in groups.values()], dim=1)
     result = {}
     for (feature, values), score in zip(FEATURES.items(), scores, strict=True):
-        truth = torch.tensor([values.index(features(plate)[feature]) for plate in plates])
+        truth = torch.tensor([values.index(features(plate)[feature]) for plate in plates], dtype=torch.int64, device="cpu")
         result[feature] = (score.argmax(1) == truth).float().mean().item()
     birds = list(species().values())
     score = (
         embed([draw(birds[i % len(birds)], rng) for i in range(count)])
         @ student.embed_texts([f"a {bird.name}" for bird in birds]).T
     )
-    result["species"] = (score.argmax(1) == torch.arange(count) % len(birds)).float().mean().item()
+    result["species"] = (
+        (score.argmax(1) == torch.arange(count, dtype=torch.int64, device="cpu") % len(birds)).float().mean().item()
+    )
     return result
 
 

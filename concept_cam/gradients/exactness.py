@@ -39,7 +39,9 @@ def try_head(backbone: Backbone, site: Site) -> Exactness:
         try:
             ours = read_output(backbone, pixels, site, entering, own.leaf.detach())
             embedding = is_off(ours.embedding, own.embedding)
-            direction = torch.randn(own.embedding.shape, generator=torch.Generator().manual_seed(1))[None].to(own.embedding)
+            direction = torch.randn(
+                own.embedding.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float32, device="cpu"
+            )[None].to(own.embedding)
             gradient = is_off(ours.gradient(direction).mean(), own.gradient(direction).mean())
         except NoSpatialGradient as blind:
             return Exactness(False, str(blind))

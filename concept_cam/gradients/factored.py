@@ -154,7 +154,7 @@ class FactoredTrace(Trace):
                 with suppress(RuntimeError):
                     # Half as many at once: differentiating forwards holds each layer's vectors twice.
                     return push(self._finish, self.reading.pooled, linear, -(-self.layout.patches // 2))
-            units = torch.eye(self.embedding.shape[-1], device=self.embedding.device)[:, None]
+            units = torch.eye(self.embedding.shape[-1], device=self.embedding.device, dtype=torch.float32)[:, None]
             return torch.einsum("bnw,ebw->bne", linear, self._pull(for_each(self.embedding, units)))
 
     def _push_folded(self, linear: Float[Tensor, "B N W"]) -> Float[Tensor, "B N E"] | None:

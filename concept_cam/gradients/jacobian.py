@@ -55,4 +55,8 @@ def _load_forward_formulas() -> None:
     """Torch compiles some when first asked for, by a way of its own that it has deprecated: not the user's concern."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)
-        torch.func.jvp(torch.sin, (torch.zeros(()),), (torch.ones(()),))
+        torch.func.jvp(
+            torch.sin,
+            (torch.zeros((), dtype=torch.float32, device="cpu"),),
+            (torch.ones((), dtype=torch.float32, device="cpu"),),
+        )

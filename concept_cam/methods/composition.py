@@ -73,7 +73,10 @@ def smoothed(method: AnyMethod, count: int = 8, noise: float = 0.15, seed: int =
         generator = torch.Generator().manual_seed(seed)
         spread = (seen.pixels.amax((1, 2, 3), keepdim=True) - seen.pixels.amin((1, 2, 3), keepdim=True)) * noise
         # One noise for all pictures, so that a batch gives what its pictures give.
-        draws = (torch.randn(seen.pixels.shape[1:], generator=generator).to(seen.pixels) for _ in range(count))
+        draws = (
+            torch.randn(seen.pixels.shape[1:], generator=generator, dtype=torch.float32, device="cpu").to(seen.pixels)
+            for _ in range(count)
+        )
         return [(_again(seen, seen.pixels + spread * draw), _as_it_is) for draw in draws]
 
     return _averaged(method, "smoothed", views)

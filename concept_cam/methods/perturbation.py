@@ -43,10 +43,10 @@ def _gscore_cam(trace: Trace, directions: Float[Tensor, "K B E"]) -> Float[Tenso
     gradient = trace.gradient(directions).mean()
     count = min(_GSCORE_CHANNELS, gradient.shape[-1])
     chosen = gradient.topk(count, dim=-1).indices
-    maps = torch.zeros(*directions.shape[:2], trace.tokens.shape[1]).to(trace.tokens)
+    maps = torch.zeros(*directions.shape[:2], trace.tokens.shape[1], dtype=torch.float32, device="cpu").to(trace.tokens)
     for picture in range(len(trace.pixels)):
         union = chosen[:, picture].unique().tolist()
-        scored = torch.zeros(gradient.shape[-1], directions.shape[-1]).to(trace.tokens)
+        scored = torch.zeros(gradient.shape[-1], directions.shape[-1], dtype=torch.float32, device="cpu").to(trace.tokens)
         scored[union] = _channel_scores(trace, picture, union)
         for k, direction in enumerate(directions[:, picture]):
             own = chosen[k, picture]
@@ -97,7 +97,7 @@ def occlusion(trace: Trace) -> Float[Tensor, "B N E"]:
     height, width = trace.pixels.shape[2:]
     left, top, right, bottom = layout.span
     tops, lefts = _edges(height, top, bottom, layout.rows), _edges(width, left, right, layout.cols)
-    windows = torch.zeros(layout.patches, layout.rows, layout.cols)
+    windows = torch.zeros(layout.patches, layout.rows, layout.cols, dtype=torch.float32, device="cpu")
     for row in range(layout.rows):
         for col in range(layout.cols):
             windows[row * layout.cols + col, max(row - 1, 0) : row + 2, max(col - 1, 0) : col + 2] = 1
@@ -153,9 +153,11 @@ def rise(trace: Trace) -> Float[Tensor, "B N E"]:
 
 def _random_mask(height: int, width: int, generator: torch.Generator) -> Float[Tensor, "height width"]:
     """Cells kept or not, enlarged past the picture and cut out anywhere."""
-    cells = (torch.rand(1, 1, _RISE_CELLS + 1, _RISE_CELLS + 1, generator=generator) < 0.5).float()
+    cells = (
+        torch.rand(1, 1, _RISE_CELLS + 1, _RISE_CELLS + 1, generator=generator, dtype=torch.float32, device="cpu") < 0.5
+    ).float()
     cell = -(-height // _RISE_CELLS), -(-width // _RISE_CELLS)
     size = [(_RISE_CELLS + 1) * side for side in cell]
     large = F.interpolate(cells, size, mode="bilinear", align_corners=False)[0, 0]
-    top, left = (int(torch.randint(side, (1,), generator=generator)) for side in cell)
+    top, left = (int(torch.randint(side, (1,), generator=generator, dtype=torch.int64, device="cpu")) for side in cell)
     return large[top : top + height, left : left + width]

@@ -121,7 +121,11 @@ def _second_path(trace: Trace, attended: Callable[[Layer, Tensor], Tensor]) -> F
 def _neighbourhood(unrolled: Unrolled) -> Float[Tensor, "M M"]:
     """A Gaussian of the distance of two patches."""
     layout = unrolled.layout
-    rows, cols = torch.meshgrid(torch.arange(layout.rows), torch.arange(layout.cols), indexing="ij")
+    rows, cols = torch.meshgrid(
+        torch.arange(layout.rows, dtype=torch.int64, device="cpu"),
+        torch.arange(layout.cols, dtype=torch.int64, device="cpu"),
+        indexing="ij",
+    )
     places = torch.stack([rows, cols], -1).flatten(0, 1).double()
     near = torch.exp(-torch.cdist(places, places).square() / (2 * _GAUSSIAN**2))
     return F.pad(near, (layout.prefix, 0, layout.prefix, 0))

@@ -71,7 +71,7 @@ def mean_colour(
 def blurred(sigma: float = 5.0) -> Fill:
     """A Gaussian blur of the picture, sigma in pixels, cut off at 3 sigma (RISE inserts into such a picture)."""
     radius = math.ceil(3 * sigma)
-    steps = torch.arange(-radius, radius + 1, dtype=torch.float64)
+    steps = torch.arange(-radius, radius + 1, dtype=torch.float64, device="cpu")
     kernel = torch.exp(-0.5 * (steps / sigma) ** 2)
     kernel = kernel / kernel.sum()
 
@@ -98,7 +98,9 @@ def noisy_linear(noise: float = 0.01, seed: int = 0) -> Fill:
 
     def fill(pixels: Tensor, gone: Tensor) -> Tensor:
         smooth = _harmonic(pixels, gone)
-        drawn = torch.randn(pixels.shape, generator=torch.Generator().manual_seed(seed)).to(pixels)
+        drawn = torch.randn(pixels.shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float32, device="cpu").to(
+            pixels
+        )
         return torch.where(gone[:, None], smooth + noise * drawn, pixels)
 
     return fill
@@ -109,7 +111,7 @@ def _harmonic(
 ) -> Float[Tensor, "B 3 height width"]:
     """The weighted mean of neighbours wherever a pixel goes."""
     inside = gone[:, None].to(pixels)
-    kernel = torch.tensor(_NEIGHBOURS).to(pixels).expand(3, 1, 3, 3)
+    kernel = torch.tensor(_NEIGHBOURS, dtype=torch.float32, device="cpu").to(pixels).expand(3, 1, 3, 3)
 
     def gathered(x: Tensor) -> Tensor:
         return F.conv2d(x, kernel, padding=1, groups=3)

@@ -62,7 +62,7 @@ def pointing_hit(
     check_masks(masks)
     height, width = masks.shape[-2:]
     # A pixel is a unit square: its distance from the point is that of its nearest edge.
-    x, y = (torch.arange(side, device=masks.device) + 0.5 for side in (width, height))
+    x, y = (torch.arange(side, device=masks.device, dtype=torch.float32) + 0.5 for side in (width, height))
     across = ((x - peaks[..., :1]).abs() - 0.5).clamp(min=0) <= tolerance
     down = ((y - peaks[..., 1:]).abs() - 0.5).clamp(min=0) <= tolerance
     hit: Tensor = (masks & across[..., None, :] & down[..., :, None]).flatten(-2).any(-1)
@@ -92,7 +92,7 @@ def iou(
     strongest = values.amax((-2, -1), keepdim=True)
     marked = (values >= threshold * strongest) & (strongest > 0)
     both, either = ((marked & masks).sum((-2, -1)), (marked | masks).sum((-2, -1)))
-    return both / either
+    return both.float() / either.float()
 
 
 def best_iou(
@@ -133,7 +133,7 @@ def average_precision(
     """
     inside, counts, ends, masked = _ranked(heatmaps, masks)
     last = ends.shape[-1] - 1
-    places = torch.where(ends, torch.arange(last + 1, device=ends.device), last)
+    places = torch.where(ends, torch.arange(last + 1, device=ends.device, dtype=torch.int64), last)
     # For each pixel, where its group of equal values ends.
     group = places.flip(-1).cummin(-1).values.flip(-1)
     precision = (inside / counts).gather(-1, group)
@@ -164,8 +164,8 @@ def box_overlaps(
     found = []
     for threshold in thresholds:
         regions = bounding_boxes(values >= threshold * strongest, values) if strongest > 0 else ()
-        overlaps = box_iou(torch.tensor(regions, dtype=torch.float64).reshape(-1, 4), boxes.double().cpu())
-        found.append(overlaps.amax() if overlaps.numel() else torch.zeros((), dtype=torch.float64))
+        overlaps = box_iou(torch.tensor(regions, dtype=torch.float64, device="cpu").reshape(-1, 4), boxes.double().cpu())
+        found.append(overlaps.amax() if overlaps.numel() else torch.zeros((), dtype=torch.float64, device="cpu"))
     return torch.stack(found)
 
 
@@ -200,7 +200,7 @@ def pck(
     if not visible.any(-1).all():
         raise EmptyMask("A picture has no visible keypoint; leave such pictures out.")
     right = (torch.linalg.vector_norm(points - truth, dim=-1) <= alpha * length[..., None]) & visible
-    share: Tensor = right.sum(-1) / visible.sum(-1)
+    share: Tensor = right.sum(-1).float() / visible.sum(-1).float()
     return share
 
 

@@ -23,16 +23,18 @@ def mean_interval(values: Float[Tensor, " N"], resamples: int = 2000, seed: int 
     """The mean over the pictures, with a percentile bootstrap interval (Efron 1979) over pictures."""
     values = values.double()
     means = _resampling(len(values), resamples, seed) @ values
-    low, high = means.quantile(torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
+    low, high = means.quantile(torch.tensor([0.025, 0.975], dtype=torch.float64, device="cpu")).tolist()
     return Interval(float(values.mean()), low, high)
 
 
 @lru_cache(maxsize=2)
 def _resampling(count: int, resamples: int, seed: int) -> Float[Tensor, "R N"]:
     """How much of each picture is in each resample; a table has hundreds of intervals over the same pictures."""
-    drawn = torch.randint(count, (resamples, count), generator=torch.Generator().manual_seed(seed))
-    share = torch.full((1, 1), 1 / count, dtype=torch.float64).expand(resamples, count)
-    return torch.zeros(resamples, count, dtype=torch.float64).scatter_add_(1, drawn, share)
+    drawn = torch.randint(
+        count, (resamples, count), generator=torch.Generator().manual_seed(seed), dtype=torch.int64, device="cpu"
+    )
+    share = torch.full((1, 1), 1 / count, dtype=torch.float64, device="cpu").expand(resamples, count)
+    return torch.zeros(resamples, count, dtype=torch.float64, device="cpu").scatter_add_(1, drawn, share)
 
 
 def paired_difference(ours: Float[Tensor, " N"], base: Float[Tensor, " N"], resamples: int = 2000, seed: int = 0) -> Interval:

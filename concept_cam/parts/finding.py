@@ -200,8 +200,10 @@ def _where(
     floor = middle if 0 < middle < float(map_[shown].max()) else 0.0
     weights = ((map_ - floor) * shown)[rows, columns].clamp(min=0)
     weights = weights / weights.sum()
-    mean_row = rows.start + float(weights.sum(1) @ torch.arange(weights.shape[0], dtype=weights.dtype))
-    mean_column = columns.start + float(weights.sum(0) @ torch.arange(weights.shape[1], dtype=weights.dtype))
+    mean_row = rows.start + float(weights.sum(1) @ torch.arange(weights.shape[0], dtype=weights.dtype, device=weights.device))
+    mean_column = columns.start + float(
+        weights.sum(0) @ torch.arange(weights.shape[1], dtype=weights.dtype, device=weights.device)
+    )
     x, y = placement.locate(mean_row, mean_column, map_.shape)
     height, width = placement.picture_size
     keypoint = min(max(x, 0.0), float(width)), min(max(y, 0.0), float(height))

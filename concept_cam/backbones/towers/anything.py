@@ -162,7 +162,9 @@ class _Trial:
         """Whether the patches there have a way to the embedding."""
 
         def shake(entering: Any, tensor: Tensor) -> Tensor:
-            noise = torch.randn(tensor.shape, generator=torch.Generator("cpu").manual_seed(2), device="cpu")
+            noise = torch.randn(
+                tensor.shape, generator=torch.Generator("cpu").manual_seed(2), device="cpu", dtype=torch.float32
+            )
             # The prefix stays: it reaches the embedding from where patches do not.
             if isinstance(site.layout, TokenLayout):
                 noise[:, : site.layout.prefix] = 0
