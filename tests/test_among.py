@@ -18,6 +18,7 @@ from concept_cam import Localizer, fieldguide, wrap
 from concept_cam.audit import audit
 from concept_cam.audit.report import write_report
 from concept_cam.audit.summary import summary
+from concept_cam.backbones import TokenLayout
 from concept_cam.datasets import Dataset, Example
 from concept_cam.errors import OptionError, UnknownConcept
 from concept_cam.evaluation import classes_among, evaluate, told_among
@@ -93,7 +94,7 @@ def test_an_evaluation_is_among_those_classes(localizer, data, logits, tmp_path,
         assert rows[str(i), "none"]["right"] == float(max(columns, key=lambda c: float(scores[c])) == own)
         # RD@5 %: the confidence among those classes, before and after.
         result = localizer(data.examples[i].picture, label, best, strength=1.0)
-        heat = F.interpolate(result.map[None, None], (24, 40), mode="bilinear", align_corners=False)[0]
+        heat = TokenLayout(0, 3, 5).enlarged(result.map[None], (24, 40))
         pixels = localizer.frame(data.examples[i].picture).pixels[None]
         covered = pixels.masked_fill(strongest(heat, 0.05)[:, None], 0.0).double()
         with torch.no_grad():
