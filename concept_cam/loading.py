@@ -95,8 +95,9 @@ def wrap(
         model: a dual encoder of open_clip or transformers, or one with their methods; an image classifier of transformers; or,
             with ``classes``, any classifier that ends in a linear layer.
         tokenizer: that of a dual encoder; transformers' processor will do.
-        preprocess: how its pictures are prepared: a ``Preprocess``, the transform that came with it, or transformers'
-            processor of images; by default what the model itself says.
+        preprocess: how its images are prepared: a ``Preprocess``, the transform that came with it, transformers' processor of
+            images, or a function of your own from an RGB image of PIL to a tensor (3, height, width). What is not known to the
+            pixel is run on each image; docs/models.md says what is refused. By default what the model itself says.
         classes: of a classifier, one for each row in order: names, a file of them, or a dictionary from row to name;
             transformers' know their own.
         name: how to call it in results; its class by default.

@@ -406,6 +406,14 @@ REFUSED = {
     ),
     "reflected": (compose(v1.Resize((96, 96)), v1.Pad(40, padding_mode="reflect"), tensor), "repeats"),
     "tiled": (compose(v1.Resize((48, 48)), tensor, lambda pixels: pixels.repeat(1, 2, 2)), "repeats"),
+    "cropped, then padded": (
+        compose(v1.CenterCrop(200), v1.Resize((96, 96)), v1.Pad(8), tensor),
+        "covers a part of it by padding",
+    ),
+    "cropped, its border repeated": (
+        compose(v1.CenterCrop(200), v1.Resize((96, 96)), v1.Pad(9, padding_mode="edge"), tensor),
+        "covers a part of it by padding",
+    ),
     "gamma": (compose(v1.Resize((96, 96)), lambda image: v1.functional.adjust_gamma(image, 2), tensor), "other than linearly"),
     "autocontrast": (compose(v1.Resize((96, 96)), ImageOps.autocontrast, tensor), "depending on what is on it"),
     "trimmed": (lambda: trimmed, "another window of it"),

@@ -97,7 +97,7 @@ class HuggingFace(Backbone):
         model: what ``AutoModel.from_pretrained`` gives, also within ``DataParallel``, a compiled or an adapted model.
         tokenizer: its tokenizer, or its processor.
         preprocess: its image processor, its processor, or a Preprocess; that of the processor by default, or else what its
-            family is trained with. Pixels are Pillow's: transformers' fast processors differ by a few grey levels.
+            family is trained with. A processor whose pixels are not Pillow's is run on each image.
         name: how to call it in results.
 
     Raises:

@@ -17,7 +17,7 @@ _CROPPED_BELOW = 384
 def read_processor(given: Any) -> Preprocess:
     """What an image processor of transformers does, without running it.
 
-    Pixels are Pillow's: the fast processors of transformers differ by a few grey levels.
+    Pixels are Pillow's: processors that resize by torchvision differ by a few grey levels.
 
     Raises:
         BackboneError: it does not say to what size it brings a picture.

@@ -50,8 +50,9 @@ def find_window(show: Show, size: Size) -> tuple[Size, Window]:
     y, x = np.meshgrid(*((np.arange(count) + 0.5) / count for count in size), indexing="ij")
     # Each slope has a share of the other: the rounding to grey levels is not the same in all rows.
     first, second = (seen.level(_array(show(_grey(slope)))) for slope in ((3 * x + y) / 4, (x + 3 * y) / 4))
+    ends = [_ends(slope, seen.image, axis) for axis, slope in enumerate((second, first))]
     places = (3 * second - first) / 2 * size[0], (3 * first - second) / 2 * size[1]
-    down, across = _lines(places, seen, size)
+    down, across = _lines(places, seen, ends, size)
     rows, cols = dark.shape[1:]
     window = (across[0], down[0], across[0] + across[1] * cols, down[0] + down[1] * rows)
     _confirm(show, dark, seen.image, size, down, across)
@@ -89,9 +90,15 @@ Line = tuple[float, float]
 """Where an axis of the output begins on the image, and by how many pixels of it each step goes on."""
 
 
-def _lines(places: Sequence[Float[np.ndarray, "rows cols"]], seen: _Seen, size: Size) -> tuple[Line, Line]:
+def _lines(
+    places: Sequence[Float[np.ndarray, "rows cols"]], seen: _Seen, ends: Sequence[Ends], size: Size
+) -> tuple[Line, Line]:
     """The line of each axis, down and across, through the places that the pixels show."""
-    image = seen.image
+    image = seen.image.copy()
+    for axis, (first, last, *_) in enumerate(ends):
+        if size[axis] >= _FEWEST:
+            away = np.arange(image.shape[axis])
+            image &= np.expand_dims((away >= first) & (away < last), 1 - axis)
     inner = seen.clear & _eroded(image, [min(3, int(image.any(1 - axis).sum()) // 6) for axis in (0, 1)])
     for place, count in zip(places, size, strict=True):
         # At the image's border filters are cut off, as at the output's; in a padding that repeats it, places stand still.
@@ -108,7 +115,7 @@ def _lines(places: Sequence[Float[np.ndarray, "rows cols"]], seen: _Seen, size: 
     found: list[Line] = []
     for axis, (place, count) in enumerate(zip(places, size, strict=True)):
         if count < _FEWEST:
-            found.append(_whole(np.asarray(image.any(1 - axis)), count))
+            found.append(_whole(np.asarray(seen.image.any(1 - axis)), count))
             continue
         centre, *steps = np.linalg.lstsq(unknowns, place[inner], rcond=None)[0]
         own, other = steps[axis], steps[1 - axis]
@@ -120,9 +127,40 @@ def _lines(places: Sequence[Float[np.ndarray, "rows cols"]], seen: _Seen, size: 
             raise PictureError("mirrors or turns it")
         if bent > allowed:
             raise PictureError("warps or repeats it, or changes its contrast other than linearly")
-        found.append((float(centre - own * middle[axis]), float(own)))
+        line = float(centre - own * middle[axis]), float(own)
+        _check_covered(line, ends[axis], count)
+        found.append(line)
     down, across = found
     return down, across
+
+
+class Ends(NamedTuple):
+    """Where the image begins and ends on an axis of the output, without the lines that repeat the first and the last."""
+
+    first: int
+    last: int
+    repeats: tuple[int, int]  # how often they are there
+    padded: tuple[bool, bool]  # whether there is something before and after
+
+
+def _ends(level: Float[np.ndarray, "rows cols"], image: Bool[np.ndarray, "rows cols"], axis: int) -> Ends:
+    there = np.flatnonzero(image.any(1 - axis))
+    first, last = int(there[0]), int(there[-1]) + 1
+    lines = np.moveaxis(np.where(image, level, 0), axis, 0)[first:last]
+    before, after = (int((np.abs(one - one[0]).max(1) > 1e-6).argmax()) or 1 for one in (lines, lines[::-1]))
+    padded = first > 0, last < image.shape[axis]
+    return Ends(first + before - 1, last - after + 1, (before, after), padded)
+
+
+def _check_covered(line: Line, ends: Ends, count: int) -> None:
+    """Raise PictureError if the image goes on behind padding: a map of the window would say that the model saw it."""
+    start, step = line
+    hidden = start + step * ends.first, count - (start + step * ends.last)
+    # Lines may be alike because a grey level is as wide.
+    unsure = 2 + 1.5 * count / (_BRIGHT - _DARK)
+    for rest, repeats, padded in zip(hidden, ends.repeats, ends.padded, strict=True):
+        if (padded or repeats > 3 + unsure / step) and rest > unsure + 1.5 * step:
+            raise PictureError("covers a part of it by padding")
 
 
 def _confirm(
