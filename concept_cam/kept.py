@@ -34,6 +34,7 @@ class Kept:
 
     def __init__(self, vocabulary: Iterable[str] = ()) -> None:
         self._vocabulary = tuple(vocabulary)
+        self._names = frozenset(self._vocabulary)
         self._begin(None)
 
     def bank(self, names: Iterable[str], state: object, make: Callable[[tuple[str, ...]], ConceptBank]) -> ConceptBank:
@@ -58,10 +59,12 @@ class Kept:
 
     def _joined(self, wanted: tuple[str, ...], make: Callable[[tuple[str, ...]], ConceptBank]) -> ConceptBank:
         own = frozenset(wanted)
-        if self._whole is None and self._vocabulary and own.issuperset(self._vocabulary):
+        if self._whole is None and self._vocabulary and own.issuperset(self._names):
             self._whole = make(self._vocabulary)
         whole = self._whole
-        fresh = tuple(name for name in wanted if name not in self._others and (whole is None or name not in whole))
+        within: frozenset[str] = frozenset() if whole is None else self._names
+        outside = tuple(name for name in wanted if name not in within)
+        fresh = tuple(name for name in outside if name not in self._others)
         made = make(fresh) if fresh else None
         if made is not None:
             biases = made.biases
@@ -70,12 +73,13 @@ class Kept:
                 bias = None if biases is None else biases[row : row + 1].clone()
                 self._others[name] = ConceptBank((name,), made.vectors[row : row + 1].clone(), bias)
         banks = []
-        if whole is not None and (inside := tuple(name for name in whole.names if name in own)):
-            banks.append(whole if len(inside) == len(whole.names) else whole.select(inside))
-        for name in wanted:
-            if whole is None or name not in whole:
-                banks.append(self._others[name])
-                self._others[name] = self._others.pop(name)
+        if whole is not None and own.issuperset(within):
+            banks.append(whole)
+        elif whole is not None and len(outside) < len(wanted):
+            banks.append(whole.select(name for name in wanted if name in within))
+        for name in outside:
+            banks.append(self._others[name])
+            self._others[name] = self._others.pop(name)
         _shorten(self._others, _OTHERS_KEPT)
         return _in_order(banks, wanted)
 
@@ -91,6 +95,7 @@ class Kept:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
+        self._names = frozenset(self._vocabulary)
         self._begin(None)
 
 
