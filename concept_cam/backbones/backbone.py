@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from copy import deepcopy
 from dataclasses import replace
-from typing import Any, NamedTuple, TypeVar, final
+from typing import Any, final
 
 import torch
 import torch.nn.functional as F
@@ -20,43 +18,15 @@ from concept_cam.backbones.guard import LOCK, evaluating
 from concept_cam.backbones.heads import Block, Pooling
 from concept_cam.backbones.places import place_sites
 from concept_cam.backbones.site import Site, Tower
-from concept_cam.backbones.snapshot import Snapshot, TextState, checksum
+from concept_cam.backbones.sizes import Sizes
+from concept_cam.backbones.snapshot import Snapshot, TextState
 from concept_cam.backbones.words import Reader
 from concept_cam.errors import BackboneError
 from concept_cam.images import WHOLE
 from concept_cam.preprocess import Preparation, Size
 
-_SIZES_KEPT = 16
-"""Pictures at their native aspect come in many sizes; so many copies of a model's structure are kept."""
-
-
 PROBE = "A photo of 3 Zebras, naïve."
 """What a tokenizer is tried with, to see whether it is what it was."""
-
-M = TypeVar("M", bound=nn.Module)
-
-
-def share(module: M) -> M:
-    """A copy of a model's structure with the very same parameters. Buffers are copied: libraries write into theirs.
-
-    Raises:
-        BackboneError: it holds something that cannot be copied.
-    """
-    memo: dict[int, object] = {id(parameter): parameter for parameter in module.parameters()}
-    try:
-        return deepcopy(module, memo)
-    except (TypeError, RuntimeError) as error:
-        raise BackboneError(
-            f"The structure of {type(module).__name__} cannot be copied ({error}), so its input size cannot change."
-        ) from error
-
-
-class _Sized(NamedTuple):
-    """The model at another size, and the tensors of the original that it does not share, as they were."""
-
-    backbone: Backbone
-    own: tuple[str, ...]
-    contents: tuple[Any, ...]
 
 
 class Backbone(ABC):
@@ -129,7 +99,7 @@ class Backbone(ABC):
             if self._described is not None and self._described == now:
                 return
             self._described, self._rewritten = None, frozenset()
-            self._at_sizes, self.verdicts, self.folded = OrderedDict(), {}, None
+            self._sizes, self.verdicts, self.folded = Sizes(), {}, None
             tower = self.describe()
             if tower is not None:
                 self.take(tower)
@@ -164,11 +134,11 @@ class Backbone(ABC):
     _rewritten: frozenset[tuple[int, str]] = frozenset()
     _unsettled: bool = False
     _forgotten: int = 0
-    _at_sizes: OrderedDict[Size, _Sized]
+    _sizes: Sizes
 
     def __getstate__(self) -> dict[str, Any]:
         """All but what is derived from the module: a copy describes the module that it holds."""
-        derived = {"_described", "_rewritten", "_at_sizes", "verdicts", "folded"}
+        derived = {"_described", "_rewritten", "_sizes", "verdicts", "folded"}
         if self.describe.__func__ is not Backbone.describe:  # type: ignore[attr-defined]
             derived |= {"sites", "blocks", "pooling"}
         return {name: value for name, value in vars(self).items() if name not in derived}
@@ -258,31 +228,16 @@ class Backbone(ABC):
             own.refresh()
             if size == own.preprocess.size:
                 return own
-            kept = own._at_sizes.pop(size, None)
-            if kept is None or kept.contents != own._checksum(kept.own):
-                token = _RESIZED.set(own)
-                try:
-                    held = own.resized(size)
-                finally:
-                    _RESIZED.reset(token)
-                held._original = own
-                names = own._not_shared_with(held)
-                kept = _Sized(held, names, own._checksum(names))
-            own._at_sizes[size] = kept
-            if len(own._at_sizes) > _SIZES_KEPT:
-                own._at_sizes.popitem(last=False)
-        return kept.backbone
+            return own._sizes.get(size, own.module, lambda: own._at(size))
 
-    def _tensors(self) -> dict[str, Tensor]:
-        return {**dict(self.module.named_parameters()), **dict(self.module.named_buffers())}
-
-    def _not_shared_with(self, other: Backbone) -> tuple[str, ...]:
-        theirs = other._tensors()
-        return tuple(name for name, tensor in self._tensors().items() if theirs.get(name) is not tensor)
-
-    def _checksum(self, names: Sequence[str]) -> tuple[Any, ...]:
-        tensors = self._tensors() if names else {}
-        return checksum(tensors[name] for name in names)
+    def _at(self, size: Size) -> Backbone:
+        token = _RESIZED.set(self)
+        try:
+            held = self.resized(size)
+        finally:
+            _RESIZED.reset(token)
+        held._original = self
+        return held
 
     @property
     def original(self) -> Backbone:

@@ -14,8 +14,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from concept_cam.backbones import rows
-from concept_cam.backbones.backbone import Backbone, noise, share
+from concept_cam.backbones.backbone import Backbone, noise
 from concept_cam.backbones.site import Tower
+from concept_cam.backbones.sizes import share
 from concept_cam.backbones.snapshot import Snapshot, TextState
 from concept_cam.backbones.stated import preprocess_of
 from concept_cam.backbones.towers import anything, timm as timm_towers, torchvision as torchvision_towers

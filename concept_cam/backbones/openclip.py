@@ -13,9 +13,10 @@ from jaxtyping import Float
 from open_clip.tokenizer import basic_clean, canonicalize_text
 from torch import Tensor, nn
 
-from concept_cam.backbones.backbone import PROBE, Backbone, noise, share
+from concept_cam.backbones.backbone import PROBE, Backbone, noise
 from concept_cam.backbones.names import spelt
 from concept_cam.backbones.site import Tower
+from concept_cam.backbones.sizes import share
 from concept_cam.backbones.towers import openclip as own_towers, timm as timm_towers
 from concept_cam.backbones.transforms import read_transform
 from concept_cam.backbones.weights import ADVICE, check_device, first_run, load_failure
