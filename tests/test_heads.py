@@ -16,7 +16,7 @@ from zoo.shake import shaken
 
 from concept_cam import Localizer, hires_cam, trace, wrap
 from concept_cam.errors import BackboneError, ComparisonError, ConceptCamError
-from concept_cam.images import Preprocess
+from concept_cam.images import Frame, Preprocess
 
 NAMES = ("ant", "bee", "wasp")
 GIVEN = Preprocess((32, 48), (0.5,) * 3, (0.5,) * 3)
@@ -394,5 +394,6 @@ def test_an_image_classifier_of_transformers_needs_its_processor():
     with pytest.raises(BackboneError, match=r"ViTForImageClassification of transformers is in its processor; give it as prep"):
         wrap(of_transformers("ViT"))
     processor = transformers.ViTImageProcessor(size={"height": 32, "width": 32}, image_mean=[0.1, 0.2, 0.3])
-    assert wrap(of_transformers("ViT"), preprocess=processor).preprocess.mean == (0.1, 0.2, 0.3)
+    pixels = Frame.of(PICTURE, wrap(of_transformers("ViT"), preprocess=processor).preprocess).pixels
+    torch.testing.assert_close(pixels, processor(PICTURE, return_tensors="pt")["pixel_values"][0], rtol=0, atol=0.05)
     assert wrap(nn.DataParallel(of_transformers("ViT")), preprocess=processor, classes=NAMES).classes == NAMES

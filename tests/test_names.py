@@ -9,6 +9,7 @@ import pytest
 import timm
 import torch
 import transformers
+from PIL import Image
 from safetensors.torch import save_file
 from zoo import transformers_models
 from zoo.shake import shaken
@@ -16,7 +17,9 @@ from zoo.shake import shaken
 from concept_cam import load
 from concept_cam.backbones.names import library_of, told_apart
 from concept_cam.errors import BackboneError, ConceptCamError
+from concept_cam.images import Frame
 
+IMAGE = Image.linear_gradient("L").resize((90, 60)).convert("RGB")
 OPEN_CLIP, TIMM = open_clip.list_models(), timm.list_models()
 
 
@@ -181,7 +184,9 @@ def classifier_folder(tmp_path_factory):
 def test_a_classifier_of_transformers_brings_names_and_preparation(classifier_folder):
     backbone = load(str(classifier_folder))
     assert backbone.classes == ("crane (0)", "robin", "crane (2)")
-    assert (backbone.preprocess.size, backbone.preprocess.mean) == ((32, 32), (0.1,) * 3)
+    processor = transformers.AutoImageProcessor.from_pretrained(classifier_folder)
+    own = processor(IMAGE, return_tensors="pt")["pixel_values"][0]
+    torch.testing.assert_close(Frame.of(IMAGE, backbone.preprocess).pixels, own, rtol=0, atol=0.05)
     assert not any(parameter.requires_grad for parameter in backbone.module.parameters())
     assert load(str(classifier_folder), classes=NAMES).classes == tuple(NAMES)
     with pytest.raises(BackboneError, match="has 3 classes, given 2 names"):
