@@ -28,8 +28,8 @@ _BACK = 0.5
 _AT_ONE = 0.2
 """Cells between the middle of what is measured and of what may be meant; a little more where there are five rows or fewer."""
 
-_MOST_OFF = 1.0
-"""The same for a measurement that does not speak for itself."""
+_MOST_OFF = 0.25
+"""The same for a measurement that does not speak for itself, as a share of the grid, and a cell at least."""
 
 _ODD = 0.45
 """A stride is off by less than this share of that of a grid that covers the input."""
@@ -99,7 +99,7 @@ def find(changes: Numbers, alive: Numbers, pixels: int, layers: Axis | None, *, 
         raise Nowhere(f"each of its cells sees the whole picture, nearly alike (spread: {clear:.0%} of the grid)")
     if clear < _CLEAR and (layers or regular):
         # Of nothing, nothing can be held against what is said.
-        if clear and _apart(axis, said[0], rows) > _MOST_OFF:
+        if clear and _apart(axis, said[0], rows) > max(1.0, _MOST_OFF * len(rows)):
             raise Nowhere(f"its cells look {_apart(axis, said[0], rows):.1f} cells away from where its layers have them")
         axis = said[0]
     elif near:

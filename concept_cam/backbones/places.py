@@ -153,7 +153,7 @@ class _Changes:
             self.place = Place(None, str(error))
             return None
         self._grid = (layout.rows, layout.cols)
-        patches = tokens[:, layout.prefix :]
+        patches = tokens[:, layout.prefix :].detach()
         return patches.to(torch.promote_types(patches.dtype, torch.float32))
 
     def is_settled(self, known: Mapping[Size, Receptive], *, regular: bool) -> bool:
