@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from concept_cam.backbones.guard import LOCK, evaluating
+from concept_cam.backbones.guard import LOCK, evaluating, outermost
 from concept_cam.backbones.heads import Block, Pooling
 from concept_cam.backbones.places import place_sites
 from concept_cam.backbones.site import Site, Tower
@@ -95,7 +95,9 @@ class Backbone(ABC):
             BackboneError: the model has become one that this adapter does not know.
         """
         with self.at_rest():
-            now = self._structure()
+            if self._described is not None and self._looked == outermost():
+                return
+            now, self._looked = self._structure(), outermost()
             if self._described is not None and self._described == now:
                 return
             self._described, self._rewritten = None, frozenset()
@@ -133,12 +135,13 @@ class Backbone(ABC):
     _described: Snapshot | None = None
     _rewritten: frozenset[tuple[int, str]] = frozenset()
     _unsettled: bool = False
+    _looked: int = 0
     _forgotten: int = 0
     _sizes: Sizes
 
     def __getstate__(self) -> dict[str, Any]:
         """All but what is derived from the module: a copy describes the module that it holds."""
-        derived = {"_described", "_rewritten", "_sizes", "verdicts", "folded"}
+        derived = {"_described", "_rewritten", "_looked", "_sizes", "verdicts", "folded"}
         if self.describe.__func__ is not Backbone.describe:  # type: ignore[attr-defined]
             derived |= {"sites", "blocks", "pooling"}
         return {name: value for name, value in vars(self).items() if name not in derived}

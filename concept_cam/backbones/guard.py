@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from threading import RLock
+from typing import final
 
 import torch
 from torch import nn
@@ -22,6 +23,29 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(before=LOCK.acquire, after_in_parent=LOCK.release, after_in_child=LOCK.release)
 
 
+@final
+class _Runs:
+    """How many blocks are open within one another, and how many outermost ones there were; under the lock."""
+
+    depth = 0
+    outermost = 0
+
+
+def outermost() -> int:
+    """Which outermost block of ``evaluating`` is in progress: within it nobody else changes the model."""
+    return _Runs.outermost
+
+
+@contextmanager
+def _counted() -> Iterator[None]:
+    _Runs.outermost += _Runs.depth == 0
+    _Runs.depth += 1
+    try:
+        yield
+    finally:
+        _Runs.depth -= 1
+
+
 @contextmanager
 def evaluating(module: nn.Module) -> Iterator[None]:
     """Run a model out of the caller's inference mode, without a graph, in evaluation mode; all as before afterwards.
@@ -30,6 +54,7 @@ def evaluating(module: nn.Module) -> Iterator[None]:
     part that was already running when the mode changed, and a part whose ``forward`` is called by itself, do not.
     """
     with LOCK, ExitStack() as stack:
+        stack.enter_context(_counted())
         training = [one for one in module.modules() if one.training]
         if training:
             stack.enter_context(held_back(training, LOCK))
