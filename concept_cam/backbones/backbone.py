@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from contextvars import ContextVar
 from dataclasses import replace
 from typing import Any, final
@@ -85,7 +85,7 @@ class Backbone(ABC):
         """
         self.family, self.blocks, self.pooling = tower.family, tower.blocks, tower.pooling
         self.preprocess = self.preprocess.strided(tower.stride)
-        self.sites = placed(self, tower)
+        self.sites = placed(self, tower, self.sites if self._keeps_places else ())
 
     @final
     def refresh(self) -> None:
@@ -97,9 +97,10 @@ class Backbone(ABC):
         with self.at_rest():
             if self._described is not None and self._looked == outermost():
                 return
-            now, self._looked = self._structure(), outermost()
-            if self._described is not None and self._described == now:
+            before, now, self._looked = self._described, self._structure(), outermost()
+            if before == now:
                 return
+            self._keeps_places = before is not None and before.has_modules_of(now)
             self._described, self._rewritten = None, frozenset()
             self._sizes, self.verdicts, self.folded = Sizes(), {}, None
             tower = self.describe()
@@ -136,12 +137,13 @@ class Backbone(ABC):
     _rewritten: frozenset[tuple[int, str]] = frozenset()
     _unsettled: bool = False
     _looked: int = 0
+    _keeps_places: bool = False
     _forgotten: int = 0
     _sizes: Sizes
 
     def __getstate__(self) -> dict[str, Any]:
         """All but what is derived from the module: a copy describes the module that it holds."""
-        derived = {"_described", "_rewritten", "_looked", "_sizes", "verdicts", "folded"}
+        derived = {"_described", "_rewritten", "_looked", "_keeps_places", "_sizes", "verdicts", "folded"}
         if self.describe.__func__ is not Backbone.describe:  # type: ignore[attr-defined]
             derived |= {"sites", "blocks", "pooling"}
         return {name: value for name, value in vars(self).items() if name not in derived}
@@ -249,14 +251,12 @@ class Backbone(ABC):
 
     _original: Backbone | None = None
 
-    @contextmanager
-    def at_rest(self) -> Iterator[None]:
+    def at_rest(self) -> AbstractContextManager[None]:
         """Run the model out of the caller's inference mode, without a graph, in evaluation mode; all as before afterwards.
 
         One thread at a time: hooks and flags are on the module, which all threads share.
         """
-        with evaluating(self.module):
-            yield
+        return evaluating(self.module)
 
     def text_state(self) -> TextState:
         """What the embedding of a text depends on: equal only if no number, setting or token has changed.
@@ -285,14 +285,22 @@ class Backbone(ABC):
         raise BackboneError(f"{self.name} has no site {name!r}; its sites are {names}.")
 
 
-def placed(backbone: Backbone, tower: Tower) -> tuple[Site, ...]:
+def placed(backbone: Backbone, tower: Tower, known: Sequence[Site] = ()) -> tuple[Site, ...]:
     """The sites of a tower that lie somewhere on the input, and where: measured, see ``places``.
+
+    A known family is measured at its own size, and again when a module has been replaced.
+
+    Args:
+        backbone: runs the model.
+        tower: of it.
+        known: the sites that were measured on the same modules.
 
     Raises:
         BackboneError: there are none.
     """
     original = _RESIZED.get()
-    if original is not None and tower.regular and all(site.layout.span == WHOLE for site in original.sites):
+    measured = known if original is None else original.sites
+    if tower.regular and measured and all(site.layout.span == WHOLE for site in measured):
         return tower.sites
     reasons = []
     for sites in filter(None, (tower.sites, tower.spare)):

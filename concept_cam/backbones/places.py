@@ -30,7 +30,7 @@ from concept_cam.backbones.site import Site
 from concept_cam.backbones.tents import Numbers, tents
 from concept_cam.errors import BackboneError
 from concept_cam.hooks import on_site
-from concept_cam.images import Size, Span
+from concept_cam.images import WHOLE, Size, Span
 
 _BANDS = 4
 """Along each axis: eight changed pictures, and the picture itself."""
@@ -80,7 +80,8 @@ def place_sites(
         sites: what is measured, all in the same runs.
         pixels: of the size, the precision and the device; their numbers are not used.
         model: whose known layers are read.
-        regular: a site that sees too much to be told lies as its family is built; else it lies nowhere.
+        regular: tokens keep their places from block to block, as the family is built. The last of the sites, which is that of
+            the first block, then speaks for those that see too much of the picture to be told.
     """
     generator = torch.Generator("cpu").manual_seed(0)
     kept = {site.name: _Changes(site, (pixels.shape[2], pixels.shape[3])) for site in sites}
@@ -92,7 +93,11 @@ def place_sites(
         for first in range(0, len(changed), at_once):
             _run(embed, open_, changed[first : first + at_once])
         open_ = [changes for changes in open_ if not changes.is_settled(layers, regular=regular)]
-    return {name: changes.place for name, changes in kept.items()}
+        if regular and kept[sites[-1].name] not in open_:
+            break
+    earliest = kept[sites[-1].name]
+    spoken_for = regular and (earliest.place.span == WHOLE or earliest.is_silent)
+    return {name: changes.as_built() if spoken_for else changes.place for name, changes in kept.items()}
 
 
 def _run(embed: Callable[[Tensor], Tensor], open_: Sequence[_Changes], pictures: list[Tensor], *, start: bool = False) -> None:
@@ -131,6 +136,8 @@ class _Changes:
     def __init__(self, site: Site, size: Size) -> None:
         self.site, self.size = site, size
         self.place = Place(None, "it is not reached in a run")
+        self.is_silent = False
+        self._is_unclear = False
         self._grid: Size = (1, 1)
         self._base: Tensor | None = None
         self._new: list[Tensor] = []
@@ -164,18 +171,23 @@ class _Changes:
         draws, settled = len(whole), True
         try:
             self.place, settled = self._found(whole.sum(0).unflatten(-1, self._grid).numpy(), known, regular=regular)
+            self._is_unclear = self.is_silent
         except Nowhere as why:
-            self.place, settled = Place(None, str(why)), False
+            self.place, settled, self._is_unclear = Place(None, str(why)), False, True
         cells = self._grid[0] * self._grid[1]
         least = min(_FEW, -(-_CELLS // cells))
         return draws >= least and (settled or draws >= max(_MOST, least))
 
+    def as_built(self) -> Place:
+        """The place, or where the family has it if that cannot be told; a site that is no grid has none."""
+        return Place(WHOLE, f"as its family is built ({self.place.finding})") if self._is_unclear else self.place
+
     def _found(self, whole: Numbers, known: Mapping[Size, Receptive], *, regular: bool) -> tuple[Place, bool]:
-        if not np.isfinite(whole).all():
-            return Place(None, "its tokens are not finite"), True
         strength = whole.sum((0, 1))
-        if not strength.any():
-            return Place(None, "nothing in the picture changes it"), True
+        self.is_silent = not (np.isfinite(whole).all() and strength.any())
+        if self.is_silent:
+            what = "nothing in the picture changes it" if np.isfinite(whole).all() else "its tokens are not finite"
+            return Place(None, what), True
         alive = (strength > _DEAD * np.median(strength[strength > 0])) & whole.sum(1).all(0)
         layers = known.get(self._grid, (None, None))
         down = find(whole[0], alive, self.size[0], layers[0], regular=regular)

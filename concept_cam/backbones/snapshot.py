@@ -75,6 +75,10 @@ class Snapshot:
 
     __hash__ = None  # type: ignore[assignment]  # it is compared, never looked up
 
+    def has_modules_of(self, other: Snapshot) -> bool:
+        """Whether the modules are the very same, and run as they did: only settings, hooks or parameters may differ."""
+        return [_kind(part) for part in self._parts] == [_kind(part) for part in other._parts]
+
     def rewritten(self, after: Snapshot) -> frozenset[tuple[int, str]]:
         """The attributes that differ: between two snapshots around a run, those that the run itself rewrites."""
         pairs = zip(self._parts, after._parts, strict=False)
@@ -118,6 +122,10 @@ class TextState(NamedTuple):
     module: Snapshot
     tokens: tuple[Any, ...]
     autocast: torch.dtype | bool
+
+
+def _kind(part: _Part) -> tuple[int, tuple[tuple[str, Hashable], ...]]:
+    return part[0], tuple(item for item in part[1] if item[0] in ("class", "forward", "_modules"))
 
 
 def _differing(one: Sequence[tuple[str, Hashable]], other: Sequence[tuple[str, Hashable]]) -> set[str]:
