@@ -3,11 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager
 from threading import get_ident
 from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor, nn
+
+from concept_cam.errors import BackboneError
+
+_PATIENCE = 60.0
+"""Seconds; threads of the model's own cannot be told from those of the user's."""
+
+
+@runtime_checkable
+class Lock(Protocol):
+    """A lock that may be waited for."""
+
+    def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
+        """Take it, or give up after so many seconds."""
+
+    def release(self) -> None:
+        """Give it back."""
 
 
 @runtime_checkable
@@ -70,14 +86,22 @@ def on_site(site: Reached, hook: Callable[[Any, Tensor], Tensor | None]) -> Iter
 
 
 @contextmanager
-def held_back(modules: Iterable[nn.Module], lock: AbstractContextManager[Any]) -> Iterator[None]:
-    """Let other threads that call one of the modules wait for the lock, which this thread holds."""
+def held_back(modules: Iterable[nn.Module], lock: Lock) -> Iterator[None]:
+    """Let other threads that call one of the modules wait for the lock, which this thread holds.
+
+    Not for ever: a model may call parts of itself in threads, for which this thread waits in turn.
+    """
     owner = get_ident()
 
     def wait(*_: Any) -> None:
-        if get_ident() != owner:
-            with lock:
-                pass
+        if get_ident() == owner:
+            return
+        if not lock.acquire(timeout=_PATIENCE):
+            raise BackboneError(
+                f"A thread has waited {_PATIENCE:.0f} seconds for a run of the model in evaluation mode to end. If the model "
+                "calls its parts in threads of its own, put it into evaluation mode first: model.eval()."
+            )
+        lock.release()
 
     setattr(wait, _MARK, True)
     with ExitStack() as stack:

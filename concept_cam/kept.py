@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, final
 
 import torch
@@ -17,6 +17,10 @@ _BANKS_KEPT = 4
 """So many banks are kept as they were asked for, with all that was derived from them."""
 
 
+Versions = tuple[int, ...]
+"""Torch counts how often a tensor was written into."""
+
+
 @final
 class Kept:
     """Embeddings of a vocabulary and of the last 4,096 other concepts, as long as what made them is what it was.
@@ -28,9 +32,9 @@ class Kept:
     """
 
     _state: object
-    _whole: ConceptBank | None
+    _whole: tuple[ConceptBank, Versions] | None
     _others: dict[str, ConceptBank]
-    _banks: dict[tuple[str, ...], tuple[ConceptBank, int]]
+    _banks: dict[tuple[str, ...], tuple[ConceptBank, Versions]]
 
     def __init__(self, vocabulary: Iterable[str] = ()) -> None:
         self._vocabulary = tuple(vocabulary)
@@ -49,19 +53,20 @@ class Kept:
             PromptError, UnknownConcept: see ``embed``.
         """
         wanted = distinct(names)
-        with LOCK:
+        # Out of the caller's inference mode: what is kept are ordinary tensors.
+        with LOCK, torch.inference_mode(False), torch.no_grad():
             if self._state is None or self._state != state or self._is_written():
                 self._begin(state)
-            bank, version = self._banks.pop(wanted, None) or (self._joined(wanted, make), None)
-            self._banks[wanted] = bank, bank.vectors._version if version is None else version
+            kept = self._banks.pop(wanted) if wanted in self._banks else _with_versions(self._joined(wanted, make))
+            self._banks[wanted] = kept
             _shorten(self._banks, _BANKS_KEPT)
-        return bank
+            return kept[0]
 
     def _joined(self, wanted: tuple[str, ...], make: Callable[[tuple[str, ...]], ConceptBank]) -> ConceptBank:
         own = frozenset(wanted)
         if self._whole is None and self._vocabulary and own.issuperset(self._names):
-            self._whole = make(self._vocabulary)
-        whole = self._whole
+            self._whole = _with_versions(make(self._vocabulary))
+        whole = self._whole and self._whole[0]
         within: frozenset[str] = frozenset() if whole is None else self._names
         outside = tuple(name for name in wanted if name not in within)
         fresh = tuple(name for name in outside if name not in self._others)
@@ -81,11 +86,17 @@ class Kept:
             banks.append(self._others[name])
             self._others[name] = self._others.pop(name)
         _shorten(self._others, _OTHERS_KEPT)
-        return _in_order(banks, wanted)
+        # A bank that is handed out shares numbers with the vocabulary alone, which is watched.
+        return whole if whole is not None and whole.names == wanted else _in_order(banks, wanted)
 
     def _is_written(self) -> bool:
         """Whether somebody has written into a bank that was handed out; what is kept shares its numbers."""
-        return any(bank.vectors._version != version for bank, version in self._banks.values())
+        return any(_versions(bank) != versions for bank, versions in self._given())
+
+    def _given(self) -> Iterator[tuple[ConceptBank, Versions]]:
+        yield from self._banks.values()
+        if self._whole is not None:
+            yield self._whole
 
     def _begin(self, state: object) -> None:
         self._state, self._whole, self._others, self._banks = state, None, {}, {}
@@ -99,9 +110,15 @@ class Kept:
         self._begin(None)
 
 
+def _versions(bank: ConceptBank) -> Versions:
+    return tuple(tensor._version for tensor in (bank.vectors, bank.biases) if tensor is not None)
+
+
+def _with_versions(bank: ConceptBank) -> tuple[ConceptBank, Versions]:
+    return bank, _versions(bank)
+
+
 def _in_order(banks: list[ConceptBank], wanted: tuple[str, ...]) -> ConceptBank:
-    if len(banks) == 1 and banks[0].names == wanted:
-        return banks[0]
     biases = [bank.biases for bank in banks if bank.biases is not None]
     names = tuple(name for bank in banks for name in bank.names)
     bank = ConceptBank(names, torch.cat([bank.vectors for bank in banks]), torch.cat(biases) if biases else None)

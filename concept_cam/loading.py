@@ -128,7 +128,7 @@ def wrap(
     name = name or type(called(model)[1]).__name__
     check_layers(model, name)
     names = _names(classes) if classes is not None else huggingface.labels(model)
-    if names:
+    if classes is not None or names:
         from concept_cam.backbones.classifier import Classifier
 
         inner = called(model)[1]

@@ -283,8 +283,8 @@ class Localizer:
         if not frames:
             return []
         results: dict[int, list[Localization]] = {}
-        # Out of the caller's inference mode: results are ordinary tensors, and so is the bank that is kept.
-        with torch.inference_mode(False), torch.no_grad():
+        # One look at the model for the texts and the passes; out of the caller's inference mode, so that results are ordinary.
+        with self.backbone.at_rest():
             bank = self.bank(question.names)
             for seen, alike, provenance in self.traces(frames):
                 # The caller's autocast is for the model, not for the algebra.

@@ -16,13 +16,13 @@ from peft import LoraConfig, inject_adapter_in_model
 from peft.tuners.lora import LoraLayer
 from PIL import Image
 from torch import nn
-from torch.nn.utils import parametrize
+from torch.nn.utils import parametrize, prune
 from zoo import classifiers, openclip_models, transformers_models
 from zoo.families import ROWS
 
-from concept_cam import Localizer, wrap
+from concept_cam import Localizer, trace, wrap
 from concept_cam.backbones.snapshot import Snapshot, checksum
-from concept_cam.errors import ConceptCamError
+from concept_cam.errors import BackboneError, ConceptCamError
 from concept_cam.images import Preprocess
 
 IMAGE = Image.fromarray(np.random.default_rng(0).integers(0, 255, (30, 50, 3), dtype=np.uint8))
@@ -555,3 +555,120 @@ def test_a_snapshot_sees(change):
     assert Snapshot(model) == before
     change(model)
     assert Snapshot(model) != before
+
+
+# ---- what no parameter or buffer holds --------------------------------------------------------------------------------
+
+
+def _hooked_rows(kind):
+    """A head whose weight is a plain tensor that a hook makes when the layer runs."""
+    model = _cnn()
+    if kind == "pruned":
+        prune.random_unstructured(model.head, "weight", 0.3)
+        return model, model.head.weight_orig
+    getattr(torch.nn.utils, kind)(model.head)
+    return model, {"weight_norm": "weight_g", "spectral_norm": "weight_orig"}[kind]
+
+
+@pytest.mark.parametrize("kind", ["pruned", "weight_norm", "spectral_norm"])
+@pytest.mark.filterwarnings("ignore:.*weight_norm.* is deprecated:FutureWarning")
+@pytest.mark.filterwarnings("ignore:.*spectral_norm.* is deprecated:FutureWarning")
+def test_rows_that_a_hook_makes_are_those_of_the_model(kind):
+    model, changed = _hooked_rows(kind)
+    model.eval()
+    localizer = Localizer(wrap(model, None, SQUARE, classes=classifiers.CLASSES))
+    localizer(IMAGE, "finch", "jay")
+    parameter = changed if isinstance(changed, nn.Parameter) else getattr(model.head, changed)
+    parameter.data.add_(3 * _noise(parameter)).mul_(1.5)
+    result = localizer(IMAGE, "finch", "jay")
+    with torch.no_grad():
+        own = model(localizer.frame(IMAGE).pixels[None].double())[0]
+    assert result.scores["finch"] == pytest.approx(float(own[0]), rel=1e-6)
+    assert result.scores["jay"] == pytest.approx(float(own[1]), rel=1e-6)
+
+
+def test_rows_that_are_no_longer_what_scores_are_made_of_are_an_error():
+    model = _cnn()
+    localizer = Localizer(wrap(model, None, SQUARE, classes=classifiers.CLASSES))
+    localizer(IMAGE, "finch", "jay")
+    scale = [1.0]
+    own = nn.functional.linear
+
+    class Patched(nn.Linear):
+        def forward(self, x):
+            return own(x, self.weight, self.bias) * scale[0]
+
+    model.head.__class__ = Patched
+    localizer(IMAGE, "finch", "jay")
+    scale[0] = 2.0
+    with pytest.raises(BackboneError, match="gives other scores than its rows times its input"):
+        localizer(IMAGE, "finch", "jay")
+
+
+class _Plain(OwnCNN):
+    """Keeps numbers in a plain tensor, a list of them and an array."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gain, self.more, self.array = torch.ones(16, 1, 1).double(), [torch.ones(16, 1, 1).double()], np.array([1.0])
+
+    def forward(self, x):
+        x = self.norm(self.stem(x)) * self.gain * self.more[0] * float(self.array[0])
+        return self.head(self.conv(x).relu().mean((2, 3)))
+
+
+PLAIN = {
+    "tensor": lambda m: m.gain.add_(_noise(m.gain) * 5),
+    "tensor in a list": lambda m: m.more[0].add_(_noise(m.more[0]) * 5),
+    "array": lambda m: m.array.fill(-3.0),
+}
+
+
+@pytest.mark.parametrize("change", PLAIN)
+def test_numbers_outside_parameters_are_noticed_at_every_size(change):
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = _Plain().double().eval()
+
+    def wrapped(model):
+        return wrap(model, None, SQUARE, classes=classifiers.CLASSES)
+
+    found = localizers(wrapped(model), (64, 64))
+    before = results(found, ("finch", "jay"))
+    PLAIN[change](model)
+    check_fresh(found, model, wrapped, (64, 64), ("finch", "jay"))
+    after = results(found, ("finch", "jay"))
+    assert all(float((a.map - b.map).norm() / b.map.norm()) > 1e-3 for a, b in zip(after, before, strict=True))
+
+
+def test_forget_drops_the_rows_of_a_classifier_too():
+    backbone = wrap(_cnn(), None, SQUARE, classes=classifiers.CLASSES)
+    before = backbone.text_state()
+    backbone.forget()
+    assert backbone.text_state() != before
+
+
+def test_a_map_of_another_size_lies_where_its_cells_look():
+    backbone = wrap(_cnn(), None, Preprocess((64, 64), (0.5,) * 3, (0.5,) * 3), classes=classifiers.CLASSES)
+    seen = trace(backbone, torch.zeros(1, 3, 75, 75, dtype=torch.float64))
+    assert seen.layout == backbone.at_size((75, 75)).sites[0].layout.read(torch.zeros(1, 16, 9, 9))[1]
+
+
+def test_a_bank_asked_for_in_inference_mode_is_of_use_outside():
+    localizer = Localizer(MODELS["open_clip"][1](openclip_models.vit()), templates=["a {}"])
+    with torch.inference_mode():
+        inside = localizer.bank(["red crown", "bird"])
+    assert not inside.vectors.is_inference()
+    assert torch.equal(localizer.bank(["bird", "red crown"]).vectors.flip(0), inside.vectors)
+
+
+def test_a_bank_that_somebody_writes_into_is_made_anew():
+    localizer = Localizer(MODELS["open_clip"][1](openclip_models.vit()), vocabulary=zoo.WORDS, templates=["a {}"])
+    whole = localizer.bank(zoo.WORDS)
+    expected = whole.vectors.clone()
+    for _ in range(6):
+        whole.vectors.zero_()
+        whole = localizer.bank(zoo.WORDS)
+        assert torch.equal(whole.vectors, expected)
+        for word in zoo.WORDS:
+            localizer.bank([word])

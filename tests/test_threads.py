@@ -12,8 +12,9 @@ import zoo
 from PIL import Image
 from torch import nn
 
-from concept_cam import Localizer, wrap
+from concept_cam import Localizer, hooks, wrap
 from concept_cam.backbones.guard import LOCK, evaluating
+from concept_cam.errors import BackboneError
 
 
 def test_a_training_step_in_another_thread_is_one_in_training_mode():
@@ -82,3 +83,37 @@ def test_a_child_forked_while_another_thread_localizes_can_localize():
     assert os.waitstatus_to_exitcode(status) == 0
     assert LOCK.acquire(timeout=5)
     LOCK.release()
+
+
+class _InThreads(nn.Module):
+    """Calls a part of itself in a thread, and waits for it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.part = nn.Linear(4, 4)
+
+    def forward(self, x):
+        found = []
+
+        def work():
+            try:
+                found.append(self.part(x))
+            except BackboneError as error:
+                found.append(error)
+
+        thread = threading.Thread(target=work)
+        thread.start()
+        thread.join()
+        if isinstance(found[0], BackboneError):
+            raise found[0]
+        return found[0]
+
+
+def test_a_model_with_threads_of_its_own_is_told_instead_of_waited_for(monkeypatch):
+    monkeypatch.setattr(hooks, "_PATIENCE", 0.2)
+    model = _InThreads()
+    with evaluating(model.eval()):
+        model(torch.ones(1, 4))
+    with evaluating(model.train()), pytest.raises(BackboneError, match=r"put it into evaluation mode first: model\.eval\(\)"):
+        model(torch.ones(1, 4))
+    assert model.training

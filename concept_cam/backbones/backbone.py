@@ -6,7 +6,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from contextvars import ContextVar
-from dataclasses import replace
 from typing import Any, final
 
 import torch
@@ -14,9 +13,9 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from concept_cam.backbones.guard import LOCK, evaluating, outermost
+from concept_cam.backbones.guard import LOCK, block_number, evaluating
 from concept_cam.backbones.heads import Block, Pooling
-from concept_cam.backbones.places import place_sites
+from concept_cam.backbones.places import placed
 from concept_cam.backbones.site import Site, Tower
 from concept_cam.backbones.sizes import Sizes
 from concept_cam.backbones.snapshot import Snapshot, TextState
@@ -33,7 +32,8 @@ class Backbone(ABC):
     """A model that embeds pictures and concepts. Adapters are final; they hold the user's model and change nothing in it.
 
     What is derived from the model (sites, closed forms, copies for other sizes, embedded texts) is derived anew when the model
-    has changed: ``refresh`` compares the structure before each pass, ``text_state`` also the numbers in the text encoder.
+    has changed: ``refresh`` compares the structure before each pass (once in a block of ``at_rest``, within which nobody else
+    changes the model), ``text_state`` also the numbers in the text encoder.
 
     Attributes:
         name: how the user named the model.
@@ -85,7 +85,15 @@ class Backbone(ABC):
         """
         self.family, self.blocks, self.pooling = tower.family, tower.blocks, tower.pooling
         self.preprocess = self.preprocess.strided(tower.stride)
-        self.sites = placed(self, tower, self.sites if self._keeps_places else ())
+        original = _RESIZED.get()
+        measured = original.sites if original is not None else self.sites if self._keeps_places else ()
+        if tower.regular and measured and all(site.layout.span == WHOLE for site in measured):
+            # A known family is measured at its own size, and again when a module has been replaced.
+            self.sites = tower.sites
+            return
+        # In the model's own precision: what the caller's autocast rounds off says nothing about places.
+        with self.at_rest(), torch.autocast(self.device.type, enabled=False):
+            self.sites = placed(self.embed_pixels, tower, noise(self), self.module, self.name)
 
     @final
     def refresh(self) -> None:
@@ -95,9 +103,9 @@ class Backbone(ABC):
             BackboneError: the model has become one that this adapter does not know.
         """
         with self.at_rest():
-            if self._described is not None and self._looked == outermost():
+            if self._described is not None and self._looked == block_number():
                 return
-            before, now, self._looked = self._described, self._structure(), outermost()
+            before, now, self._looked = self._described, self._structure(), block_number()
             if before == now:
                 return
             self._keeps_places = before is not None and before.has_modules_of(now)
@@ -117,7 +125,7 @@ class Backbone(ABC):
 
     @final
     def current(self) -> Backbone:
-        """This backbone, up to date: itself, or a new copy for its size if the model has changed."""
+        """This backbone, or a new one for its size if the model has changed."""
         return self.original.at_size(self.preprocess.size)
 
     @final
@@ -130,9 +138,9 @@ class Backbone(ABC):
         return Snapshot(self.module, self.text_parts(), ignored=self._rewritten)
 
     verdicts: dict[str, bool]
-    """Of each site, whether its closed form is that of the model; kept by ``gradients``."""
+    """What ``gradients`` found of closed forms."""
     folded: tuple[Any, Any] | None = None
-    """Products of matrices and the checksum of what they were made of; kept by ``gradients``."""
+    """Its products of matrices, and the checksum of what they were made of."""
     _described: Snapshot | None = None
     _rewritten: frozenset[tuple[int, str]] = frozenset()
     _unsettled: bool = False
@@ -254,7 +262,7 @@ class Backbone(ABC):
     def at_rest(self) -> AbstractContextManager[None]:
         """Run the model out of the caller's inference mode, without a graph, in evaluation mode; all as before afterwards.
 
-        One thread at a time: hooks and flags are on the module, which all threads share.
+        One thread at a time; see ``guard``.
         """
         return evaluating(self.module)
 
@@ -263,10 +271,11 @@ class Backbone(ABC):
 
         Reads the text encoder in full: of ViT-B/16, half a hundredth of a pass of eight images (docs/performance.md).
         """
-        self.original.refresh()
         kind = self.device.type
         autocast = torch.is_autocast_enabled(kind) and torch.get_autocast_dtype(kind)
-        module = Snapshot(self.module, self.image_parts(), contents=True, ignored=self._rewritten)
+        with self.at_rest():
+            self.original.refresh()
+            module = Snapshot(self.module, self.image_parts(), contents=True, ignored=self._rewritten)
         return TextState(module, (self.original._forgotten, *self.probe_tokens()), autocast)
 
     def site(self, name: str | None = None) -> Site:
@@ -283,35 +292,6 @@ class Backbone(ABC):
                 return site
         names = ", ".join(site.name for site in self.sites)
         raise BackboneError(f"{self.name} has no site {name!r}; its sites are {names}.")
-
-
-def placed(backbone: Backbone, tower: Tower, known: Sequence[Site] = ()) -> tuple[Site, ...]:
-    """The sites of a tower that lie somewhere on the input, and where: measured, see ``places``.
-
-    A known family is measured at its own size, and again when a module has been replaced.
-
-    Args:
-        backbone: runs the model.
-        tower: of it.
-        known: the sites that were measured on the same modules.
-
-    Raises:
-        BackboneError: there are none.
-    """
-    original = _RESIZED.get()
-    measured = known if original is None else original.sites
-    if tower.regular and measured and all(site.layout.span == WHOLE for site in measured):
-        return tower.sites
-    reasons = []
-    for sites in filter(None, (tower.sites, tower.spare)):
-        # In the model's own precision: what the caller's autocast rounds off says nothing about places.
-        with backbone.at_rest(), torch.autocast(backbone.device.type, enabled=False):
-            found = place_sites(backbone.embed_pixels, sites, noise(backbone), backbone.module, regular=tower.regular)
-        spans = [(site, found[site.name].span) for site in sites]
-        if there := tuple(replace(site, layout=replace(site.layout, span=span)) for site, span in spans if span):
-            return there
-        reasons.append(f"{sites[0].name}: {found[sites[0].name].finding}")
-    raise BackboneError(f"{backbone.name} has no site whose cells lie in order on the picture ({'; '.join(reasons)}).")
 
 
 _RESIZED: ContextVar[Backbone | None] = ContextVar("resized", default=None)

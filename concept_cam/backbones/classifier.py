@@ -90,6 +90,7 @@ class Classifier(Backbone):
         runs, _ = rows.watch([self._rows], lambda: self._run(pixels))
         if len(runs) != 1:
             raise BackboneError(f"{self.name}: its last linear layer ran {len(runs)} times; expected once.")
+        runs[0].check(self.name)
         return runs[0].embedding
 
     def embed_texts(self, sentences: Sequence[str]) -> Float[Tensor, "K E"]:
@@ -159,8 +160,9 @@ class Classifier(Backbone):
 
     def text_state(self) -> TextState:
         """The last layer's rows alone."""
-        self.original.refresh()
-        return TextState(Snapshot(self._rows.module, contents=True), (), False)
+        with self.at_rest():
+            self.original.refresh()
+            return TextState(Snapshot(self._rows.module, contents=True), (self.original._forgotten,), False)
 
     def _tower(self, pixels: Tensor) -> Tower | None:
         for prefix, trunk in _trunks(self.module):

@@ -31,7 +31,7 @@ class _Runs:
     outermost = 0
 
 
-def outermost() -> int:
+def block_number() -> int:
     """Which outermost block of ``evaluating`` is in progress: within it nobody else changes the model."""
     return _Runs.outermost
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, final
 
@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 from concept_cam.backbones.axis import Nowhere, find
 from concept_cam.backbones.receptive import Receptive, receptive_fields
-from concept_cam.backbones.site import Site
+from concept_cam.backbones.site import Site, Tower
 from concept_cam.backbones.tents import Numbers, tents
 from concept_cam.errors import BackboneError
 from concept_cam.hooks import on_site
@@ -63,6 +63,31 @@ class Place:
 
     span: Span | None
     finding: str
+
+
+def placed(
+    embed: Callable[[Tensor], Tensor], tower: Tower, pixels: Float[Tensor, "1 3 height width"], model: nn.Module, name: str
+) -> tuple[Site, ...]:
+    """The sites of a tower that lie somewhere on the input, and where.
+
+    Args:
+        embed: runs the model.
+        tower: of the model.
+        pixels: see ``place_sites``.
+        model: see ``place_sites``.
+        name: of the model, for the message.
+
+    Raises:
+        BackboneError: there are none.
+    """
+    reasons = []
+    for sites in filter(None, (tower.sites, tower.spare)):
+        found = place_sites(embed, sites, pixels, model, regular=tower.regular)
+        spans = [(site, found[site.name].span) for site in sites]
+        if there := tuple(replace(site, layout=replace(site.layout, span=span)) for site, span in spans if span):
+            return there
+        reasons.append(f"{sites[0].name}: {found[sites[0].name].finding}")
+    raise BackboneError(f"{name} has no site whose cells lie in order on the picture ({'; '.join(reasons)}).")
 
 
 def place_sites(

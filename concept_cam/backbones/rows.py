@@ -38,6 +38,11 @@ class Rows:
     def weight(self) -> Float[Tensor, "K E"]:
         """A row for each class."""
         layer: Any = self.module
+        if "weight" in vars(layer):
+            # No parameter: a hook makes it (pruning, weight and spectral norms of the old style) when the layer runs.
+            empty = layer.weight.new_zeros(1, *layer.weight.shape[1:])
+            with torch.no_grad():
+                layer(empty)
         weight: Tensor = layer.weight.detach()
         return weight.flatten(1)
 
@@ -75,6 +80,27 @@ class Run:
                 "pool before it, so that the model ends in one row of scores for each image."
             )
         return self.entering.flatten(1)
+
+    def off(self, most: int | None = None) -> float:
+        """By how much the scores are not rows times input, relative; of all images, or of the first ones."""
+        weight, bias = self.rows.weight, self.rows.bias
+        kind = torch.float64 if most is None else torch.promote_types(weight.dtype, torch.float32)
+        given = self.embedding[:most].detach().to(kind)
+        ours = F.linear(given, weight.to(kind), None if bias is None else bias.to(kind))
+        return float((ours - self.leaving.detach().flatten(1)[:most].to(kind)).norm() / ours.norm().clamp(min=1e-30))
+
+    def check(self, name: str) -> None:
+        """Hold the scores of the first image against rows times input.
+
+        Raises:
+            BackboneError: they are others: the layer has become one that does more.
+        """
+        off = self.off(1)
+        if off > _ROUNDING.get(self.leaving.dtype, 3e-2):
+            raise BackboneError(
+                f"{name}: {self.rows.name} gives other scores than its rows times its input (off by {off:.0%}): it does more "
+                "than it did when the model was wrapped; undo that, or wrap the model anew."
+            )
 
 
 def watch(layers: Sequence[Rows], call: Callable[[], Any]) -> tuple[list[Run], Any]:
@@ -204,12 +230,11 @@ def _one(giving: Sequence[Run], runs: Sequence[Run], output: Any, count: int, na
 def _check_multiplies(run: Run, name: str) -> None:
     """Hold the layer against rows times input: adapters, cosines and quantized layers do more."""
     layer = run.rows
-    weight, bias = layer.weight, layer.bias
+    weight = layer.weight
     if not weight.dtype.is_floating_point or type(weight).__name__ == "DTensor":
         what = "sharded over processes" if type(weight).__name__ == "DTensor" else f"quantized ({weight.dtype})"
         raise BackboneError(f"{name}: the rows of {layer.name} are {what}; give a model with whole rows in floating point.")
-    ours = F.linear(run.embedding.double(), weight.double(), None if bias is None else bias.double())
-    off = float((ours - run.leaving.flatten(1).double()).norm() / ours.norm().clamp(min=1e-30))
+    off = run.off()
     if off > _ROUNDING.get(run.leaving.dtype, 3e-2):
         raise BackboneError(
             f"{name}: {layer.name} ({type(layer.module).__name__}) does more than multiply its input with its rows "

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar, final
 
 from torch import Tensor, nn
 
-from concept_cam.backbones.snapshot import checksum
+from concept_cam.backbones.snapshot import checksum, tensors_of
 from concept_cam.errors import BackboneError
 from concept_cam.preprocess import Size
 
@@ -73,7 +73,7 @@ class Sizes:
 
 
 def _tensors(module: nn.Module) -> dict[str, Tensor]:
-    return {**dict(module.named_parameters()), **dict(module.named_buffers())}
+    return {f"{path}.{name}": tensor for path, one in module.named_modules() for name, tensor in tensors_of(one)}
 
 
 def _contents(module: nn.Module, names: tuple[str, ...]) -> tuple[Hashable, ...]:

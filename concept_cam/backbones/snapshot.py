@@ -16,6 +16,7 @@ from math import isnan
 from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
 from typing import Any, NamedTuple, final
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -28,6 +29,8 @@ _DEPTH = 4
 
 _STRETCH, _ROW = 1 << 20, 1 << 10
 """How many numbers are summed together, as integers and as values."""
+
+_GROUPS = frozenset({"_parameters", "_buffers", "_modules"})
 
 _MODE = "training"
 """No setting: the library sets it itself while the model runs."""
@@ -65,10 +68,10 @@ class Snapshot:
         ignored: frozenset[tuple[int, str]] = frozenset(),
     ) -> None:
         self._held: list[Any] = []
-        self._ignored = ignored
+        self._ignored, self._reads = ignored, contents
         modules = list(_modules(module, {id(one) for one in without}))
         self._parts = tuple(self._part(one) for one in modules)
-        self._sums = checksum(tensor for one in modules for tensor in _tensors_of(one)) if contents else ()
+        self._sums = checksum(tensor for one in modules for _, tensor in tensors_of(one)) if contents else ()
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Snapshot) and (self._parts, self._sums) == (other._parts, other._sums)
@@ -102,6 +105,9 @@ class Snapshot:
             return tuple((self._settled(key, 1), self._settled(v, depth - 1)) for key, v in own)
         if isinstance(value, list | tuple | set | frozenset) and depth:
             return tuple(self._settled(v, depth - 1) for v in value)
+        if isinstance(value, Tensor | np.ndarray) and self._reads:
+            # What is read in full needs no identity: a hook may make it anew in every run.
+            return self._within(value, 0)
         self._held.append(value)
         return id(value), self._within(value, depth - 1)
 
@@ -143,10 +149,23 @@ def _modules(module: nn.Module, without: set[int]) -> Iterator[nn.Module]:
             waiting += [child for child in one._modules.values() if child is not None]
 
 
-def _tensors_of(module: nn.Module) -> Iterator[Tensor]:
-    """Parameters, buffers and plain attributes."""
-    for group in (module._parameters, module._buffers, vars(module)):
-        yield from (tensor for tensor in group.values() if isinstance(tensor, Tensor))
+def tensors_of(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """Parameters, buffers, and what plain attributes hold of tensors and arrays, also in lists and dictionaries."""
+    for group in (module._parameters, module._buffers):
+        yield from ((name, tensor) for name, tensor in group.items() if tensor is not None)
+    for name, value in vars(module).items():
+        if name not in _GROUPS:
+            yield from ((f"{name}.{i}", tensor) for i, tensor in enumerate(_tensors_in(value, _DEPTH)))
+
+
+def _tensors_in(value: Any, depth: int) -> Iterator[Tensor]:
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, np.ndarray) and value.dtype.kind in "biuf":
+        yield torch.from_numpy(np.ascontiguousarray(value))
+    elif isinstance(value, dict | list | tuple) and depth:
+        for item in value.values() if isinstance(value, dict) else value:
+            yield from _tensors_in(item, depth - 1)
 
 
 def checksum(tensors: Iterable[Tensor]) -> tuple[Hashable, ...]:

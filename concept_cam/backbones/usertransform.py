@@ -62,11 +62,14 @@ class UserTransform(Preparation):
         """
         pixels, size = run(self.transform, image), (image.height, image.width)
         try:
-            if size not in self._windows:
+            found = self._windows.get(size)
+            if found is None:
+                found = find_window(partial(run, self.transform), size)
+                # Other threads may be here as well.
                 if len(self._windows) >= _WINDOWS_KEPT:
                     self._windows.clear()
-                self._windows[size] = find_window(partial(run, self.transform), size)
-            given, window = self._windows[size]
+                self._windows[size] = found
+            given, window = found
             if given != tuple(pixels.shape[1:]):
                 raise PictureError("gives another size depending on what is on it")
         except PictureError as error:

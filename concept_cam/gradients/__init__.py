@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from concept_cam.backbones.backbone import Backbone
-from concept_cam.backbones.site import Site
+from concept_cam.backbones.site import FeatureMap, Site
 from concept_cam.errors import BackboneError
 from concept_cam.gradients.base import TokenGradient, Trace, WholeGradient
 from concept_cam.gradients.changed import embed_changed, embed_without_channels
@@ -76,7 +76,10 @@ def trace(
     if form not in get_args(Form):
         raise BackboneError(f"No form {form!r} of a gradient; there are {', '.join(get_args(Form))}.")
     with backbone.at_rest():
-        backbone = backbone.current()
+        backbone, size = backbone.current(), (pixels.shape[2], pixels.shape[3])
+        if size != backbone.preprocess.size and isinstance(backbone.site(site).layout, FeatureMap):
+            # A map of any size can be read, but where its cells look is another matter.
+            backbone = backbone.original.at_size(size)
         chosen = backbone.site(site)
         pixels = pixels.clone() if pixels.is_inference() else pixels
         seen = _factored(backbone, pixels, chosen, form) or cut_at(backbone, pixels, chosen)[0]

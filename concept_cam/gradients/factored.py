@@ -49,7 +49,10 @@ def read_head(backbone: Backbone, pixels: Float[Tensor, "B 3 height width"], sit
     """
     if site.head is None:
         raise BackboneError(f"{backbone.name} has no closed form at {site.name}; use form='dense'.")
-    read = _with_first_picture(backbone, pixels, site, site.head) or _with_a_second_pass(backbone, pixels, site)
+    known, name = backbone.original.verdicts, f"{site.name}: the first image goes on alone"
+    read = _with_first_picture(backbone, pixels, site, site.head) if known.get(name, True) else None
+    known[name] = read is not None
+    read = read or _with_a_second_pass(backbone, pixels, site)
     seen = read_output(backbone, pixels, site, read.entering, read.output)
     kind = backbone.device.type
     rounded = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else backbone.dtype
@@ -86,7 +89,9 @@ def _with_first_picture(backbone: Backbone, pixels: Tensor, site: Site, head: He
         stack.enter_context(on_site(site, at_site))
         try:
             own = backbone.normalize(backbone.embed_pixels(pixels))
-        except (RuntimeError, TypeError, ValueError, IndexError):
+        except torch.cuda.OutOfMemoryError:
+            raise
+        except (RuntimeError, TypeError, ValueError, LookupError, AttributeError, AssertionError):
             return None
     if len(read) != 1 or own.ndim != 2 or len(own) != 1:
         return None

@@ -68,11 +68,11 @@ def is_of(library: str, *layers: nn.Module) -> bool:
 
 def check_kind(layer: nn.Module, kind: type[nn.Module]) -> None:
     """Raise ValueError unless a layer is of that very class: a subclass, or an adapter around it, may do something else."""
-    if type(layer) is kind and "forward" not in vars(layer):
+    if type(layer) is kind and not {"forward", "weight", "in_proj_weight"} & vars(layer).keys():
         return
     name = f"{type(layer).__module__}.{type(layer).__qualname__}"
     if type(layer) is kind:
-        raise ValueError(f"the forward of a {name} was replaced")
+        raise ValueError(f"the forward of a {name} was replaced, or a hook makes its weights")
     cure = "; merge_and_unload() makes it plain" if hasattr(layer, "lora_A") or hasattr(layer, "base_layer") else ""
     raise ValueError(f"a layer of the kind {name} where {kind.__name__} was expected{cure}")
 

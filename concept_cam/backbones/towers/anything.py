@@ -83,14 +83,14 @@ class _Event:
     Attributes:
         name, module, side: where.
         call: which call of the module, from 0.
-        hands_on: it left the module as it had entered (an identity, dropout at rest): that is not what made it.
+        unchanged: the module returned its input (an identity, dropout in evaluation mode).
     """
 
     name: str
     module: nn.Module
     side: Literal["output", "input"]
     call: int
-    hands_on: bool = False
+    unchanged: bool = False
 
 
 @dataclass
@@ -107,7 +107,7 @@ class _Seen:
 
     def made_by(self) -> Iterator[_Event]:
         """The modules that put it out, the innermost first."""
-        return (event for event in self.events if event.side == "output" and not event.hands_on)
+        return (event for event in self.events if event.side == "output" and not event.unchanged)
 
 
 def _watch(module: nn.Module, prefix: str, run: Callable[[], Tensor]) -> tuple[list[_Seen], Tensor]:
@@ -135,8 +135,8 @@ def _watch(module: nn.Module, prefix: str, run: Callable[[], Tensor]) -> tuple[l
 
             def leave(own: nn.Module, _: Any, output: Any, name: str = prefix + name, entered: list[Any] = entered) -> None:
                 given = entered.pop()
-                hands_on = isinstance(output, Tensor) and _key(output) in given
-                note(output, _Event(name, own, "output", calls[own] - 1, hands_on))
+                unchanged = isinstance(output, Tensor) and _key(output) in given
+                note(output, _Event(name, own, "output", calls[own] - 1, unchanged))
 
             stack.enter_context(on_input(layer, enter))
             stack.enter_context(on_output(layer, leave))
