@@ -123,7 +123,9 @@ def distinct(names: Iterable[str]) -> tuple[str, ...]:
         raise PromptError(f"Names are expected, one by one; given the text {names!r}. Put it in a list.")
     wanted = tuple(dict.fromkeys(names))
     if not wanted or not all(name.strip() for name in wanted):
-        raise PromptError(f"Concepts are names of at least one letter; given {list(wanted)!r:.200}.")
+        empty = next((name for name in wanted if not name.strip()), None)
+        given = "none" if empty is None else f"{empty!r} among {len(wanted)}"
+        raise PromptError(f"Concepts are names of at least one letter; given {given}.")
     return wanted
 
 

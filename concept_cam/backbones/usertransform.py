@@ -189,7 +189,7 @@ def _pixels(given: Any) -> Float[Tensor, "3 height width"]:
 
 def _of_patches(given: Mapping[str, Any]) -> Float[Tensor, "3 height width"]:
     """The image behind the patches of transformers' NaFlex processors."""
-    patches = torch.as_tensor(np.asarray(given["pixel_values"])[0])
+    patches = torch.from_numpy(np.asarray(given["pixel_values"])[0])
     rows, cols = (int(count) for count in np.asarray(given["spatial_shapes"])[0])
     side = isqrt(patches.shape[1] // 3)
     grid = patches[: rows * cols].reshape(rows, cols, side, side, 3)

@@ -111,7 +111,9 @@ class DenseGradient(TokenGradient):
 
     def _why(self) -> str:
         trace = self.trace
-        anything = torch.randn(trace.graph.shape, generator=torch.Generator("cpu").manual_seed(0), device="cpu")
+        anything = torch.randn(
+            trace.graph.shape, generator=torch.Generator("cpu").manual_seed(0), dtype=torch.float32, device="cpu"
+        )
         if self._pulled(anything.to(trace.graph)).any():
             return (
                 f"Nothing at {trace.site.name} moves the score that was asked for: the units of the embedding that it reads "
