@@ -69,6 +69,7 @@ def check(backbone: Backbone) -> Iterator[Verdict]:
         >>> all(verdict.passed for verdict in checks.check(fieldguide.localizer().backbone))
         True
     """
+    backbone.refresh()
     yield _caught("embedding", partial(_embedding, backbone))
     for site in backbone.sites:
         yield _caught(f"gradient at {site.name}", partial(_gradient, backbone, site))

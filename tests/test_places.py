@@ -13,6 +13,7 @@ from zoo.families import ROWS
 from zoo.shake import quiet, shaken
 
 from concept_cam import Localizer, grad_cam, hires_cam, trace, wrap
+from concept_cam.backbones import Backbone, FeatureMap, Site
 from concept_cam.backbones.axis import Axis
 from concept_cam.backbones.receptive import receptive_fields
 from concept_cam.backbones.tents import Fit, fit, tents
@@ -430,3 +431,42 @@ def test_the_field_guides_encoder_lies_as_it_is():
     from concept_cam import fieldguide
 
     assert all(site.layout.span == WHOLE for site in fieldguide.localizer().backbone.sites)
+
+
+class _Adapter(Backbone):
+    """A user's own adapter, which says where tokens are read and is believed no more than any other."""
+
+    name, family, dtype = "own", "a map of 6 x 6 cells", torch.float64
+    preprocess = Preprocess((48, 48), (0.5,) * 3, (0.5,) * 3, stride=8)
+
+    def __init__(self, between) -> None:
+        self.versions = {}
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            self.module = nn.Sequential(nn.Conv2d(3, 32, 8, 8), between, nn.Conv2d(32, 32, 1)).double().eval()
+        self.sites = (Site("2", self.module[2], FeatureMap()),)
+
+    def embed_pixels(self, pixels):
+        return self.module(pixels).mean((2, 3))
+
+    def embed_texts(self, sentences):
+        return torch.eye(32, dtype=torch.float64)[: len(sentences)]
+
+
+class _Moved(nn.Module):
+    def __init__(self, move) -> None:
+        super().__init__()
+        self.move = move
+
+    def forward(self, x):
+        return self.move(x)
+
+
+def test_an_adapter_that_states_its_sites_is_measured_too():
+    plain, padded = _Adapter(nn.Identity()), _Adapter(nn.ZeroPad2d(1))
+    assert trace(plain, torch.zeros(1, 3, 48, 48, dtype=torch.float64)).layout.span == (0, 0, 1, 1)
+    span = trace(padded, torch.zeros(1, 3, 48, 48, dtype=torch.float64)).layout.span
+    assert span == pytest.approx((-1 / 6, -1 / 6, 7 / 6, 7 / 6), abs=1 / 24)
+    turned = _Adapter(_Moved(lambda x: x.transpose(2, 3)))
+    with pytest.raises(BackboneError, match="no site whose cells lie in order"):
+        trace(turned, torch.zeros(1, 3, 48, 48, dtype=torch.float64))

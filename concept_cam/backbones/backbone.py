@@ -57,7 +57,7 @@ class Backbone(ABC):
     versions: Mapping[str, str]
 
     def describe(self) -> Tower | None:
-        """What the model offers as it is now; None from an adapter that sets ``sites`` itself, once.
+        """What the model offers as it is now; None from an adapter that sets ``sites`` itself, which are then measured.
 
         Raises:
             BackboneError: the model is of no family that this adapter knows, or no longer.
@@ -112,8 +112,9 @@ class Backbone(ABC):
             self._described, self._rewritten = None, frozenset()
             self._sizes, self.verdicts, self.folded = Sizes(), {}, None
             tower = self.describe()
-            if tower is not None:
-                self.take(tower)
+            if tower is None:
+                tower = Tower(self.family, self.sites, self.preprocess.stride, self.blocks, self.pooling)
+            self.take(tower)
             self._described, self._unsettled = self._structure(), True
 
     @final
@@ -247,6 +248,7 @@ class Backbone(ABC):
         token = _RESIZED.set(self)
         try:
             held = self.resized(size)
+            held.refresh()
         finally:
             _RESIZED.reset(token)
         held._original = self
