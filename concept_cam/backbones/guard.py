@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from threading import RLock
-from typing import final
+from typing import ClassVar, final
 
 import torch
 from torch import nn
@@ -24,26 +24,28 @@ if hasattr(os, "register_at_fork"):
 
 
 @final
-class _Runs:
-    """How many blocks are open within one another, and how many outermost ones there were; under the lock."""
+class _Blocks:
+    """Under the lock: of which models a block is open, and how many outermost ones there were."""
 
-    depth = 0
+    open: ClassVar[list[nn.Module]] = []
     outermost = 0
 
 
 def block_number() -> int:
     """Which outermost block of ``evaluating`` is in progress: within it nobody else changes the model."""
-    return _Runs.outermost
+    return _Blocks.outermost
 
 
 @contextmanager
-def _counted() -> Iterator[None]:
-    _Runs.outermost += _Runs.depth == 0
-    _Runs.depth += 1
+def _counted(module: nn.Module) -> Iterator[bool]:
+    """Gives whether a block of that very model is open already."""
+    _Blocks.outermost += not _Blocks.open
+    within = any(one is module for one in _Blocks.open)
+    _Blocks.open.append(module)
     try:
-        yield
+        yield within
     finally:
-        _Runs.depth -= 1
+        _Blocks.open.pop()
 
 
 @contextmanager
@@ -54,13 +56,14 @@ def evaluating(module: nn.Module) -> Iterator[None]:
     part that was already running when the mode changed, and a part whose ``forward`` is called by itself, do not.
     """
     with LOCK, ExitStack() as stack:
-        stack.enter_context(_counted())
-        training = [one for one in module.modules() if one.training]
+        within = stack.enter_context(_counted(module))
+        training = [] if within else [one for one in module.modules() if one.training]
         if training:
             stack.enter_context(held_back(training, LOCK))
         stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.no_grad())
-        stack.enter_context(plainly(module))
+        if not within:
+            stack.enter_context(plainly(module))
         for one in training:
             # The flag alone: ``train()`` would walk on to children whose own flag differs.
             stack.callback(setattr, one, "training", True)
