@@ -217,6 +217,11 @@ class Backbone(ABC):
         single = texts.to(torch.promote_types(texts.dtype, torch.float32))
         return self.normalize(self.normalize(single).unflatten(0, (len(names), len(templates))).mean(1))
 
+    @property
+    def scale(self) -> float:
+        """The inverse temperature of the model: what scores are multiplied with before a softmax."""
+        return 1.0
+
     def biases(self, names: Sequence[str]) -> Float[Tensor, " K"] | None:
         """What a classifier adds to the score of each concept."""
         return None
