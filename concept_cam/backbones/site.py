@@ -132,7 +132,8 @@ class Tower:
     Attributes:
         family: what kind of tower it is, in a few words.
         sites: where tokens can be read, the default first.
-        stride: the sides of its input are multiples of this.
+        stride: the sides of its input are multiples of this; a float where nothing but the number of cells says so, as if the
+            grid of the default site covered the input.
         blocks: of a transformer whose attention can be laid open; else none.
         pooling: how the tokens that leave the last block become the embedding.
         spare: sites that are offered if none of the others lies anywhere.
@@ -141,7 +142,7 @@ class Tower:
 
     family: str
     sites: tuple[Site, ...]
-    stride: int
+    stride: int | float
     blocks: tuple[Block, ...] = ()
     pooling: Pooling | None = None
     spare: tuple[Site, ...] = ()
