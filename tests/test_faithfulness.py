@@ -230,3 +230,41 @@ def test_a_local_map_moves_with_the_picture():
     assert flip_agreement(of_place, pixels).abs().max() < 0.5
     assert shift_agreement(of_place, pixels).abs().max() < 0.5
     assert shift_agreement(lambda x: pooled(x).roll(1, -1), pixels, 2).min() < 0.99  # what the move uncovers is left out
+
+
+SPANS = {
+    "as it is": ((0, 0), (0.0, 0.0, 1.0, 1.0)),
+    "padded": ((4, 4), (-1 / 6, 0.0, 7 / 6, 1.0)),
+    "cropped": ((-4, -4), (1 / 6, 0.0, 5 / 6, 1.0)),
+    "cropped by half a cell": ((-2, -2), (1 / 12, 0.0, 11 / 12, 1.0)),
+    "to the left": ((4, -4), (-1 / 6, 0.0, 5 / 6, 1.0)),
+    "to the right": ((-8, 8), (1 / 3, 0.0, 4 / 3, 1.0)),
+}
+
+
+@pytest.mark.parametrize("case", SPANS)
+def test_a_map_that_covers_more_or_less_than_the_picture_moves_with_it(case):
+    """Cells are 4 pixels wide, wherever they lie on the picture of 24; they are no share of it by their number."""
+    (left, right), span = SPANS[case]
+    pixels = noise(3, 3, 12, 24)
+
+    def cells(pixels):
+        return F.avg_pool2d(F.pad(pixels.mean(1, keepdim=True), (left, right)), 4)[:, 0]
+
+    assert shift_agreement(cells, pixels, span=span).tolist() == pytest.approx([1.0] * 3)
+    assert shift_agreement(cells, pixels, 2, span).tolist() == pytest.approx([1.0] * 3)
+    if left == right:
+        assert flip_agreement(cells, pixels, span).tolist() == pytest.approx([1.0] * 3)
+    fixed = noise(*cells(pixels).shape[1:])
+    assert shift_agreement(lambda x: fixed.expand(len(x), -1, -1), pixels, span=span).abs().max() < 0.7
+
+
+def test_a_map_to_one_side_lies_to_the_other_when_mirrored():
+    """Of an input of six cells the map has the first five; mirrored back, it has the last five."""
+    pixels = noise(2, 3, 12, 24)
+
+    def cells(pixels):
+        return F.avg_pool2d(pixels.mean(1, keepdim=True)[..., :20], 4)[:, 0]
+
+    assert flip_agreement(cells, pixels, (0.0, 0.0, 5 / 6, 1.0)).tolist() == pytest.approx([1.0] * 2)
+    assert flip_agreement(cells, pixels).max() < 0.9

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -12,7 +13,7 @@ from torch import nn
 
 from concept_cam import Localizer, Preprocess, fieldguide, wrap
 from concept_cam.concepts import ConceptBank
-from concept_cam.datasets import Dataset, Example
+from concept_cam.datasets import Dataset, Example, Lazy
 from concept_cam.errors import DatasetError, OptionError, OutputError
 from concept_cam.evaluation import Mosaics, MosaicSettings, evaluate, read_rows, tables, write_mosaics
 from concept_cam.evaluation.arrangement import Candidate, arrange, classified
@@ -114,6 +115,15 @@ def test_a_peak_on_the_line_between_quarters_hits_none():
     assert pointing(grid, placement, 1)["hit"] == 1.0
 
 
+def test_cells_outside_the_mosaic_count_for_nothing():
+    """A map of 6 x 6, its border outside: 4 of the 16 cells within are in a quarter, whatever the border says."""
+    placement = PIXELS.covering((-0.25, -0.25, 1.25, 1.25))
+    grid = torch.nn.functional.pad(plane(3, 1.0, 0.0), (1, 1, 1, 1), value=5.0)
+    found = pointing(grid, placement, 3)
+    assert (found["hit"], found["chance"]) == (1.0, 0.25)
+    assert pointing(grid, placement, 0)["hit"] == 0.0
+
+
 # ---- which images -----------------------------------------------------------------------------------------------------
 
 
@@ -201,6 +211,24 @@ def test_one_file_with_two_labels_shows_both(localizer, tmp_path):
     found, _ = classified(localizer, localizer.bank(NAMES), replace(data, examples=[*more, *data.examples]))
     assert {one.name: one.shown for one in found}["one#red"] == {"red", "green"}
     assert {one.name: one.shown for one in found}["0"] == {"green"}
+
+
+def test_images_that_are_made_when_asked_for_are_each_their_own(localizer):
+    """Their objects are gone at once, and the next may lie at the same place."""
+    labels = [*NAMES] * 4
+    data = Dataset("made", NAMES, Lazy(len(labels), lambda i: example(i, labels[i])))
+    found, _ = classified(localizer, localizer.bank(NAMES), data)
+    assert [one.shown for one in found] == [{label} for label in labels]
+
+
+def test_a_transform_that_gives_several_sizes_is_refused_as_it_is():
+    def transform(image):
+        height = 8 * max(1, round(2 * image.height / image.width))
+        return torch.from_numpy(np.array(image.resize((16, height)))).permute(2, 0, 1).float() / 255
+
+    own = Localizer(wrap(Colours().eval().requires_grad_(False), classes=NAMES, preprocess=transform))
+    with pytest.raises(OptionError, match="Mosaics need images of one size; the transform gives"):
+        _ = mosaics_of(own, dataset(*NAMES)).all
 
 
 # ---- the maps of mosaics ----------------------------------------------------------------------------------------------

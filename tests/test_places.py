@@ -19,6 +19,7 @@ from concept_cam.backbones.receptive import receptive_fields
 from concept_cam.backbones.tents import Fit, fit, tents
 from concept_cam.errors import BackboneError, NoSpatialGradient
 from concept_cam.images import Frame, Placement, Preprocess
+from concept_cam.methods import at_scales, explain
 
 CLASSES = ["ant", "bee", "wasp"]
 SIZE = (96, 128)
@@ -221,6 +222,7 @@ def test_the_default_site_of_a_tower_lies_where_its_layers_put_it(name):
     backbone = wrapped(shaken(build))
     assert backbone.sites[0].name == "mix"
     assert backbone.sites[0].layout.span == pytest.approx(span, abs=0.25 / 12)
+    assert backbone.preprocess.stride == {"a stride that does not divide": 10, "enlarged": 4, "resized": 11}.get(name, 8)
     # An enlarged map has four cells for one that looks.
     assert_in_place(wrapped(quiet(shaken(build))), 1.0 if name == "enlarged" else 0.5)
 
@@ -238,6 +240,21 @@ def test_a_padded_map_is_laid_over_the_picture_without_its_padding():
     assert float(heatmap[3 * 16 + 8, 10 * 16 + 8]) == pytest.approx(
         float(result.map[4, 11]), abs=0.1 * float(result.map.abs().max())
     )
+
+
+@pytest.mark.parametrize("name", ["padded by hand", "cropped", "half a cell up and left"])
+def test_scales_of_a_map_that_covers_more_or_less_are_of_the_input(name):
+    backbone = wrapped(shaken(TOWERS[name][0]))
+    pixels = torch.rand(1, 3, *SIZE, generator=torch.Generator().manual_seed(0)).to(backbone.dtype)
+    seen = trace(backbone, pixels, form="dense")
+    directions = torch.randn(1, 1, seen.embedding.shape[1], generator=torch.Generator().manual_seed(1)).to(backbone.dtype)
+    own = explain(hires_cam, seen, directions)
+    torch.testing.assert_close(explain(at_scales(hires_cam, (1.0,)), seen, directions), own)
+    larger = trace(
+        backbone.at_size((192, 256)), F.interpolate(pixels, (192, 256), mode="bicubic", antialias=True), form="dense"
+    )
+    expected = (own + larger.layout.moved(explain(hires_cam, larger, directions), seen.layout)) / 2
+    torch.testing.assert_close(explain(at_scales(hires_cam, (1.0, 2.0)), seen, directions), expected)
 
 
 ELSEWHERE = {

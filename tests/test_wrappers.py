@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import warnings
 
@@ -21,6 +22,7 @@ from zoo.shake import shaken
 from concept_cam import checks, hires_cam, trace, wrap
 from concept_cam.backbones import Backbone
 from concept_cam.errors import BackboneError
+from concept_cam.evaluation import own_scale
 from concept_cam.images import Preprocess
 
 NAMES = tuple(f"class {i}" for i in range(7))
@@ -151,6 +153,30 @@ def test_a_dual_encoder_is_found_whatever_holds_it(model, wrapper):
     assert checks.fingerprint(held) == before
     with torch.no_grad():
         assert torch.equal(ours.embed_texts(["red crown"]), bare.embed_texts(["red crown"]))
+
+
+@pytest.mark.parametrize("wrapper", WRAPPERS)
+@pytest.mark.parametrize("model", DUAL)
+def test_the_temperature_is_that_of_the_model_whatever_holds_it(model, wrapper):
+    build, tokenizer = DUAL[model]
+    own = build()
+    with torch.no_grad():
+        own.logit_scale.copy_(torch.tensor(3.0))
+    assert own_scale(wrap(WRAPPERS[wrapper](own), tokenizer)) == pytest.approx(math.exp(3.0))
+
+
+def test_aligns_temperature_divides():
+    model = transformers_models.align()
+    with torch.no_grad():
+        model.temperature.copy_(torch.tensor(0.04))
+    assert own_scale(wrap(model, transformers_models.tokenizer())) == pytest.approx(25.0)
+
+
+def test_a_classifiers_logits_are_taken_as_they_are():
+    """A clip tower that was tuned may still have the parameter; its logits never see it."""
+    model = siglip_vit()
+    model.logit_scale = nn.Parameter(torch.tensor(3.0))
+    assert own_scale(wrap(model, classes=NAMES)) == 1.0
 
 
 def test_a_distributed_model_is_seen_through(tmp_path):

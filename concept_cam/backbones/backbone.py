@@ -84,16 +84,18 @@ class Backbone(ABC):
             BackboneError: none of its sites lies anywhere.
         """
         self.family, self.blocks, self.pooling = tower.family, tower.blocks, tower.pooling
-        self.preprocess = self.preprocess.strided(tower.stride)
         original = _RESIZED.get()
         measured = original.sites if original is not None else self.sites if self._keeps_places else ()
         if tower.regular and measured and all(site.layout.span == WHOLE for site in measured):
             # A known family is measured at its own size, and again when a module has been replaced.
             self.sites = tower.sites
-            return
-        # In the model's own precision: what the caller's autocast rounds off says nothing about places.
-        with self.at_rest(), torch.autocast(self.device.type, enabled=False):
-            self.sites = placed(self.embed_pixels, tower, noise(self), self.module, self.name)
+        else:
+            # In the model's own precision: what the caller's autocast rounds off says nothing about places.
+            with self.at_rest(), torch.autocast(self.device.type, enabled=False):
+                self.sites = placed(self.embed_pixels, tower, noise(self), self.module, self.name)
+        _, top, _, bottom = self.sites[0].layout.span
+        share = bottom - top if isinstance(tower.stride, float) else 1
+        self.preprocess = self.preprocess.strided(max(1, round(tower.stride * share)))
 
     @final
     def refresh(self) -> None:
@@ -217,6 +219,11 @@ class Backbone(ABC):
         # Cosines decide which concepts are alike: half precision would blur them.
         single = texts.to(torch.promote_types(texts.dtype, torch.float32))
         return self.normalize(self.normalize(single).unflatten(0, (len(names), len(templates))).mean(1))
+
+    @property
+    def scale(self) -> float:
+        """The inverse temperature of the model: what scores are multiplied with before a softmax."""
+        return 1.0
 
     def biases(self, names: Sequence[str]) -> Float[Tensor, " K"] | None:
         """What a classifier adds to the score of each concept."""

@@ -16,6 +16,7 @@ from concept_cam.backbones.backbone import PROBE, Backbone, noise
 from concept_cam.backbones.classifier import Classifier
 from concept_cam.backbones.names import told_apart
 from concept_cam.backbones.processors import near_square
+from concept_cam.backbones.scale import learnt_scale
 from concept_cam.backbones.site import Tower
 from concept_cam.backbones.towers import transformers as towers
 from concept_cam.backbones.towers.positions import check_multiple
@@ -149,6 +150,11 @@ class HuggingFace(Backbone):
         """That of the vision tower's first layer."""
         dtype: torch.dtype = next(getattr(self._model, "vision_model", self._model).parameters()).dtype
         return dtype
+
+    @property
+    def scale(self) -> float:
+        """As it was learnt, of the model within what holds it."""
+        return learnt_scale(self._model)
 
     def embed_pixels(self, pixels: Float[Tensor, "B 3 height width"]) -> Float[Tensor, "_ E"]:
         """``model.get_image_features``."""

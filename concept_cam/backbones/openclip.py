@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from concept_cam.backbones.backbone import PROBE, Backbone, noise
 from concept_cam.backbones.names import spelt
+from concept_cam.backbones.scale import learnt_scale
 from concept_cam.backbones.site import Tower
 from concept_cam.backbones.sizes import share
 from concept_cam.backbones.towers import openclip as own_towers, timm as timm_towers
@@ -115,6 +116,11 @@ class OpenClip(Backbone):
         weights = (parameter for parameter in self._model.visual.parameters() if parameter.ndim == 4)
         dtype: torch.dtype = next(weights).dtype
         return dtype
+
+    @property
+    def scale(self) -> float:
+        """As it was learnt, of the model within what holds it."""
+        return learnt_scale(self._model)
 
     def resized(self, size: Size) -> OpenClip:
         """At another size, with positions as the library of its tower interpolates them."""

@@ -57,7 +57,9 @@ class TokenLayout:
 
     def moved(self, maps: Float[Tensor, "*K rows cols"], onto: TokenLayout) -> Float[Tensor, "*K rows2 cols2"]:
         """Maps of this grid on that of another layout, which may lie elsewhere on the same picture; bilinear."""
-        if (self.rows, self.cols, self.span) == (onto.rows, onto.cols, onto.span):
+        # Spans that are one but for rounding: what is interpolated no longer has values that are equal.
+        alike = all(abs(own - other) < 1e-9 for own, other in zip(self.span, onto.span, strict=True))
+        if alike and (self.rows, self.cols) == (onto.rows, onto.cols):
             return maps
         (left, top, right, bottom), (x, y, x2, y2) = self.span, onto.span
         down, across = onto.rows / (y2 - y), onto.cols / (x2 - x)
@@ -130,7 +132,8 @@ class Tower:
     Attributes:
         family: what kind of tower it is, in a few words.
         sites: where tokens can be read, the default first.
-        stride: the sides of its input are multiples of this.
+        stride: the sides of its input are multiples of this; a float where nothing but the number of cells says so, as if the
+            grid of the default site covered the input.
         blocks: of a transformer whose attention can be laid open; else none.
         pooling: how the tokens that leave the last block become the embedding.
         spare: sites that are offered if none of the others lies anywhere.
@@ -139,7 +142,7 @@ class Tower:
 
     family: str
     sites: tuple[Site, ...]
-    stride: int
+    stride: int | float
     blocks: tuple[Block, ...] = ()
     pooling: Pooling | None = None
     spare: tuple[Site, ...] = ()

@@ -12,11 +12,11 @@ from tqdm import tqdm
 
 from concept_cam.concepts import ConceptBank
 from concept_cam.datasets import Dataset, Example
-from concept_cam.errors import ConceptCamError
+from concept_cam.errors import ConceptCamError, OptionError
 from concept_cam.evaluation.probe import embed_frames
 from concept_cam.images import Frame
 from concept_cam.localizer import Localizer
-from concept_cam.preprocess import Preparation
+from concept_cam.preprocess import Preparation, Preprocess
 
 KINDS = ("nearest", "random")
 """Which classes are around the target: its three nearest by embedding, or any three."""
@@ -43,8 +43,19 @@ class Candidate:
 
 
 def same_sized(preprocess: Preparation) -> Preparation:
-    """How images are prepared that lie side by side: at native aspect each would have a size of its own."""
-    return preprocess.fitted("squash") if preprocess.varies else preprocess
+    """How images are prepared that lie side by side: at native aspect each would have a size of its own.
+
+    Raises:
+        OptionError: a transform of the user's gives images of several sizes.
+    """
+    if not preprocess.varies:
+        return preprocess
+    if not isinstance(preprocess, Preprocess):
+        raise OptionError(
+            "Mosaics need images of one size; the transform gives images of another aspect another size. Give one that crops "
+            "or squashes to one size."
+        )
+    return preprocess.fitted("squash")
 
 
 def classified(localizer: Localizer, bank: ConceptBank, dataset: Dataset) -> tuple[list[Candidate], list[str]]:
@@ -62,7 +73,7 @@ def classified(localizer: Localizer, bank: ConceptBank, dataset: Dataset) -> tup
             for index, example in enumerate(dataset.examples[start : start + _BATCH], start):
                 names.append(example.name)
                 labels.append(example.label)
-                images.append(_image_of(example))
+                images.append(_image_of(dataset, example))
                 try:
                     bank.index(example.label)
                     frames[index] = Frame.of(example.read(), preprocess)
@@ -133,6 +144,11 @@ def arrange(candidates: Sequence[Candidate], bank: ConceptBank, kind: str, seed:
     return mosaics
 
 
-def _image_of(example: Example) -> str | int:
-    """What two examples of the same image have in common: its path, or the object that gives it."""
-    return str(example.picture) if isinstance(example.picture, str | PathLike) else id(example.picture)
+def _image_of(dataset: Dataset, example: Example) -> str | int:
+    """What two examples of the same image have in common: its path, or the object, where the data set holds it all the time.
+
+    Examples that are made when they are asked for have a name alone: an identity is given again once its object is gone.
+    """
+    if isinstance(example.picture, str | PathLike):
+        return str(example.picture)
+    return id(example.picture) if isinstance(dataset.examples, list | tuple) else example.name

@@ -40,6 +40,5 @@ class Judge:
 
 
 def own_scale(backbone: Backbone) -> float:
-    """The scale that the model was trained with; 1 if it has none, as classifiers do."""
-    scale = getattr(backbone.module, "logit_scale", None)
-    return float(scale.detach().exp()) if isinstance(scale, Tensor) and scale.numel() == 1 else 1.0
+    """The scale that the model was trained with, whatever holds it; 1 of classifiers, whose scores are logits."""
+    return backbone.current().scale

@@ -212,7 +212,7 @@ def pointing(grid: Float[Tensor, "rows cols"], placement: Placement, quarter: in
 
     ``energy`` is the localization score of the paper: the share of the positive evidence that lies in the quarter, 0 to 1;
     chance is ``area``, a quarter. ``hit`` is whether the centre of the strongest cell lies inside the quarter; on the line
-    between two it lies in neither. ``chance`` is the share of the cells that do.
+    between two it lies in neither. ``chance`` is the share of the cells that do. Cells outside the mosaic are left out.
 
     Args:
         grid: the signed map.
@@ -223,15 +223,15 @@ def pointing(grid: Float[Tensor, "rows cols"], placement: Placement, quarter: in
     top, left = (part * side / 2 for part, side in zip(divmod(quarter, 2), (height, width), strict=True))
     mask = torch.zeros(height, width, dtype=torch.bool, device="cpu")
     mask[round(top) : round(top + height / 2), round(left) : round(left + width / 2)] = True
-    rows, cols = grid.shape
+    shown = placement.shown(grid.shape)
     x, y = torch.tensor(
-        [placement.locate(r, c, grid.shape) for r in range(rows) for c in range(cols)], dtype=torch.float32, device="cpu"
+        [placement.locate(r, c, grid.shape) for r, c in shown.nonzero().tolist()], dtype=torch.float32, device="cpu"
     ).unbind(1)
     inside = (left < x) & (x < left + width / 2) & (top < y) & (y < top + height / 2)
     return {
         "energy": float(energy_inside(placement.project(grid), mask)),
         "area": 0.25,
-        "hit": float(inside[grid.argmax()]),
+        "hit": float(inside[grid[shown].argmax()]),
         "chance": float(inside.double().mean()),
     }
 

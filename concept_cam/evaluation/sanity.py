@@ -16,7 +16,7 @@ from concept_cam.gradients import Trace, pixel_gradient, trace
 from concept_cam.loading import wrap
 from concept_cam.localizer import Localizer
 from concept_cam.methods import Method, explain, sees_score
-from concept_cam.metrics import rank_correlation, shift_agreement
+from concept_cam.metrics import flip_agreement, rank_correlation, shift_agreement
 
 SANE = ("flip", "shift", "parameters", "labels", "input_gradient")
 """Agreement with the map of the mirrored and of the moved picture (higher is better), of the same model with its parameters
@@ -72,18 +72,19 @@ class Doppelgangers:
         seen, localizer = self.seen, self.localizer
 
         def explained(pixels: Tensor, backbone: Backbone = seen.backbone) -> Tensor:
+            if pixels is seen.pixels and backbone is seen.backbone:
+                return maps
             return explain(method, trace(backbone, pixels, seen.site.name, localizer.form), directions).float()
 
-        layout, flipped = seen.layout, explained(seen.pixels.flip(-1)).flip(-1)
         found = {
-            "flip": rank_correlation(maps, layout.mirrored().moved(flipped, layout)),
-            "shift": shift_agreement(explained, seen.pixels),
+            "flip": flip_agreement(explained, seen.pixels, seen.layout.span),
+            "shift": shift_agreement(explained, seen.pixels, span=seen.layout.span),
             "parameters": rank_correlation(maps, explained(seen.pixels, self.stranger)),
         }
         if sees_score(method):
             other = explain(method, seen, self.absent[None]).float()
             found["labels"] = rank_correlation(maps, other.expand_as(maps))
             strength = torch.stack([pixel_gradient(seen.backbone, seen.pixels, d).norm(dim=1) for d in directions])
-            pooled = layout.pooled(strength)
+            pooled = seen.layout.pooled(strength)
             found["input_gradient"] = rank_correlation(maps.abs(), pooled)
         return found

@@ -152,10 +152,10 @@ def _again(seen: Trace, pixels: Tensor, backbone: Backbone | None = None) -> Tra
 
 def _at_scale(seen: Trace, scale: float) -> View:
     height, width = (int(side) for side in seen.pixels.shape[2:])
-    grid = seen.layout.rows, seen.layout.cols
-    # Whole patches, whatever the scale.
-    size: Size = (max(1, round(grid[0] * scale)) * (height // grid[0]), max(1, round(grid[1] * scale)) * (width // grid[1]))
-    if size == (height, width):
+    stride = seen.backbone.preprocess.stride
+    # Whole patches, whatever the scale; the map may cover more or less than the input, so its grid does not say how many.
+    size: Size = (max(1, round(height * scale / stride)) * stride, max(1, round(width * scale / stride)) * stride)
+    if scale == 1 or size == (height, width):
         return seen, _as_it_is
     pixels = F.interpolate(seen.pixels, size, mode="bicubic", align_corners=False, antialias=True)
 

@@ -12,6 +12,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from concept_cam.backbones.site import TokenLayout
+from concept_cam.images import WHOLE, Span
+
 Explain: TypeAlias = Callable[[Float[Tensor, "B 3 height width"]], Float[Tensor, "*K B rows cols"]]
 """Signed maps at token resolution."""
 
@@ -34,20 +37,43 @@ def rank_correlation(
     return (first * second).sum(-1) / torch.where(spread > 0, spread, 1)
 
 
-def flip_agreement(explain: Explain, pixels: Float[Tensor, "B 3 height width"]) -> Float[Tensor, "*K B"]:
-    """Correlation of the map with that of the mirrored picture, mirrored back: -1 to 1, higher is better."""
-    return rank_correlation(explain(pixels), explain(pixels.flip(-1)).flip(-1))
+def flip_agreement(explain: Explain, pixels: Float[Tensor, "B 3 height width"], span: Span = WHOLE) -> Float[Tensor, "*K B"]:
+    """Correlation of the map with that of the mirrored picture, mirrored back: -1 to 1, higher is better.
+
+    A map that lies to one side of the picture lies to the other, mirrored; compared is what both cover.
+
+    Args:
+        explain: makes maps.
+        pixels: the pictures.
+        span: of the input that maps cover, as ``TokenLayout`` has it.
+    """
+    own, mirrored = explain(pixels), explain(pixels.flip(-1)).flip(-1)
+    layout = TokenLayout(0, own.shape[-2], own.shape[-1], span)
+    back, (left, _, right, _) = layout.mirrored(), span
+    kept = _columns(layout, max(left, back.span[0]), min(right, back.span[2]))
+    return rank_correlation(own[..., kept], back.moved(mirrored, layout)[..., kept])
 
 
-def shift_agreement(explain: Explain, pixels: Float[Tensor, "B 3 height width"], patches: int = 1) -> Float[Tensor, "*K B"]:
+def shift_agreement(
+    explain: Explain, pixels: Float[Tensor, "B 3 height width"], patches: int = 1, span: Span = WHOLE
+) -> Float[Tensor, "*K B"]:
     """Correlation of the map with that of the picture moved right by whole patches, moved back: -1 to 1, higher is better.
 
-    What the move uncovers is filled with the picture's left edge, and left out of the comparison.
+    What the move uncovers is filled with the picture's left edge. Compared are the cells that lie on the picture, there and
+    where it was moved to.
+
+    Args:
+        explain: makes maps.
+        pixels: the pictures.
+        patches: how far they are moved.
+        span: of the input that maps cover, as ``TokenLayout`` has it: it says how wide a cell is.
     """
-    own = explain(pixels)
-    step = round(patches * pixels.shape[-1] / own.shape[-1])
+    own, width = explain(pixels), pixels.shape[-1]
+    layout = TokenLayout(0, own.shape[-2], own.shape[-1], span)
+    step = round(patches * width * (span[2] - span[0]) / layout.cols)
     moved = torch.cat([pixels[..., :1].expand(*pixels.shape[:-1], step), pixels[..., :-step]], -1)
-    return rank_correlation(own[..., :-patches], explain(moved)[..., patches:])
+    kept = _columns(layout, max(0.0, span[0]), min(1.0, span[2]) - step / width)
+    return rank_correlation(own[..., kept], explain(moved)[..., patches:][..., kept])
 
 
 def swap_agreement(
@@ -59,6 +85,14 @@ def swap_agreement(
     strength 1, so there is something to learn at other strengths and of other methods.
     """
     return rank_correlation(forwards, -backwards)
+
+
+def _columns(layout: TokenLayout, left: float, right: float) -> slice:
+    """The columns of a grid that lie between two places, in shares of the input; a span is known to a quarter of a cell."""
+    start, _, stop, _ = layout.span
+    cell = (stop - start) / layout.cols
+    found = [c for c in range(layout.cols) if start + cell * (c + 0.25) >= left and start + cell * (c + 0.75) <= right]
+    return slice(found[0], found[-1] + 1) if found else slice(0)
 
 
 def _ranks(maps: Float[Tensor, "*batch rows cols"]) -> Float[Tensor, "*batch N"]:

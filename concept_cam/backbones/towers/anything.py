@@ -264,11 +264,11 @@ def _site(one: _Map, stages: set[str]) -> Site:
     return Site(name, event.module, one.layout, side=event.side, call=call)
 
 
-def _stride(site: Site, maps: list[_Map], seen: list[_Seen], size: Size) -> int:
+def _stride(site: Site, maps: list[_Map], seen: list[_Seen], size: Size) -> float:
     tensor = next(
         one.tensor for one in seen for event in one.events if event.module is site.module and event.side == site.side
     )
-    return max(1, round(size[0] / site.layout.read(tensor)[1].rows))
+    return size[0] / site.layout.read(tensor)[1].rows
 
 
 # ---- norms ------------------------------------------------------------------------------------------------------------
