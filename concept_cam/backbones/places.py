@@ -13,7 +13,7 @@ their exact numbers are taken. What fits no regular grid (tokens in windows, axe
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, final
@@ -59,10 +59,12 @@ class Place:
     Attributes:
         span: in shares of the input; None if it lies nowhere.
         finding: what was measured, or why it lies nowhere.
+        is_silent: nothing was there to be measured.
     """
 
     span: Span | None
     finding: str
+    is_silent: bool = False
 
 
 def placed(
@@ -82,12 +84,19 @@ def placed(
     """
     reasons = []
     for sites in filter(None, (tower.sites, tower.spare)):
-        found = place_sites(embed, sites, pixels, model, regular=tower.regular)
+        if tower.regular and _is_plain(place_sites(embed, sites[-1:], pixels, model, regular=True)[sites[-1].name]):
+            # Tokens keep their places from block to block: the first speaks for all, later ones see too much to be told.
+            return sites
+        found = place_sites(embed, sites, pixels, model)
         spans = [(site, found[site.name].span) for site in sites]
         if there := tuple(replace(site, layout=replace(site.layout, span=span)) for site, span in spans if span):
             return there
         reasons.append(f"{sites[0].name}: {found[sites[0].name].finding}")
     raise BackboneError(f"{name} has no site whose cells lie in order on the picture ({'; '.join(reasons)}).")
+
+
+def _is_plain(place: Place) -> bool:
+    return place.span == WHOLE or place.is_silent
 
 
 def place_sites(
@@ -105,8 +114,7 @@ def place_sites(
         sites: what is measured, all in the same runs.
         pixels: of the size, the precision and the device; their numbers are not used.
         model: whose known layers are read.
-        regular: tokens keep their places from block to block, as the family is built. The last of the sites, which is that of
-            the first block, then speaks for those that see too much of the picture to be told.
+        regular: a site that sees too much to be told lies as its family is built; else it lies nowhere.
     """
     generator = torch.Generator("cpu").manual_seed(0)
     kept = {site.name: _Changes(site, (pixels.shape[2], pixels.shape[3])) for site in sites}
@@ -118,18 +126,26 @@ def place_sites(
         for first in range(0, len(changed), at_once):
             _run(embed, open_, changed[first : first + at_once])
         open_ = [changes for changes in open_ if not changes.is_settled(layers, regular=regular)]
-        if regular and kept[sites[-1].name] not in open_:
-            break
-    earliest = kept[sites[-1].name]
-    spoken_for = regular and (earliest.place.span == WHOLE or earliest.is_silent)
-    return {name: changes.as_built() if spoken_for else changes.place for name, changes in kept.items()}
+    return {name: changes.place for name, changes in kept.items()}
+
+
+class _Read(Exception):
+    """Ends a run: nothing after the one site is needed."""
 
 
 def _run(embed: Callable[[Tensor], Tensor], open_: Sequence[_Changes], pictures: list[Tensor], *, start: bool = False) -> None:
+    last = open_[-1]
+
+    def read(changes: _Changes, entering: Any, tensor: Tensor) -> None:
+        (changes.start if start else changes.add)(entering, tensor)
+        if len(open_) == 1 and last.site.call is None:
+            raise _Read
+
     with ExitStack() as stack:
         for changes in open_:
-            stack.enter_context(on_site(changes.site, changes.start if start else changes.add))
-        embed(torch.stack(pictures))
+            stack.enter_context(on_site(changes.site, partial(read, changes)))
+        with suppress(_Read):
+            embed(torch.stack(pictures))
 
 
 def _pictures(size: Sequence[int], generator: torch.Generator) -> list[Float[Tensor, "3 height width"]]:
@@ -161,8 +177,6 @@ class _Changes:
     def __init__(self, site: Site, size: Size) -> None:
         self.site, self.size = site, size
         self.place = Place(None, "it is not reached in a run")
-        self.is_silent = False
-        self._is_unclear = False
         self._grid: Size = (1, 1)
         self._base: Tensor | None = None
         self._new: list[Tensor] = []
@@ -196,23 +210,18 @@ class _Changes:
         draws, settled = len(whole), True
         try:
             self.place, settled = self._found(whole.sum(0).unflatten(-1, self._grid).numpy(), known, regular=regular)
-            self._is_unclear = self.is_silent
         except Nowhere as why:
-            self.place, settled, self._is_unclear = Place(None, str(why)), False, True
+            self.place, settled = Place(None, str(why)), False
         cells = self._grid[0] * self._grid[1]
         least = min(_FEW, -(-_CELLS // cells))
         return draws >= least and (settled or draws >= max(_MOST, least))
 
-    def as_built(self) -> Place:
-        """The place, or where the family has it if that cannot be told; a site that is no grid has none."""
-        return Place(WHOLE, f"as its family is built ({self.place.finding})") if self._is_unclear else self.place
-
     def _found(self, whole: Numbers, known: Mapping[Size, Receptive], *, regular: bool) -> tuple[Place, bool]:
         strength = whole.sum((0, 1))
-        self.is_silent = not (np.isfinite(whole).all() and strength.any())
-        if self.is_silent:
-            what = "nothing in the picture changes it" if np.isfinite(whole).all() else "its tokens are not finite"
-            return Place(None, what), True
+        if not np.isfinite(whole).all():
+            return Place(None, "its tokens are not finite", is_silent=True), True
+        if not strength.any():
+            return Place(None, "nothing in the picture changes it", is_silent=True), True
         alive = (strength > _DEAD * np.median(strength[strength > 0])) & whole.sum(1).all(0)
         layers = known.get(self._grid, (None, None))
         down = find(whole[0], alive, self.size[0], layers[0], regular=regular)

@@ -137,7 +137,8 @@ class Tower:
         blocks: of a transformer whose attention can be laid open; else none.
         pooling: how the tokens that leave the last block become the embedding.
         spare: sites that are offered if none of the others lies anywhere.
-        regular: the family is known, and cells lie where they lie by the way it is built: they are measured at its own size.
+        regular: tokens keep their places from block to block, by the way a known family is built; the last of the sites, that
+            of the first block, is measured for all, at the model's own size.
     """
 
     family: str

@@ -21,6 +21,7 @@ from concept_cam.backbones.heads import (
     PatchMean,
     Pooling,
     Projections,
+    is_of,
 )
 from concept_cam.backbones.site import FeatureMap, Site, TokenLayout, Tower
 from concept_cam.backbones.towers.positions import check_multiple, interpolate
@@ -66,7 +67,7 @@ def _vit(visual: VisionTransformer) -> Tower | None:
     earlier = tuple(reversed(norms))
     found = [_block(module) for module in modules]
     blocks = () if None in found else tuple(filter(None, found))
-    offer = partial(Tower, stride=max(visual.patch_size), blocks=blocks, regular=True)
+    offer = partial(Tower, stride=max(visual.patch_size), blocks=blocks, regular=is_of("open_clip", visual, *modules))
     if visual.attn_pool is not None:
         if visual.attn_pool_contrastive is not None:
             # Unfinished in open_clip: its embedding has a dimension too many.

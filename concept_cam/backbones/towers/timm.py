@@ -30,6 +30,7 @@ from concept_cam.backbones.heads import (
     PatchMean,
     Projections,
     Rotation,
+    is_of,
 )
 from concept_cam.backbones.names import told_apart
 from concept_cam.backbones.site import Site, TokenLayout, Tower
@@ -193,7 +194,7 @@ def _vit(trunk: Any, prefix: str, tail: Callable[[Tensor], Tensor]) -> Tower:
         norms = [Site(f"{prefix}blocks.{i}", block, layout) for i, block in enumerate(modules[:-1])][::-1]
     found = [_block(trunk, module) for module in modules]
     blocks = () if None in found else tuple(filter(None, found))
-    offer = partial(Tower, _family(trunk), stride=stride(trunk), blocks=blocks, regular=True)
+    offer = partial(Tower, _family(trunk), stride=stride(trunk), blocks=blocks, regular=is_of("timm", trunk, *modules))
     # Every trunk runs its last norm, be it the identity: that is where all patches are read.
     last = partial(Site, f"{prefix}norm", trunk.norm, layout)
     if trunk.attn_pool is not None:

@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 from torchvision.models.vision_transformer import EncoderBlock, VisionTransformer
 
-from concept_cam.backbones.heads import Block, ClassAttention, ClassToken, Projections
+from concept_cam.backbones.heads import Block, ClassAttention, ClassToken, Projections, is_of
 from concept_cam.backbones.site import Site, TokenLayout, Tower
 from concept_cam.backbones.towers.positions import check_multiple, interpolate
 from concept_cam.images import Size
@@ -33,7 +33,8 @@ def describe(trunk: nn.Module, prefix: str, project: Callable[[Tensor], Tensor])
     last: Any = layers[-1][1]
     head = found[-1] and ClassAttention(found[-1], rest, last, last.ln_2)
     default = Site(sites[0].name, sites[0].module, layout, head)
-    return Tower("ViT, class token", (default, *sites[1:]), model.patch_size, blocks, ClassToken(rest), regular=True)
+    regular = is_of("torchvision", trunk, model.encoder, *(layer for _, layer in layers))
+    return Tower("ViT, class token", (default, *sites[1:]), model.patch_size, blocks, ClassToken(rest), regular=regular)
 
 
 def is_vit(module: nn.Module) -> bool:

@@ -50,6 +50,7 @@ def describe(model: nn.Module, embed: Callable[[Tensor], Tensor], pixels: Float[
     norms = [
         Site(f"vision_model.encoder.layers.{i}.layer_norm1", layer.layer_norm1, layout) for i, layer in enumerate(layers)
     ][::-1]
+    regular = is_of("transformers", vision, vision.encoder, *layers)
     plain = [_block(layer) for layer in layers]
     blocks = () if None in plain else tuple(filter(None, plain))
     if kind in _CLASS_TOKEN:
@@ -69,13 +70,13 @@ def describe(model: nn.Module, embed: Callable[[Tensor], Tensor], pixels: Float[
         head = plain[-1] and ClassAttention(plain[-1], rest, last, last.layer_norm2, end)
         default = Site(norms[0].name, norms[0].module, layout, head)
         family = f"transformers {_CLASS_TOKEN[kind]}"
-        return Tower(family, (default, *norms[1:]), step, blocks, ClassToken(rest), regular=True)
+        return Tower(family, (default, *norms[1:]), step, blocks, ClassToken(rest), regular=regular)
     if not hasattr(vision, "head"):
         return None
     latent = _latent_attention(vision.head)
     pooled = Site("vision_model.post_layernorm", vision.post_layernorm, layout, latent)
     family = f"transformers {_ATTENTION_POOLING[kind]}"
-    return Tower(family, (pooled, *norms), step, blocks, LatentPooling(latent, 0, vision.post_layernorm), regular=True)
+    return Tower(family, (pooled, *norms), step, blocks, LatentPooling(latent, 0, vision.post_layernorm), regular=regular)
 
 
 def _block(block: Any) -> Block | None:
