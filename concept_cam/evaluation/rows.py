@@ -130,7 +130,9 @@ def claim(file: Path, settings: Mapping[str, Any]) -> None:
             raise OutputError(f"{file}: cannot be read ({error}); choose another --out.") from error
         other = [key for key in settings if held.get(key) != settings[key]]
         if other:
-            what = ", ".join(_IDENTITY.get(key, key) for key in other)
+            # A model by another name has other numbers: digests are told where nothing else says it.
+            named = [key for key in other if key not in _IDENTITY]
+            what = ", ".join(named or (_IDENTITY[key] for key in other))
             raise OutputError(f"{file.parent} holds a run with another {what}; choose another --out, or delete it.")
     else:
         write_file(file, (json.dumps(settings, indent=2) + "\n").encode())
