@@ -6,7 +6,7 @@
 
 The data are a folder of classes (``house_finch/*.jpg``), a CSV file with columns file and label, or what else ``read_dataset``
 reads. A class is a suspect by where the objects are: give the CSV file their boxes (left, top, right, bottom) or masks (mask).
-Each audit has a folder of its own; one that was interrupted goes on where it was.
+Each audit has a folder of its own; one that was interrupted is resumed.
 
 Without data, birds of the field guide are drawn where they live. The embedded model looks at the birds; fieldguide-shortcut
 has learnt to tell six of them by where they are.

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import csv
 import json
+import subprocess
+import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -20,8 +24,9 @@ from concept_cam.audit.report import write_report
 from concept_cam.audit.summary import summary
 from concept_cam.backbones import TokenLayout
 from concept_cam.datasets import Dataset, Example
-from concept_cam.errors import OptionError, UnknownConcept
+from concept_cam.errors import OptionError, OutputError, UnknownConcept
 from concept_cam.evaluation import classes_among, evaluate, told_among
+from concept_cam.evaluation.identity import identity_of
 from concept_cam.fieldguide.dataset import twins_dataset
 from concept_cam.metrics import calibration_error, strongest
 
@@ -113,12 +118,14 @@ def test_every_report_says_among_how_many(localizer, data, tmp_path, among, told
     assert f"The model is judged among {told}." in (tmp_path / "e" / "tables.md").read_text()
     about = json.loads((tmp_path / "e" / "run.json").read_text())
     assert (about["among"], len(about["classes"])) == (among, int(told[0]))
+    assert about["judged_among"] == {"classes": int(told[0]), "of": 7}
     seen = audit(localizer, data, tmp_path / "a", among=among)
     assert seen.among == told
     assert summary(seen)["among"] == told
     assert told in write_report(seen).read_text()
     about = json.loads((tmp_path / "a" / "run.json").read_text())
     assert (about["among"], len(about["judged"])) == (among, int(told[0]))
+    assert about["judged_among"] == {"classes": int(told[0]), "of": 7}
 
 
 @pytest.mark.parametrize("among", ["model", "dataset"])
@@ -169,6 +176,18 @@ def test_of_a_dual_encoder_they_are_those_of_the_data_set():
     assert told_among(backbone, ("a", "b")) == "2 of the 2 classes of the data set"
 
 
+def test_it_is_refused_where_it_has_no_effect(localizer, tmp_path):
+    dual = fieldguide.localizer()
+    for among in ("model", "dataset"):
+        for run in (evaluate, audit):
+            with pytest.raises(OptionError, match="has no classes but those of the data set; leave it out"):
+                run(dual, twins_dataset(2), tmp_path / "out", among=among)
+        trained = Dataset("own", FEW, examples(*FEW), training=examples(*FEW))
+        with pytest.raises(OptionError, match="a probe knows the classes that it was trained on alone"):
+            evaluate(localizer, trained, tmp_path / "out", probe=True, among=among)
+    assert not (tmp_path / "out").exists()
+
+
 def test_labels_that_are_all_unknown_are_a_mistake(localizer, tmp_path):
     wrong = Dataset("own", ("Finch", "dodo"), examples("Finch", "dodo"))
     for run in (evaluate, audit):
@@ -179,7 +198,7 @@ def test_labels_that_are_all_unknown_are_a_mistake(localizer, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("wrong", ["models", "", None, 3, True])
+@pytest.mark.parametrize("wrong", ["models", "", 3, True])
 def test_what_is_neither_is_refused(localizer, data, tmp_path, wrong):
     for run in (evaluate, audit):
         with pytest.raises(OptionError, match=r"among is .*; expected model .* or dataset"):
@@ -207,9 +226,13 @@ def test_python_and_the_command_agree(command_line, tmp_path):
 @pytest.mark.parametrize("command", ["evaluate", "audit"])
 def test_the_command_takes_among(command_line, command):
     options = ("--methods", "grad_cam") if command == "evaluate" else ("--method", "grad_cam")
-    code, out, err = command_line(command, "--limit", 2, "--among", "dataset", *options, "--out", "out")
+    code, out, err = command_line(command, "--limit", 2, *options, "--out", "out")
     assert code == 0, err
     assert "48 of the 48 classes of the data set" in out
+    code, _, err = command_line(command, "--limit", 2, "--among", "dataset", *options, "--out", "dual")
+    assert code == 1
+    assert "among is 'dataset', but" in err
+    assert "has no classes but those of the data set; leave it out" in err
     code, _, err = command_line(command, "--limit", 2, "--among", "all", "--out", "other")
     assert code == 1
     assert (
@@ -272,6 +295,52 @@ def test_a_run_that_is_there_is_told_again_and_another_refused(localizer, data, 
     for other in ({"among": "dataset"}, {"centred": True}, {"deletion": 2}, {"about": {"weights": "other"}}):
         with pytest.raises(Exception, match="holds a run with another"):
             evaluate(localizer, data, tmp_path, **{**asked, **other})
+
+
+@pytest.mark.parametrize("run", [evaluate, audit])
+def test_rows_of_another_model_or_of_other_images_are_not_given_back(localizer, tmp_path, run):
+    """The names are the same each time: of the model, of the images and of the classes."""
+    asked = {"methods": "grad_cam", "references": "nearest:1", "strengths": 1.0} if run is evaluate else {}
+    first = Dataset("own", FEW, examples(*FEW))
+
+    def again(change=lambda model: None, data=first, preprocess=None):
+        model = copy.deepcopy(localizer.backbone.module)
+        with torch.no_grad():
+            change(model)
+        given = wrap(model, classes=CLASSES, preprocess=preprocess or localizer.preprocess, name=localizer.backbone.name)
+        return run(Localizer(given, method="grad_cam"), data, tmp_path, **asked)
+
+    rows = again().rows
+    assert again().rows == rows
+    with pytest.raises(OutputError, match=r"another model \(its numbers are not the same\);"):
+        again(lambda model: model.head.weight[0, 0].add_(1e-6))
+    with pytest.raises(OutputError, match="another set of images or labels;"):
+        again(data=Dataset("own", FEW, examples(*FEW[::-1])))
+    others = [replace(example, picture=noise(100 + i)) for i, example in enumerate(first.examples)]
+    with pytest.raises(OutputError, match="another set of images or labels;"):
+        again(data=Dataset("own", FEW, others))
+    with pytest.raises(OutputError, match="another preprocessing;"):
+        again(preprocess=replace(localizer.preprocess, mean=(0.4,) * 3))
+    assert again().rows == rows
+
+
+def test_an_image_that_was_exchanged_is_noticed(localizer, tmp_path):
+    noise(1).save(tmp_path / "image.png")
+    data = Dataset("own", FEW, [Example("image.png", tmp_path / "image.png", "owl")])
+    before = identity_of(localizer, data)
+    assert identity_of(localizer, data) == before
+    noise(2).save(tmp_path / "image.png")
+    after = identity_of(localizer, data)
+    assert [key for key in after if after[key] != before[key]] == ["images_digest"]
+
+
+def test_digests_are_those_of_another_process(tmp_path):
+    code = (
+        "from concept_cam import fieldguide; from concept_cam.fieldguide.dataset import twins_dataset; "
+        "from concept_cam.evaluation.identity import identity_of; print(identity_of(fieldguide.localizer(), twins_dataset(2)))"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == str(identity_of(fieldguide.localizer(), twins_dataset(2)))
 
 
 def test_a_probe_is_judged_among_the_classes_that_it_has_learnt(localizer, data, tmp_path):

@@ -38,6 +38,9 @@ def run(command_line, tmp_path):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "__init__.py").write_text("")
     (tmp_path / "mine" / "models.py").write_text(MODULE)
+    (tmp_path / "mine" / "needy.py").write_text("import min\n")
+    restless = "import sys\n\ndef classifier():\n    del sys.path[0]\n    raise RuntimeError('the real error')\n"
+    (tmp_path / "mine" / "restless.py").write_text(restless)
     (tmp_path / "names.txt").write_text("ant\nbee\nwasp\n")
     Image.fromarray(np.random.default_rng(0).integers(0, 255, (90, 160, 3), dtype=np.uint8)).save(tmp_path / "photo.png")
     before = list(sys.path)
@@ -76,6 +79,8 @@ WRONG = {
     "no function": ("mine.models:classifer", (), "has no function classifer. Did you mean 'classifier'?"),
     "no function, but a text": ("mine.models:loaded", (), "has no function loaded"),
     "it fails": ("mine.models:broken", (), "it fails (KeyError: 'weights')"),
+    "it imports what is not there": ("mine.needy:classifier", (), "it fails (ModuleNotFoundError: No module named 'min')"),
+    "it changes the path and fails": ("mine.restless:classifier", (), "it fails (RuntimeError: the real error)"),
     "it gives no model": ("mine.models:nothing", (), "gives a int; expected a model, or what concept_cam.wrap makes"),
     "no names": ("mine.models:classifier", (), "if it is a classifier, name its classes"),
     "names twice": ("mine.models:wrapped", ("--classes", "names.txt"), "classes of its own; leave out --classes names.txt"),

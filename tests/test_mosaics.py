@@ -18,7 +18,7 @@ from concept_cam.errors import DatasetError, OptionError, OutputError
 from concept_cam.evaluation import Mosaics, MosaicSettings, evaluate, read_rows, tables, write_mosaics
 from concept_cam.evaluation.arrangement import Candidate, arrange, classified
 from concept_cam.evaluation.mosaics import pointing
-from concept_cam.fieldguide.dataset import birds_dataset
+from concept_cam.fieldguide.dataset import attributes_dataset, birds_dataset
 from concept_cam.images import Placement
 
 COLOURS = {"red": (255, 0, 0), "green": (0, 255, 0), "blue": (0, 0, 255), "yellow": (255, 255, 0), "white": (255, 255, 255)}
@@ -231,6 +231,19 @@ def test_a_transform_that_gives_several_sizes_is_refused_as_it_is():
         _ = mosaics_of(own, dataset(*NAMES)).all
 
 
+def test_images_with_several_labels_have_no_mosaics(localizer, tmp_path):
+    file = tmp_path / "one.png"
+    Image.new("RGB", (16, 16), COLOURS["red"]).save(file)
+    more = [Example("one#red", file, "red"), Example("one#green", file, "green")]
+    data = replace(dataset(*NAMES), examples=[*dataset(*NAMES).examples, *more])
+    with pytest.raises(DatasetError, match=r"many attributes or classes at once \(one#green: green, red\)"):
+        evaluate(localizer, data, tmp_path / "out", mosaics="nearest")
+    guide = fieldguide.localizer()
+    with pytest.raises(DatasetError, match="fieldguide-attributes: a picture shows many attributes or classes"):
+        evaluate(guide, attributes_dataset(4), tmp_path / "out", mosaics="nearest")
+    assert not (tmp_path / "out").exists()
+
+
 # ---- the maps of mosaics ----------------------------------------------------------------------------------------------
 
 
@@ -403,7 +416,8 @@ def test_the_command(command_line, tmp_path):
     [
         (("--cells", "half"), "cells is 'half', which is for mosaics"),
         (("--mosaics", "nearest", "--sanity"), "no sanity of mosaics"),
-        (("--mosaics", "nearest", "--paper", "--sanity"), "no deletion and no sanity of mosaics"),
+        (("--mosaics", "nearest", "--deletion", "3", "--sanity"), "no deletion and no sanity of mosaics"),
+        (("--mosaics", "nearest", "--paper"), "--paper is a grid with a deletion curve, of single images"),
         (("fieldguide-attributes", "--mosaics", "nearest"), "a picture shows many attributes"),
         (("--mosaics", "near"), "No mosaics 'near'; expected nearest or random"),
         (("--references", "mosaic"), "No references 'mosaic'"),

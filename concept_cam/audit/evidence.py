@@ -58,7 +58,7 @@ class Evidence:
         return {row["picture"]: index for index, row in enumerate(self.audit.rows)}
 
     def decision(self, picture: str, caption: str) -> Thumbnail | None:
-        """What decided on a picture: what it was taken for, against its runner-up; None if it is not there any more."""
+        """What decided on a picture: what it is predicted as, against its runner-up; None if it is not there any more."""
         row, looker = self.audit.rows[self._examples[picture]], self.audit.looker
         return self._draw(picture, looker.localizer, row["predicted"], [row["runner_up"]], caption)
 

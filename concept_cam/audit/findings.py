@@ -38,7 +38,7 @@ class ClassAudit:
         pictures: with that label.
         accuracy: of those.
         calibration: expected calibration error of those.
-        taken: pictures taken for this class; what follows is of those.
+        taken: pictures predicted as this class; what follows is of those.
         energy: mean share of the deciding evidence on the object; None where no object is known.
         off_object: mean share of it more than a patch off the object, with its 95 % interval over pictures; of one picture
             the interval is that picture.
@@ -70,11 +70,11 @@ class ClassAudit:
 @final
 @dataclass(frozen=True, eq=False)
 class Pair:
-    """A class and the one that it is most nearly taken for.
+    """A predicted class and its runner-up.
 
     Attributes:
-        first: taken for this.
-        second: and nearly for that.
+        first: predicted as this.
+        second: with this as the runner-up.
         pictures: so many.
         errors: of which so many show the second.
         doubt: the mean probability of the second, 0 to 1.
@@ -145,7 +145,7 @@ class Audit:
 
     @cached_property
     def classes(self) -> list[ClassAudit]:
-        """Those that a picture shows or was taken for, in the order of the data set; then those of the model alone."""
+        """Those that a picture shows or is predicted as, in the order of the data set; then those of the model alone."""
         shown, taken = _grouped(self.good, "label"), _grouped(self.good, "predicted")
         effects = self._sums("effects", lambda row: row["predicted"])
         found = []

@@ -84,7 +84,7 @@ class Looker:
         if len(set(self.classes)) < 2:
             raise OptionError(
                 f"The audit has the classes {list(self.classes)}; expected two or more: "
-                "an audit asks why a picture is taken for one and not for another."
+                "an audit asks why a picture is predicted as one class and not as another."
             )
         if len(set(self.backgrounds)) == 1:
             raise OptionError(
@@ -164,7 +164,7 @@ class Looker:
         return [rows[i] for i in range(len(examples))], stacked
 
     def _decide(self, seen: Trace, views: Sequence[View]) -> list[tuple[Row, dict[str, Tensor]]]:
-        """Why each picture was taken for what it was taken for, and not for the runner-up."""
+        """Why each picture is predicted as its class, and not as the runner-up."""
         bank, judge = self.bank, Judge(self.localizer.backbone, self.bank, self.scale)
         before = judge.of_embedding(seen.embedding)
         first, second = bank.scores(seen.embedding).topk(2, dim=1).indices.T
@@ -187,7 +187,7 @@ class Looker:
                 found.append((_problem(view.example, f"nothing speaks for {predicted!r} and not {runner_up!r}"), {}))
                 continue
             if same[b]:
-                text = f"taken for {predicted!r}, which the model cannot tell from {runner_up!r}: leave one of them out"
+                text = f"predicted as {predicted!r}, which the model cannot tell from {runner_up!r}: leave one of them out"
                 found.append((_problem(view.example, text), {}))
                 continue
             ground = Ground.of(view.frame.placement.covering(seen.layout.span), view.region, maps.shape[2:])

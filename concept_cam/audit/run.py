@@ -1,4 +1,4 @@
-"""An audit on disk, batch by batch: what is interrupted goes on where it was, and memory does not grow."""
+"""An audit on disk, batch by batch: what is interrupted is resumed, and memory does not grow."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from concept_cam.audit.findings import Audit
 from concept_cam.audit.looking import COLUMNS, Looker
 from concept_cam.datasets import Dataset, Example
 from concept_cam.errors import OptionError
-from concept_cam.evaluation.among import Among, classes_among
+from concept_cam.evaluation.among import Among, chosen_among, classes_among, figures_among
+from concept_cam.evaluation.identity import identity_of
 from concept_cam.evaluation.rows import claim, csv_of, join_batches, read_rows, write_batches
 from concept_cam.files import write_file
 from concept_cam.localizer import Localizer
@@ -34,12 +35,12 @@ def audit(
     part_templates: tuple[str, ...] | None = None,
     scene_templates: tuple[str, ...] | None = None,
     strength: float = 1.0,
-    among: Among = "model",
+    among: Among | None = None,
     about: Mapping[str, Any] | None = None,
 ) -> Audit:
     """What a model goes by on the pictures of a data set.
 
-    For each picture: what it was taken for and what it was most nearly taken for, and the map of the one against the other, so
+    For each picture: what it is predicted as and the runner-up, and the map of the one against the other, so
     of what decided. Of that map how much lies off the object (the example's region), and how far confidence falls when the
     strongest 5 % are covered (RD@5 %, Finer-CAM Eq. 10, of the prediction against its runner-up). See ``Audit`` for what is
     made of them.
@@ -47,20 +48,20 @@ def audit(
     Args:
         localizer: model and method.
         dataset: with regions of the whole object, if there are any; pictures and masks that cannot be read and labels that
-            the model does not have are left out and reported.
-        folder: for ``run.json``, ``batches/`` and ``rows.csv``; one that is half done is gone on with.
+            the model does not have are skipped and reported.
+        folder: for ``run.json``, ``batches/`` and ``rows.csv``; one that is half done is resumed.
         parts: whose attributes tell classes apart in words; none leaves words out.
         backgrounds: two texts or more that should not move a decision; none leaves them out.
         part_templates: sentences around their phrases; the localizer's by default.
         scene_templates: sentences around backgrounds; the localizer's by default.
         strength: of the runner-up in the map, 0 or more.
-        among: a classifier decides among all its classes (``model``), or those of the data set (``dataset``); a dual encoder
-            among those of the data set.
+        among: a classifier decides among all its classes (``model``, the default), or those of the data set (``dataset``); of
+            a dual encoder it is left out, for it decides among those of the data set.
         about: what else decides the rows (which pictures, which weights), to be held against an older run in the same folder.
 
     Raises:
-        OptionError: the model decides among one class, there is one background, the method does not look at the score, or
-            there are templates without what they are for.
+        OptionError: the model decides among one class, there is one background, among is given for a dual encoder, the method
+            does not look at the score, or there are templates without what they are for.
         ComparisonError: the strength is negative or not finite.
         UnknownConcept: the text encoder has never seen a word, or the classifier has none of the classes.
         OutputError: the folder holds another audit, or cannot be written.
@@ -81,6 +82,7 @@ def audit(
         if given is not None and not texts:
             needed = "parts" if option == "part" else "backgrounds"
             raise OptionError(f"{option}_templates has no effect without {needed}; give {needed}, or leave it out.")
+    among = chosen_among(among, localizer.backbone)
     folder, classes = Path(folder), classes_among(localizer.backbone, dataset.classes, among)
     looker = Looker(localizer, classes, parts, backgrounds, part_templates, scene_templates, strength)
     looker.prepare()
@@ -102,7 +104,9 @@ def audit(
         "strength": strength,
         "among": among,
         "judged": classes,
+        "judged_among": figures_among(localizer.backbone, classes),
         **(about or {}),
+        **identity_of(localizer, dataset),
     }
     claim(folder / "run.json", settings)
 

@@ -30,8 +30,9 @@ def audit(
         str | None, typer.Option(help="Texts that should not move a decision: a name, or a file with one a line.")
     ] = None,
     among: Annotated[
-        str, typer.Option(help="model: a classifier decides among all its classes; dataset: among those of the data set.")
-    ] = "model",
+        str | None,
+        typer.Option(help="Of a classifier: model: among all its classes; dataset: those of the data set.  [default: model]"),
+    ] = None,
     limit: Annotated[int, typer.Option(min=1, help="How many pictures at most.")] = 2000,
     seed: Annotated[int | None, typer.Option(min=0, help="Which plates of the field guide.  [default: 0]")] = None,
     model: Annotated[str | None, typer.Option(help=HELP)] = None,
@@ -49,7 +50,7 @@ def audit(
         list[str] | None,
         typer.Option(help="Exit with 1 if so: 'off_object > 0.3', 'accuracy < 0.9', 'suspects > 0'; can be given again."),
     ] = None,
-    out: Annotated[Path, typer.Option(help="The folder for the report; one that is half done is gone on with.")] = Path(
+    out: Annotated[Path, typer.Option(help="The folder for the report; one that is half done is resumed.")] = Path(
         "concept-cam-audit"
     ),
 ) -> None:
@@ -57,9 +58,9 @@ def audit(
     from concept_cam.audit import audit as look_at
     from concept_cam.audit.report import write_report
     from concept_cam.audit.summary import Condition, summary
-    from concept_cam.evaluation.among import as_among
+    from concept_cam.evaluation.among import as_among, chosen_among
 
-    conditions, chosen = [Condition.read(text) for text in fail_on or ()], as_among(among)
+    conditions, chosen = [Condition.read(text) for text in fail_on or ()], None if among is None else as_among(among)
     compared = other_model is not None or other_pretrained is not None
     if compared and other_model is None and model is None:
         raise OptionError(f"--other-pretrained {other_pretrained} needs an --other-model, such as ViT-B-16.")
@@ -70,6 +71,8 @@ def audit(
     options: dict[str, Any] = {"method": method, "site": site, "templates": templates, "device": device, "classes": classes}
     localizers = [_localizer(data, model, pretrained, **options)]
     localizers += [_localizer(data, other_model or model, other_pretrained, **options)] if compared else []
+    for localizer, _ in localizers:
+        chosen_among(chosen, localizer.backbone)  # A mistake is told before anything is run.
     audits = []
     for (localizer, own), weights, folder in zip(
         localizers, (pretrained, other_pretrained), (out, out / "other"), strict=False

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -96,8 +97,10 @@ def _call(module: str, function: str) -> Any:
         raise
     except Exception as error:
         reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
-        missing = isinstance(error, ModuleNotFoundError) and module.startswith(str(error.name))
+        missing = isinstance(error, ModuleNotFoundError) and f"{module}.".startswith(f"{error.name}.")
         what = f"there is no module {module} in {here} or among what is installed" if missing else f"it fails ({reason})"
         raise OptionError(f"--model {name}: {what}.") from error
     finally:
-        sys.path.remove(here)
+        # The module may have changed the list itself.
+        with suppress(ValueError):
+            sys.path.remove(here)

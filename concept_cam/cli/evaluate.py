@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from concept_cam.datasets import Dataset
     from concept_cam.localizer import Localizer
 
-_DECAY = 1e-6
-_USUAL = "grad_cam,hires_cam,layer_cam"
 _PAPER = {
     "methods": "grad_cam,layer_cam,score_cam",
     "references": "ranked:1,ranked:2,ranked:3,scoring:3",
@@ -35,7 +33,9 @@ def evaluate(
             help="folders, table, cub, pets, aircraft, cars, coco, fishvista, huggingface; by default what it looks like."
         ),
     ] = None,
-    methods: Annotated[str | None, typer.Option(help=f"Names with commas between them.  [default: {_USUAL}]")] = None,
+    methods: Annotated[
+        str | None, typer.Option(help="Names with commas between them.  [default: grad_cam,hires_cam,layer_cam]")
+    ] = None,
     references: Annotated[
         str | None,
         typer.Option(
@@ -51,7 +51,12 @@ def evaluate(
         int | None, typer.Option(min=0, help="Steps of the deletion curve; 0 leaves it out.  [default: 0; 10 with --paper]")
     ] = None,
     sanity: Annotated[
-        bool, typer.Option("--sanity", help="Also hold maps against those of mirrored, moved, unlearnt and wrong ones.")
+        bool,
+        typer.Option(
+            "--sanity",
+            help="Also hold maps against maps of the mirrored and the shifted image, of the model with shuffled parameters, "
+            "and of an absent label.",
+        ),
     ] = False,
     mosaics: Annotated[
         str | None,
@@ -64,16 +69,17 @@ def evaluate(
         typer.Option(help="Images in a mosaic: whole, or half as large for a model of one size.  [default: whole]"),
     ] = None,
     probe: Annotated[bool, typer.Option("--probe", help="A linear probe on frozen embeddings in the place of texts.")] = False,
-    decay: Annotated[float | None, typer.Option(min=0.0, help=f"Weight decay of the probe.  [default: {_DECAY}]")] = None,
+    decay: Annotated[float | None, typer.Option(min=0.0, help="Weight decay of the probe.  [default: 1e-06]")] = None,
     pool: Annotated[
         str | None, typer.Option(help="average: the mean of the patches, not the class token (with --probe).")
     ] = None,
     centred: Annotated[
-        bool, typer.Option("--centred", help="Take the mean of all classes off each: no probability changes, maps do.")
+        bool, typer.Option("--centred", help="Subtract the mean class vector from each: no probability changes, maps do.")
     ] = False,
     among: Annotated[
-        str, typer.Option(help="model: a classifier is judged among all its classes; dataset: among those of the data set.")
-    ] = "model",
+        str | None,
+        typer.Option(help="Of a classifier: model: among all its classes; dataset: those of the data set.  [default: model]"),
+    ] = None,
     limit: Annotated[int, typer.Option(min=1, help="How many pictures at most.")] = 1000,
     seed: Annotated[
         int | None, typer.Option(min=0, help="Which plates of the field guide; which mosaics.  [default: 0]")
@@ -86,7 +92,7 @@ def evaluate(
     site: Annotated[str | None, typer.Option(help="Where tokens are read; `concept-cam check` lists the sites.")] = None,
     templates: Annotated[str | None, typer.Option(help="Sentences around a name: a name or a file.")] = None,
     device: Annotated[str, typer.Option(help="Where the model runs: cpu, cuda, cuda:1, mps.")] = "cpu",
-    out: Annotated[Path, typer.Option(help="The folder for rows; one that is half done is gone on with.")] = Path(
+    out: Annotated[Path, typer.Option(help="The folder for rows; one that is half done is resumed.")] = Path(
         "concept-cam-evaluation"
     ),
 ) -> None:
@@ -101,15 +107,19 @@ def evaluate(
         refuse("--decay", decay, "without --probe")
     else:
         refuse("--templates", templates, "with --probe: its rows stand in the place of texts")
+        refuse("--among", among, "with --probe: it knows the classes that it was trained on alone")
+    if paper and mosaics:
+        raise OptionError("--paper is a grid with a deletion curve, of single images; leave it out, or leave out --mosaics.")
     if not is_drawn(dataset, layout) and not mosaics:
         refuse("--seed", seed, f"on {dataset}: it says which plates of the field guide to draw, and which mosaics to make")
-    chosen, seed = as_among(among), seed or 0
-    references = _PAPER["references"] if paper and references is None else references
-    usual = _PAPER if paper else {"methods": _USUAL, "strengths": "0.6,1.0"}
+    chosen, seed = None if among is None else as_among(among), seed or 0
+    usual = _PAPER if paper else {}
+    methods, references = methods or usual.get("methods"), references or usual.get("references")
+    strengths = strengths or usual.get("strengths")
     asked: dict[str, Any] = {
-        "methods": tuple((methods or usual["methods"]).split(",")),
+        "methods": tuple(methods.split(",")) if methods else None,
         "references": tuple(references.split(",")) if references else None,
-        "strengths": _numbers(strengths or usual["strengths"]),
+        "strengths": _numbers(strengths) if strengths else None,
         "deletion": (10 if paper else 0) if deletion is None else deletion,
         "sanity": sanity,
         "mosaics": mosaics,
@@ -117,8 +127,6 @@ def evaluate(
         "seed": seed if mosaics else None,
     }
     settings_of(**asked)  # A mistake is told before data and model are read.
-    if mosaics and dataset == "fieldguide-attributes":
-        raise OptionError(f"{dataset}: a picture shows many attributes, so a mosaic has one in several quarters.")
     data = read_set(dataset, layout, limit, seed, probe=probe)
     found = measure(
         _localizer(model, pretrained, classes, device, site, templates, data, pool),

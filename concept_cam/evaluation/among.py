@@ -28,6 +28,27 @@ def as_among(text: Any) -> Among:
     return "model" if text == "model" else "dataset"
 
 
+def chosen_among(among: Any, backbone: Backbone, probe: bool = False) -> Among:
+    """What is asked for, by default ``model``.
+
+    Raises:
+        OptionError: it is neither; or it is given where it has no effect, of a dual encoder or a probe.
+    """
+    if among is None:
+        return "model"
+    chosen = as_among(among)
+    if probe:
+        raise OptionError(f"among is {among!r}, but a probe knows the classes that it was trained on alone; leave it out.")
+    if not backbone.classes:
+        raise OptionError(f"among is {among!r}, but {backbone.name} has no classes but those of the data set; leave it out.")
+    return chosen
+
+
+def figures_among(backbone: Backbone, classes: Sequence[str]) -> dict[str, int]:
+    """The figures of ``told_among``: how many classes compete, of how many."""
+    return {"classes": len(classes), "of": len(backbone.classes) or len(classes)}
+
+
 def classes_among(backbone: Backbone, classes: Sequence[str], among: Among = "model") -> tuple[str, ...]:
     """The classes that compete: for predictions, confidences, rivals and runners-up alike.
 

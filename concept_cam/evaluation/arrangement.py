@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from concept_cam.concepts import ConceptBank
 from concept_cam.datasets import Dataset, Example
-from concept_cam.errors import ConceptCamError, OptionError
+from concept_cam.errors import ConceptCamError, DatasetError, OptionError
 from concept_cam.evaluation.probe import embed_frames
 from concept_cam.images import Frame
 from concept_cam.localizer import Localizer
@@ -56,6 +56,23 @@ def same_sized(preprocess: Preparation) -> Preparation:
             "or squashes to one size."
         )
     return preprocess.fitted("squash")
+
+
+def check_single(dataset: Dataset) -> None:
+    """Each image shows one of the classes, as far as the data set says.
+
+    Raises:
+        DatasetError: one comes with several labels, or with attributes that are classes.
+    """
+    shown: dict[str | int, set[str]] = {}
+    for example in dataset.examples:
+        labels = shown.setdefault(_image_of(dataset, example), set())
+        labels |= {example.label, *set(example.attributes).intersection(dataset.classes)}
+        if len(labels) > 1:
+            raise DatasetError(
+                f"{dataset.name}: a picture shows many attributes or classes at once ({example.name}: "
+                f"{', '.join(sorted(labels)[:3])}), so a mosaic has one in several quarters; leave out mosaics."
+            )
 
 
 def classified(localizer: Localizer, bank: ConceptBank, dataset: Dataset) -> tuple[list[Candidate], list[str]]:

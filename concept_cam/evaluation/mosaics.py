@@ -24,9 +24,10 @@ from concept_cam.comparison import Selector, against
 from concept_cam.concepts import ConceptBank
 from concept_cam.datasets import Dataset
 from concept_cam.errors import DatasetError, OptionError
-from concept_cam.evaluation.arrangement import KINDS, Candidate, Mosaic, arrange, classified, same_sized
+from concept_cam.evaluation.arrangement import KINDS, Candidate, Mosaic, arrange, check_single, classified, same_sized
 from concept_cam.evaluation.contrasts import Contrast, contrasts_of
 from concept_cam.evaluation.grid import KEYS, Row, Settings
+from concept_cam.evaluation.identity import identity_of
 from concept_cam.evaluation.references import read_references
 from concept_cam.evaluation.rows import claim, csv_of, join_batches, write_batches
 from concept_cam.files import write_file
@@ -112,6 +113,7 @@ class Mosaics:
 
     @cached_property
     def _classified(self) -> tuple[list[Candidate], list[str]]:
+        check_single(self.dataset)
         return classified(self.localizer, self.bank, self.dataset)
 
     @property
@@ -129,7 +131,7 @@ class Mosaics:
         """One for each image that is classified correctly, if three other classes have such images.
 
         Raises:
-            DatasetError: there are none.
+            DatasetError: there are none, or an image shows several of the classes.
         """
         found = arrange(self.candidates, self.bank, self.settings.kind, self.settings.seed)
         if not found:
@@ -250,7 +252,8 @@ def write_mosaics(mosaics: Mosaics, folder: Path, about: Mapping[str, Any]) -> P
     """
     run = {field.name: getattr(mosaics.settings, field.name) for field in fields(mosaics.settings)}
     run |= {"methods": list(mosaics.settings.named), "examples": len(mosaics.dataset.examples)}
-    settings = {**about, **run, "dataset": mosaics.dataset.name}
+    settings = {**about, **run, "dataset": mosaics.dataset.name, **identity_of(mosaics.localizer, mosaics.dataset)}
+    check_single(mosaics.dataset)
     claim(folder / "run.json", settings)
     files = write_batches(mosaics.all, folder, _BATCH, lambda some, file: write_file(file, csv_of(mosaics.rows(some))))
     return join_batches(files, folder / "rows.csv")

@@ -71,7 +71,7 @@ def fit_probe(
 def features_of(localizer: Localizer, data: Dataset) -> tuple[Float[Tensor, "N E"], Int[Tensor, " N"]]:
     """Embeddings of the training examples of a data set and the indices of their labels, on the CPU.
 
-    Pictures that cannot be read, and labels that are no class, are left out.
+    Pictures that cannot be read, and labels that are no class, are skipped.
 
     Raises:
         OptionError: none is left.

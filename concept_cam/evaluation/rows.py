@@ -1,4 +1,4 @@
-"""The rows of a grid on disk, batch by batch: what is interrupted goes on where it was."""
+"""The rows of a grid on disk, batch by batch: what is interrupted is resumed."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from tqdm import tqdm
 from concept_cam.datasets import Dataset
 from concept_cam.errors import OutputError
 from concept_cam.evaluation.grid import COLUMNS, Grid, Row
+from concept_cam.evaluation.identity import identity_of
 from concept_cam.files import write_file
 
 T = TypeVar("T")
@@ -41,7 +42,7 @@ def write_rows(grid: Grid, dataset: Dataset, folder: Path, about: Mapping[str, A
     count = len(dataset.examples)
     run = {field.name: getattr(grid.settings, field.name) for field in fields(grid.settings)}
     run |= {"methods": list(grid.settings.named), "dataset": dataset.name, "examples": count, "scale": grid.scale}
-    settings = {**about, **run}
+    settings = {**about, **run, **identity_of(grid.localizer, dataset)}
     claim(folder / "run.json", settings)
     files = write_batches(
         dataset.examples, folder, BATCH, lambda examples, file: write_file(file, csv_of(grid.rows(examples)))
@@ -106,6 +107,15 @@ def csv_of(rows: Sequence[Row], columns: Sequence[str] = COLUMNS) -> bytes:
     return stream.getvalue().encode(errors="surrogateescape")
 
 
+_IDENTITY = {
+    "model_digest": "model (its numbers are not the same)",
+    "preprocessing_digest": "preprocessing",
+    "images_digest": "set of images or labels",
+    "training_digest": "set of training images or labels",
+}
+"""How a refusal calls what ``identity`` gives."""
+
+
 def claim(file: Path, settings: Mapping[str, Any]) -> None:
     """Take a folder for a run, by the file that says with which settings; or find that it is already this one's.
 
@@ -120,8 +130,9 @@ def claim(file: Path, settings: Mapping[str, Any]) -> None:
             raise OutputError(f"{file}: cannot be read ({error}); choose another --out.") from error
         other = [key for key in settings if held.get(key) != settings[key]]
         if other:
-            raise OutputError(
-                f"{file.parent} holds a run with another {', '.join(other)}; choose another --out, or delete it."
-            )
+            # A model by another name has other numbers: digests are told where nothing else says it.
+            named = [key for key in other if key not in _IDENTITY]
+            what = ", ".join(named or (_IDENTITY[key] for key in other))
+            raise OutputError(f"{file.parent} holds a run with another {what}; choose another --out, or delete it.")
     else:
         write_file(file, (json.dumps(settings, indent=2) + "\n").encode())

@@ -1,4 +1,4 @@
-"""An evaluation from its options to its tables, on disk: what is interrupted goes on where it was."""
+"""An evaluation from its options to its tables, on disk: what is interrupted is resumed."""
 
 from __future__ import annotations
 
@@ -15,8 +15,9 @@ from rich.console import Console
 from concept_cam.concepts import ConceptBank
 from concept_cam.datasets import Dataset
 from concept_cam.errors import OptionError
-from concept_cam.evaluation.among import Among, as_among, classes_among, told_among
+from concept_cam.evaluation.among import Among, chosen_among, classes_among, figures_among, told_among
 from concept_cam.evaluation.grid import Grid, Row, Settings
+from concept_cam.evaluation.identity import digest_of_examples
 from concept_cam.evaluation.judge import own_scale
 from concept_cam.evaluation.mosaics import OTHERS, Mosaics, MosaicSettings, write_mosaics
 from concept_cam.evaluation.probe import DECAY, features_of, fit_probe
@@ -26,9 +27,9 @@ from concept_cam.files import write_file
 from concept_cam.localizer import Localizer
 from concept_cam.methods import AnyMethod, as_method
 
-METHODS = ("grad_cam", "hires_cam", "layer_cam")
-REFERENCES = ("rival", "nearest:3")
-STRENGTHS = (0.6, 1.0)
+USUAL_METHODS = ("grad_cam", "hires_cam", "layer_cam")
+USUAL_REFERENCES = ("rival", "nearest:3")
+USUAL_STRENGTHS = (0.6, 1.0)
 
 _WIDTH = 320
 
@@ -94,42 +95,46 @@ def evaluate(
     *,
     methods: AnyMethod | Iterable[AnyMethod] | None = None,
     references: str | Iterable[str] | None = None,
-    strengths: float | Iterable[float] = STRENGTHS,
+    strengths: float | Iterable[float] | None = None,
     deletion: int = 0,
     sanity: bool = False,
     mosaics: str | None = None,
     cells: str | None = None,
     seed: int | None = None,
-    among: Among = "model",
+    among: Among | None = None,
     probe: bool = False,
     decay: float | None = None,
     centred: bool = False,
     about: Mapping[str, Any] | None = None,
 ) -> Evaluation:
-    """What methods, references and strengths are worth on the images of a data set; docs/evaluation.md has what is measured.
+    """Measure on the images of a data set where maps lie, whether scores rest on it, and what references add.
+
+    Gives one row of metrics for each image, method, references and strength, their means, and tables; docs/evaluation.md has
+    what each metric is.
 
     Args:
         localizer: model, preprocessing, site and form of the gradient.
-        dataset: of two classes or more; images and masks that cannot be read and labels that the model does not have are left
-            out and reported.
+        dataset: of two classes or more; images and masks that cannot be read and labels that the model does not have are
+            skipped and reported.
         folder: for ``run.json``, ``batches/``, ``rows.csv``, ``means.csv`` and ``tables.md``; one that is half done is
-            gone on with.
+            resumed.
         methods: by name, or functions of your own; by default the three that are usual, and the localizer's own.
         references: as ``read_references`` knows them; by default the rival of the data set and the three nearest. Of a mosaic
             they may be ``mosaic``, its other three classes, which are the default there.
-        strengths: above 0; each method's base map, at 0, is always made.
+        strengths: above 0, by default 0.6 and 1; each method's base map, at 0, is always made.
         deletion: steps of the deletion curve; 0 leaves it out.
-        sanity: also hold maps against those of mirrored, moved, unlearnt and wrong ones; takes six times as long.
+        sanity: also hold maps against maps of the mirrored and the shifted image, of the model with shuffled parameters, and
+            of an absent label; takes six times as long.
         mosaics: ``nearest`` or ``random``: show each image beside one of each of three such classes, and ask how much of the
             evidence lies in its quarter; see ``evaluation.mosaics``.
         cells: how large an image is in a mosaic, see ``MosaicSettings``; ``whole`` by default.
         seed: which mosaics; 0 by default.
-        among: a classifier is judged among all its classes (``model``), or those of the data set (``dataset``); a dual encoder
-            among those of the data set.
+        among: a classifier is judged among all its classes (``model``, the default), or those of the data set (``dataset``);
+            of a dual encoder and of a probe it is left out, for they know those of the data set alone.
         probe: train a linear probe on the embeddings of ``dataset.training``, in the place of texts or of a classifier's last
             layer; its classes are those of the data set. ``Localizer(backbone.averaged())`` gives it the mean of the patches.
         decay: weight decay of the probe, hardly any by default.
-        centred: take the mean of all classes off each: no probability changes, maps do.
+        centred: subtract the mean class vector from each class vector: no probability changes, maps do.
         about: what else decides the rows (which images, which weights), to be held against an older run in the same folder.
 
     Raises:
@@ -150,23 +155,26 @@ def evaluate(
         >>> found.used, found.among, [row["references"] for row in found.means]
         (2, '48 of the 48 classes of the data set', ['none', 'rival', 'nearest:3'])
     """
-    among = as_among(among)
+    backbone = localizer.backbone
+    among = chosen_among(among, backbone, probe)
     if decay is not None and not probe:
         raise OptionError(f"decay is {decay}, which is of a probe; add probe=True, or leave it out.")
     decay = DECAY if decay is None else decay
     if methods is None:
         own = localizer.method
-        methods = METHODS if any(as_method(name) is own for name in METHODS) else (*METHODS, own)
+        usual = any(as_method(name) is own for name in USUAL_METHODS)
+        methods = USUAL_METHODS if usual else (*USUAL_METHODS, own)
     settings = settings_of(methods, references, strengths, deletion, sanity, mosaics, cells, seed)
-    backbone = localizer.backbone
     if probe:
         bank = fit_probe(*features_of(localizer, dataset), dataset.classes, decay)
         told = f"{len(bank.names):,} of the {len(bank.names):,} classes of the data set, by a linear probe"
     else:
         bank = localizer.bank(classes_among(backbone, dataset.classes, among))
         told = told_among(backbone, bank.names)
+    figures = {"classes": len(bank.names), "of": len(bank.names)} if probe else figures_among(backbone, bank.names)
     bank, folder = bank.centred() if centred else bank, Path(folder)
-    about = {**_settings(localizer, bank, among), **_probed(probe, decay, centred), **(about or {})}
+    about = {**_settings(localizer, bank, among), **_probed(probe, decay, centred), "judged_among": figures, **(about or {})}
+    about |= {"training_digest": digest_of_examples(dataset.training)} if probe else {}
     if isinstance(settings, MosaicSettings):
         found = _of_mosaics(Mosaics(localizer, bank, dataset, settings), folder, about, told)
     else:
@@ -177,9 +185,9 @@ def evaluate(
 
 
 def settings_of(
-    methods: AnyMethod | Iterable[AnyMethod],
+    methods: AnyMethod | Iterable[AnyMethod] | None,
     references: str | Iterable[str] | None,
-    strengths: float | Iterable[float],
+    strengths: float | Iterable[float] | None,
     deletion: int,
     sanity: bool,
     mosaics: str | None,
@@ -191,11 +199,11 @@ def settings_of(
     Raises:
         OptionError: one of them is none, or they do not go together.
     """
-    usual = REFERENCES if mosaics is None else (OTHERS,)
+    usual = USUAL_REFERENCES if mosaics is None else (OTHERS,)
     chosen = (
-        _several(methods),
+        USUAL_METHODS if methods is None else _several(methods),
         usual if references is None else _several(references),
-        tuple(float(one) for one in _several(strengths)),
+        tuple(float(one) for one in (USUAL_STRENGTHS if strengths is None else _several(strengths))),
     )
     if mosaics is None:
         if cells is not None:

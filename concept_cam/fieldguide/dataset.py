@@ -97,7 +97,8 @@ def _attribute(seed: int, index: int) -> Example:
     plate = draw(random_bird(rng), rng, _SIZE)
     part = str(rng.choice([part for part in PARTS if plate.mask(part).any()]))
     label = phrase(part, plate.bird.card[part])
-    return Example(f"{seed}-{index:05d}", plate.picture, label, PARENT, _region(plate.mask(part)))
+    seen = tuple(phrase(other, plate.bird.card[other]) for other in PARTS if plate.mask(other).any())
+    return Example(f"{seed}-{index:05d}", plate.picture, label, PARENT, _region(plate.mask(part)), attributes=seen)
 
 
 def _bird(paint: Callable[[Bird, np.random.Generator, int], Plate], seed: int, index: int) -> Example:
