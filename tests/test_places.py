@@ -82,11 +82,10 @@ CNNS = [
     "tf_efficientnet_b0",
     "densenet121",
     "convnext_atto",
-    "mobilenetv3_small_100",
+    "resnet26d",
     *(
         pytest.param(name, marks=pytest.mark.full)
         for name in (
-            "resnet26d",
             "vgg11_bn",
             "efficientnet_b0",
             "mobilenetv4_conv_small",
