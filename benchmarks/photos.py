@@ -1,6 +1,6 @@
 """Real photographs and a classifier that nobody here made: does comparing sharpen maps there too?
 
-    python -m benchmarks.photos ../shared/photos                 the tables of docs/photographs.md, ten minutes on two cores
+    python -m benchmarks.photos photos/                          the tables of docs/photographs.md, ten minutes on two cores
     python -m benchmarks.photos photos/ --model resnet50.a1_in1k --limit 200
 
 A folder of classes (``NAME/*.jpg``), or of files named after their class (``n01440764_tench.jpg``): sorted, they are those of
@@ -143,7 +143,12 @@ def main(
     """Print the tables of docs/photographs.md."""
     warnings.simplefilter("ignore", UserWarning)
     data = read_photos(folder)
-    backbone = lite0(data.classes) if model is None else load(model, classes=data.classes)
+    backbone = lite0(data.classes) if model is None else load(model)
+    unknown = sorted({example.label for example in data.examples} - set(backbone.classes))
+    if unknown:
+        raise typer.BadParameter(
+            f"{backbone.name} has no class {unknown[0]!r}, nor {len(unknown) - 1} more of {folder}; name folders by its classes."
+        )
     localizer = Localizer(backbone, vocabulary=data.classes, site=site)
     bank, names, data = localizer.bank(data.classes), methods.split(","), some(data, limit)
     print(
