@@ -278,7 +278,7 @@ class Backbone(ABC):
     def text_state(self) -> TextState:
         """What the embedding of a text depends on: equal only if no number, setting or token has changed.
 
-        Reads the text encoder in full: of ViT-B/16, half a hundredth of a pass of eight images (docs/performance.md).
+        Reads the text encoder in full: of ViT-B/16, 1.7 % of a pass of eight images (docs/performance.md).
         """
         kind = self.device.type
         autocast = torch.is_autocast_enabled(kind) and torch.get_autocast_dtype(kind)
