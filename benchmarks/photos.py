@@ -147,7 +147,7 @@ def main(
     unknown = sorted({example.label for example in data.examples} - set(backbone.classes))
     if unknown:
         raise typer.BadParameter(
-            f"{backbone.name} has no class {unknown[0]!r}, nor {len(unknown) - 1} more of {folder}; name folders by its classes."
+            f"{backbone.name} has no class {unknown[0]!r}, nor {len(unknown) - 1} more of {folder}; name folders as it does."
         )
     localizer = Localizer(backbone, vocabulary=data.classes, site=site)
     bank, names, data = localizer.bank(data.classes), methods.split(","), some(data, limit)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
 
@@ -151,7 +151,7 @@ class ConceptField:
         about = {
             "grid": self.vectors.shape[:2],
             "scales": scales,
-            "placement": asdict(self.placement),
+            "placement": self.placement.as_dict(),
             "provenance": {**self.provenance, "stored": {"rank": rank, "error": _error(tensors, scales, whole)}},
         }
         tensors["embedding"] = self.embedding.detach().float().cpu().contiguous()

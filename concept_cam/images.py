@@ -153,6 +153,11 @@ class Placement:
         across[_outside(width, self.window[0], self.window[2])] = float("nan")
         return down.to(grid) @ grid @ across.to(grid).T
 
+    def as_dict(self) -> dict[str, object]:
+        """As JSON knows it; without ``cells`` where they cover the window."""
+        known: dict[str, object] = {"window": self.window, "picture_size": self.picture_size}
+        return known if self.cells is None else {**known, "cells": self.cells}
+
     def scaled(self, size: tuple[int, int]) -> Placement:
         """The same on the picture at another (height, width)."""
         down, across = (new / old for new, old in zip(size, self.picture_size, strict=True))

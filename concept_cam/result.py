@@ -106,7 +106,7 @@ class Localization:
         return {
             "comparison": asdict(self.comparison),
             "scores": dict(self.scores),
-            "placement": asdict(self.placement),
+            "placement": self.placement.as_dict(),
             "provenance": dict(self.provenance),
         }
 

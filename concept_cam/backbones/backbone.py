@@ -241,8 +241,9 @@ class Backbone(ABC):
 
         Example:
             >>> from concept_cam import fieldguide
-            >>> fieldguide.localizer().backbone.at_size((96, 144)).sites[0].layout
-            TokenLayout(prefix=1, rows=12, cols=18)
+            >>> layout = fieldguide.localizer().backbone.at_size((96, 144)).sites[0].layout
+            >>> layout.rows, layout.cols
+            (12, 18)
         """
         own = self.original
         with LOCK, torch.inference_mode(False), torch.no_grad():
