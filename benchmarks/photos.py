@@ -1,6 +1,6 @@
 """Real photographs and a classifier that nobody here made: does comparing sharpen maps there too?
 
-    python -m benchmarks.photos photos/                          the tables of docs/photographs.md, ten minutes on two cores
+    python -m benchmarks.photos photos/                          the tables of docs/photographs.md, some 20 minutes
     python -m benchmarks.photos photos/ --model resnet50.a1_in1k --limit 200
 
 A folder of classes (``NAME/*.jpg``), or of files named after their class (``n01440764_tench.jpg``): sorted, they are those of

@@ -20,6 +20,7 @@ from concept_cam.backbones.site import Site, Tower
 from concept_cam.backbones.sizes import Sizes
 from concept_cam.backbones.snapshot import Snapshot, TextState
 from concept_cam.backbones.words import Reader
+from concept_cam.backbones.wrappers import check_layers
 from concept_cam.errors import BackboneError
 from concept_cam.images import WHOLE
 from concept_cam.preprocess import Preparation, Size
@@ -113,6 +114,8 @@ class Backbone(ABC):
             self._keeps_places = before is not None and before.has_modules_of(now)
             self._described, self._rewritten = None, frozenset()
             self._sizes, self.verdicts, self.folded = Sizes(), {}, None
+            # Gradients would go around a layer that was quantized since.
+            check_layers(self.module, self.name)
             tower = self.describe()
             if tower is None:
                 tower = Tower(self.family, self.sites, self.preprocess.stride, self.blocks, self.pooling)
