@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from concept_cam.backbones.backbone import Backbone, noise
 from concept_cam.backbones.site import Site
+from concept_cam.backbones.snapshot import checksum
 from concept_cam.backbones.weights import ADVICE, first_run
 from concept_cam.errors import ConceptCamError, NoSpatialGradient
 from concept_cam.gradients import has_exact_head, trace
@@ -222,14 +223,9 @@ def fingerprint(model: nn.Module) -> dict[str, Any]:
         "attributes": {name: set(vars(module)) for name, module in modules.items()},
         "training": {name: module.training for name, module in modules.items()},
         "requires_grad": {name: tensor.requires_grad for name, tensor in tensors.items()},
-        "grad": {name: None if p.grad is None else (id(p.grad), _sum(p.grad)) for name, p in model.named_parameters()},
-        "state": {name: (id(tensor), tensor._version, _sum(tensor)) for name, tensor in tensors.items()},
+        "grad": {name: None if p.grad is None else (id(p.grad), checksum([p.grad])) for name, p in model.named_parameters()},
+        "state": {name: (id(tensor), tensor._version, checksum([tensor])) for name, tensor in tensors.items()},
         "rng": (torch.get_rng_state().tolist(), random.getstate(), repr(np.random.get_state(legacy=False))),  # noqa: NPY002
         "grad mode": (torch.is_grad_enabled(), torch.is_inference_mode_enabled(), torch.is_autocast_enabled("cpu")),
         "fast path": torch.backends.mha.get_fastpath_enabled(),
     }
-
-
-def _sum(tensor: Tensor) -> int:
-    """Of the bytes: quick, and blind to nothing that a computation would do."""
-    return int(tensor.detach().contiguous().flatten().view(torch.uint8).sum(dtype=torch.int64)) if tensor.numel() else 0
