@@ -1,0 +1,7 @@
+"""Kinds of files: the function that makes a case, how many are promised, how many run by default."""
+
+from __future__ import annotations
+
+from fuzz.harness import Case
+
+KINDS: dict[str, tuple[Case, int, int]] = {}
