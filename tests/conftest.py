@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import random
 import sys
 import warnings
+
+if "PYTEST_XDIST_WORKER" in os.environ:  # before torch: workers share the cores
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 from jaxtyping import install_import_hook
