@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from difflib import get_close_matches
 
 LONGEST = 1000
@@ -111,7 +112,43 @@ def _printable(letter: str) -> str:
     return f"\\x{byte:02x}" if 0x80 <= byte <= 0xFF else letter.encode("unicode_escape").decode()
 
 
+def reason(error: BaseException, limit: int = 200) -> str:
+    """Why something failed, in one short line: the text of an error, with its kind where the text alone says too little."""
+    if isinstance(error, OSError) and error.strerror:
+        return one_line(error.strerror, limit)
+    if isinstance(error, OSError | ValueError | ConceptCamError) and str(error):
+        return one_line(error, limit)
+    return one_line(f"{type(error).__name__}: {error}" if str(error) else type(error).__name__, limit)
+
+
+@contextmanager
+def refused_as(kind: type[ConceptCamError], name: object, what: str = "") -> Iterator[None]:
+    """Whatever goes wrong while something from outside is read becomes an error of one kind, with the name of what was read.
+
+    Decoders and parsers raise what they like on a damaged file; what they may raise is not listed anywhere. Errors of our own
+    are passed on, and so is a lack of memory.
+
+    Args:
+        kind: of the error.
+        name: of the file or the example.
+        what: of it is read: ``the mask``; by default all.
+
+    Example:
+        >>> with refused_as(DatasetError, "set.json"):
+        ...     [][1]
+        Traceback (most recent call last):
+        concept_cam.errors.DatasetError: set.json: cannot be read (IndexError: list index out of range).
+    """
+    try:
+        yield
+    except (ConceptCamError, MemoryError):
+        raise
+    except Exception as error:
+        raise kind(f"{name}: {what}{' ' if what else ''}cannot be read ({reason(error)}).") from error
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """``" Did you mean 'red crown'?"`` if a known name is spelt much like this one, else nothing."""
-    close = get_close_matches(name, list(known), n=1, cutoff=0.7)
+    # A name from a file may be of any length, and the comparison takes the square of it.
+    close = get_close_matches(name[:100], list(known), n=1, cutoff=0.7)
     return f" Did you mean {close[0]!r}?" if close else ""
