@@ -1,26 +1,20 @@
-"""IMAGE IN: decode, orient, resize. A Frame is what the model saw, and which window of the picture that is."""
+"""IMAGE IN: resize and crop. A Frame is what the model saw, and which window of the picture that is."""
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from os import PathLike
-from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from jaxtyping import Bool, Float
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
 
-from concept_cam.errors import PictureError
 from concept_cam.preprocess import Fit, Preparation, Preprocess, Size, Window, check_fit
+from concept_cam.reading import Source, read_levels, read_picture
 
 __all__ = [
-    "MAX_PIXELS",
     "WHOLE",
     "Fit",
     "Frame",
@@ -33,90 +27,17 @@ __all__ = [
     "by_size",
     "check_fit",
     "interpolation",
+    "read_levels",
     "read_picture",
 ]
-
-MAX_PIXELS = 178_956_970
-"""Pictures with more pixels are refused; Pillow draws the same line against decompression bombs."""
 
 Span = tuple[float, float, float, float]
 """(left, top, right, bottom) in shares of an input: (0, 0, 1, 1) is all of it."""
 
 WHOLE: Span = (0.0, 0.0, 1.0, 1.0)
 
-Source = str | PathLike[str] | Image.Image
-
-
-def read_picture(source: Source) -> Image.Image:
-    """Read a picture as a person sees it: RGB, upright, the first frame of an animation.
-
-    Transparency is laid on white, 16-bit greys (Pillow's modes that begin with I) are scaled to 8 bits, CMYK and palettes are
-    converted.
-
-    Args:
-        source: a path, or a PIL image, which is left as it is.
-
-    Raises:
-        PictureError: the file is missing, empty, cut short, too large or not a picture.
-    """
-    if isinstance(source, Image.Image):
-        with _clear_errors("the picture"):
-            return _upright_rgb(source, "the picture")
-    if not isinstance(source, str | PathLike):
-        raise PictureError(
-            f"{type(source).__name__} is no picture; expected a path or a PIL image (Image.fromarray makes one)."
-        )
-    path = Path(source)
-    with _clear_errors(str(path)):
-        if not path.is_file():
-            state = "is a folder" if path.is_dir() else "does not exist"
-            raise PictureError(f"{path}: the file {state}; expected a picture such as a JPEG or PNG file.")
-        if path.stat().st_size == 0:
-            raise PictureError(f"{path}: the file is empty; expected a picture such as a JPEG or PNG file.")
-        with Image.open(path) as picture:
-            return _upright_rgb(picture, str(path))
-
-
-@contextmanager
-def _clear_errors(name: str) -> Iterator[None]:
-    """Whatever Pillow raises while it decodes becomes a PictureError of one line."""
-    try:
-        with warnings.catch_warnings():
-            # The size is checked in ``_upright_rgb``, in one place and with our own words.
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            yield
-    except PictureError:
-        raise
-    except UnidentifiedImageError as error:
-        raise PictureError(f"{name}: not a picture in a format that Pillow reads; convert it to JPEG or PNG.") from error
-    except Image.DecompressionBombError as error:
-        raise PictureError(f"{name}: too many pixels ({error}); make it smaller first.") from error
-    except (OSError, SyntaxError, ValueError, EOFError) as error:
-        raise PictureError(f"{name}: damaged picture ({error}); export it anew.") from error
-
-
-def _upright_rgb(picture: Image.Image, name: str) -> Image.Image:
-    width, height = picture.size
-    if width * height > MAX_PIXELS:
-        raise PictureError(f"{name}: {width} x {height} pixels, but at most {MAX_PIXELS} are read; make it smaller first.")
-    if width * height == 0:
-        raise PictureError(f"{name}: {width} x {height} pixels; there is nothing to see.")
-    picture = ImageOps.exif_transpose(picture)
-    if picture.mode.startswith("I"):
-        # 16-bit greys: Pillow's own conversion would clip them at 255. Mode I alone may hold 8 bits as well.
-        values = np.asarray(picture, dtype=np.float64)
-        low, high = float(np.min(values)), float(np.max(values))
-        if low < 0 or high > 65535:
-            raise PictureError(f"{name}: 32-bit values from {low:.0f} to {high:.0f}; expected 8 or 16 bits.")
-        scale = 1 if picture.mode == "I" and high <= 255 else 257
-        picture = Image.fromarray((values / scale).round().astype(np.uint8))
-    elif picture.mode == "F":
-        raise PictureError(f"{name}: floating-point values have no agreed range; convert it to 8 or 16 bits.")
-    if picture.has_transparency_data:
-        layer = picture.convert("RGBA")
-        picture = Image.new("RGBA", layer.size, "white")
-        picture.alpha_composite(layer)
-    return picture.convert("RGB")
+_STRIP = 1 << 18
+"""Pixels of a picture that a map is projected onto at once, where it is done in strips."""
 
 
 @dataclass(frozen=True)
@@ -142,16 +63,30 @@ class Placement:
         cells = left + span[0] * width, top + span[1] * height, left + span[2] * width, top + span[3] * height
         return replace(self, cells=cells)
 
-    def project(self, grid: Float[Tensor, "rows cols"]) -> Float[Tensor, "height width"]:
-        """A map of the frame in the pixels of the picture, bilinear; NaN where the model did not see the picture."""
+    def project(self, grid: Float[Tensor, "rows cols"], rows: range | None = None) -> Float[Tensor, "height width"]:
+        """A map of the frame in the pixels of the picture, bilinear; NaN where the model did not see the picture.
+
+        Args:
+            grid: the map.
+            rows: those of the picture that are wanted; by default all.
+        """
         height, width = self.picture_size
         left, top, right, bottom = self._cells
-        down = interpolation(height, top, bottom, grid.shape[0])
+        wanted = range(height) if rows is None else rows
+        down = interpolation(wanted, top, bottom, grid.shape[0])
         across = interpolation(width, left, right, grid.shape[1])
         # A pixel belongs to the window if it overlaps it: the centre alone would lose slivers thinner than a pixel.
-        down[_outside(height, self.window[1], self.window[3])] = float("nan")
-        across[_outside(width, self.window[0], self.window[2])] = float("nan")
+        down[_outside(wanted, self.window[1], self.window[3])] = float("nan")
+        across[_outside(range(width), self.window[0], self.window[2])] = float("nan")
         return down.to(grid) @ grid @ across.to(grid).T
+
+    def strips(self, grid: Float[Tensor, "rows cols"]) -> Iterator[tuple[range, Float[Tensor, "height width"]]]:
+        """What ``project`` gives, in strips of rows from the top, so that no more than a strip is held of a large picture."""
+        height, width = self.picture_size
+        step = max(1, _STRIP // width)
+        for top in range(0, height, step):
+            rows = range(top, min(top + step, height))
+            yield rows, self.project(grid, rows)
 
     def as_dict(self) -> dict[str, object]:
         """As JSON knows it; without ``cells`` where they cover the window."""
@@ -234,28 +169,31 @@ class Frame:
 
 
 def interpolation(
-    pixels: int, start: float, stop: float, cells: int, *, antialias: bool = False
+    pixels: int | range, start: float, stop: float, cells: int, *, antialias: bool = False
 ) -> Float[Tensor, "pixels cells"]:
     """Bilinear weights along one axis, from the centres of cells that lie from ``start`` to ``stop`` to those of pixels.
 
     Pixels beyond the outermost centres have the value of the outermost cell.
 
     Args:
-        pixels: how many there are; they lie from 0 to that number.
+        pixels: how many there are, from 0 to that number; or which of them are wanted.
         start: of the cells, in pixels.
         stop: their end.
         cells: how many there are.
         antialias: average over the cells of a pixel, where they are smaller.
     """
-    centres = torch.arange(pixels, dtype=torch.float64, device="cpu") + 0.5
+    pixels = range(pixels) if isinstance(pixels, int) else pixels
+    centres = torch.arange(pixels.start, pixels.stop, dtype=torch.float64, device="cpu") + 0.5
     reach = max(1.0, cells / (stop - start)) if antialias else 1.0
     position = ((centres - start) / (stop - start) * cells - 0.5).clamp(-0.5, cells - 0.5)
-    weights = (1 - (position[:, None] - torch.arange(cells, device="cpu", dtype=torch.int64)).abs() / reach).clamp(min=0)
-    return weights / weights.sum(1, keepdim=True)
+    weights = position[:, None] - torch.arange(cells, device="cpu", dtype=torch.int64)
+    # In place: a picture may have many pixels on a side.
+    weights.abs_().div_(-reach).add_(1).clamp_(min=0)
+    return weights.div_(weights.sum(1, keepdim=True))
 
 
-def _outside(pixels: int, start: float, stop: float) -> Bool[Tensor, " pixels"]:
-    edges = torch.arange(pixels, dtype=torch.float64, device="cpu")
+def _outside(pixels: range, start: float, stop: float) -> Bool[Tensor, " pixels"]:
+    edges = torch.arange(pixels.start, pixels.stop, dtype=torch.float64, device="cpu")
     return (edges + 1 <= start) | (edges >= stop)
 
 

@@ -10,7 +10,7 @@ import torch
 from open_clip.transform import image_transform
 from PIL import Image
 
-from concept_cam import images
+from concept_cam import decoding
 from concept_cam.errors import PictureError
 from concept_cam.images import Frame, Placement, Preprocess, read_picture
 
@@ -201,9 +201,9 @@ def test_broken_pictures_are_named_in_one_line(tmp_path: Path, case: str) -> Non
 def test_too_many_pixels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, opened: bool) -> None:
     path = tmp_path / "large.png"
     noise(20, 11).save(path)
-    monkeypatch.setattr(images, "MAX_PIXELS", 220)
+    monkeypatch.setattr(decoding, "MAX_PIXELS", 220)
     assert read_picture(path).size == (20, 11)
-    monkeypatch.setattr(images, "MAX_PIXELS", 219)
+    monkeypatch.setattr(decoding, "MAX_PIXELS", 219)
     with Image.open(path) as picture, pytest.raises(PictureError, match="20 x 11 pixels") as caught:
         read_picture(picture if opened else path)
     assert opened or str(path) in str(caught.value)

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
 
+from concept_cam.decoding import opened
 from concept_cam.errors import DatasetError
 from concept_cam.regions import Box
 
@@ -102,16 +102,16 @@ def matlab(file: Path) -> dict[str, Any]:
 
 
 def size_of(file: Path) -> tuple[int, int]:
-    """(height, width) of a picture as it is stored, from its header alone.
+    """(height, width) of a picture as a person sees it, from its header alone.
+
+    Of a photograph that EXIF turns on its side, these are the sides after the turn. Boxes and outlines of a layout lie on the
+    picture as it is seen, as those do that were drawn in a viewer or an annotation tool.
 
     Raises:
-        DatasetError: it is none.
+        DatasetError: it is none, or would be refused when it is read.
     """
-    try:
-        with Image.open(file) as picture:
-            return picture.height, picture.width
-    except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
-        raise DatasetError(f"{file}: cannot be read ({error}).") from error
+    with opened(file, str(file), DatasetError) as stored:
+        return stored.upright
 
 
 def checked_box(corners: Sequence[float], size: tuple[int, int]) -> Box:

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from jaxtyping import Bool
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
 
 from concept_cam.datasets.example import Dataset, Example, Lazy
 from concept_cam.datasets.files import words
-from concept_cam.errors import DatasetError, PictureError
+from concept_cam.errors import DatasetError
+from concept_cam.images import read_levels, read_picture
 
 _EVALUATED = ("test", "validation", "val")
 
@@ -71,16 +70,20 @@ def _example(table: Any, split: str, columns: Sequence[str], names: Sequence[str
 
 
 def _picture(stored: Any, name: str) -> Image.Image:
-    try:
-        picture = Image.open(io.BytesIO(stored["bytes"]) if stored.get("bytes") else stored["path"])
-        picture.load()
-    except (OSError, UnidentifiedImageError, Image.DecompressionBombError, AttributeError, KeyError, TypeError) as error:
-        raise PictureError(f"{name}: the picture cannot be read ({error}).") from error
-    return picture
+    return read_picture(_encoded(stored, name), name)
 
 
 def _mask(stored: Any, name: str) -> Bool[Tensor, "height width"]:
-    picture = _picture(stored, name)
-    if picture.mode not in ("1", "L", "P", "I", "I;16"):
-        raise DatasetError(f"{name}: a mask has one channel of levels; this one is {picture.mode}.")
-    return torch.from_numpy(np.array(picture) > 0)
+    return torch.from_numpy(read_levels(_encoded(stored, name), name, DatasetError) > 0)
+
+
+def _encoded(stored: Any, name: str) -> bytes | str:
+    """What a row keeps of an image: the file itself, or its path.
+
+    Raises:
+        DatasetError: neither.
+    """
+    found = (stored.get("bytes") or stored.get("path")) if isinstance(stored, Mapping) else None
+    if not isinstance(found, bytes | str):
+        raise DatasetError(f"{name}: the row holds no picture.")
+    return found

@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Bool
-from PIL import Image, ImageDraw, UnidentifiedImageError
+from PIL import Image, ImageDraw
 from torch import Tensor
 
 from concept_cam.datasets.example import Region
 from concept_cam.errors import DatasetError
+from concept_cam.images import read_levels
 from concept_cam.regions import Box
 from concept_cam.runlengths import run_lengths
 
@@ -22,14 +23,7 @@ def of_levels(file: Path, wanted: Callable[[Any], Any] = lambda levels: levels >
     """The pixels of a mask picture whose level (or palette index) is wanted; by default all but zero."""
 
     def region() -> Bool[Tensor, "height width"]:
-        try:
-            with Image.open(file) as picture:
-                if picture.mode not in ("1", "L", "P", "I", "I;16"):
-                    raise DatasetError(f"{file}: a mask has one channel of levels; this one is {picture.mode}.")
-                levels = np.array(picture)
-        except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
-            raise DatasetError(f"{file}: the mask cannot be read ({error}).") from error
-        return torch.from_numpy(np.ascontiguousarray(wanted(levels)))
+        return torch.from_numpy(np.ascontiguousarray(wanted(read_levels(file, kind=DatasetError))))
 
     return region
 
