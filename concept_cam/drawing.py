@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Float, UInt8
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 from torch import Tensor
 
 from concept_cam.errors import OptionError, PictureError
-from concept_cam.images import Placement, read_picture
+from concept_cam.images import Placement
+from concept_cam.lettering import Lettering
+from concept_cam.reading import seen
 from concept_cam.result import Localization
 
 _RAMP = np.array([(70, 0, 90), (190, 20, 90), (250, 90, 30), (255, 190, 40), (255, 250, 170)], dtype=float)
@@ -20,8 +23,8 @@ _COLOURS = ((230, 120, 0), (0, 114, 178), (0, 158, 115), (204, 80, 150), (240, 2
 """Of references: those of Okabe and Ito, which the colour-blind can tell apart, a little stronger."""
 
 _PANEL, _STRIP_PANEL, _CELL = 360, 180, 200
-_STRIP = 256
-_MARGIN, _LINE = 12, 20
+_MARGIN, _LINE, _LETTERS = 12, 20, 14
+_INK = (30, 30, 30)
 
 
 def overlay(localization: Localization, picture: Image.Image, *, base: bool = False) -> Image.Image:
@@ -45,12 +48,12 @@ def overlay(localization: Localization, picture: Image.Image, *, base: bool = Fa
 
 
 def upright(picture: Image.Image, placement: Placement, what: str = "map") -> Image.Image:
-    """The picture upright, if it can be the one that a map, or ``what`` it is, is of.
+    """The picture upright, if it can be the one that a map, or ``what`` it is, is of; not to be drawn on.
 
     Raises:
         PictureError: it is of another size.
     """
-    picture = read_picture(picture)
+    picture = seen(picture)
     height, width = placement.picture_size
     if picture.size != (width, height):
         raise PictureError(
@@ -61,14 +64,14 @@ def upright(picture: Image.Image, placement: Placement, what: str = "map") -> Im
 
 
 def _blend(picture: Image.Image, placement: Placement, grid: Float[Tensor, "rows cols"]) -> Image.Image:
-    heatmap = placement.project(grid.float().cpu()).numpy()
+    grid = grid.float().cpu()
     # Without evidence for the target there is nothing to scale, and nothing above zero to draw.
-    hottest = float(np.nanmax(heatmap, initial=0.0)) or 1.0
+    hottest = max(float(np.nanmax(heat.numpy(), initial=0.0)) for _, heat in placement.strips(grid)) or 1.0
     blended = picture.copy()
     # In strips: a large picture in floating point would take gigabytes.
-    for top in range(0, picture.height, _STRIP):
-        strip = np.asarray(picture.crop((0, top, picture.width, min(top + _STRIP, picture.height))), dtype=np.float32)
-        blended.paste(Image.fromarray(_heat(strip, heatmap[top : top + _STRIP] / hottest)), (0, top))
+    for rows, heat in placement.strips(grid):
+        strip = np.asarray(picture.crop((0, rows.start, picture.width, rows.stop)), dtype=np.float32)
+        blended.paste(Image.fromarray(_heat(strip, heat.numpy() / hottest)), (0, rows.start))
     return blended
 
 
@@ -136,11 +139,11 @@ def by_reference(localizations: Sequence[Localization], picture: Image.Image) ->
     mixed = Image.fromarray(((1 - opacity) * calm + opacity * colours).round().clip(0, 255).astype(np.uint8))
     sheet = _captioned([(mixed, f"{localizations[0].comparison.target}, because not")])
     legend = Image.new("RGB", (sheet.width, len(localizations) * _LINE + _MARGIN), "white")
-    write, font = ImageDraw.Draw(legend), ImageFont.load_default(15)
+    write, font = ImageDraw.Draw(legend), Lettering(_LETTERS)
     for k, (one, colour) in enumerate(zip(localizations, _COLOURS, strict=False)):
         write.rectangle((_MARGIN, k * _LINE + 3, _MARGIN + 12, k * _LINE + 15), fill=colour)
         name = shortened(one.comparison.references[0], font, sheet.width - 4 * _MARGIN)
-        write.text((_MARGIN + 20, k * _LINE), name, fill=(30, 30, 30), font=font)
+        font.write(write, (_MARGIN + 20, k * _LINE), name, _INK)
     whole = Image.new("RGB", (sheet.width, sheet.height + legend.height), "white")
     whole.paste(sheet)
     whole.paste(legend, (0, sheet.height))
@@ -159,16 +162,16 @@ def _captioned(panels: Sequence[tuple[Image.Image, str]]) -> Image.Image:
     width, height = panels[0][0].size
     cell = max(width, _CELL)
     sheet = Image.new("RGB", (len(panels) * cell + (len(panels) + 1) * _MARGIN, height + 2 * _MARGIN + 2 * _LINE), "white")
-    write, font = ImageDraw.Draw(sheet), ImageFont.load_default(15)
+    write, font = ImageDraw.Draw(sheet), Lettering(_LETTERS)
     for i, (panel, caption) in enumerate(panels):
         left = _MARGIN + i * (cell + _MARGIN)
         sheet.paste(panel, (left, _MARGIN))
         for k, line in enumerate(_wrapped(caption, font, cell)):
-            write.text((left, _MARGIN + height + 4 + k * _LINE), line, fill=(30, 30, 30), font=font)
+            font.write(write, (left, _MARGIN + height + 4 + k * _LINE), line, _INK)
     return sheet
 
 
-def _wrapped(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int) -> list[str]:
+def _wrapped(text: str, font: Lettering, width: int) -> list[str]:
     """At most two lines; what does not fit ends in an ellipsis."""
     lines = [""]
     for word in text.split():
@@ -182,10 +185,10 @@ def _wrapped(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, widt
     return [shortened(line, font, width) for line in lines]
 
 
-def shortened(line: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: float) -> str:
+def shortened(line: str, font: Lettering, width: float) -> str:
     """The line, with an ellipsis for what would be wider than that."""
     if font.getlength(line) <= width:
         return line
-    while line and font.getlength(f"{line} ...") > width:
-        line = line[:-1]
-    return f"{line.rstrip(', ')} ..."
+    # The longest beginning that fits, by halves: a label may be of any length.
+    fits = bisect_left(range(len(line)), True, key=lambda end: font.getlength(f"{line[: end + 1]} ...") > width)
+    return f"{line[:fits].rstrip(', ')} ..."

@@ -9,6 +9,9 @@ from torch import Tensor
 Box = tuple[int, int, int, int]
 """Half-open (left, top, right, bottom) in pixels."""
 
+_STRIP = 1 << 22
+"""Pixels of a mask that are searched at once."""
+
 
 def bounding_boxes(mask: Bool[Tensor, "height width"], weight: Float[Tensor, "height width"]) -> tuple[Box, ...]:
     """The box of every region of pixels that touch at a side, the one with the largest weight inside first."""
@@ -25,10 +28,14 @@ def bounding_boxes(mask: Bool[Tensor, "height width"], weight: Float[Tensor, "he
 
 def _runs(mask: Bool[np.ndarray, "height width"]) -> list[tuple[int, int, int]]:
     """(row, start, stop) of every unbroken run of a row, in reading order."""
-    edges = np.diff(np.pad(mask.astype(np.int8), ((0, 0), (1, 1))), axis=1)
-    rows, starts = np.nonzero(edges == 1)
-    stops = np.nonzero(edges == -1)[1]
-    return list(zip(rows.tolist(), starts.tolist(), stops.tolist(), strict=True))
+    found: list[tuple[int, int, int]] = []
+    step = max(1, _STRIP // mask.shape[1])
+    for top in range(0, len(mask), step):
+        edges = np.diff(np.pad(mask[top : top + step].astype(np.int8), ((0, 0), (1, 1))), axis=1)
+        rows, starts = np.nonzero(edges == 1)
+        stops = np.nonzero(edges == -1)[1]
+        found += zip((rows + top).tolist(), starts.tolist(), stops.tolist(), strict=True)
+    return found
 
 
 def _join(runs: list[tuple[int, int, int]]) -> list[list[tuple[int, int, int]]]:

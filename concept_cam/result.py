@@ -83,9 +83,15 @@ class Localization:
         """
         if not 0 < threshold <= 1:
             raise OptionError(f"threshold is {threshold}; expected a share of the maximum, above 0 and at most 1.")
-        heatmap = self.heatmap().nan_to_num(nan=float("-inf"))
-        strongest = heatmap.max()
-        return heatmap >= (threshold * strongest if strongest > 0 else float("inf"))
+        grid = self.map.to(torch.promote_types(self.map.dtype, torch.float32))
+        peaks = [strip.nan_to_num(nan=float("-inf")).max() for _, strip in self.placement.strips(grid)]
+        strongest = torch.stack(peaks).max()
+        bar = threshold * strongest if strongest > 0 else float("inf")
+        mask = torch.empty(self.placement.picture_size, dtype=torch.bool, device=grid.device)
+        for rows, strip in self.placement.strips(grid):
+            # What was not seen is NaN, which is no more than anything.
+            mask[rows.start : rows.stop] = strip >= bar
+        return mask
 
     def boxes(self, threshold: float = 0.5) -> tuple[Box, ...]:
         """The connected regions of ``mask(threshold)`` as half-open (left, top, right, bottom), the strongest first."""

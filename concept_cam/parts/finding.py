@@ -207,7 +207,7 @@ def _where(
     x, y = placement.locate(mean_row, mean_column, map_.shape)
     height, width = placement.picture_size
     keypoint = min(max(x, 0.0), float(width)), min(max(y, 0.0), float(height))
-    heatmap = placement.project(map_).nan_to_num(nan=-torch.inf)
+    heatmap = placement.project(map_).nan_to_num_(nan=-torch.inf)
     # A picture with fewer pixels than patches may show no positive evidence: the strongest pixel has to do.
     strongest = float(heatmap.max())
     mask = heatmap >= min(floor + _MASK * (strongest - floor), strongest)

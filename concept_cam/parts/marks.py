@@ -8,12 +8,12 @@ from math import dist
 from statistics import fmean
 from typing import NamedTuple, TypeAlias
 
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from concept_cam.drawing import upright
+from concept_cam.lettering import Lettering
 from concept_cam.parts.part import PartFinding
 
-Font: TypeAlias = ImageFont.FreeTypeFont | ImageFont.ImageFont
 Point: TypeAlias = tuple[float, float]
 Colour: TypeAlias = tuple[int, int, int]
 
@@ -128,7 +128,7 @@ def _spread(wanted: Sequence[float], low: float, high: float, step: float) -> li
     return [base + k * step for k, base in enumerate(bases)]
 
 
-def wrapped(*texts: str, font: Font, width: float) -> list[str]:
+def wrapped(*texts: str, font: Lettering, width: float) -> list[str]:
     """Lines no wider than that, unless a word is."""
     lines: list[str] = []
     for word in " ".join(texts).split():

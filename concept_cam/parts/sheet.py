@@ -8,10 +8,11 @@ from dataclasses import dataclass, field
 from math import ceil
 from typing import Any, final
 
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from concept_cam.drawing import shortened, upright
 from concept_cam.errors import OptionError
+from concept_cam.lettering import Lettering
 from concept_cam.page import Cell, Page, Section, Table, Thumbnail
 from concept_cam.parts.marks import INK, Layer, beside, marked, wrapped
 from concept_cam.parts.part import PartFinding
@@ -66,7 +67,7 @@ def annotated(finding: PartFinding, picture: Image.Image) -> Image.Image:
     """
     shown, marks = marked(finding, picture, min(max(*picture.size, _SMALLEST), _LARGEST))
     size = max(15, round(max(shown.size) / 64))
-    font, small = ImageFont.load_default(size), ImageFont.load_default(round(0.9 * size))
+    font, small = Lettering(0.95 * size), Lettering(0.85 * size)
     marks = [mark._replace(label=shortened(mark.label, font, _LONGEST * size)) for mark in marks]
     across = sorted(marks, key=lambda mark: mark.point[0])
     columns = across[: (len(marks) + 1) // 2], across[(len(marks) + 1) // 2 :]
@@ -83,10 +84,10 @@ def annotated(finding: PartFinding, picture: Image.Image) -> Image.Image:
     for column, edge, anchor, away in sides:
         placed = [mark.moved(left, top) for mark in column]
         for y, mark in beside(edge + 2 * away, placed, pad, pad + height, step):
-            write.text((edge + 2.6 * away, y), mark.label, fill=INK, font=font, anchor=anchor)
+            font.write(write, (edge + 2.6 * away, y), mark.label, INK, anchor)
             lines.append(((edge + 2 * away, y), mark))
     for k, note in enumerate(notes):
-        write.text((pad, height + (2 + 1.4 * k) * pad), note, fill=_GREY, font=small)
+        small.write(write, (pad, height + (2 + 1.4 * k) * pad), note, _GREY)
     layer = Layer(canvas.size, size / 7.5)
     for _, mark in lines:
         layer.box(mark)
