@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from fuzz import images
 from fuzz.harness import Case
 
-KINDS: dict[str, tuple[Case, int, int]] = {}
+KINDS: dict[str, tuple[Case, int, int]] = {
+    "images": (images.case, 5_000, 300),
+}
