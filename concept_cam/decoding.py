@@ -34,6 +34,12 @@ MAX_PIXELS = MAX_BYTES // 8
 _MAX_VALUES = 1 << 18
 """Values of one tag that says how a TIFF file is laid out; Pillow makes an object of each."""
 
+_SLOW = ("bmp_rle", "ppm", "ppm_plain")
+"""Decoders of Pillow that are written in Python."""
+
+_MAX_SLOW = 1 << 26
+"""Bytes of a file for one of those, which they go through in seconds."""
+
 _LARGE = threading.Lock()
 """Images that need an eighth of ``MAX_BYTES`` are decoded one at a time, however many threads read."""
 
@@ -83,10 +89,11 @@ class Stored:
         Raises:
             Exception: whatever the decoder raises; see ``refusing``.
         """
-        if self.image.format == "TIFF":
-            # Pillow would turn it here, and for that write its EXIF block anew, which fails where that is damaged.
+        quiet_libtiff()
+        if self.image.format in ("TIFF", "PNG"):
+            # A TIFF image would be turned here, and its EXIF block written anew, which fails where that is damaged; of a
+            # PNG file, all would be read that comes after the pixels.
             self.image.load_end = lambda: None  # type: ignore[attr-defined]
-            quiet_libtiff()
         self.image.load()
         core = self.image.im
         if core.size != self.size:
@@ -139,6 +146,8 @@ def opened(
         image = stack.enter_context(Image.open(metered, formats=_formats()))  # type: ignore[arg-type]
         stored = Stored(image, _stored_size(image), _orientation(image, metered))
         check_size(stored.size, called, kind)
+        if metered.size > _MAX_SLOW and _decoder_of(image) in _SLOW:
+            raise kind(f"{called}: {metered.size:,} bytes of a {what} that is slow to decode; save it as PNG.")
         needed = metered.size + _needed(stored, metered)
         if needed > MAX_BYTES:
             raise kind(
@@ -238,11 +247,15 @@ def _needed(stored: Stored, file: Metered) -> int:
             held += 2 * len(layers)
     elif image.format == "JPEG2000":
         held += 6 * len(image.getbands())
-    elif image.format in ("PPM", "BMP") and image.tile[0][0] != "raw":  # type: ignore[attr-defined]
+    elif _decoder_of(image) in _SLOW:
         held += 8
     elif image.format == "TIFF":
         return pixels * held + 12 * _tiff_piece(image)
     return pixels * held
+
+
+def _decoder_of(image: Any) -> str:
+    return str(image.tile[0][0]) if image.tile else ""
 
 
 def _tiff_piece(image: Any) -> int:

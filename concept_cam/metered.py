@@ -8,8 +8,11 @@ import re
 _MAX_HEADER = 128 << 20
 """Bytes that may be read before the size of an image is known."""
 
-_MAX_READS = 4_000_000
+_MAX_READS = 2_000_000
 """Pieces in which a file may be read: some formats allow pieces of a few bytes, each of which takes its time."""
+
+_MAX_SCANS = 500
+"""Scans of a JPEG file; it may have any number of empty ones, and each goes over all of the image."""
 
 
 class Metered:
@@ -27,6 +30,7 @@ class Metered:
         file.seek(0)
         self._left: float = _MAX_HEADER
         self._reads = 0
+        self._scans = 0
         self._is_jpeg = self.start.startswith(b"\xff\xd8\xff")
         self.exif = b""
         self.last = b""
@@ -65,6 +69,10 @@ class Metered:
                 return bytes(len(found))
             if found.startswith(b"MPF\0"):
                 return bytes(len(found))
+        elif self._is_jpeg:
+            self._scans += found.count(b"\xff\xda")
+            if self._scans > _MAX_SCANS:
+                raise ValueError(f"more than {_MAX_SCANS} scans")
         elif found[4:8] == b"ftyp":
             # The type of an item; one of no known type is passed over.
             return re.sub(rb"(infe[\x02\x03].{3}(?:.{4}|.{6}))Exif", rb"\1none", found, flags=re.DOTALL)

@@ -29,6 +29,7 @@ def test_the_wheel_holds_data_and_code(wheel):
     expected = {f"concept_cam/{path.relative_to(ROOT)}" for path in (ROOT / "prompts").rglob("*") if path.is_file()}
     checkpoint = ROOT / "concept_cam" / "fieldguide" / "checkpoint"
     expected |= {str(path.relative_to(ROOT)) for path in checkpoint.iterdir()}
+    expected |= {f"concept_cam/fonts/{name}" for name in ("DejaVuSans-subset.ttf", "LICENSE")}
     assert expected <= names
     assert "concept_cam/py.typed" in names
     assert not [name for name in names if name.startswith(("tests/", "prompts/"))]
