@@ -121,10 +121,7 @@ def compare(
     check_strength(strength)
     similarities = bank.similarities(target)
     references = _selected(selector, bank, target, scores) if selector else ()
-    if not references and strength > 0:
-        raise ComparisonError(
-            f"No references to compare {target!r} with. Name some, give a vocabulary to choose from, or set strength to 0."
-        )
+    _check_some(target, references, strength)
     _check_distinct(bank, target, references)
     rows = [bank.index(name) for name in references]
     chosen = similarities[rows].clamp(-1, 1)
@@ -136,6 +133,15 @@ def compare(
             stacklevel=2,
         )
     return Comparison(target, references, weights, tuple(chosen.tolist()), float(strength))
+
+
+def check_for_all(bank: ConceptBank, target: str, selector: Selector | None, strength: float) -> None:
+    """Raise what ``compare`` would raise for every picture, whatever the scores; nothing of a selector of the user's own."""
+    if selector is None or isinstance(selector, _OWN):
+        references = selector(bank, target, torch.zeros_like(bank.vectors[:, 0])) if selector else ()
+        _check_some(target, references, strength)
+        if not isinstance(selector, _Rivals):  # each picture has its own
+            _check_distinct(bank, target, references)
 
 
 def check_strength(strength: float) -> None:
@@ -158,6 +164,13 @@ def _selected(selector: Selector, bank: ConceptBank, target: str, scores: Float[
     if twice := [name for name, count in Counter(names).items() if count > 1]:
         raise ComparisonError(f"The selector gave {twice[0]!r} more than once; expected each reference once.")
     return names
+
+
+def _check_some(target: str, references: Sequence[str], strength: float) -> None:
+    if not references and strength > 0:
+        raise ComparisonError(
+            f"No references to compare {target!r} with. Name some, give a vocabulary to choose from, or set strength to 0."
+        )
 
 
 def _check_distinct(bank: ConceptBank, target: str, references: Sequence[str]) -> None:
