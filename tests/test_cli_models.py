@@ -120,7 +120,7 @@ def test_a_mistake_about_models_is_one_line(run, photo, case):
     options, message = MISTAKES[case]
     given = ("--model", FOLDER) if "--model" not in options else ()
     code, _, err = run("localize", photo, "--target", "red crown", "--against", "blue crown", *given, *options)
-    assert code == 1
+    assert code == 2
     assert message in err
     assert len(err.strip().splitlines()) == 1
     assert "Traceback" not in err
@@ -129,5 +129,5 @@ def test_a_mistake_about_models_is_one_line(run, photo, case):
 def test_a_folder_that_is_no_checkpoint(run, photo, tmp_path):
     (tmp_path / "empty").mkdir()
     code, _, err = run("localize", photo, "--target", "x", "--against", "y", "--model", tmp_path / "empty")
-    assert code == 1
+    assert code == 2
     assert "expected a checkpoint of open_clip, transformers or timm" in err
