@@ -355,7 +355,7 @@ def test_the_last_mistake_of_all_bad_pictures(run: Run, tmp_path: Path) -> None:
     for name in ("a.png", "b.png"):
         (tmp_path / name).write_text("no picture")
     ran = run("localize", "a.png", "b.png", *TWINS, "--out", "found")
-    assert ran.code == 1
+    assert ran.code == 2
     assert [line.split(":")[1].strip() for line in ran.err.splitlines()[:2]] == ["a.png", "b.png"]
     assert "2 of 2" in ran.err.splitlines()[2]
     assert names(tmp_path / "found") == set()
