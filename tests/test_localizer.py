@@ -471,6 +471,7 @@ def test_a_question_that_has_no_references_is_told_at_once(plate):
             next(bare.stream(iter(pytest.fail, None), "ember finch", selector, on_error=pytest.fail))
 
 
+@pytest.mark.filterwarnings("ignore:.*no more like:UserWarning")
 def test_targets_of_their_own_are_problems_of_their_own(guide, plate):
     """Of a predicted class too: where it is the reference, there is no comparison."""
     jay = fieldguide.draw_species("royal jay").picture

@@ -8,6 +8,7 @@ import sys
 import traceback
 import warnings
 from collections.abc import Sequence
+from functools import cache
 from io import TextIOWrapper
 from typing import Any
 
@@ -15,7 +16,7 @@ import typer
 from typer.main import get_command
 
 from concept_cam.cli.audit import audit
-from concept_cam.cli.command import Command
+from concept_cam.cli.checked import Command
 from concept_cam.cli.evaluate import evaluate
 from concept_cam.cli.fieldguide import fieldguide
 from concept_cam.cli.localize import localize
@@ -65,7 +66,7 @@ def _run(arguments: Sequence[str]) -> int:
     """The exit code of what the arguments say; the last net, so all that is raised ends here."""
     try:
         # Not through typer's own main, which has other ideas of errors, interrupts and pipes.
-        whole = get_command(app)
+        whole = _whole()
         with whole.make_context("concept-cam", list(arguments)) as context:
             whole.invoke(context)
         finish()
@@ -84,6 +85,11 @@ def _run(arguments: Sequence[str]) -> int:
             return _INTERRUPTED
         return FAILED if isinstance(error, AuditFailed) else ERROR
     return PASSED
+
+
+@cache
+def _whole() -> Any:
+    return get_command(app)
 
 
 def _line_of(error: BaseException) -> str:

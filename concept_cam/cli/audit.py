@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from concept_cam.cli.encoders import CLASSES, HELP, load_encoder
-from concept_cam.cli.given import refuse
+from concept_cam.cli.given import check_texts, refuse
 from concept_cam.cli.sets import FIELDGUIDE, LARGEST_SEED, is_drawn, read_set
 from concept_cam.cli.terminal import complain, say
 from concept_cam.errors import AuditFailed, OptionError
@@ -70,6 +70,7 @@ def audit(
     if not is_drawn(dataset, layout):
         refuse("--seed", seed, f"on {dataset}: it says which plates of the field guide to draw")
     seed = seed or 0
+    check_texts(templates=templates, parts=vocabulary, vocabulary=backgrounds)
     data = read_set(dataset, layout, limit, seed)
     options: dict[str, Any] = {"method": method, "site": site, "templates": templates, "device": device, "classes": classes}
     localizers = [_localizer(data, model, pretrained, **options)]
@@ -115,8 +116,9 @@ def _localizer(
     from concept_cam.localizer import Localizer
     from concept_cam.methods import method_named
 
+    chosen = method_named(method)
     backbone, own = load_encoder(model, pretrained, device, classes)
-    how: dict[str, Any] = {"templates": templates or own, "method": method_named(method), "site": site}
+    how: dict[str, Any] = {"templates": templates or own, "method": chosen, "site": site}
     return Localizer(backbone, vocabulary=() if backbone.classes else data.classes, **how), own
 
 

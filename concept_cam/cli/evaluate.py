@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from concept_cam.cli.encoders import CLASSES, HELP, load_encoder
-from concept_cam.cli.given import refuse
+from concept_cam.cli.given import check_texts, refuse
 from concept_cam.cli.sets import FIELDGUIDE, LARGEST_SEED, is_drawn, read_set
 from concept_cam.cli.terminal import complain, say
 from concept_cam.errors import OptionError
@@ -129,6 +129,7 @@ def evaluate(
         "seed": seed if mosaics else None,
     }
     settings_of(**asked)  # A mistake is told before data and model are read.
+    check_texts(templates=templates)
     data = read_set(dataset, layout, limit, seed, probe=probe)
     found = measure(
         _localizer(model, pretrained, classes, device, site, templates, data, pool),

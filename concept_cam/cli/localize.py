@@ -13,7 +13,7 @@ import typer
 
 from concept_cam.cli.encoders import CLASSES, load_encoder
 from concept_cam.cli.folders import sources
-from concept_cam.cli.given import refuse
+from concept_cam.cli.given import check_texts, refuse
 from concept_cam.cli.pictures import check_apart, make_folder, names_of, read_again, size_of, state_of
 from concept_cam.cli.sets import LARGEST_SEED
 from concept_cam.cli.terminal import cell, complain, console, say
@@ -97,6 +97,7 @@ def localize(
     if fit is not None:
         check_fit(fit)
     references = _references(against, nearest, rivals)
+    check_texts(templates=templates, vocabulary=vocabulary)
     plate = None
     if not pictures:
         if model is not None and model not in fieldguide.MODELS:

@@ -12,7 +12,7 @@ import typer
 
 from concept_cam.cli.encoders import HELP, load_encoder
 from concept_cam.cli.folders import sources
-from concept_cam.cli.given import refuse
+from concept_cam.cli.given import check_texts, refuse
 from concept_cam.cli.partfiles import Sheets, Tables
 from concept_cam.cli.pictures import check_apart, make_folder, names_of, read_again, size_of, state_of
 from concept_cam.cli.terminal import complain, say
@@ -87,6 +87,7 @@ def parts(
     if wanted is None:
         raise OptionError(f"Which parts? Give a --vocabulary: {', '.join(_vocabularies())}, or a .yaml file of your own.")
     known = read_parts(wanted)
+    check_texts(templates=templates)
     options: dict[str, Any] = {"method": chosen, "site": site, "fit": fit, "size": size_of(size)}
     if not pictures and not embedded:
         raise PictureError("No picture given; the field guide is drawn only for the embedded model (without --model).")
