@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import os
-import signal
 import sys
-from contextlib import suppress
-from types import FrameType
+
+try:  # what signal is made of: signal itself takes longer to import than all else before the first signal is heard
+    import _signal as signal  # type: ignore[import-not-found]
+except ImportError:
+    import signal
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from types import FrameType
 
 _SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")
 
@@ -16,7 +22,7 @@ def main() -> None:
     for name in _SIGNALS:
         number = getattr(signal, name, None)  # Windows has not all of them
         # What is ignored stays so: nohup asks for it, and a shell for what it runs in the background.
-        if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
+        if number is not None and signal.getsignal(number) != signal.SIG_IGN:
             signal.signal(number, _stop)
     from concept_cam.cli import main as run
 
@@ -28,13 +34,16 @@ def _stop(number: int, frame: FrameType | None) -> None:
     for name in _SIGNALS:
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), signal.SIG_IGN)  # `timeout` sends two
-    files = sys.modules.get("concept_cam.files")
-    if hasattr(files, "remove_unfinished"):
-        files.remove_unfinished()
-    what = "interrupted" if number == signal.SIGINT else f"stopped by {signal.Signals(number).name}"
-    with suppress(OSError):
-        bar = os.isatty(2) and "tqdm" in sys.modules  # its line has no end yet
+    remove_unfinished = getattr(sys.modules.get("concept_cam.files"), "remove_unfinished", None)
+    if remove_unfinished is not None:
+        remove_unfinished()
+    name = next(name for name in _SIGNALS if getattr(signal, name, None) == number)
+    what = "interrupted" if name == "SIGINT" else f"stopped by {name}"
+    bar = os.isatty(2) and "tqdm" in sys.modules  # its line has no end yet
+    try:
         os.write(2, f"{os.linesep * bar}concept-cam: {what}; what was finished is kept.{os.linesep}".encode())
+    except OSError:
+        pass
     os._exit(128 + number)
 
 

@@ -85,7 +85,7 @@ def one_by_one(
 def tell(item: T, error: ConceptCamError, on_error: Callable[[T, ConceptCamError], None] | None) -> None:
     """Tell of an item that fails, if somebody listens; else raise the error. It says which item it is, if that is a file."""
     if isinstance(item, str | os.PathLike) and not isinstance(error, PictureError):  # those say so themselves
-        error = with_name(os.fspath(item), error)
+        error = with_name(str(item), error)
     if on_error is None:
         raise error
     on_error(item, error)

@@ -26,7 +26,7 @@ class Command(TyperCommand):
         found, _, order = self.make_parser(ctx).parse_args(args=list(args))
         names = {param.name: param.opts[0] if param.param_type_name == "option" else param.name.upper() for param in order}
         for param, times in Counter(param for param in order if param.param_type_name == "option").items():
-            if times > 1 and not param.multiple and not param.is_flag:
+            if times > 1 and not param.multiple and not getattr(param, "is_flag", False):
                 raise OptionError(f"{names[param.name]} is given {times} times; give it once.")
         for key, value in found.items():
             for text in _texts(value):

@@ -29,11 +29,12 @@ def sources(pictures: Sequence[Path], *, but: Path | None = None) -> list[Path]:
     Raises:
         PictureError: there are none in a folder, or it cannot be read.
     """
-    found: list[Path] = []
-    for path in pictures:
+    found: dict[str, Path] = {}
+    for given in pictures:
         # os.path says no, where Path raises on a name that is too long
-        found += _within(path, but) if os.path.isdir(path) else [path]  # noqa: PTH112
-    return list({os.path.abspath(path): path for path in reversed(found)}.values())[::-1]  # noqa: PTH100
+        for path in _within(given, but) if os.path.isdir(given) else [given]:  # noqa: PTH112
+            found.setdefault(os.path.abspath(path), path)  # noqa: PTH100
+    return list(found.values())
 
 
 def _within(folder: Path, but: Path | None) -> list[Path]:
@@ -41,23 +42,30 @@ def _within(folder: Path, but: Path | None) -> list[Path]:
     inside = listing.read(folder)
     if listing.unreadable:
         raise PictureError(f"{folder}: the folder cannot be read ({listing.unreadable[0]}).")
-    results = None if but is None else os.path.realpath(but)
-    below = deque(inner for inner in inside if os.path.realpath(inner) != results)
+    # By what they are and not by name, so that links that lead in a circle come to an end.
+    seen = {_identity(folder), None if but is None else _identity(but)}
+    below = deque(inner for inner in inside if _identity(inner) not in seen)
     if listing.pictures:
         listing.other += below
     else:
-        # By their real names, so that links that lead in a circle come to an end.
-        seen = {os.path.realpath(folder), results}
         while below:
-            inner = below.pop(0)
-            if (real := os.path.realpath(inner)) not in seen:
-                seen.add(real)
+            inner = below.popleft()
+            if (identity := _identity(inner)) not in seen:
+                seen.add(identity)
                 below.extendleft(reversed(listing.read(inner)))
     if not listing.pictures:
         raise PictureError(f"{folder}: no pictures in this folder; {listing.told() or _LOOKED_FOR}.")
     if told := listing.told():
         complain(f"{folder}: {told}.")
     return listing.pictures
+
+
+def _identity(folder: Path) -> tuple[int, int] | None:
+    try:
+        found = os.stat(folder)  # noqa: PTH116
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 @dataclass
