@@ -22,7 +22,7 @@ from torch import Tensor
 
 from concept_cam.concepts import ConceptBank
 from concept_cam.doubles import first_double
-from concept_cam.errors import ComparisonError, UnknownConcept
+from concept_cam.errors import ComparisonError, UnknownConcept, one_line
 from concept_cam.weightings import Weighting, uniform
 
 Selector = Callable[[ConceptBank, str, Float[Tensor, " K"]], tuple[str, ...]]
@@ -128,8 +128,8 @@ def compare(
     weights = _weighed(weighting or uniform, scores[rows].detach(), chosen.detach()) if references else ()
     if references and strength > 0 and chosen.mean() <= bank.spread and len(bank.names) > len(references) + 1:
         warnings.warn(
-            f"{', '.join(references)}: no more like {target!r} (cosine {chosen.mean():.2f}) than any two concepts of the bank "
-            f"are like each other ({bank.spread:.2f}). Comparing sharpens a map only against concepts that are alike.",
+            f"{one_line(', '.join(references))}: no more like {target!r} (cosine {chosen.mean():.2f}) than any two concepts of "
+            f"the bank are like each other ({bank.spread:.2f}). Comparing sharpens a map only against concepts that are alike.",
             stacklevel=2,
         )
     return Comparison(target, references, weights, tuple(chosen.tolist()), float(strength))
