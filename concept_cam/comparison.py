@@ -128,8 +128,9 @@ def compare(
     weights = _weighed(weighting or uniform, scores[rows].detach(), chosen.detach()) if references else ()
     if references and strength > 0 and chosen.mean() <= bank.spread and len(bank.names) > len(references) + 1:
         warnings.warn(
-            f"{one_line(', '.join(references))}: no more like {target!r} (cosine {chosen.mean():.2f}) than any two concepts of "
-            f"the bank are like each other ({bank.spread:.2f}). Comparing sharpens a map only against concepts that are alike.",
+            f"{one_line(', '.join(references))}: no more like {target!r} (cosine {chosen.mean():.2f}) than any two concepts "
+            f"of the bank are like each other ({bank.spread:.2f}). Comparing sharpens a map only against concepts that are "
+            "alike.",
             stacklevel=2,
         )
     return Comparison(target, references, weights, tuple(chosen.tolist()), float(strength))

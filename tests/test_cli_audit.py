@@ -74,6 +74,17 @@ def test_another_audit_in_the_same_folder_is_refused(run):
         assert len(err.splitlines()) == 1
 
 
+def test_a_folder_whose_name_is_not_utf_8(run, folder, tmp_path):
+    """Its maps are read again for the report; safetensors knows no such paths."""
+    out = tmp_path / "caf\udce9"
+    code, said, err = run(folder, "--out", out)
+    assert code == 0, err
+    assert "caf\\xe9" in said
+    assert (out / "report.html").exists()
+    assert list((out / "batches").glob("*.safetensors"))
+    assert run(folder, "--out", out)[0] == 0  # and as it is resumed
+
+
 def test_a_planted_shortcut_fails(run, tmp_path):
     planted = ("fieldguide-shortcuts", "--model", "fieldguide-shortcut", "--limit", 48)
     conditions = ("--fail-on", "off_object > 0.3", "--fail-on", "accuracy < 0.5", "--fail-on", "sensitivity > 0.2")

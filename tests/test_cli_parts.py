@@ -392,7 +392,6 @@ def test_a_mistake_is_one_line(run, birds, tmp_path, case):
     (tmp_path / "folders" / "empty" / "deeper").mkdir(parents=True)
     (tmp_path / "empty").mkdir()
     (tmp_path / "text.txt").write_text("kept")
-    shutil.copy(birds / "ember_finch" / "0.png", tmp_path / "folders" / "empty" / "deeper")
     arguments, words = MISTAKES[case]
     place = () if "--out" in arguments else ("--out", "found")
     code, out, err = run(*("birds/ember_finch/0.png" if a == "@" else a for a in arguments), *place)
