@@ -80,6 +80,10 @@ def arguments(command, param, *values):
     """With what the command needs besides."""
     needed = [p for p in COMMANDS[command].params if p.required and p is not param]
     given = ["photo.png" if p.name != "folder" else "new" for p in needed]
+    if command in ("localize", "parts") and param.name not in ("pictures", "seed", "plates"):
+        given += ["photo.png"]  # else one would be drawn, which is work
+    if command == "localize" and param.name not in ("target", "seed"):
+        given += ["--target", "x"]
     if param.param_type_name == "argument":
         return [command, *given, "--", *values]
     return [command, *given, *(word for value in values for word in (param.opts[0], value))]

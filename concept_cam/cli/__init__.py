@@ -98,7 +98,8 @@ def _line_of(error: BaseException) -> str:
     if isinstance(error, _USAGE_ERROR):
         context: Any = getattr(error, "ctx", None)
         path = context.command_path if context else "concept-cam"
-        return f"{error.format_message()} `{path} --help` tells more."  # type: ignore[attr-defined]
+        said = error.format_message()  # type: ignore[attr-defined]
+        return f"{said}{'' if said.endswith(('.', '?', ')')) else '.'} `{path} --help` tells more."
     if isinstance(error, UnknownWord):
         return f"{error} For other words give another encoder with --model."
     if isinstance(error, ConceptCamError):

@@ -96,6 +96,7 @@ def localize(
         refuse("--strength", strength, f"with --method {method}, which does not look at the score")
     if fit is not None:
         check_fit(fit)
+    options: dict[str, Any] = {"method": chosen, "site": site, "fit": fit, "size": size_of(size)}
     references = _references(against, nearest, rivals)
     check_texts(templates=templates, vocabulary=vocabulary)
     plate = None
@@ -106,7 +107,6 @@ def localize(
         references = references or (twin if sees_score(chosen) else None)
     elif target is None:
         raise ComparisonError("What shall be found in the picture? Name it with --target.")
-    options: dict[str, Any] = {"method": chosen, "site": site, "fit": fit, "size": size_of(size)}
     found = sources(pictures or [], but=out)
     make_folder(out)
     if plate is not None:

@@ -82,13 +82,13 @@ def parts(
         refuse("--count", plates, "where pictures are given: it says how many plates to draw")
     if fit is not None:
         check_fit(fit)
+    options: dict[str, Any] = {"method": chosen, "site": site, "fit": fit, "size": size_of(size)}
     embedded = model is None or model in fieldguide.MODELS
     wanted = vocabulary or ("fieldguide-parts" if embedded else None)
     if wanted is None:
         raise OptionError(f"Which parts? Give a --vocabulary: {', '.join(_vocabularies())}, or a .yaml file of your own.")
     known = read_parts(wanted)
     check_texts(templates=templates)
-    options: dict[str, Any] = {"method": chosen, "site": site, "fit": fit, "size": size_of(size)}
     if not pictures and not embedded:
         raise PictureError("No picture given; the field guide is drawn only for the embedded model (without --model).")
     given = sources(pictures or [], but=out)
