@@ -102,7 +102,7 @@ def test_size_and_fit(run, photo, tmp_path):
 
 MISTAKES = {
     "a size that is none": (("--size", "large"), "--size large: expected a side in pixels"),
-    "a size of nothing": (("--size", "0x96"), "expected the side of a square, or (height, width)"),
+    "a size of nothing": (("--size", "0x96"), "such as 336x504, from 1 to 16384 each"),
     "a size of parts of patches": (("--size", "100"), "not made of whole patches; its sides must be multiples of 8 and 8"),
     "a fit": (("--fit", "nativ"), "No fit 'nativ'. Did you mean 'native'?"),
     "a site": (("--site", "ln_1"), "has no site 'ln_1'; its sites are visual.transformer.resblocks.5.ln_1, "),
