@@ -22,7 +22,7 @@ from torch import Tensor
 
 from concept_cam.concepts import ConceptBank
 from concept_cam.doubles import first_double
-from concept_cam.errors import ComparisonError, UnknownConcept
+from concept_cam.errors import ComparisonError, UnknownConcept, one_line
 from concept_cam.weightings import Weighting, uniform
 
 Selector = Callable[[ConceptBank, str, Float[Tensor, " K"]], tuple[str, ...]]
@@ -121,21 +121,28 @@ def compare(
     check_strength(strength)
     similarities = bank.similarities(target)
     references = _selected(selector, bank, target, scores) if selector else ()
-    if not references and strength > 0:
-        raise ComparisonError(
-            f"No references to compare {target!r} with. Name some, give a vocabulary to choose from, or set strength to 0."
-        )
+    _check_some(target, references, strength)
     _check_distinct(bank, target, references)
     rows = [bank.index(name) for name in references]
     chosen = similarities[rows].clamp(-1, 1)
     weights = _weighed(weighting or uniform, scores[rows].detach(), chosen.detach()) if references else ()
     if references and strength > 0 and chosen.mean() <= bank.spread and len(bank.names) > len(references) + 1:
         warnings.warn(
-            f"{', '.join(references)}: no more like {target!r} (cosine {chosen.mean():.2f}) than any two concepts of the bank "
-            f"are like each other ({bank.spread:.2f}). Comparing sharpens a map only against concepts that are alike.",
+            f"{one_line(', '.join(references))}: no more like {target!r} (cosine {chosen.mean():.2f}) than any two concepts "
+            f"of the bank are like each other ({bank.spread:.2f}). Comparing sharpens a map only against concepts that are "
+            "alike.",
             stacklevel=2,
         )
     return Comparison(target, references, weights, tuple(chosen.tolist()), float(strength))
+
+
+def check_for_all(bank: ConceptBank, target: str, selector: Selector | None, strength: float) -> None:
+    """Raise what ``compare`` would raise for every picture, whatever the scores; nothing of a selector of the user's own."""
+    if selector is None or isinstance(selector, _OWN):
+        references = selector(bank, target, torch.zeros_like(bank.vectors[:, 0])) if selector else ()
+        _check_some(target, references, strength)
+        if not isinstance(selector, _Rivals):  # each picture has its own
+            _check_distinct(bank, target, references)
 
 
 def check_strength(strength: float) -> None:
@@ -158,6 +165,13 @@ def _selected(selector: Selector, bank: ConceptBank, target: str, scores: Float[
     if twice := [name for name, count in Counter(names).items() if count > 1]:
         raise ComparisonError(f"The selector gave {twice[0]!r} more than once; expected each reference once.")
     return names
+
+
+def _check_some(target: str, references: Sequence[str], strength: float) -> None:
+    if not references and strength > 0:
+        raise ComparisonError(
+            f"No references to compare {target!r} with. Name some, give a vocabulary to choose from, or set strength to 0."
+        )
 
 
 def _check_distinct(bank: ConceptBank, target: str, references: Sequence[str]) -> None:

@@ -4,11 +4,21 @@ from __future__ import annotations
 
 import io
 import os
+from contextlib import suppress
 from pathlib import Path
 
 from PIL import Image
 
 from concept_cam.errors import OutputError
+
+_unfinished: set[Path] = set()
+
+
+def remove_unfinished() -> None:
+    """Remove what is being written, where a signal ends the process at once."""
+    for path in list(_unfinished):
+        with suppress(OSError):
+            path.unlink()
 
 
 def write_file(path: str | os.PathLike[str], content: bytes) -> Path:
@@ -21,11 +31,13 @@ def write_file(path: str | os.PathLike[str], content: bytes) -> Path:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        _unfinished.add(temporary)
         try:
             temporary.write_bytes(content)
             temporary.replace(path)
         finally:
             temporary.unlink(missing_ok=True)
+            _unfinished.discard(temporary)
     except OSError as error:
         raise OutputError(f"{path}: cannot be written ({error.strerror or error}).") from error
     return path

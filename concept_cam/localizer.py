@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
-from typing import TypeVar, final
+from functools import partial
+from typing import TypeAlias, TypeVar, final
 
 import torch
 
@@ -12,22 +13,23 @@ from concept_cam.backbones.backbone import Backbone
 from concept_cam.backbones.transforms import preprocess_for
 from concept_cam.comparison import Comparison
 from concept_cam.concepts import ConceptBank, embed
-from concept_cam.errors import PictureError
+from concept_cam.errors import ConceptCamError
 from concept_cam.field import ConceptField
 from concept_cam.gradients import Form, Trace, trace
 from concept_cam.images import Fit, Frame, Size, by_size, read_picture
 from concept_cam.kept import Kept
 from concept_cam.methods import AnyMethod, as_method, explain, hires_cam
 from concept_cam.options import templates_of, vocabulary_of
-from concept_cam.prefetch import in_batches
+from concept_cam.prefetch import one_by_one, tell, together
 from concept_cam.provenance import provenance_of
 from concept_cam.question import Question, Variants
 from concept_cam.result import Localization, checked_maps
-from concept_cam.targets import Names, References, Targets, in_step
+from concept_cam.targets import Names, References, Targets, in_step, is_one
 from concept_cam.tensors import Given, Several, as_file, as_images, frame_of
 from concept_cam.weightings import Weighting
 
 S = TypeVar("S", bound=Given)
+_Batch: TypeAlias = Sequence[tuple[tuple[Given, str | None], Frame]]
 
 STRENGTHS = (0.0, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0)
 """Those that a sweep goes through."""
@@ -128,7 +130,8 @@ class Localizer:
         """
         question, given = self._question(against, strength, weighting), as_images(pictures)
         asked = question.about(target, len(given))
-        return [result for (result,) in self._localize([self.frame(image) for image in given], asked)]
+        items = list(zip(zip(given, asked.targets, strict=True), map(self.frame, given), strict=True))
+        return together(partial(self._answer, question), items, lambda: self._check(asked))
 
     def sweep(
         self,
@@ -191,12 +194,12 @@ class Localizer:
         weighting: Weighting | None = None,
         batch_size: int = 8,
         workers: int = 2,
-        on_error: Callable[[S, PictureError], None] | None = None,
+        on_error: Callable[[S, ConceptCamError], None] | None = None,
     ) -> Generator[tuple[S, Localization], None, None]:
         """Localize in many images, each with its result, in the order given.
 
         Images are read ahead of the model by threads, two batches at most, so that memory does not grow. To leave early is
-        enough to stop them.
+        enough to stop them. Whatever ends a stream, the results of the images before that are given first.
 
         Args:
             pictures: paths, PIL images or tensors (3, height, width); a generator will do.
@@ -206,12 +209,13 @@ class Localizer:
             weighting: of the references; uniform by default.
             batch_size: how many go through the model at once.
             workers: threads that read and prepare pictures.
-            on_error: called with an image that cannot be read, and why; it is left out. Without it the error is raised.
+            on_error: called with an image that fails, and why; it is skipped. Without it the error is raised. What is wrong
+                with the question, whatever the image, is always raised.
 
         Raises:
             OptionError: the batch size or the number of workers is below one, or see ``batch``.
-            PictureError: an image cannot be read, and nobody listens.
-            ComparisonError, UnknownConcept, NoSpatialGradient, BackboneError: see ``batch``.
+            PictureError, NoSpatialGradient, BackboneError: an image fails, and nobody listens; see ``batch``.
+            ComparisonError, UnknownConcept: see ``batch``.
 
         Example:
             >>> from concept_cam import fieldguide
@@ -221,13 +225,12 @@ class Localizer:
         """
         question = self._question(against, strength, weighting)
         pairs = in_step(pictures, target, question.choices)
-        listen = None if on_error is None else lambda pair, error: on_error(pair[0], error)
-        read = in_batches(lambda pair: self.frame(pair[0]), pairs, batch_size, workers, PictureError, listen)
-        with closing(read):
-            for batch in read:
-                asked = question.about([name for (_, name), _ in batch], len(batch))
-                results = self._localize([frame for _, frame in batch], asked)
-                yield from ((picture, result) for ((picture, _), _), (result,) in zip(batch, results, strict=True))
+        if is_one(target):
+            self._check(question.about(target, 1))
+        read, fail = lambda pair: self.frame(pair[0]), lambda pair, error: tell(pair[0], error, on_error)
+        found = one_by_one(pairs, read, partial(self._answer, question), batch_size, workers, fail)
+        with closing(found):
+            yield from ((picture, result) for (picture, _), result in found)
 
     def fields(self, pictures: Several) -> list[ConceptField]:
         """The fields of several images, which answer any text without the model; for methods that are linear.
@@ -278,10 +281,17 @@ class Localizer:
         choices = self.backbone.classes or self.vocabulary
         return Question.of(self.method, choices, self.vocabulary, against, strength, weighting, variants)
 
+    def _answer(self, question: Question, batch: _Batch) -> list[Localization]:
+        asked = question.about([target for (_, target), _ in batch], len(batch))
+        return [result for (result,) in self._localize([frame for _, frame in batch], asked)]
+
+    def _check(self, question: Question) -> None:
+        """Raise what is wrong with a question whatever the image: a word, a reference."""
+        with self.backbone.at_rest():
+            question.check(self.bank(question.names))
+
     def _localize(self, frames: Sequence[Frame], question: Question) -> list[list[Localization]]:
         """For each image a result for each variant of its comparison; the same number for all images."""
-        if not frames:
-            return []
         results: dict[int, list[Localization]] = {}
         # One look at the model for the texts and the passes; out of the caller's inference mode, so that results are ordinary.
         with self.backbone.at_rest():

@@ -10,7 +10,7 @@ from typing import TypeAlias, final
 from jaxtyping import Float
 from torch import Tensor
 
-from concept_cam.comparison import Comparison, Named, Selector, as_selector, compare, nearest
+from concept_cam.comparison import Comparison, Named, Selector, as_selector, check_for_all, compare, nearest
 from concept_cam.concepts import ConceptBank
 from concept_cam.errors import OptionError
 from concept_cam.methods import AnyMethod, name_of, sees_score
@@ -107,15 +107,29 @@ class Question:
         if target is None:
             rows = [bank.index(name) for name in self.choices]
             target = self.choices[int(scores[rows].argmax())]
-        # An image is compared as it would be alone, whatever the targets of the others are.
-        extra = dict.fromkeys(name for name in (target, *self._named) if name not in self._own)
-        if len(self._own) + len(extra) == len(bank.names):
-            own = bank
-        else:
-            own = bank.select((*self.vocabulary, *extra))
+        own = self._bank_of(target, bank)
+        if own is not bank:
             scores = scores[[bank.index(name) for name in own.names]]
         comparison = compare(own, target, self.selector, scores, self.strength, self.weighting)
         return [comparison] if self.variants is None else self.variants(comparison)
+
+    def check(self, bank: ConceptBank) -> None:
+        """Raise what is wrong with the question for any image.
+
+        Args:
+            bank: of ``names``.
+
+        Raises:
+            ComparisonError, UnknownConcept: see ``compare``.
+        """
+        for target in filter(None, dict.fromkeys(self.targets)):
+            check_for_all(self._bank_of(target, bank), target, self.selector, self.strength)
+
+    def _bank_of(self, target: str, bank: ConceptBank) -> ConceptBank:
+        """An image is compared as it would be alone, whatever the targets of the others are."""
+        extra = dict.fromkeys(name for name in (target, *self._named) if name not in self._own)
+        alone = len(self._own) + len(extra) == len(bank.names)
+        return bank if alone else bank.select((*self.vocabulary, *extra))
 
     @property
     def _named(self) -> tuple[str, ...]:

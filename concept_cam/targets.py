@@ -69,7 +69,7 @@ def for_each(wanted: Targets, count: int, choices: Sequence[str]) -> list[str | 
         >>> for_each("cat", 2, ()), for_each([1, None], 2, ("cat", "dog"))
         (['cat', 'cat'], ['dog', None])
     """
-    if _is_one(wanted):
+    if is_one(wanted):
         return [None if wanted is None else named(wanted, choices)] * count
     found = [None if one is None else named(one, choices) for one in _one_by_one(wanted)]
     if len(found) != count:
@@ -88,7 +88,7 @@ def in_step(items: Iterable[T], wanted: Targets, choices: Sequence[str]) -> Iter
         >>> list(in_step("ab", [0, 1], ("cat", "dog")))
         [('a', 'cat'), ('b', 'dog')]
     """
-    if _is_one(wanted):
+    if is_one(wanted):
         (target,) = for_each(wanted, 1, choices)
         return ((item, target) for item in items)
     return _zipped(items, _one_by_one(wanted), choices)
@@ -129,7 +129,8 @@ def _checked_selector(wanted: Callable[..., Any]) -> Selector:
     return wanted
 
 
-def _is_one(wanted: Any) -> bool:
+def is_one(wanted: Any) -> bool:
+    """Whether a target is one for all images, and not an iterable of one for each."""
     return isinstance(wanted, str | bytes) or not isinstance(wanted, Iterable) or getattr(wanted, "ndim", 1) == 0
 
 

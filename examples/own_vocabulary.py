@@ -17,7 +17,7 @@ from pathlib import Path
 import typer
 
 from concept_cam import Localizer, fieldguide, load, read_templates
-from concept_cam.errors import PictureError
+from concept_cam.errors import ConceptCamError
 from concept_cam.parts import read_parts, stream_parts, to_csv
 from concept_cam.parts.sheet import summary
 
@@ -44,7 +44,7 @@ def main(
     print(f"{words.title}: {len(findings)} pictures in {out}")
 
 
-def report(file: Path, error: PictureError) -> None:
+def report(file: Path, error: ConceptCamError) -> None:
     """Say what is left out, and why."""
     print(f"left out: {error}", file=sys.stderr)
 

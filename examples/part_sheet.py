@@ -16,7 +16,7 @@ from pathlib import Path
 import typer
 
 from concept_cam import Localizer, fieldguide, load
-from concept_cam.errors import PictureError
+from concept_cam.errors import ConceptCamError
 from concept_cam.images import read_picture
 from concept_cam.page import to_html
 from concept_cam.parts import read_parts, stream_parts
@@ -51,7 +51,7 @@ def main(
     print(f"sheet of {count} pictures in {out / 'sheet.html'}")
 
 
-def report(file: Path, error: PictureError) -> None:
+def report(file: Path, error: ConceptCamError) -> None:
     """Say what is left out, and why."""
     print(f"left out: {error}", file=sys.stderr)
 

@@ -13,14 +13,14 @@ out. Without a folder, plates are drawn from the embedded field guide.
 
 from __future__ import annotations
 
-import csv
 import sys
 from pathlib import Path
 
 import typer
 
 from concept_cam import Localizer, fieldguide, load
-from concept_cam.errors import PictureError
+from concept_cam.errors import ConceptCamError
+from concept_cam.tables import table_of
 
 
 def main(
@@ -35,15 +35,17 @@ def main(
     localizer = Localizer(load(model)) if model else fieldguide.localizer()
     out.parent.mkdir(parents=True, exist_ok=True)
     files = sorted(file for file in (pictures or drawn(out.parent / "plates")).iterdir() if file.is_file())
-    with out.open("w", newline="", encoding="utf-8") as table:
-        rows = csv.writer(table)
-        rows.writerow(("file", "score", "left", "top", "right", "bottom"))
-        for file, result in localizer.stream(files, query, against, strength=strength, on_error=report):
-            rows.writerows((file.name, f"{result.scores[query]:.4f}", *box) for box in result.boxes())
+    columns = ("left", "top", "right", "bottom")
+    rows = [
+        {"file": file.name, "score": result.scores[query], **dict(zip(columns, box, strict=True))}
+        for file, result in localizer.stream(files, query, against, strength=strength, on_error=report)
+        for box in result.boxes()
+    ]
+    out.write_bytes(table_of(rows, ("file", "score", *columns)))
     print(f"boxes in {out}")
 
 
-def report(file: Path, error: PictureError) -> None:
+def report(file: Path, error: ConceptCamError) -> None:
     """Say what is left out, and why."""
     print(f"left out: {error}", file=sys.stderr)
 

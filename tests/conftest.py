@@ -37,7 +37,6 @@ def command_line(monkeypatch, capsys, tmp_path):
         with pytest.raises(SystemExit) as stop:
             cli.main()
         out, err = capsys.readouterr()
-        code = stop.value.code
-        return (1, out, f"{err}{code}\n") if isinstance(code, str) else (code or 0, out, err)
+        return stop.value.code, out, err
 
     return call

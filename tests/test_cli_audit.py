@@ -69,9 +69,20 @@ def test_another_audit_in_the_same_folder_is_refused(run):
     assert run("--limit", 2, "--out", "out")[0] == 0
     for other in (("--seed", 1), ("--model", "fieldguide-shortcut"), ("--method", "grad_cam")):
         code, _, err = run("--limit", 2, "--out", "out", *other)
-        assert code == 1
+        assert code == 2
         assert "out holds a run with another" in err
         assert len(err.splitlines()) == 1
+
+
+def test_a_folder_whose_name_is_not_utf_8(run, folder, tmp_path):
+    """Its maps are read again for the report; safetensors knows no such paths."""
+    out = tmp_path / "caf\udce9"
+    code, said, err = run(folder, "--out", out)
+    assert code == 0, err
+    assert "caf\\xe9" in said
+    assert (out / "report.html").exists()
+    assert list((out / "batches").glob("*.safetensors"))
+    assert run(folder, "--out", out)[0] == 0  # and as it is resumed
 
 
 def test_a_planted_shortcut_fails(run, tmp_path):
@@ -143,7 +154,7 @@ def test_a_classifier_is_asked_no_texts(run, folder, tmp_path):
     assert columns(tmp_path / "out" / "backgrounds.csv") == columns(tmp_path / "out" / "words.csv") == []
     assert {row["label"] for row in columns(tmp_path / "out" / "rows.csv")} == {"brambling", "goldfinch"}
     code, _, err = run(*options[:-1], "other", "--backgrounds", "backgrounds")
-    assert code == 1
+    assert code == 2
     assert "resnet10t has no class" in err
     assert not (tmp_path / "other").exists()
 
@@ -172,7 +183,7 @@ def test_a_mistake_is_one_line_and_costs_nothing(run, tmp_path, arguments, messa
     (tmp_path / "volcanoes.txt").write_text("bird in snow\nbird in volcano\n")
     monkeypatch.setattr("concept_cam.audit.looking.Looker.look", None)
     code, _, err = run(*arguments)
-    assert code == 1
+    assert code == 2
     assert message in err
     assert len(err.splitlines()) == 1
     assert not (tmp_path / "concept-cam-audit").exists()

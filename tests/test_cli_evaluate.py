@@ -83,6 +83,6 @@ def test_a_limit_takes_pictures_from_all_of_the_set(run, tmp_path):
 )
 def test_a_mistake_is_one_line(run, arguments, message):
     code, _, err = run(*arguments)
-    assert code == 1
+    assert code == 2
     assert message in err
     assert len(err.splitlines()) == 1

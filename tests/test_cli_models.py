@@ -102,7 +102,7 @@ def test_size_and_fit(run, photo, tmp_path):
 
 MISTAKES = {
     "a size that is none": (("--size", "large"), "--size large: expected a side in pixels"),
-    "a size of nothing": (("--size", "0x96"), "expected the side of a square, or (height, width)"),
+    "a size of nothing": (("--size", "0x96"), "such as 336x504, from 1 to 16384 each"),
     "a size of parts of patches": (("--size", "100"), "not made of whole patches; its sides must be multiples of 8 and 8"),
     "a fit": (("--fit", "nativ"), "No fit 'nativ'. Did you mean 'native'?"),
     "a site": (("--site", "ln_1"), "has no site 'ln_1'; its sites are visual.transformer.resblocks.5.ln_1, "),
@@ -120,7 +120,7 @@ def test_a_mistake_about_models_is_one_line(run, photo, case):
     options, message = MISTAKES[case]
     given = ("--model", FOLDER) if "--model" not in options else ()
     code, _, err = run("localize", photo, "--target", "red crown", "--against", "blue crown", *given, *options)
-    assert code == 1
+    assert code == 2
     assert message in err
     assert len(err.strip().splitlines()) == 1
     assert "Traceback" not in err
@@ -129,5 +129,5 @@ def test_a_mistake_about_models_is_one_line(run, photo, case):
 def test_a_folder_that_is_no_checkpoint(run, photo, tmp_path):
     (tmp_path / "empty").mkdir()
     code, _, err = run("localize", photo, "--target", "x", "--against", "y", "--model", tmp_path / "empty")
-    assert code == 1
+    assert code == 2
     assert "expected a checkpoint of open_clip, transformers or timm" in err

@@ -94,7 +94,7 @@ WRONG = {
 def test_what_is_wrong_with_a_function_is_one_line(run, case):
     model, options, message = WRONG[case]
     code, _, err = run(*ASKED, "--model", model, *options)
-    assert code == 1
+    assert code == 2
     assert message in err
     assert len(err.strip().splitlines()) == 1
 

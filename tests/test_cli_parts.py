@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 from pycocotools.coco import COCO
 
-from concept_cam import cli, fieldguide, grad_cam, loading
+from concept_cam import fieldguide, grad_cam, loading
 from concept_cam.datasets import read_dataset
 from concept_cam.datasets.published import read_cub
 from concept_cam.fieldguide.checkpoint import FOLDER
@@ -257,11 +257,11 @@ def test_a_broken_picture_is_left_out(run, birds, tmp_path, broken):
     """Be it the first or the last of its species."""
     (birds / broken).write_bytes(b"no picture")
     code, out, err = run("birds", "--out", "found")
-    assert code == 1
+    assert code == 2
     first, last = err.splitlines()
     assert first.startswith("concept-cam: ")
     assert broken in first
-    assert last == "concept-cam: 1 of 5 pictures could not be read; the others are in found."
+    assert last == "concept-cam: 1 of 5 pictures failed; the others are in found."
     assert out.splitlines()[-1].startswith("4 pictures, 1 left out, ")
     assert len(out.splitlines()) == 5
     assert names(tmp_path / "found") == {*TABLES, "sheet-ember-finch.html", "sheet-royal-jay.html"}
@@ -280,7 +280,7 @@ def test_a_picture_that_is_another_by_the_time_it_is_drawn(run, birds, monkeypat
     gone = lambda source: read("gone.png" if str(source).endswith("ember_finch/0.png") else source)  # noqa: E731
     monkeypatch.setattr(images, "read_picture", gone)  # the localizer has a name of its own for it
     code, out, err = run("birds", "--out", "found")
-    assert code == 1
+    assert code == 2
     assert "gone.png" in err.splitlines()[0]
     assert "1 of 4" in err.splitlines()[1]
     assert out.splitlines()[-1].startswith("3 pictures, 1 left out, ")
@@ -291,11 +291,11 @@ def test_nothing_could_be_read(run, tmp_path):
     for name in ("a.png", "b.png"):
         (tmp_path / "birds" / name).write_text("no picture")
     code, out, err = run("birds", "--out", "found")
-    assert (code, out) == (1, "")
-    assert err.splitlines()[-1] == "concept-cam: 2 of 2 pictures could not be read; none is left."
+    assert (code, out) == (2, "")
+    assert err.splitlines()[-1] == "concept-cam: 2 of 2 pictures failed; none is left."
     assert names(tmp_path / "found") == set()
     code, out, err = run("birds/a.png", "--out", "found")
-    assert (code, out, len(err.splitlines())) == (1, "", 1)
+    assert (code, out, len(err.splitlines())) == (2, "", 1)
     assert "a.png" in err
     assert "not a picture" in err
 
@@ -310,7 +310,7 @@ def test_a_picture_is_never_written_over(run, birds, tmp_path):
             target.rename(target.with_name("0-2.png"))
             pictures[1], target = "found/annotated/0-2.png", target.with_name("0-2.png")
         code, _, err = run(*pictures, "--out", "found")
-        assert code == 1
+        assert code == 2
         assert "is one of the pictures and would be overwritten; choose another --out" in err
         assert len(err.splitlines()) == 1
         assert target.read_bytes() == before
@@ -392,11 +392,10 @@ def test_a_mistake_is_one_line(run, birds, tmp_path, case):
     (tmp_path / "folders" / "empty" / "deeper").mkdir(parents=True)
     (tmp_path / "empty").mkdir()
     (tmp_path / "text.txt").write_text("kept")
-    shutil.copy(birds / "ember_finch" / "0.png", tmp_path / "folders" / "empty" / "deeper")
     arguments, words = MISTAKES[case]
     place = () if "--out" in arguments else ("--out", "found")
     code, out, err = run(*("birds/ember_finch/0.png" if a == "@" else a for a in arguments), *place)
-    assert (code, out) == (1, "")
+    assert (code, out) == (2, "")
     assert len(err.splitlines()) == 1, err
     assert err.startswith("concept-cam: ")
     assert all(word in err for word in words), err
@@ -411,13 +410,14 @@ def test_a_mistake_is_one_line(run, birds, tmp_path, case):
 )
 def test_mistakes_are_found_before_a_model_is_loaded(run, birds, monkeypatch, case):
     monkeypatch.setattr(loading, "load", lambda *_, **__: pytest.fail("loaded"))
-    assert run(*("birds/ember_finch/0.png" if a == "@" else a for a in MISTAKES[case][0]))[0] == 1
+    assert run(*("birds/ember_finch/0.png" if a == "@" else a for a in MISTAKES[case][0]))[0] == 2
 
 
-def test_folders_of_folders_are_for_parts_alone(run, birds, monkeypatch, capsys):
-    monkeypatch.setattr(sys, "argv", ["concept-cam", "localize", "birds", "--target", "ember finch"])
-    with pytest.raises(SystemExit, match="no pictures in this folder"):
-        cli.main()
+def test_localize_reads_a_folder_of_species_too(run, command_line, birds, tmp_path):
+    code, out, err = command_line("localize", "birds", "--target", "ember finch", "--out", "found")
+    assert (code, err) == (0, "")
+    assert out.count("strongest at") == 4
+    assert {file.stem for file in (tmp_path / "found").glob("*.json")} == {"0", "1", "0-2", "1-2"}
 
 
 def test_help_imports_nothing_heavy():
@@ -430,3 +430,91 @@ def test_help_imports_nothing_heavy():
     assert done.stdout.splitlines()[-1] == "[]", done.stdout + done.stderr
     assert "--vocabulary" in done.stdout
     assert "parts.csv" in done.stdout
+
+
+# ---- what is wrong with one picture, and names that would do something ------------------------------------------------
+
+
+def test_a_blank_map_is_the_problem_of_its_own_picture(run, birds, tmp_path, monkeypatch):
+    from concept_cam.parts import finding
+
+    guide, real = fieldguide.localizer(method=legrad), finding.explain
+    ((seen, _, _),) = guide.traces([guide.frame(Image.new("RGB", (160, 160), "white"))])
+
+    def explain(method, trace, directions):
+        same = (trace.embedding - seen.embedding).abs().amax(1) < 1e-4
+        return real(method, trace, directions).masked_fill(same[None, :, None, None], 0.0)
+
+    monkeypatch.setattr(finding, "explain", explain)
+    Image.new("RGB", (160, 160), "white").save(birds / "ember_finch" / "0-white.png")
+    code, out, err = run("birds", "--out", "found")
+    assert code == 2
+    first, last = err.splitlines()
+    assert first.startswith("concept-cam: birds/ember_finch/0-white.png: Nothing at ")
+    assert last == "concept-cam: 1 of 5 pictures failed; the others are in found."
+    assert out.splitlines()[-1].startswith("4 pictures, 1 left out, ")
+    code, out, err = run("birds/ember_finch/0-white.png", "--out", "alone")
+    assert (code, out, len(err.splitlines())) == (2, "", 1)
+    assert "the map is blank" in err
+
+
+def test_long_names_of_pictures_and_of_species(run, birds, tmp_path):
+    species = "鳥" * 84  # 252 bytes
+    (birds / "ember_finch").rename(birds / species)
+    (birds / "royal_jay").rename(birds / ("🐦x" * 50))
+    for seed in range(2):
+        (birds / species / f"{seed}.png").rename(birds / species / f"{'é' * 124}{seed}.png")
+    code, _, err = run("birds", "--out", "found")
+    assert (code, err) == (0, "")
+    assert len(names(tmp_path / "found" / "annotated")) == 4
+    sheets = sorted((tmp_path / "found").glob("sheet-*.html"))
+    assert [f"<h1>{name}</h1>" in page.read_text() for page, name in zip(sheets, ("🐦x" * 50, species), strict=True)] == [
+        True
+    ] * 2
+    assert {row["picture"].partition("/")[0] for row in rows(tmp_path / "found" / "parts.csv")} == {species, "🐦x" * 50}
+
+
+HOSTILE = ("a\nb", "c\u2028d", "e\x1b[31m", "g\u202eh", "=i", '"j"', "<b>k", "l\udcffm", " n ")
+
+
+def test_names_do_nothing_to_a_terminal_a_line_a_page_or_a_spreadsheet(run, birds, tmp_path):
+    plate = birds / "ember_finch" / "0.png"
+    for name in HOSTILE:
+        (birds / name).mkdir()
+        shutil.copy(plate, birds / name / f"{name}.png")
+    code, out, err = run("birds", "--out", "found")
+    assert code == 0
+    assert all(line.isprintable() for line in [*out.splitlines(), *err.splitlines()])
+    # What cannot stand on a line is not on one; all else has a line of its own.
+    cub = tmp_path / "found" / "cub"
+    left = sum(line.startswith("concept-cam: not in cub/: ") for line in err.splitlines())
+    count = 4 + len(HOSTILE) - left
+    for file, each in (
+        ("images.txt", 1),
+        ("image_class_labels.txt", 1),
+        ("bounding_boxes.txt", 1),
+        ("parts/part_locs.txt", 12),
+    ):
+        lines = (cub / file).read_bytes().split(b"\n")
+        assert len(lines) - 1 == count * each
+        assert [int(line.split(b" ")[0]) for line in lines[:-1]] == [1 + k for k in range(count) for _ in range(each)]
+    assert {"a\nb", "c\u2028d", "l\udcffm"}.isdisjoint(
+        {line.split("/")[0] for line in (cub / "images.txt").read_text().splitlines()}
+    )
+    coco = json.loads((tmp_path / "found" / "coco.json").read_text())
+    assert {image["file_name"] for image in coco["images"]} >= {f"{name}/{name}.png" for name in HOSTILE}
+    (guarded,) = [row for row in rows(tmp_path / "found" / "parts.csv") if row["part"] == "crown" and "=i" in row["picture"]]
+    assert guarded["picture"] == "'=i/=i.png"
+    pages = [page.read_text() for page in (tmp_path / "found").glob("sheet-*.html")]
+    assert len(pages) == 2 + len(HOSTILE)
+    assert not any("<b>k" in page for page in pages)
+    assert any("<h1>&lt;b&gt;k</h1>" in page for page in pages)
+
+
+def test_a_species_is_the_first_folder_below_as_a_data_set_has_it(run, birds, tmp_path):
+    (birds / "ember_finch" / "site 1").mkdir()
+    (birds / "ember_finch" / "0.png").rename(birds / "ember_finch" / "site 1" / "0.png")
+    assert run("birds", "--out", "found")[0] == 0
+    assert names(tmp_path / "found") == {*TABLES, "sheet-ember-finch.html", "sheet-royal-jay.html"}
+    labels = {example.label: 0 for example in read_dataset(birds).examples}
+    assert set(labels) == {"ember finch", "royal jay"}

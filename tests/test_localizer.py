@@ -390,3 +390,99 @@ def test_what_does_not_see_the_score_has_no_sweep(plate):
     for call in (blind.sweep, blind.against_each):
         with pytest.raises(OptionError, match="does not look at the score"):
             call(plate.picture, *PAIR)
+
+
+# ---- what is wrong with one image -------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def blank_where_white(monkeypatch):
+    """The model says nothing of a white image, whatever stands beside it in a batch."""
+    from concept_cam import localizer
+
+    guide, real = fieldguide.localizer(), localizer.explain
+    white = Image.new("RGB", (160, 160), "white")
+    ((seen, _, _),) = guide.traces([guide.frame(white)])
+    embedding = seen.embedding[0]
+
+    def explain(method, seen, directions):
+        maps = real(method, seen, directions)
+        same = torch.tensor([torch.allclose(row, embedding, atol=1e-5) for row in seen.embedding])
+        return maps.masked_fill(same[None, :, None, None], 0.0)
+
+    monkeypatch.setattr(localizer, "explain", explain)
+    return guide, white
+
+
+def test_a_blank_map_is_the_problem_of_its_own_image(blank_where_white, plate, tmp_path):
+    guide, white = blank_where_white
+    paths = [tmp_path / f"{k}.png" for k in range(6)]
+    for path in paths:
+        (white if path.stem in "25" else plate.picture).save(path)
+    told = []
+    found = list(guide.stream(paths, *PAIR, batch_size=4, on_error=lambda *given: told.append(given)))
+    assert [path.stem for path, _ in found] == ["0", "1", "3", "4"]
+    assert [(path, type(error)) for path, error in told] == [(paths[2], NoSpatialGradient), (paths[5], NoSpatialGradient)]
+    assert str(told[0][1]).startswith(f"{paths[2]}: Nothing at ")
+    alone = guide(plate.picture, *PAIR)
+    for _, result in found:
+        torch.testing.assert_close(result.map, alone.map, rtol=1e-3, atol=1e-5)
+    stream = guide.stream(paths, *PAIR, batch_size=4)
+    assert [next(stream)[0] for _ in range(2)] == paths[:2]
+    with pytest.raises(NoSpatialGradient, match=r"2\.png: Nothing at .* the map is blank"):
+        next(stream)
+
+
+def test_a_batch_says_which_image_is_blank_and_a_single_image_raises(blank_where_white, plate):
+    guide, white = blank_where_white
+    with pytest.raises(NoSpatialGradient, match=r"^image 2 of 3: Nothing at"):
+        guide.batch([plate.picture, white, white], *PAIR)
+    with pytest.raises(NoSpatialGradient, match=r"^Nothing at"):
+        guide(white, *PAIR)
+    assert len(guide.batch([plate.picture] * 3, *PAIR)) == 3
+
+
+@pytest.mark.parametrize(
+    ("question", "kind", "message"),
+    [
+        (("ember finch", "ember finch"), ComparisonError, "among its own references"),
+        (("ember finch", "Ember Finch"), ComparisonError, "cannot tell"),
+        (("ember dog", "frost finch"), UnknownWord, "never seen the word 'dog'"),
+        (("ember finch", "frost dog"), UnknownWord, "never seen the word 'dog'"),
+        ((None, "frost dog"), UnknownWord, "never seen the word 'dog'"),
+        ((999, "frost finch"), OptionError, "target is 999"),
+    ],
+)
+def test_what_is_wrong_with_the_question_is_no_images_problem(guide, question, kind, message):
+    """It is raised once, before an image is taken, though somebody listens; a batch does not blame an image."""
+    stream = guide.stream(iter(pytest.fail, None), *question, on_error=pytest.fail)
+    with pytest.raises(kind, match=message):
+        next(stream)
+    white = Image.new("RGB", (96, 96), "white")
+    with pytest.raises(kind, match=message) as raised:
+        guide.batch([white, white], *question)
+    assert "image 1" not in str(raised.value)
+
+
+def test_a_question_that_has_no_references_is_told_at_once(plate):
+    bare = Localizer(fieldguide.localizer().backbone, templates="fieldguide", vocabulary=["ember finch"])
+    for selector in (None, nearest(2), rivals(2)):
+        with pytest.raises(ComparisonError, match="No references"):
+            next(bare.stream(iter(pytest.fail, None), "ember finch", selector, on_error=pytest.fail))
+
+
+@pytest.mark.filterwarnings("ignore:.*no more like:UserWarning")
+def test_targets_of_their_own_are_problems_of_their_own(guide, plate):
+    """Of a predicted class too: where it is the reference, there is no comparison."""
+    jay = fieldguide.draw_species("royal jay").picture
+    told = []
+    given = [plate.picture, jay, plate.picture]
+    found = list(guide.stream(given, None, "royal jay", on_error=lambda *pair: told.append(pair)))
+    assert [picture for picture, _ in found] == [plate.picture, plate.picture]
+    ((picture, error),) = told
+    assert picture is jay
+    assert "'royal jay' is among its own references" in str(error)
+    told.clear()
+    words = ["ember finch", "green unicorn", "ember finch"]
+    assert len(list(guide.stream(given, words, "frost finch", on_error=lambda *pair: told.append(pair)))) == 2
+    assert "unicorn" in str(told[0][1])

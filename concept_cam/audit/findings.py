@@ -12,7 +12,7 @@ from typing import TypeVar, final
 import torch
 from jaxtyping import Float
 from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors.torch import load
 from torch import Tensor
 
 from concept_cam.audit.looking import Looker, Row
@@ -236,7 +236,7 @@ class Audit:
         rows = iter(self.good)
         for file in self.batches:
             try:
-                held = load_file(file)
+                held = load(file.read_bytes())
             except (OSError, SafetensorError) as error:
                 raise OutputError(
                     f"{file}: not the maps of an audit ({error}); delete the folder and run it again."

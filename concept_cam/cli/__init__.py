@@ -3,24 +3,37 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
+import traceback
 import warnings
+from collections.abc import Sequence
+from functools import cache
 from io import TextIOWrapper
-from typing import Any, NoReturn
+from typing import Any
 
 import typer
+from typer.main import get_command
 
 from concept_cam.cli.audit import audit
+from concept_cam.cli.checked import Command
 from concept_cam.cli.evaluate import evaluate
 from concept_cam.cli.fieldguide import fieldguide
 from concept_cam.cli.localize import localize
 from concept_cam.cli.methods import methods
 from concept_cam.cli.models import check, models
 from concept_cam.cli.parts import parts
-from concept_cam.errors import ConceptCamError, UnknownWord
+from concept_cam.cli.terminal import complain, finish, give_up
+from concept_cam.errors import AuditFailed, ConceptCamError, UnknownWord
 
-app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
-_INTERRUPTED = 130
+app = typer.Typer(add_completion=False)
+
+PASSED, FAILED, ERROR = 0, 1, 2
+"""Exit codes: all is well; what was to be checked does not pass; an error. A signal's is 128 and its number."""
+
+_INTERRUPTED, _BROKEN_PIPE = 130, 141
+_TRACEBACK = "CONCEPT_CAM_TRACEBACK"
+_USAGE_ERROR = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
 
 
 @app.callback()
@@ -29,36 +42,74 @@ def about() -> None:
 
 
 for command in (localize, methods, models, check, evaluate, audit, parts, fieldguide):
-    app.command()(command)
+    app.command(cls=Command)(command)
 
 
 def main() -> None:
-    """Run the command line; a foreseen error is one line on the error stream and exit code 1, never a traceback."""
-    warnings.showwarning = _one_line
+    """Run the command line: whatever is raised is one line on the error stream and an exit code, never a traceback.
+
+    With CONCEPT_CAM_TRACEBACK=1 in the environment the traceback comes first.
+    """
+    warnings.showwarning = _note
     for stream in (sys.stdout, sys.stderr):
         # A name that the terminal cannot spell shall not end the work.
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="replace")
     # What open_clip and the hub client log on the way to a failure is in the one line that we end with.
     logging.disable(logging.ERROR)
+    code = _run(sys.argv[1:] or ["--help"])
+    give_up()
+    sys.exit(code)
+
+
+def _run(arguments: Sequence[str]) -> int:
+    """The exit code of what the arguments say; the last net, so all that is raised ends here."""
     try:
-        app()
-    except UnknownWord as error:
-        _fail(f"{error} For other words give another encoder with --model.")
-    except ConceptCamError as error:
-        _fail(str(error))
-    except SystemExit as leaving:
-        if leaving.code == _INTERRUPTED:
-            typer.echo("concept-cam: interrupted; what was finished is kept.", err=True)
-        raise
-    except (OSError, RuntimeError, MemoryError) as error:
-        _fail(f"{type(error).__name__}: {error}")
+        # Not through typer's own main, which has other ideas of errors, interrupts and pipes.
+        whole = _whole()
+        with whole.make_context("concept-cam", list(arguments)) as context:
+            whole.invoke(context)
+        finish()
+    except typer.Exit as leaving:
+        return leaving.exit_code
+    except (Exception, KeyboardInterrupt, SystemExit) as error:  # noqa: BLE001  (the last net)
+        if isinstance(error, BrokenPipeError) or isinstance(error.__context__, BrokenPipeError):
+            return _BROKEN_PIPE  # `| head` has seen enough
+        if os.environ.get(_TRACEBACK):
+            traceback.print_exc()
+        try:
+            complain(_line_of(error))
+        except OSError:  # there is nobody to tell
+            return ERROR
+        if isinstance(error, KeyboardInterrupt):
+            return _INTERRUPTED
+        return FAILED if isinstance(error, AuditFailed) else ERROR
+    return PASSED
 
 
-def _fail(message: str) -> NoReturn:
-    sys.exit(f"concept-cam: {' '.join(message.splitlines())}")
+@cache
+def _whole() -> Any:
+    return get_command(app)
 
 
-def _one_line(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
+def _line_of(error: BaseException) -> str:
+    if isinstance(error, KeyboardInterrupt):
+        return "interrupted; what was finished is kept."
+    if isinstance(error, _USAGE_ERROR):
+        context: Any = getattr(error, "ctx", None)
+        path = context.command_path if context else "concept-cam"
+        said = error.format_message()  # type: ignore[attr-defined]
+        return f"{said}{'' if said.endswith(('.', '?', ')')) else '.'} `{path} --help` tells more."
+    if isinstance(error, UnknownWord):
+        return f"{error} For other words give another encoder with --model."
+    if isinstance(error, ConceptCamError):
+        return str(error)
+    said = str(error) or "no more is known"
+    if isinstance(error, OSError | MemoryError):
+        return f"{type(error).__name__}: {said}"
+    return f"{type(error).__name__}: {said} (not foreseen; {_TRACEBACK}=1 in the environment shows where)"
+
+
+def _note(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
     if issubclass(category, UserWarning):
-        typer.echo(f"concept-cam: note: {message}", err=True)
+        complain(f"note: {message}")

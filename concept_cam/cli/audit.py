@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from concept_cam.cli.encoders import CLASSES, HELP, load_encoder
-from concept_cam.cli.given import refuse
-from concept_cam.cli.sets import FIELDGUIDE, is_drawn, read_set
+from concept_cam.cli.given import check_texts, refuse
+from concept_cam.cli.sets import FIELDGUIDE, LARGEST_SEED, is_drawn, read_set
+from concept_cam.cli.terminal import complain, say
 from concept_cam.errors import AuditFailed, OptionError
 
 if TYPE_CHECKING:
@@ -33,8 +34,10 @@ def audit(
         str | None,
         typer.Option(help="Of a classifier: model: among all its classes; dataset: those of the data set.  [default: model]"),
     ] = None,
-    limit: Annotated[int, typer.Option(min=1, help="How many pictures at most.")] = 2000,
-    seed: Annotated[int | None, typer.Option(min=0, help="Which plates of the field guide.  [default: 0]")] = None,
+    limit: Annotated[int, typer.Option(min=1, max=1_000_000, help="How many pictures at most.")] = 2000,
+    seed: Annotated[
+        int | None, typer.Option(min=0, max=LARGEST_SEED, help="Which plates of the field guide.  [default: 0]")
+    ] = None,
     model: Annotated[str | None, typer.Option(help=HELP)] = None,
     pretrained: Annotated[
         str | None, typer.Option(help="An open_clip tag (downloaded on first use) or a weights file.")
@@ -67,6 +70,7 @@ def audit(
     if not is_drawn(dataset, layout):
         refuse("--seed", seed, f"on {dataset}: it says which plates of the field guide to draw")
     seed = seed or 0
+    check_texts(templates=templates, parts=vocabulary, vocabulary=backgrounds)
     data = read_set(dataset, layout, limit, seed)
     options: dict[str, Any] = {"method": method, "site": site, "templates": templates, "device": device, "classes": classes}
     localizers = [_localizer(data, model, pretrained, **options)]
@@ -84,14 +88,14 @@ def audit(
     report = write_report(*audits)
     figures = summary(found)
     for problem in found.problems:
-        typer.echo(f"concept-cam: left out: {problem}", err=True)
+        complain(f"left out: {problem}")
     right = "not known" if found.accuracy is None else f"{found.accuracy:.3f}"
-    typer.echo(f"{figures['pictures']} pictures, {figures['left_out']} left out, accuracy {right}")
+    say(f"{figures['pictures']} pictures, {figures['left_out']} left out, accuracy {right}")
     suspects = ", ".join(figures["suspect_classes"]) or ("none" if found.ranked else "not known, without masks or boxes")
-    typer.echo(f"evidence off the object: {suspects}")
-    typer.echo(f"report in {report}")
+    say(f"evidence off the object: {suspects}")
+    say(f"report in {report}")
     for one in audits:
-        typer.echo(f"{one.looker.localizer.backbone.name} decides among {one.among}")
+        say(f"{one.looker.localizer.backbone.name} decides among {one.among}")
     reasons = [reason for condition in conditions if (reason := condition.reason(figures))]
     if reasons:
         raise AuditFailed(f"{'; '.join(reasons)}: {report} shows why.")
@@ -112,8 +116,9 @@ def _localizer(
     from concept_cam.localizer import Localizer
     from concept_cam.methods import method_named
 
+    chosen = method_named(method)
     backbone, own = load_encoder(model, pretrained, device, classes)
-    how: dict[str, Any] = {"templates": templates or own, "method": method_named(method), "site": site}
+    how: dict[str, Any] = {"templates": templates or own, "method": chosen, "site": site}
     return Localizer(backbone, vocabulary=() if backbone.classes else data.classes, **how), own
 
 

@@ -9,8 +9,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import typer
-
+from concept_cam.cli.terminal import complain
 from concept_cam.errors import OptionError, did_you_mean
 
 if TYPE_CHECKING:
@@ -49,7 +48,7 @@ def load_encoder(
             raise OptionError(f"{given} is not for the embedded model; name another with --model.")
         return fieldguide.localizer(device=device, checkpoint=checkpoint).backbone, "fieldguide"
     if sys.stderr.isatty():
-        typer.echo(f"loading {model} ...", err=True)
+        complain(f"loading {model} ...")
     match = _FUNCTION.fullmatch(model or "")
     if match and match["module"] not in _SCHEMAS:
         if pretrained is not None:

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from concept_cam.cli.encoders import CLASSES, HELP, load_encoder
-from concept_cam.cli.given import refuse
-from concept_cam.cli.sets import FIELDGUIDE, is_drawn, read_set
+from concept_cam.cli.given import check_texts, refuse
+from concept_cam.cli.sets import FIELDGUIDE, LARGEST_SEED, is_drawn, read_set
+from concept_cam.cli.terminal import complain, say
 from concept_cam.errors import OptionError
 
 if TYPE_CHECKING:
@@ -48,7 +49,8 @@ def evaluate(
     ] = None,
     paper: Annotated[bool, typer.Option("--paper", help="The grid of the Finer-CAM paper, with deletion.")] = False,
     deletion: Annotated[
-        int | None, typer.Option(min=0, help="Steps of the deletion curve; 0 leaves it out.  [default: 0; 10 with --paper]")
+        int | None,
+        typer.Option(min=0, max=1000, help="Steps of the deletion curve; 0 leaves it out.  [default: 0; 10 with --paper]"),
     ] = None,
     sanity: Annotated[
         bool,
@@ -69,7 +71,7 @@ def evaluate(
         typer.Option(help="Images in a mosaic: whole, or half as large for a model of one size.  [default: whole]"),
     ] = None,
     probe: Annotated[bool, typer.Option("--probe", help="A linear probe on frozen embeddings in the place of texts.")] = False,
-    decay: Annotated[float | None, typer.Option(min=0.0, help="Weight decay of the probe.  [default: 1e-06]")] = None,
+    decay: Annotated[float | None, typer.Option(min=0.0, max=1e6, help="Weight decay of the probe.  [default: 1e-06]")] = None,
     pool: Annotated[
         str | None, typer.Option(help="average: the mean of the patches, not the class token (with --probe).")
     ] = None,
@@ -80,9 +82,9 @@ def evaluate(
         str | None,
         typer.Option(help="Of a classifier: model: among all its classes; dataset: those of the data set.  [default: model]"),
     ] = None,
-    limit: Annotated[int, typer.Option(min=1, help="How many pictures at most.")] = 1000,
+    limit: Annotated[int, typer.Option(min=1, max=1_000_000, help="How many pictures at most.")] = 1000,
     seed: Annotated[
-        int | None, typer.Option(min=0, help="Which plates of the field guide; which mosaics.  [default: 0]")
+        int | None, typer.Option(min=0, max=LARGEST_SEED, help="Which plates of the field guide; which mosaics.  [default: 0]")
     ] = None,
     model: Annotated[str | None, typer.Option(help=HELP)] = None,
     pretrained: Annotated[
@@ -127,6 +129,7 @@ def evaluate(
         "seed": seed if mosaics else None,
     }
     settings_of(**asked)  # A mistake is told before data and model are read.
+    check_texts(templates=templates)
     data = read_set(dataset, layout, limit, seed, probe=probe)
     found = measure(
         _localizer(model, pretrained, classes, device, site, templates, data, pool),
@@ -139,10 +142,11 @@ def evaluate(
         centred=centred,
         about={"data": dataset, "layout": layout, "pretrained": pretrained, "pool": pool, "seed": seed},
     )
-    typer.echo(found.text)
+    for line in found.text.split("\n"):
+        say(line, 10_000)
     for problem in found.problems:
-        typer.echo(f"concept-cam: left out: {problem}", err=True)
-    typer.echo(f"{found.used} pictures, {len(found.problems)} left out; rows in {out / 'rows.csv'}")
+        complain(f"left out: {problem}")
+    say(f"{found.used} pictures, {len(found.problems)} left out; rows in {out / 'rows.csv'}")
 
 
 def _numbers(text: str) -> tuple[float, ...]:

@@ -7,11 +7,14 @@ from typing import Annotated
 
 import typer
 
+from concept_cam.cli.sets import LARGEST_SEED
+from concept_cam.cli.terminal import say
+
 
 def fieldguide(
     folder: Annotated[Path, typer.Argument(help="Where to write the set.")],
-    plates: Annotated[int, typer.Option("--count", min=1, help="How many pictures.")] = 100,
-    seed: Annotated[int, typer.Option(min=0, help="Which pictures.")] = 0,
+    plates: Annotated[int, typer.Option("--count", min=1, max=1_000_000, help="How many pictures.")] = 100,
+    seed: Annotated[int, typer.Option(min=0, max=LARGEST_SEED, help="Which pictures.")] = 0,
     size: Annotated[int, typer.Option(min=96, max=2048, help="Side of a picture in pixels.")] = 384,
 ) -> None:
     """Write held-out field guide plates: pictures, part masks, and a table of labels, attributes and twins."""
@@ -21,4 +24,4 @@ def fieldguide(
 
     for _ in tqdm(write_set(folder, plates, seed, size), total=plates, disable=None):
         pass
-    typer.echo(f"{plates} plates in {folder}: pictures/, parts/, differences/, labels.csv, parts.csv")
+    say(f"{plates} plates in {folder}: pictures/, parts/, differences/, labels.csv, parts.csv")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from functools import partial
 from pathlib import Path
@@ -12,9 +12,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from concept_cam.cli.encoders import CLASSES, load_encoder
-from concept_cam.cli.given import refuse
-from concept_cam.cli.pictures import check_apart, make_folder, names_of, size_of, sources
-from concept_cam.errors import ComparisonError, PictureError
+from concept_cam.cli.folders import sources
+from concept_cam.cli.given import check_texts, refuse
+from concept_cam.cli.pictures import check_apart, make_folder, names_of, read_again, size_of, state_of
+from concept_cam.cli.sets import LARGEST_SEED
+from concept_cam.cli.terminal import cell, complain, console, say
+from concept_cam.errors import ComparisonError, ConceptCamError, OptionError, OutputError, PictureError
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -32,13 +35,19 @@ _SWEEP, _BY_REFERENCE = "-strengths.png", "-references.png"
 def localize(
     pictures: Annotated[
         list[Path] | None,
-        typer.Argument(help="Pictures or folders of pictures; none: one is drawn from the field guide."),
+        typer.Argument(
+            help="Pictures, folders of pictures or of a folder for each species; none: one is drawn from the field guide."
+        ),
     ] = None,
     target: Annotated[str | None, typer.Option(help="The concept to look for.")] = None,
     against: Annotated[list[str] | None, typer.Option(help="A concept to compare with; may be repeated.")] = None,
     vocabulary: Annotated[str | None, typer.Option(help="Concepts to choose references from: a name or a file.")] = None,
-    nearest: Annotated[int | None, typer.Option(help="Compare with the K nearest names of the vocabulary.")] = None,
-    rivals: Annotated[int | None, typer.Option(help="Compare with the K best-scoring names of the vocabulary.")] = None,
+    nearest: Annotated[
+        int | None, typer.Option(max=100_000, help="Compare with the K nearest names of the vocabulary.")
+    ] = None,
+    rivals: Annotated[
+        int | None, typer.Option(max=100_000, help="Compare with the K best-scoring names of the vocabulary.")
+    ] = None,
     strength: Annotated[
         float | None,
         typer.Option(help=f"How much of the references is subtracted; 0: the target alone.  [default: {_STRENGTH}]"),
@@ -64,7 +73,9 @@ def localize(
     by_reference: Annotated[
         bool, typer.Option("--by-reference", help="Draw which reference each place speaks against most as well.")
     ] = False,
-    seed: Annotated[int | None, typer.Option(min=0, help="Which plate to draw if no picture is given.  [default: 0]")] = None,
+    seed: Annotated[
+        int | None, typer.Option(min=0, max=LARGEST_SEED, help="Which plate to draw if no picture is given.  [default: 0]")
+    ] = None,
     out: Annotated[Path, typer.Option(help="The folder for overlays, maps and JSON files.")] = Path("concept-cam-out"),
 ) -> None:
     """Draw a heat map of what makes a picture the target and not its references."""
@@ -85,7 +96,9 @@ def localize(
         refuse("--strength", strength, f"with --method {method}, which does not look at the score")
     if fit is not None:
         check_fit(fit)
+    options: dict[str, Any] = {"method": chosen, "site": site, "fit": fit, "size": size_of(size)}
     references = _references(against, nearest, rivals)
+    check_texts(templates=templates, vocabulary=vocabulary)
     plate = None
     if not pictures:
         if model is not None and model not in fieldguide.MODELS:
@@ -94,11 +107,10 @@ def localize(
         references = references or (twin if sees_score(chosen) else None)
     elif target is None:
         raise ComparisonError("What shall be found in the picture? Name it with --target.")
-    found = list(sources(pictures or []))
+    found = sources(pictures or [], but=out)
     make_folder(out)
     if plate is not None:
         found = [write_picture(out / f"{target.replace(' ', '-')}-{seed or 0}.png", plate)]
-    options: dict[str, Any] = {"method": chosen, "site": site, "fit": fit, "size": size_of(size)}
     localizer = _localizer(model, pretrained, device, classes, vocabulary, templates, options)
     by_each = partial(_draw_by_reference, 1.0 if strength is None else strength)
     extras = [draw for wanted, draw in ((sweep, _draw_sweep), (by_reference, by_each)) if wanted]
@@ -106,7 +118,7 @@ def localize(
     failed = _run(localizer, found, target, references, asked, out, extras)
     if failed:
         rest = f"the others are in {out}" if failed < len(found) else "none is left"
-        raise PictureError(f"{failed} of {len(found)} pictures could not be read; {rest}.")
+        raise PictureError(f"{failed} of {len(found)} pictures failed; {rest}.")
 
 
 def _localizer(
@@ -155,33 +167,43 @@ def _run(
     out: Path,
     extras: Sequence[Callable[[Localizer, Image.Image, str, Selector | None, Path], None]],
 ) -> int:
-    """Localize in all pictures, some at a time; returns how many could not be read."""
+    """Localize in all pictures, some at a time; returns how many failed."""
     from tqdm import tqdm
 
-    from concept_cam.images import read_picture
-
-    names = names_of(pictures)
+    names, states = names_of(pictures), dict[Path, tuple[int, ...] | None]()
     suffixes = (*_RESULTS, _SWEEP, _BY_REFERENCE)
     check_apart(pictures, (out / f"{name}{suffix}" for name in names.values() for suffix in suffixes))
     failed = 0
+
+    def watched() -> Iterator[Path]:
+        for path in pictures:
+            states[path] = state_of(path)
+            yield path
+
     with tqdm(total=len(pictures), disable=None if len(pictures) > _BATCH else True) as bar:
 
-        def report(path: Path, error: PictureError) -> None:
+        def report(path: Path, error: ConceptCamError) -> None:
             nonlocal failed
             if len(pictures) == 1:
                 raise error
             failed += 1
             bar.update()
-            typer.echo(f"concept-cam: {error}", err=True)
+            complain(error)
 
-        done = localizer.stream(pictures, target, references, strength=strength, batch_size=_BATCH, on_error=report)
+        done = localizer.stream(watched(), target, references, strength=strength, batch_size=_BATCH, on_error=report)
         with closing(done):
             for path, result in done:
-                picture = read_picture(path)
-                _write(result, picture, path, out / names[path])
-                for draw in extras:
-                    draw(localizer, picture, target, references, out / names[path])
-                bar.update()
+                try:
+                    picture = read_again(path, states.pop(path))
+                    _write(result, picture, path, out / names[path])
+                    for draw in extras:
+                        draw(localizer, picture, target, references, out / names[path])
+                except (OptionError, OutputError):
+                    raise  # a full disk is full for all
+                except ConceptCamError as error:
+                    report(path, error)
+                else:
+                    bar.update()
     return failed
 
 
@@ -217,18 +239,15 @@ def _draw_by_reference(
 
 
 def _print_table(result: Localization, path: Path, overlay_path: Path) -> None:
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
     comparison = result.comparison
-    table = Table("concept", "role", "score", "similarity", "weight", title=Text(path.name), title_justify="left")
-    table.add_row(Text(comparison.target), "target", f"{result.scores[comparison.target]:.3f}", "", "")
+    table = Table("concept", "role", "score", "similarity", "weight", title=Text(cell(path.name)), title_justify="left")
+    table.add_row(Text(cell(comparison.target)), "target", f"{result.scores[comparison.target]:.3f}", "", "")
     rows = zip(comparison.references, comparison.similarities, comparison.weights, strict=True)
     for name, similarity, weight in rows:
-        table.add_row(Text(name), "reference", f"{result.scores[name]:.3f}", f"{similarity:.3f}", f"{weight:.2f}")
-    # Names are the user's: brackets and colons in them mean nothing.
-    console = Console(markup=False, emoji=False)
-    console.print(table)
+        table.add_row(Text(cell(name)), "reference", f"{result.scores[name]:.3f}", f"{similarity:.3f}", f"{weight:.2f}")
+    console().print(table)
     x, y = result.peak()
-    console.print(f"strongest at ({x:.0f}, {y:.0f}); heat map in {overlay_path}", highlight=False, soft_wrap=True)
+    say(f"strongest at ({x:.0f}, {y:.0f}); heat map in {overlay_path}")

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from concept_cam.cli.terminal import console
+
 
 def methods() -> None:
     """List the methods: what each costs, what it needs of a model, and whether it can compare."""
-    from rich.console import Console
     from rich.table import Table
 
     from concept_cam.methods import CARDS
@@ -14,5 +15,4 @@ def methods() -> None:
     table = Table(*columns)
     for name, card in CARDS.items():
         table.add_row(name, card.kind, card.summary, card.compares, card.forwards, card.backwards, card.needs)
-    console = Console(markup=False, emoji=False)
-    Console(markup=False, emoji=False, width=None if console.is_terminal else 280).print(table)
+    console(280).print(table)

@@ -7,12 +7,12 @@ from typing import Annotated
 import typer
 
 from concept_cam.cli.encoders import CLASSES, load_encoder
-from concept_cam.errors import BackboneError
+from concept_cam.cli.terminal import console, say
+from concept_cam.errors import AuditFailed
 
 
 def models() -> None:
     """List the families of models, and what each supports."""
-    from rich.console import Console
     from rich.table import Table
 
     from concept_cam.families import FAMILIES
@@ -21,9 +21,7 @@ def models() -> None:
     table = Table(*columns, title="--model takes a name like those in the third column, or a folder", title_justify="left")
     for f in FAMILIES:
         table.add_row(f.name, f.through, f.example, f.pooling, f.default, f.others, f.closed_form, f.sizes)
-    # In a pipe there is no width to keep to.
-    console = Console(markup=False, emoji=False)
-    Console(markup=False, emoji=False, width=None if console.is_terminal else 280).print(table)
+    console(280).print(table)
 
 
 def check(
@@ -36,10 +34,10 @@ def check(
     from concept_cam import checks
 
     backbone, _ = load_encoder(model, pretrained, device, classes)
-    typer.echo(f"{backbone.name}: {backbone.family}; {len(backbone.sites)} sites, {backbone.sites[0].name} by default")
+    say(f"{backbone.name}: {backbone.family}; {len(backbone.sites)} sites, {backbone.sites[0].name} by default")
     failed = 0
     for verdict in checks.check(backbone):
         failed += not verdict.passed
-        typer.echo(f"{'pass' if verdict.passed else 'FAIL'}  {verdict.check}: {verdict.finding}")
+        say(f"{'pass' if verdict.passed else 'FAIL'}  {verdict.check}: {verdict.finding}")
     if failed:
-        raise BackboneError(f"{model} fails {failed} of these checks; what fails above cannot be relied on.")
+        raise AuditFailed(f"{model} fails {failed} of these checks; what fails above cannot be relied on.")

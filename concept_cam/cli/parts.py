@@ -2,29 +2,25 @@
 
 from __future__ import annotations
 
-import json
 import os
-import re
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from concept_cam.cli.encoders import HELP, load_encoder
-from concept_cam.cli.given import refuse
-from concept_cam.cli.pictures import check_apart, first_free, make_folder, names_of, size_of, sources
-from concept_cam.errors import OptionError, PictureError, PromptError
+from concept_cam.cli.folders import sources
+from concept_cam.cli.given import check_texts, refuse
+from concept_cam.cli.partfiles import Sheets, Tables
+from concept_cam.cli.pictures import check_apart, make_folder, names_of, read_again, size_of, state_of
+from concept_cam.cli.terminal import complain, say
+from concept_cam.errors import ConceptCamError, OptionError, PictureError, PromptError, one_line
 
 if TYPE_CHECKING:
-    from PIL import Image
-
     from concept_cam.localizer import Localizer
-    from concept_cam.parts import PartFinding, PartVocabulary
-    from concept_cam.parts.sheet import PartSheet
+    from concept_cam.parts import PartVocabulary
 
 _BATCH = 2
 """A finding holds a mask for each part at the size of its picture."""
@@ -59,7 +55,9 @@ def parts(
     device: Annotated[str, typer.Option(help="Where the model runs: cpu, cuda, cuda:1, mps.")] = "cpu",
     plates: Annotated[
         int | None,
-        typer.Option("--count", min=1, help=f"How many plates to draw if no picture is given.  [default: {_DRAWN}]"),
+        typer.Option(
+            "--count", min=1, max=100_000, help=f"How many plates to draw if no picture is given.  [default: {_DRAWN}]"
+        ),
     ] = None,
     out: Annotated[Path, typer.Option(help="The folder for pictures, tables and sheets.")] = Path("concept-cam-parts"),
 ) -> None:
@@ -84,15 +82,16 @@ def parts(
         refuse("--count", plates, "where pictures are given: it says how many plates to draw")
     if fit is not None:
         check_fit(fit)
+    options: dict[str, Any] = {"method": chosen, "site": site, "fit": fit, "size": size_of(size)}
     embedded = model is None or model in fieldguide.MODELS
     wanted = vocabulary or ("fieldguide-parts" if embedded else None)
     if wanted is None:
         raise OptionError(f"Which parts? Give a --vocabulary: {', '.join(_vocabularies())}, or a .yaml file of your own.")
     known = read_parts(wanted)
-    options: dict[str, Any] = {"method": chosen, "site": site, "fit": fit, "size": size_of(size)}
+    check_texts(templates=templates)
     if not pictures and not embedded:
         raise PictureError("No picture given; the field guide is drawn only for the embedded model (without --model).")
-    given = list({os.path.abspath(path): path for path in sources(pictures or [], deep=True)}.values())  # noqa: PTH100
+    given = sources(pictures or [], but=out)
     make_folder(out)
     if not given:
         pictures = [out / "pictures"]
@@ -105,7 +104,7 @@ def parts(
     failed = _run(localizer, known, names, _species(given, pictures or [], known.parent), strength, out)
     if failed:
         rest = f"the others are in {out}" if failed < len(given) else "none is left"
-        raise PictureError(f"{failed} of {len(given)} pictures could not be read; {rest}.")
+        raise PictureError(f"{failed} of {len(given)} pictures failed; {rest}.")
 
 
 def _vocabularies() -> Iterator[str]:
@@ -133,12 +132,22 @@ def _draw(count: int, folder: Path) -> Iterator[Path]:
 
 
 def _species(pictures: Sequence[Path], given: Sequence[Path], parent: str) -> dict[Path, str]:
-    """What each shows: the name of its folder; if all are of one folder that nobody named, the parent."""
+    """What each shows: the name of its folder, or of the one that it is below in a folder of species, as a data set has it.
+
+    If all are of one folder that nobody named, it is the parent.
+    """
     from concept_cam.datasets.files import words
 
-    folders = {path: Path(os.path.abspath(path)).parent for path in pictures}  # noqa: PTH100
-    told = len(set(folders.values())) > 1 or any(os.path.isdir(path) for path in given)  # noqa: PTH112
+    roots = [Path(os.path.abspath(path)) for path in given if os.path.isdir(path)]  # noqa: PTH100, PTH112
+    folders = {path: _below(Path(os.path.abspath(path)).parent, roots) for path in pictures}  # noqa: PTH100
+    told = len(set(folders.values())) > 1 or bool(roots)
     return {path: (words(folder.name) if told else "") or parent for path, folder in folders.items()}
+
+
+def _below(folder: Path, roots: Sequence[Path]) -> Path:
+    """The folder, or that one around it which lies in one of the roots."""
+    around = [root for root in roots if root in folder.parents]
+    return max(around) / folder.relative_to(max(around)).parts[0] if around else folder
 
 
 def _run(
@@ -149,48 +158,53 @@ def _run(
     strength: float,
     out: Path,
 ) -> int:
-    """Find the parts of all pictures, some at a time; returns how many could not be read."""
+    """Find the parts of all pictures, some at a time; returns how many failed."""
     from tqdm import tqdm
 
     from concept_cam.files import write_picture
-    from concept_cam.images import read_picture
     from concept_cam.parts import stream_parts
     from concept_cam.parts.sheet import annotated, summary
 
-    failed = 0
-    sheets, tables = _Sheets(species, out), _Tables(species)
+    failed, states = 0, dict[Path, tuple[int, ...] | None]()
+    sheets, tables = Sheets(species, out), Tables(species)
+
+    def watched() -> Iterator[Path]:
+        for path in names:
+            states[path] = state_of(path)
+            yield path
+
     with tqdm(total=len(names), disable=None if len(names) > _FEW else True) as bar:
 
-        def report(path: Path, error: PictureError) -> None:
+        def report(path: Path, error: ConceptCamError) -> None:
             nonlocal failed
             if len(names) == 1:
                 raise error
             failed += 1
             bar.update()
             sheets.leave_out(path)
-            typer.echo(f"concept-cam: {error}", err=True)
+            complain(error)
 
-        done = stream_parts(localizer, list(names), vocabulary, strength=strength, batch_size=_BATCH, on_error=report)
+        done = stream_parts(localizer, watched(), vocabulary, strength=strength, batch_size=_BATCH, on_error=report)
         with closing(done):
             for path, finding in done:
                 try:
-                    picture = read_picture(path)
+                    picture = read_again(path, states.pop(path))
                     shown = annotated(finding, picture)
-                except PictureError as error:  # it was another when it was read before
+                except PictureError as error:
                     report(path, error)
                     continue
                 write_picture(out / "annotated" / f"{names[path]}.png", shown)
                 sheets.add(path, names[path], picture, finding)
                 tables.add(path, finding)
                 if len(names) <= _FEW:
-                    typer.echo(f"{' '.join(path.name.splitlines())}: {summary(finding)}")
+                    say(f"{one_line(path.name, 120)}: {summary(finding)}")
                 bar.update()
     if failed < len(names):
         sheets.write_all()
         tables.write(out)
         read = _number(len(names) - failed, "picture") + (f", {failed} left out" if failed else "")
         sheets_of = f"{_number(sheets.written, 'sheet')} in {out}"
-        typer.echo(
+        say(
             f"{read}, {tables.visible} of {_number(tables.asked, 'part')} visible; "
             f"annotated/, parts.csv, coco.json, cub/ and {sheets_of}"
         )
@@ -199,100 +213,3 @@ def _run(
 
 def _number(count: int, noun: str) -> str:
     return f"{count} {noun}{'s' * (count != 1)}"
-
-
-class _Sheets:
-    """A sheet for each species, written as soon as its last picture is there."""
-
-    def __init__(self, species: Mapping[Path, str], out: Path) -> None:
-        self._species, self._left = species, Counter(species.values())
-        self._open: dict[str, PartSheet] = {}
-        self._files: dict[str, Path] = {}
-        taken: set[str] = set()
-        for name in self._left:
-            slug = first_free(re.sub(r"\W+", "-", name.lower()).strip("-")[:80] or "sheet", taken)
-            taken.add(slug)
-            self._files[name] = out / f"sheet-{slug}.html"
-        self.written = 0
-
-    def add(self, path: Path, name: str, picture: Image.Image, finding: PartFinding) -> None:
-        from concept_cam.parts.sheet import PartSheet
-
-        species = self._species[path]
-        self._open.setdefault(species, PartSheet(species)).add(name, picture, finding)
-        self._left[species] -= 1
-        if self._left[species] == 0:
-            self._write(species)
-
-    def leave_out(self, path: Path) -> None:
-        self._left[self._species[path]] -= 1
-
-    def write_all(self) -> None:
-        for species in list(self._open):
-            self._write(species)
-
-    def _write(self, species: str) -> None:
-        from concept_cam.files import write_file
-        from concept_cam.page import to_html
-
-        write_file(self._files[species], to_html(self._open.pop(species).page()).encode())
-        self.written += 1
-
-
-class _Tables:
-    """What is written at the end, without the masks: COCO has them as run lengths, and the others do not ask for them.
-
-    Pictures are named by their paths from the folder that holds all of them.
-    """
-
-    def __init__(self, species: Mapping[Path, str]) -> None:
-        whole = {path: Path(os.path.abspath(path)) for path in species}  # noqa: PTH100
-        folder = os.path.commonpath([path.parent for path in whole.values()])
-        self._names = {path: file.relative_to(folder).as_posix() for path, file in whole.items()}
-        self._species = species
-        self._coco: dict[str, Any] = {}
-        self._findings: dict[str, PartFinding] = {}
-        self._cub: dict[str, str] = {}
-        self.visible = self.asked = 0
-
-    def add(self, path: Path, finding: PartFinding) -> None:
-        import torch
-
-        from concept_cam.parts import to_coco, to_cub
-
-        name = self._names[path]
-        self.visible += sum(part.visible for part in finding.parts)
-        self.asked += len(finding.parts)
-        self._add_to_coco(to_coco({name: finding}))
-        nothing = torch.zeros(1, 1, dtype=torch.float32, device="cpu")
-        light = [replace(part, mask=None if part.mask is None else nothing > 0, map=nothing) for part in finding.parts]
-        self._findings[name] = replace(finding, parts=tuple(light))
-        try:
-            to_cub({name: self._findings[name]}, self._species_of(path))
-        except OptionError as error:
-            typer.echo(f"concept-cam: not in cub/: {error}", err=True)
-        else:
-            self._cub |= self._species_of(path)
-
-    def _species_of(self, path: Path) -> dict[str, str]:
-        return {self._names[path]: self._species[path]}
-
-    def _add_to_coco(self, one: dict[str, Any]) -> None:
-        if not self._coco:
-            self._coco = {**one, "images": [], "annotations": []}
-        images, annotations = self._coco["images"], self._coco["annotations"]
-        images.append(one["images"][0] | {"id": len(images) + 1})
-        annotations += [
-            annotation | {"id": number, "image_id": len(images)}
-            for number, annotation in enumerate(one["annotations"], len(annotations) + 1)
-        ]
-
-    def write(self, out: Path) -> None:
-        from concept_cam.files import write_file
-        from concept_cam.parts import to_csv, to_cub
-
-        write_file(out / "parts.csv", to_csv(self._findings))
-        write_file(out / "coco.json", json.dumps(self._coco).encode())
-        if self._cub:
-            for file, content in to_cub({name: self._findings[name] for name in self._cub}, self._cub).items():
-                write_file(out / "cub" / file, content)

@@ -1,69 +1,113 @@
-"""Pictures on a command line: which they are, what their results are called, and where those may go."""
+"""Pictures on a command line: what their results are called, where those may go, and whether a file is still the same."""
 
 from __future__ import annotations
 
+import hashlib
 import os
-from collections.abc import Container, Iterable, Iterator, Sequence
-from itertools import chain, count
+import re
+from collections.abc import Iterable
 from pathlib import Path
 from tempfile import TemporaryFile
+from typing import TYPE_CHECKING
+from unicodedata import normalize
 
 from concept_cam.errors import OptionError, OutputError, PictureError
 
-PICTURE_SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"}
+if TYPE_CHECKING:
+    from PIL import Image
 
+LARGEST_INPUT = 16_384
+"""The side of a model's input; attention over more patches than that has would take terabytes."""
 
-def sources(pictures: Sequence[Path], *, deep: bool = False) -> Iterator[Path]:
-    """The pictures, and those in folders in the order of their names.
-
-    Args:
-        pictures: files, taken at their word, and folders.
-        deep: a folder without pictures of its own stands for the folders in it.
-
-    Raises:
-        PictureError: there are none in a folder.
-    """
-    for path in pictures:
-        if not os.path.isdir(path):  # noqa: PTH112  (says no, where Path raises on a name that is too long)
-            yield path
-            continue
-        inside = _inside(path)
-        if deep and not inside:
-            folders = sorted(folder for folder in path.iterdir() if folder.is_dir() and folder.name[0] != ".")
-            inside = [file for folder in folders for file in _inside(folder)]
-        if not inside:
-            raise PictureError(f"{path}: no pictures in this folder; looked for {', '.join(sorted(PICTURE_SUFFIXES))}.")
-        yield from inside
-
-
-def _inside(folder: Path) -> list[Path]:
-    return sorted(f for f in folder.iterdir() if f.suffix.lower() in PICTURE_SUFFIXES and f.is_file() and f.name[0] != ".")
+_LONGEST_STEM = 200
+"""In bytes; names of 255 are the most that disks take, and endings and numbers are still to come."""
 
 
 def names_of(pictures: Iterable[Path]) -> dict[Path, str]:
-    """A name for the results of each picture: its stem, with a number where that is taken."""
-    names: dict[str, Path] = {}
+    """A name for the results of each picture: its stem, shortened where it is long, with a number where that is taken."""
+    taken: dict[str, int] = {}
+    names: dict[Path, str] = {}
     for path in dict.fromkeys(pictures):
-        names[first_free(path.stem, names)] = path
-    return {path: name for name, path in names.items()}
+        names[path] = first_free(shortened(path.stem), taken)
+    return names
 
 
-def first_free(name: str, taken: Container[str]) -> str:
-    """The name, with a number where it is taken."""
-    candidates = chain([name], (f"{name}-{number}" for number in count(2)))
-    return next(candidate for candidate in candidates if candidate not in taken)
+def shortened(stem: str, longest: int = _LONGEST_STEM) -> str:
+    """The stem, or the beginning of it and a digest of all of it, so that with every ending a disk takes it for a name.
+
+    Args:
+        stem: a name that may have been as long as a disk allows.
+        longest: in bytes.
+    """
+    if len(os.fsencode(stem)) <= longest:
+        return stem
+    digest = hashlib.sha256(os.fsencode(stem)).hexdigest()[:16]
+    start = stem[:longest]
+    while len(os.fsencode(start)) > longest - len(digest) - 1:
+        start = start[:-1]
+    return f"{start}-{digest}"
+
+
+def first_free(name: str, taken: dict[str, int]) -> str:
+    """The name, with a number where it is taken; takes it.
+
+    Args:
+        name: to be had.
+        taken: names, and the last number that each got; as they are alike on disks that know no capital letters.
+    """
+    alike = _alike(name)
+    candidate, number = name, taken.get(alike, 1)
+    while _alike(candidate) in taken:
+        number += 1
+        candidate = f"{name}-{number}"
+    taken[alike] = number
+    taken.setdefault(_alike(candidate), 1)
+    return candidate
+
+
+def _alike(name: str) -> str:
+    return normalize("NFC", name).casefold()
+
+
+def state_of(path: Path) -> tuple[int, ...] | None:
+    """What changes when a file is written to or replaced; None if it cannot be looked at."""
+    try:
+        found = os.stat(path)  # noqa: PTH116  (says no, where Path raises on a name that is too long)
+    except (OSError, ValueError):
+        return None
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
+
+
+def read_again(path: Path, state: tuple[int, ...] | None) -> Image.Image:
+    """A picture that was looked at before, when its file was in that state.
+
+    Raises:
+        PictureError: it is another now, or cannot be read.
+    """
+    from concept_cam.images import read_picture
+
+    picture = read_picture(path)
+    if state_of(path) != state:
+        raise PictureError(f"{path}: the file was changed while it was looked at; run it again.")
+    return picture
 
 
 def size_of(text: str | None) -> int | tuple[int, int] | None:
     """``336`` or ``336x504``, height first.
 
     Raises:
-        OptionError: it is neither.
+        OptionError: it is neither, or beyond all models.
     """
-    sides = [] if text is None else text.lower().split("x")
-    if not all(side.isdecimal() for side in sides) or len(sides) > 2:
-        raise OptionError(f"--size {text}: expected a side in pixels such as 336, or height x width such as 336x504.")
-    return None if text is None else int(sides[0]) if len(sides) == 1 else (int(sides[0]), int(sides[1]))
+    if text is None:
+        return None
+    sides = text.lower().split("x")
+    if len(sides) > 2 or not all(re.fullmatch("[0-9]{1,6}", side) and 0 < int(side) <= LARGEST_INPUT for side in sides):
+        raise OptionError(
+            f"--size {text}: expected a side in pixels such as 336, or height x width such as 336x504, "
+            f"from 1 to {LARGEST_INPUT} each."
+        )
+    height, width = int(sides[0]), int(sides[-1])
+    return height if len(sides) == 1 else (height, width)
 
 
 def check_apart(pictures: Iterable[Path], results: Iterable[Path]) -> None:

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from concept_cam.datasets import Dataset
 
 FIELDGUIDE = "fieldguide"
+LARGEST_SEED = 2**32 - 1
 _TRAINING = 960
 """Plates of the field guide that a probe is trained with: twenty of each species."""
 

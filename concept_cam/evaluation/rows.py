@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
@@ -17,6 +15,7 @@ from concept_cam.errors import OutputError
 from concept_cam.evaluation.grid import COLUMNS, Grid, Row
 from concept_cam.evaluation.identity import identity_of
 from concept_cam.files import write_file
+from concept_cam.tables import read_table, table_of
 
 T = TypeVar("T")
 
@@ -84,9 +83,8 @@ def read_rows(file: Path) -> list[Row]:
         OutputError: it cannot be read.
     """
     try:
-        with file.open(newline="", encoding="utf-8", errors="surrogateescape") as stream:
-            return [{key: _value(key, text) for key, text in row.items() if text} for row in csv.DictReader(stream)]
-    except (OSError, ValueError, csv.Error) as error:
+        return [{key: _value(key, text) for key, text in row.items()} for row in read_table(file.read_bytes())]
+    except (OSError, ValueError) as error:
         raise OutputError(f"{file}: not the rows of an evaluation ({error}).") from error
 
 
@@ -98,13 +96,8 @@ def _value(key: str, text: str) -> Any:
 
 
 def csv_of(rows: Sequence[Row], columns: Sequence[str] = COLUMNS) -> bytes:
-    """A table with a header; numbers with six digits, what does not apply empty."""
-    stream = io.StringIO()
-    writer = csv.DictWriter(stream, columns, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows({key: f"{x:.6g}" if isinstance(x, float) else x for key, x in row.items()} for row in rows)
-    # Names of files can be anything that a disk holds.
-    return stream.getvalue().encode(errors="surrogateescape")
+    """A table with a header; see ``table_of``."""
+    return table_of(rows, columns)
 
 
 _IDENTITY = {

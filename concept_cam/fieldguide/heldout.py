@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,6 +14,7 @@ from PIL import Image
 from concept_cam.fieldguide.birds import ATTRIBUTES, PARTS, part_of, random_bird, species, twins
 from concept_cam.fieldguide.renderer import HELD_OUT_STREAM, Plate, draw
 from concept_cam.files import write_file, write_picture
+from concept_cam.tables import table_of
 
 
 @dataclass(frozen=True)
@@ -84,6 +83,5 @@ def write_set(folder: Path, count: int, seed: int = 0, size: int = 384) -> Itera
 
 
 def _csv(rows: list[tuple[str, ...]]) -> bytes:
-    stream = io.StringIO()
-    csv.writer(stream, lineterminator="\n").writerows(rows)
-    return stream.getvalue().encode()
+    header, *others = rows
+    return table_of((dict(zip(header, row, strict=True)) for row in others), header)

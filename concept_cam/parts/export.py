@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -17,6 +16,7 @@ from concept_cam.errors import DatasetError, OptionError, did_you_mean
 from concept_cam.parts.part import Part, PartFinding
 from concept_cam.regions import Box
 from concept_cam.runlengths import compressed
+from concept_cam.tables import table_of
 
 if TYPE_CHECKING:
     import supervision
@@ -122,31 +122,30 @@ def to_cub(findings: Mapping[str, PartFinding], classes: Mapping[str, str] | Non
 def to_csv(findings: Mapping[str, PartFinding]) -> bytes:
     """A row for each picture and part, in UTF-8: numbers with six digits, boxes half-open, what is not to be seen empty.
 
-    Every attribute ``NAME`` has two columns: ``NAME``, the value that is read, and ``NAME_confidence``. A text that begins
-    with = + - @, a tab or a carriage return gets an apostrophe before it: a spreadsheet would run it as a formula, and file
-    names come from anyone. Bytes of a file name that are not UTF-8 are escaped with backslashes.
+    Every attribute ``NAME`` has two columns: ``NAME``, the value that is read, and ``NAME_confidence``; where the table has
+    one of that name already, ``NAME_`` and ``NAME__confidence``. A text that begins
+    with = + - @, a tab or a line break gets an apostrophe before it: a spreadsheet would run it as a formula, and file names
+    come from anyone. Bytes of a file name that are not UTF-8 are escaped with backslashes.
 
     Raises:
         OptionError: there are no findings.
     """
     if not findings:
         raise OptionError(_NOTHING)
-    attributes = dict.fromkeys(name for finding in findings.values() for part in finding.parts for name in part.attributes)
-    read = [column for name in attributes for column in (name, f"{name}_confidence")]
-    rows: list[list[str]] = [[*_COLUMNS, *(_text(column) for column in read)]]
+    pairs = _pairs(name for finding in findings.values() for part in finding.parts for name in part.attributes)
+    rows: list[dict[str, object]] = []
     for name, finding in findings.items():
         seen = {item.place: item for item in _seen(finding)}
         for index, part in enumerate(finding.parts):
-            places: list[str] = [""] * 6
+            row: dict[str, object] = {"picture": name, "part": part.name}
+            row |= {"visible": int(part.visible), "confidence": float(part.confidence)}
             if index in seen:
-                places = [*(f"{side:.6g}" for side in seen[index].keypoint), *(str(side) for side in seen[index].box)]
-            readings = [part.attributes.get(attribute) for attribute in attributes]
-            pairs = ((_text(reading.value), f"{reading.confidence:.6g}") if reading else ("", "") for reading in readings)
-            cells = [_text(name), _text(part.name), str(int(part.visible)), f"{part.confidence:.6g}", *places]
-            rows.append(cells + [cell for pair in pairs for cell in pair])
-    stream = io.StringIO()
-    csv.writer(stream, lineterminator="\n").writerows(rows)
-    return stream.getvalue().encode(errors="backslashreplace")
+                places = (*map(float, seen[index].keypoint), *seen[index].box)
+                row |= zip(("x", "y", "left", "top", "right", "bottom"), places, strict=True)
+            for attribute, reading in part.attributes.items():
+                row |= zip(pairs[attribute], (reading.value, float(reading.confidence)), strict=True)
+            rows.append(row)
+    return table_of(rows, (*_COLUMNS, *chain.from_iterable(pairs.values())), errors="backslashreplace")
 
 
 def to_supervision(finding: PartFinding) -> supervision.Detections:
@@ -173,6 +172,19 @@ def to_supervision(finding: PartFinding) -> supervision.Detections:
 
 _COLUMNS = ("picture", "part", "visible", "confidence", "x", "y", "left", "top", "right", "bottom")
 _NOTHING = "There are no findings; expected those of at least one picture."
+
+
+def _pairs(attributes: Iterable[str]) -> dict[str, tuple[str, str]]:
+    """The two columns of each attribute, which no other has."""
+    pairs: dict[str, tuple[str, str]] = {}
+    taken = set(_COLUMNS)
+    for name in dict.fromkeys(attributes):
+        own = name
+        while taken & {own, f"{own}_confidence"}:
+            own += "_"
+        pairs[name] = (own, f"{own}_confidence")
+        taken.update(pairs[name])
+    return pairs
 
 
 def _vocabulary(findings: Mapping[str, PartFinding]) -> tuple[str, tuple[str, ...]]:
@@ -236,7 +248,3 @@ def _line(name: str) -> str:
             f"{name!r} cannot stand on a line of its own in UTF-8; expected no line break, no space at its ends."
         )
     return name
-
-
-def _text(value: str) -> str:
-    return f"'{value}" if value.startswith(("=", "+", "-", "@", "\t", "\r")) else value

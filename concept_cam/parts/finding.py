@@ -13,14 +13,14 @@ from torch import Tensor
 
 from concept_cam.comparison import check_strength
 from concept_cam.concepts import ConceptBank
-from concept_cam.errors import OptionError, PictureError
+from concept_cam.errors import ConceptCamError, OptionError
 from concept_cam.evaluation.judge import own_scale
 from concept_cam.images import Frame, Placement
 from concept_cam.localizer import Localizer
 from concept_cam.methods import explain, sees_score
 from concept_cam.parts.part import Part, PartFinding, Reading
 from concept_cam.parts.vocabulary import PartConcept, PartVocabulary
-from concept_cam.prefetch import in_batches
+from concept_cam.prefetch import one_by_one, tell
 from concept_cam.regions import Box, bounding_boxes
 from concept_cam.result import checked_maps
 from concept_cam.tensors import Given
@@ -80,7 +80,7 @@ def stream_parts(
     strength: float = 1.0,
     batch_size: int = 8,
     workers: int = 2,
-    on_error: Callable[[S, PictureError], None] | None = None,
+    on_error: Callable[[S, ConceptCamError], None] | None = None,
 ) -> Generator[tuple[S, PartFinding], None, None]:
     """The parts of many pictures, each with its finding, in the order given; as ``Localizer.stream`` reads them.
 
@@ -91,12 +91,13 @@ def stream_parts(
         strength: of the comparison, 0 or more.
         batch_size: how many go through the model at once; a finding holds a mask for each part at the size of its picture.
         workers: threads that read and prepare pictures.
-        on_error: called with a picture that cannot be read, and why; it is left out. Without it the error is raised.
+        on_error: called with a picture that cannot be read or all of whose maps are blank, and why; it is skipped. Without it
+            the error is raised.
 
     Raises:
         OptionError: the batch size or the number of workers is below one, or see ``find_parts``.
-        PictureError: a picture cannot be read, and nobody listens.
-        UnknownConcept, ComparisonError, NoSpatialGradient, BackboneError: see ``find_parts``.
+        PictureError, NoSpatialGradient, BackboneError: a picture fails, and nobody listens; see ``find_parts``.
+        UnknownConcept, ComparisonError: see ``find_parts``.
 
     Example:
         >>> from concept_cam import fieldguide
@@ -106,10 +107,14 @@ def stream_parts(
         >>> [parts["crest"].attributes["colour"].value for _, parts in found]
         ['blue', 'blue', 'blue']
     """
-    with closing(in_batches(localizer.frame, pictures, batch_size, workers, PictureError, on_error)) as read:
-        for batch in read:
-            found = _find(localizer, [frame for _, frame in batch], vocabulary, strength)
-            yield from zip((picture for picture, _ in batch), found, strict=True)
+    _check(localizer, vocabulary, strength)
+
+    def look(batch: Sequence[tuple[S, Frame]]) -> list[PartFinding]:
+        return _find(localizer, [frame for _, frame in batch], vocabulary, strength)
+
+    fail = lambda picture, error: tell(picture, error, on_error)  # noqa: E731
+    with closing(one_by_one(pictures, localizer.frame, look, batch_size, workers, fail)) as found:
+        yield from found
 
 
 class _Look(NamedTuple):
@@ -120,12 +125,19 @@ class _Look(NamedTuple):
     attributes: Mapping[str, Reading]
 
 
-def _find(localizer: Localizer, frames: Sequence[Frame], vocabulary: PartVocabulary, strength: float) -> list[PartFinding]:
+def _check(localizer: Localizer, vocabulary: PartVocabulary, strength: float) -> None:
+    """Raise what is wrong whatever the picture."""
     if not sees_score(localizer.method):
         raise OptionError("The localizer's method does not look at the score, so all parts would have one map; take another.")
     if not vocabulary.parts:
         raise OptionError(f"The vocabulary {vocabulary.title!r} has no parts; expected one or more.")
     check_strength(strength)
+    with torch.inference_mode(False), torch.no_grad():
+        localizer.bank(vocabulary.texts())
+
+
+def _find(localizer: Localizer, frames: Sequence[Frame], vocabulary: PartVocabulary, strength: float) -> list[PartFinding]:
+    _check(localizer, vocabulary, strength)
     found: dict[int, PartFinding] = {}
     with torch.inference_mode(False), torch.no_grad():
         bank = localizer.bank(vocabulary.texts())
@@ -136,8 +148,8 @@ def _find(localizer: Localizer, frames: Sequence[Frame], vocabulary: PartVocabul
                 looks = [[_look(part, bank, row, scale) for part in vocabulary.parts] for row in scores]
                 directions = [_directions(bank, vocabulary.parent, of_one, strength) for of_one in looks]
                 maps = explain(localizer.method, seen, torch.stack(directions, 1))
-                # A part may have no evidence at all, and is not visible then; where no picture has any, the site is blind.
-                checked_maps(maps.abs().sum((0, 1)), seen.site.name)
+                # A part may have no evidence at all, and is not visible then; a picture has evidence of one at least.
+                checked_maps(maps.abs().sum(0), seen.site.name)
             about = provenance | {"vocabulary": vocabulary.title, "strength": strength}
             for b, (i, of_one) in enumerate(zip(alike, looks, strict=True)):
                 placement = frames[i].placement.covering(seen.layout.span)

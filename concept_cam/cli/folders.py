@@ -1,0 +1,115 @@
+"""The pictures that a command line means: files, and what lies in folders."""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from concept_cam.cli.terminal import complain
+from concept_cam.errors import PictureError, one_line
+
+PICTURE_SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"}
+
+_LOOKED_FOR = f"looked for {', '.join(sorted(PICTURE_SUFFIXES))}"
+_FEW = 5
+
+
+def sources(pictures: Sequence[Path], *, but: Path | None = None) -> list[Path]:
+    """The pictures, and those in folders in the order of their names, each once; a line says what is skipped there.
+
+    A folder without pictures of its own stands for the folders in it, to any depth: one for each species, as a rule.
+
+    Args:
+        pictures: files, taken at their word, and folders.
+        but: a folder that is not looked into: that of the results.
+
+    Raises:
+        PictureError: there are none in a folder, or it cannot be read.
+    """
+    found: dict[str, Path] = {}
+    for given in pictures:
+        # os.path says no, where Path raises on a name that is too long
+        for path in _within(given, but) if os.path.isdir(given) else [given]:  # noqa: PTH112
+            found.setdefault(os.path.abspath(path), path)  # noqa: PTH100
+    return list(found.values())
+
+
+def _within(folder: Path, but: Path | None) -> list[Path]:
+    listing = _Listing()
+    inside = listing.read(folder)
+    if listing.unreadable:
+        raise PictureError(f"{folder}: the folder cannot be read ({listing.unreadable[0]}).")
+    # By what they are and not by name, so that links that lead in a circle come to an end.
+    seen = {_identity(folder), None if but is None else _identity(but)}
+    below = deque(inner for inner in inside if _identity(inner) not in seen)
+    if listing.pictures:
+        listing.other += below
+    else:
+        while below:
+            inner = below.popleft()
+            if (identity := _identity(inner)) not in seen:
+                seen.add(identity)
+                below.extendleft(reversed(listing.read(inner)))
+    if not listing.pictures:
+        raise PictureError(f"{folder}: no pictures in this folder; {listing.told() or _LOOKED_FOR}.")
+    if told := listing.told():
+        complain(f"{folder}: {told}.")
+    return listing.pictures
+
+
+def _identity(folder: Path) -> tuple[int, int] | None:
+    try:
+        found = os.stat(folder)  # noqa: PTH116
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+@dataclass
+class _Listing:
+    """What folders hold: pictures, and what is none."""
+
+    pictures: list[Path] = field(default_factory=list)
+    skipped: list[Path] = field(default_factory=list)
+    other: list[Path] = field(default_factory=list)
+    unreadable: list[str] = field(default_factory=list)
+
+    def read(self, folder: Path) -> list[Path]:
+        """Take in a folder; returns those in it."""
+        below: list[Path] = []
+        try:
+            names = sorted(os.listdir(folder))  # noqa: PTH208  (without a stat for each)
+        except OSError as error:
+            self.unreadable.append(f"{folder}: {error.strerror}")
+            return below
+        for path in (folder / name for name in names if not name.startswith(".")):
+            # os.path says no of what cannot be looked at.
+            if os.path.isdir(path):  # noqa: PTH112
+                below.append(path)
+            elif path.suffix.lower() not in PICTURE_SUFFIXES:
+                self.skipped.append(path)
+            elif os.path.isfile(path):  # noqa: PTH113
+                self.pictures.append(path)
+            else:
+                self.other.append(path)
+        return below
+
+    def told(self) -> str:
+        """What is not taken, by count and name."""
+        parts = []
+        if self.skipped:
+            parts.append(f"{_named(self.skipped, 'file')} skipped because of the ending ({_LOOKED_FOR})")
+        if self.other:
+            parts.append(f"{_named(self.other, 'entry', 'entries')} skipped: folders beside pictures, or what is no file")
+        if self.unreadable:
+            parts.append(f"what cannot be read is skipped: {', '.join(self.unreadable[:_FEW])}")
+        return "; ".join(parts)
+
+
+def _named(paths: Sequence[Path], one: str, several: str | None = None) -> str:
+    names = ", ".join(one_line(path.name, 60) for path in paths[:_FEW])
+    more = ", ..." if len(paths) > _FEW else ""
+    return f"{len(paths)} {one if len(paths) == 1 else several or f'{one}s'} ({names}{more})"

@@ -1,0 +1,109 @@
+"""Tables in CSV that a spreadsheet shows and does not run: written and read here, and nowhere else."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+_FORMULA = re.compile(r"'*[=+\-@\t\r\n]")
+"""What a spreadsheet would run, with as many apostrophes before it as it may have of its own."""
+
+_NOWHERE = re.compile("[\x00\ud800-\udc7f\udd00-\udfff]")
+"""What neither UTF-8 nor a byte of a file name stands for; text from JSON may hold it."""
+
+
+def table_of(rows: Iterable[Mapping[str, object]], columns: Sequence[str], *, errors: str = "surrogateescape") -> bytes:
+    r"""A table with a header, in UTF-8: numbers with six digits, what a row does not have empty.
+
+    A text that a spreadsheet would run as a formula, for it begins with one of ``= + - @``, a tab or a line break, gets an
+    apostrophe before it (OWASP's advice against CSV injection); ``read_table`` takes it off again. Numbers stay numbers.
+
+    Args:
+        rows: each a mapping from columns to numbers and texts; None is empty.
+        columns: in their order; a row has no other.
+        errors: what becomes of bytes of a file name that are not UTF-8: by default they are written as they are, for
+            ``read_table`` to give back; ``backslashreplace`` keeps the table in UTF-8.
+
+    Raises:
+        ValueError: a row has a column that is none of these.
+
+    Example:
+        >>> table_of([{"file": "=1+1.png", "x": -0.25}, {"file": "a, b.png"}], ["file", "x"]).decode()
+        'file,x\n\'=1+1.png,-0.25\n"a, b.png",\n'
+    """
+    stream = io.StringIO(newline="")
+    # With this ending every break within a text is quoted, a carriage return too.
+    writer = csv.writer(stream, lineterminator="\r\n")
+    lines: list[str] = []
+    for cells in _lines(rows, columns):
+        writer.writerow(cells)
+        lines.append(f"{stream.getvalue()[:-2]}\n")
+        stream.seek(0)
+        stream.truncate()
+    return _NOWHERE.sub("\ufffd", "".join(lines)).encode(errors=errors)
+
+
+def read_table(content: bytes) -> list[dict[str, str]]:
+    """The rows of what ``table_of`` wrote: texts as they were, numbers as they are written, what is empty left out.
+
+    Raises:
+        ValueError: it is no such table: not in UTF-8 but for names of files, or a row has not as many cells as the header.
+
+    Example:
+        >>> read_table(table_of([{"file": "=1+1.png", "x": -0.25}], ["file", "x"]))
+        [{'file': '=1+1.png', 'x': '-0.25'}]
+    """
+    text = io.StringIO(content.decode("utf-8", errors="surrogateescape"), newline="")
+    with _fields_of_any_length():
+        try:
+            header, *rows = ([_opened(cell) for cell in row] for row in csv.reader(text, strict=True))
+        except csv.Error as error:
+            raise ValueError(f"not a table in CSV ({error})") from error
+    for number, row in enumerate(rows, 2):
+        if len(row) != len(header):
+            raise ValueError(f"row {number} has {len(row)} cells, but the header has {len(header)}")
+    return [{key: cell for key, cell in zip(header, row, strict=True) if cell} for row in rows]
+
+
+def guarded(text: str) -> str:
+    """The text as it may stand in a table; see ``table_of``.
+
+    Example:
+        >>> guarded("=1+1"), guarded("'=1+1"), guarded("it's")
+        ("'=1+1", "''=1+1", "it's")
+    """
+    return f"'{text}" if _FORMULA.match(text) else text
+
+
+def _opened(cell: str) -> str:
+    return cell[1:] if cell.startswith("'") and _FORMULA.match(cell) else cell
+
+
+def _lines(rows: Iterable[Mapping[str, object]], columns: Sequence[str]) -> Iterator[list[str]]:
+    yield [guarded(column) for column in columns]
+    known = frozenset(columns)
+    for row in rows:
+        if not row.keys() <= known:
+            raise ValueError(f"a row has {', '.join(sorted(row.keys() - known))}; the columns are {', '.join(columns)}")
+        yield [_cell(row.get(column)) for column in columns]
+
+
+def _cell(value: object) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    return str(value) if isinstance(value, int) else guarded(str(value))
+
+
+@contextmanager
+def _fields_of_any_length() -> Iterator[None]:
+    """Python's reader refuses longer fields than it writes."""
+    before = csv.field_size_limit(2**31 - 1)
+    try:
+        yield
+    finally:
+        csv.field_size_limit(before)

@@ -1,0 +1,150 @@
+"""What a process of its own leaves when a signal ends it, or when nobody reads what it prints."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="signals of POSIX")
+
+SIGNALS = {
+    "INT": (signal.SIGINT, 130, "interrupted"),
+    "TERM": (signal.SIGTERM, 143, "stopped by SIGTERM"),
+    "HUP": (signal.SIGHUP, 129, "stopped by SIGHUP"),
+}
+WRITES = """
+import sys, time
+from pathlib import Path
+from concept_cam import __main__, cli
+
+def command():
+    from concept_cam.files import write_file
+    rename = Path.replace
+    def slow(self, target):
+        print("writing", flush=True)
+        {wait}
+        return rename(self, target)
+    Path.replace = slow
+    write_file("out/result.png", b"x")
+
+cli.main = command
+__main__.main()
+"""
+SWALLOWS = "try:\n            time.sleep(60)\n        except BaseException:\n            time.sleep(60)"
+
+
+def start(code, folder, **named):
+    command = [sys.executable, "-c", code]
+    return subprocess.Popen(command, cwd=folder, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **named)
+
+
+def end(process, number):
+    """The exit code, and what was said on the error stream, after a signal."""
+    process.send_signal(number)
+    _, err = process.communicate(timeout=60)
+    return process.returncode, err
+
+
+@pytest.mark.parametrize("name", SIGNALS)
+@pytest.mark.parametrize("wait", ["time.sleep(60)", SWALLOWS], ids=["as it is", "where exceptions are lost"])
+def test_a_signal_is_one_line_and_leaves_no_unfinished_file(tmp_path, name, wait):
+    number, code, what = SIGNALS[name]
+    process = start(WRITES.format(wait=wait), tmp_path)
+    assert process.stdout.readline() == "writing\n"
+    assert len(list((tmp_path / "out").iterdir())) == 1
+    assert end(process, number) == (code, f"concept-cam: {what}; what was finished is kept.\n")
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+@pytest.mark.parametrize("name", SIGNALS)
+def test_a_signal_in_the_middle_of_an_import(tmp_path, name):
+    """The command line's own, which takes a tenth of a second and more."""
+    number, code, what = SIGNALS[name]
+    slow = (
+        "import sys\nprint('importing', flush=True)\nimport time\ntry:\n    time.sleep(60)\nexcept BaseException:\n    pass\n"
+    )
+    (tmp_path / "typer.py").write_text(slow)
+    process = start("from concept_cam.__main__ import main; main()", tmp_path)
+    assert process.stdout.readline() == "importing\n"
+    assert end(process, number) == (code, f"concept-cam: {what}; what was finished is kept.\n")
+
+
+def test_two_signals_are_one_line(tmp_path):
+    process = start(WRITES.format(wait="time.sleep(60)"), tmp_path)
+    process.stdout.readline()
+    for _ in range(5):
+        process.send_signal(signal.SIGTERM)
+    _, err = process.communicate(timeout=60)
+    assert (process.returncode, err) == (143, "concept-cam: stopped by SIGTERM; what was finished is kept.\n")
+
+
+def test_what_is_ignored_stays_ignored(tmp_path):
+    """As nohup has it."""
+    process = start(
+        WRITES.format(wait="time.sleep(1)"), tmp_path, preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    )
+    process.stdout.readline()
+    assert end(process, signal.SIGHUP) == (0, "")
+    assert [file.name for file in (tmp_path / "out").iterdir()] == ["result.png"]
+
+
+def test_a_signal_while_localizing_keeps_what_is_finished(tmp_path):
+    from concept_cam import fieldguide
+    from concept_cam.result import Localization
+
+    (tmp_path / "birds").mkdir()
+    for seed in range(16):
+        fieldguide.draw_species("ember finch", seed, 120).picture.save(tmp_path / "birds" / f"{seed:02}.png")
+    command = [sys.executable, "-m", "concept_cam", "localize", "birds", "--target", "ember finch", "--out", "out"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    until = time.monotonic() + 100
+    while time.monotonic() < until and len(list((tmp_path / "out").glob("*.json"))) < 2:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGTERM)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 143
+    assert err == b"concept-cam: stopped by SIGTERM; what was finished is kept.\n"
+    files = list((tmp_path / "out").iterdir())
+    assert {file.suffix for file in files} == {".png", ".safetensors", ".json"}
+    assert not [file for file in files if file.name.startswith(".")]
+    for file in (tmp_path / "out").glob("*.safetensors"):
+        assert Localization.load(file).map.shape == (12, 12)
+
+
+@pytest.mark.parametrize(("command", "code"), [("methods", 141), ("--help", 141), ("nothing", 2)])
+def test_nobody_reads_what_is_printed(tmp_path, command, code):
+    """As before ``| head``, which has seen enough."""
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run(
+        [sys.executable, "-m", "concept_cam", command],
+        cwd=tmp_path,
+        stdout=write,
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
+    os.close(write)
+    assert done.returncode == code
+    assert len(done.stderr.splitlines()) == (code == 2)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device of Linux")
+def test_there_is_no_room_for_what_is_printed(tmp_path):
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "concept_cam", "methods"],
+            cwd=tmp_path,
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    assert (done.returncode, done.stderr) == (2, "concept-cam: OSError: [Errno 28] No space left on device\n")
