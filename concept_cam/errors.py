@@ -5,9 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable
 from difflib import get_close_matches
 
+LONGEST = 1000
+"""Letters of a message at most: names and values from outside stand in it."""
+
 
 class ConceptCamError(Exception):
-    """Base of every error that the library raises on purpose."""
+    """Base of every error that the library raises on purpose; its text is one line that a terminal can be given."""
+
+    def __str__(self) -> str:
+        return one_line(super().__str__())
 
 
 class PictureError(ConceptCamError, ValueError):
@@ -59,11 +65,50 @@ class NoSpatialGradient(ConceptCamError, RuntimeError):
 
 
 class AuditFailed(ConceptCamError):
-    """A model that has not passed the conditions that were set for it."""
+    """A model that has not passed the conditions that were set for it, or the checks: not an error, but exit code 1."""
 
 
 class OutputError(ConceptCamError, OSError):
     """A result that cannot be written or read back."""
+
+
+def one_line(text: object, limit: int = LONGEST) -> str:
+    r"""A text on one line of printable letters, so that a terminal, a log and a table show it and do nothing else.
+
+    Line breaks, tabs and other spaces become a space; control characters, escape codes and marks that turn the direction of
+    writing are shown as Python writes them, and so are bytes of a file name that are not UTF-8. Of a longer text the middle is
+    left out: what was given stands at the start of a message, what to do next at its end.
+
+    Args:
+        text: anything that has a ``str``.
+        limit: of its length; the beginning and the end of a longer one are kept.
+
+    Example:
+        >>> print(one_line("a name\nwith \x1b[31m colour"))
+        a name with \x1b[31m colour
+        >>> one_line("a" * 30 + "b" * 30, 15)
+        'aaaaa ... bbbbb'
+    """
+    given = str(text).replace("\r\n", "\n")
+    if len(given) > 2 * limit:
+        given = given[:limit] + given[-limit:]
+    shown = "".join(map(_printable, given))
+    if len(shown) <= limit:
+        return shown
+    end = len(shown) - limit // 3
+    return f"{shown[: limit - limit // 3 - len(_CUT)]}{_CUT}{shown[end:]}"
+
+
+_CUT = " ... "
+
+
+def _printable(letter: str) -> str:
+    if letter.isprintable():
+        return letter
+    if letter.isspace():
+        return " "
+    byte = ord(letter) - 0xDC00  # how Python holds a byte of a file name that is not UTF-8
+    return f"\\x{byte:02x}" if 0x80 <= byte <= 0xFF else letter.encode("unicode_escape").decode()
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
