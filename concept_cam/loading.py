@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import suppress
 from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -225,11 +223,12 @@ def _resolve(name: str, pretrained: str | None, *, classifier: bool) -> tuple[st
 
 
 def _library_of_folder(folder: Path) -> str:
-    if (folder / "open_clip_config.json").is_file():
+    from concept_cam.backbones.settings import OPEN_CLIP, TIMM, check_settings
+
+    if (folder / OPEN_CLIP).is_file():
         return "open_clip"
-    with suppress(OSError, ValueError):
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        return "timm" if "architecture" in config else "transformers"
+    if (folder / TIMM).is_file():
+        return "timm" if "architecture" in check_settings(folder / TIMM) else "transformers"
     raise BackboneError(
         f"{folder}: neither open_clip_config.json nor a config.json that can be read is in that folder; "
         "expected a checkpoint of open_clip, transformers or timm."
