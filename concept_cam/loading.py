@@ -7,7 +7,7 @@ from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from concept_cam.errors import BackboneError
+from concept_cam.errors import BackboneError, ConceptCamError, one_line
 from concept_cam.prompts import read_vocabulary
 
 if TYPE_CHECKING:
@@ -50,15 +50,26 @@ def load(
         >>> load(f"local-dir:{FOLDER}").preprocess.size
         (96, 96)
     """
+    from concept_cam.backbones.weights import load_failure
     from concept_cam.checks import check_at_load
 
+    try:
+        backbone = _loaded(name, pretrained, device, classes)
+    except ConceptCamError:
+        raise
+    except Exception as error:
+        raise BackboneError(load_failure(one_line(name, 300), error)) from error
+    return check_at_load(backbone)
+
+
+def _loaded(name: str, pretrained: str | None, device: str | torch.device, classes: Iterable[Any] | None) -> Backbone:
     library, name, pretrained = _resolve(name, pretrained, classifier=classes is not None)
     if library == "open_clip":
         from concept_cam.backbones import openclip
 
         if classes is not None:
             raise BackboneError(f"{name} is a dual encoder: its concepts are texts; leave out classes.")
-        return check_at_load(openclip.load(name, pretrained, device))
+        return openclip.load(name, pretrained, device)
     names = None if classes is None else _names(classes)
     if library == "transformers":
         from concept_cam.backbones import huggingface
@@ -68,10 +79,10 @@ def load(
                 f"{name} is of transformers, whose weights lie with its configuration: leave out pretrained={pretrained!r}, "
                 "and name the folder or repository that holds both."
             )
-        return check_at_load(huggingface.load(name, device, names))
+        return huggingface.load(name, device, names)
     from concept_cam.backbones import classifiers
 
-    return check_at_load(classifiers.load(name, pretrained, device, names))
+    return classifiers.load(name, pretrained, device, names)
 
 
 def wrap(

@@ -185,6 +185,44 @@ def test_weights_that_do_not_fit_are_one_line(damage, tmp_path):
     assert len(str(refused.value)) < 600
 
 
+@pytest.mark.parametrize("layout", ["open_clip", "timm"])
+def test_a_number_that_is_repeated_into_a_huge_tensor_costs_nothing(layout, tmp_path):
+    """Four bytes in a pickle can have any shape, and libraries interpolate positions before they look at shapes."""
+    folder = checkpoints.LAYOUTS[layout](tmp_path / "folder")
+    (file,) = folder.glob("*.safetensors")
+    state = load_file(file)
+    for name in ("visual.positional_embedding", "positional_embedding", "pos_embed"):
+        if name in state:
+            shape = (*state[name].shape[:-2], 50_000**2 + 1, state[name].shape[-1])
+            state[name] = torch.zeros(1).expand(shape)
+    file.unlink()
+    torch.save(state, folder / ("open_clip_pytorch_model.bin" if layout == "open_clip" else "pytorch_model.bin"))
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(BackboneError, match=r"much larger than its weights|could not be loaded"):
+        load(str(folder))
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 1024 * 1024
+
+
+def test_entries_of_an_archive_stay_in_it(tmp_path):
+    folder = checkpoints.openclip(tmp_path / "a" / "b" / "folder")
+    (folder / "open_clip_model.safetensors").unlink()
+    with zipfile.ZipFile(folder / "open_clip_pytorch_model.bin", "w") as archive:
+        for name in ("../../evil", "archive/data.pkl", "archive/version"):
+            archive.writestr(name, b"3")
+    with pytest.raises(BackboneError, match="could not be loaded"):
+        load(f"local-dir:{folder}")
+    assert [path.name for path in tmp_path.rglob("evil")] == []
+
+
+@pytest.mark.parametrize(
+    ("name", "pretrained"), [("a" * 5000, None), ("local-dir:" + "a" * 5000, None), ("ViT-B-32", "a" * 5000), ("a\0b", None)]
+)
+def test_a_name_that_no_file_can_have_is_one_line(name, pretrained):
+    with pytest.raises(BackboneError) as refused:
+        load(name, pretrained)
+    assert str(refused.value).isprintable()
+
+
 # ---- switches ---------------------------------------------------------------------------------------------------------
 
 
@@ -225,6 +263,8 @@ def test_memory_is_counted_before_it_is_given(tmp_path):
         lambda: torch.eye(2**20),
         lambda: torch.zeros(1024).repeat(2**30),
         lambda: torch.empty(2**40, device="meta"),
+        lambda: torch.zeros(1).expand(2**40).clone(),
+        lambda: torch.cat([torch.zeros(1).expand(2**30)] * 64),
         lambda: [torch.empty(0) for _ in range(10**6)],
     ):
         with pytest.raises(BackboneError, match="much larger than its weights"), built_within("a model", stored):

@@ -53,14 +53,14 @@ def load(
 
 def _explained(name: str, local: bool, weights: str | None) -> AbstractContextManager[None]:
     """Look at a checkpoint that describes itself; the model of a folder is built within what its weights explain."""
-    if weights is not None:
-        check_weights([Path(weights)])
     if local:
         check_folder(Path(name))
         file = Path(name) / TIMM
         check_timm(file, check_settings(file), timm_towers.is_known)
-        stored = check_weights(one for one in sorted(Path(name).iterdir()) if one.suffix in ENDINGS)
-        return nullcontext() if weights else built_within(name, stored)
+        files = [one for one in sorted(Path(name).iterdir()) if one.suffix in ENDINGS]
+        return built_within(name, check_weights([Path(weights)] if weights else files))
+    if weights is not None:
+        return built_within(name, check_weights([Path(weights)]))
     schema, _, repository = name.partition(":")
     if repository and schema.replace("_", "-") == "hf-hub":
         settings = check_named(repository.partition("@")[0], [TIMM])

@@ -148,7 +148,7 @@ class _Budget(TorchDispatchMode):
 
     def __init__(self, what: str, size: int, tensors: int) -> None:
         TorchDispatchMode.__init__(self)
-        self._what, self._size, self._tensors = what, size, tensors
+        self._what, self._largest, self._size, self._tensors = what, size, size, tensors
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -156,11 +156,18 @@ class _Budget(TorchDispatchMode):
         if numbers is not None:
             self._size -= numbers * (kwargs.get("dtype") or torch.float32).itemsize
             self._tensors -= 1
-            if min(self._size, self._tensors) < 0:
-                raise BackboneError(
-                    f"{self._what}: its configuration asks for a model that is much larger than its weights; it is not built."
-                )
+        # A pickle may repeat one number into any shape: that costs nothing until something is made of it.
+        if min(self._size, self._tensors) < 0 or any(_bytes(one) > self._largest for one in args):
+            raise BackboneError(
+                f"{self._what}: its configuration asks for a model that is much larger than its weights; it is not built."
+            )
         return func(*args, **kwargs)
+
+
+def _bytes(given: Any) -> int:
+    """What an argument would take if all its numbers were written out."""
+    tensors = given if isinstance(given, list | tuple) else [given]
+    return sum(one.numel() * one.element_size() for one in tensors if isinstance(one, torch.Tensor))
 
 
 def _numbers(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> int | None:

@@ -58,12 +58,10 @@ def load(name: str, pretrained: str | None = None, device: str | torch.device = 
         _check_tag(name, pretrained)
         if pretrained is not None and not Path(pretrained).exists():
             pretrained = spelt(pretrained, open_clip.list_pretrained_tags_by_model(name))
-        elif pretrained is not None:
-            check_weights([Path(pretrained)])
     elif pretrained is not None:
         raise BackboneError(f"{name} brings its own weights; leave out pretrained={pretrained!r}.")
     with confined(f"{name} ({pretrained})" if pretrained else name, local=schema == "local-dir"):
-        with _explained(name, schema, rest):
+        with _explained(name, schema, rest, pretrained):
             model = open_clip.create_model(name, pretrained=pretrained, device=device)
         tokenizer = open_clip.get_tokenizer(name)
         check_input(name, preprocess_of(model.visual).size)
@@ -71,10 +69,12 @@ def load(name: str, pretrained: str | None = None, device: str | torch.device = 
         return OpenClip(model.eval().requires_grad_(False), tokenizer, name=f"{name}/{pretrained}" if pretrained else name)
 
 
-def _explained(name: str, schema: str, rest: str) -> AbstractContextManager[None]:
-    """Look at a checkpoint that describes itself; its model is built within what its weights explain."""
+def _explained(name: str, schema: str, rest: str, pretrained: str | None) -> AbstractContextManager[None]:
+    """Look at a checkpoint that describes itself; a model is built within what its weights explain, if these are at hand."""
     if not rest:
-        return nullcontext()
+        # open_clip takes a tag rather than a file of that name.
+        tagged = pretrained in open_clip.list_pretrained_tags_by_model(name)
+        return nullcontext() if tagged else built_within(name, check_weights([Path(str(pretrained))]))
     if schema == "local-dir":
         _check_folder(Path(rest))
         file, weights = Path(rest) / OPEN_CLIP, [one for one in Path(rest).iterdir() if one.suffix in _WEIGHTS]

@@ -13,7 +13,7 @@ from concept_cam.outside import parse_json, read_bytes
 MOST_BYTES = 8 * 2**20
 """Of a file of settings; the names of 21,000 classes with their descriptions are 3 MB."""
 
-MOST_TOKENIZER_BYTES = 256 * 2**20
+MOST_TOKENIZER_BYTES = 96 * 2**20
 """Of a vocabulary; that of 256,000 pieces is 35 MB."""
 
 TRANSFORMERS = (
@@ -171,7 +171,8 @@ def _refused(key: str, value: Any) -> str | None:
 def _check_number(key: str, value: Any, file: Path) -> None:
     most = MOST.get(key, MOST_OF_ANY)
     numbers = value if isinstance(value, list) else value.values() if key == "size" and isinstance(value, dict) else [value]
-    largest = max((abs(one) for one in numbers if isinstance(one, int)), default=0)
+    kinds = (int, float) if key in MOST else (int,)
+    largest = max((abs(one) for one in numbers if isinstance(one, kinds)), default=0)
     if largest > most and key not in _UNBOUNDED:
         raise BackboneError(f"{file}: {key} is {one_line(value, 60)}; a model may have at most {most:,} there.")
 
