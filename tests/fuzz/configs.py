@@ -7,6 +7,7 @@ import random
 import shutil
 import tempfile
 from collections.abc import Callable
+from copy import deepcopy
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -87,7 +88,7 @@ def _put(rng: random.Random, file: Path, values: tuple[Any, ...], *, numbers: bo
             if not numbers and isinstance(held, dict) and rng.random() < 0.2:
                 del held[key]
             else:
-                held[key] = rng.choice(values)
+                held[key] = deepcopy(rng.choice(values))
     file.write_text(json.dumps(settings))
 
 
@@ -96,7 +97,7 @@ def _named(rng: random.Random, file: Path) -> None:
     settings = json.loads(file.read_text())
     holders = [settings, *(held[key] for held, key in _places(settings, numbers=False) if isinstance(held[key], dict))]
     key = rng.choice(list(_KEYS))
-    rng.choice([one for one in holders if isinstance(one, dict)])[key] = rng.choice(_KEYS[key])
+    rng.choice([one for one in holders if isinstance(one, dict)])[key] = deepcopy(rng.choice(_KEYS[key]))
     file.write_text(json.dumps(settings))
 
 

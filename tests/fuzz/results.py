@@ -8,6 +8,7 @@ import random
 import struct
 import tempfile
 from collections.abc import Callable
+from copy import deepcopy
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -161,7 +162,7 @@ def _about(rng: random.Random, content: bytes) -> bytes:
             if isinstance(held, dict) and rng.random() < 0.2:
                 held.pop(one)
             else:
-                held[one] = rng.choice(HOSTILE)
+                held[one] = deepcopy(rng.choice(HOSTILE))
             break
     text = json.dumps(about)
     if rng.random() < 0.1:
