@@ -11,18 +11,18 @@ from typing import Any, final
 
 import torch
 from jaxtyping import Float
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
 from concept_cam.comparison import as_selector, compare
 from concept_cam.concepts import ConceptBank
-from concept_cam.errors import OptionError, OutputError
+from concept_cam.errors import OptionError
 from concept_cam.files import write_file
 from concept_cam.gradients import Trace
 from concept_cam.images import Placement
 from concept_cam.methods import AnyMethod, field_vectors, hires_cam, name_of
 from concept_cam.result import Localization, checked_maps
+from concept_cam.stored import MOST_CELLS, MOST_NUMBERS, exactly, mapping, number, placed, read_stored, refused, sides
 from concept_cam.targets import References, Target, as_references, named
 from concept_cam.weightings import Weighting
 
@@ -162,17 +162,43 @@ class ConceptField:
         """Read what ``save`` wrote; ``provenance["stored"]`` states the rank and the relative error of the vectors.
 
         Raises:
-            OutputError: it cannot be read, or is not of that form.
+            OutputError: it cannot be read, or something of it is not what ``save`` could have written.
         """
-        try:
-            with safe_open(path, "pt") as file:
-                about = json.loads(file.metadata()["field"])
-                embedding = file.get_tensor("embedding")
-                tensors = {name: file.get_tensor(name) for name in about["scales"]}
-            vectors = _whole(tensors, about["scales"]).reshape(*about["grid"], embedding.shape[0])
-            return cls(vectors, embedding, Placement.read(about["placement"]), about["provenance"])
-        except (OSError, SafetensorError, AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
-            raise OutputError(f"{path}: not a saved field ({error}).") from error
+        with refused(path, "field"):
+            about, tensors = read_stored(path, "field")
+            exactly(about, ("grid", "scales", "placement", "provenance"), "the field")
+            scales = mapping(about["scales"], "scales")
+            exactly(scales, _LOW_RANK if "left" in scales else _FULL, "scales")
+            exactly(tensors, ("embedding", *scales), "the file")
+            grid = sides(about["grid"], "grid", MOST_CELLS)
+            scale = {name: number(one, "a scale", 1e-45, 1e30) for name, one in scales.items()}
+            vectors = _put_together(tensors, scale, grid)
+            place = placed(about["placement"], grid)
+            return cls(vectors, tensors["embedding"], place, mapping(about["provenance"], "provenance"))
+
+
+_FULL, _LOW_RANK = ("vectors",), ("left", "right")
+"""Names of the tensors of a field, and of one that is stored in a lower rank."""
+
+
+def _put_together(tensors: Mapping[str, Tensor], scales: Mapping[str, float], grid: tuple[int, int]) -> Tensor:
+    """The vectors of a stored field.
+
+    Raises:
+        ValueError: the shapes do not fit, or it would be too large.
+    """
+    cells, width = grid[0] * grid[1], tensors["embedding"].numel()
+    rank = tensors["left"].numel() // cells if "left" in tensors else 0
+    shapes = {"embedding": (width,), "vectors": (cells, width), "left": (cells, rank), "right": (rank, width)}
+    for name, tensor in tensors.items():
+        if tensor.shape != shapes[name]:
+            raise ValueError(f"{name} is {tuple(tensor.shape)}; expected {shapes[name]}")
+    if cells * width > MOST_NUMBERS:
+        raise ValueError(f"{cells:,} vectors of {width:,} numbers; at most {MOST_NUMBERS:,} numbers are read")
+    vectors = _whole({name: tensors[name] for name in scales}, scales)
+    if not vectors.isfinite().all():
+        raise ValueError("its vectors are not finite")
+    return vectors.reshape(*grid, width)
 
 
 def _low_rank(whole: Float[Tensor, "N E"], rank: int) -> dict[str, Tensor]:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import suppress
 from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from concept_cam.errors import BackboneError
+from concept_cam.errors import BackboneError, ConceptCamError, one_line
 from concept_cam.prompts import read_vocabulary
 
 if TYPE_CHECKING:
@@ -52,15 +50,26 @@ def load(
         >>> load(f"local-dir:{FOLDER}").preprocess.size
         (96, 96)
     """
+    from concept_cam.backbones.weights import load_failure
     from concept_cam.checks import check_at_load
 
+    try:
+        backbone = _loaded(name, pretrained, device, classes)
+    except ConceptCamError:
+        raise
+    except Exception as error:
+        raise BackboneError(load_failure(one_line(name, 300), error)) from error
+    return check_at_load(backbone)
+
+
+def _loaded(name: str, pretrained: str | None, device: str | torch.device, classes: Iterable[Any] | None) -> Backbone:
     library, name, pretrained = _resolve(name, pretrained, classifier=classes is not None)
     if library == "open_clip":
         from concept_cam.backbones import openclip
 
         if classes is not None:
             raise BackboneError(f"{name} is a dual encoder: its concepts are texts; leave out classes.")
-        return check_at_load(openclip.load(name, pretrained, device))
+        return openclip.load(name, pretrained, device)
     names = None if classes is None else _names(classes)
     if library == "transformers":
         from concept_cam.backbones import huggingface
@@ -70,10 +79,10 @@ def load(
                 f"{name} is of transformers, whose weights lie with its configuration: leave out pretrained={pretrained!r}, "
                 "and name the folder or repository that holds both."
             )
-        return check_at_load(huggingface.load(name, device, names))
+        return huggingface.load(name, device, names)
     from concept_cam.backbones import classifiers
 
-    return check_at_load(classifiers.load(name, pretrained, device, names))
+    return classifiers.load(name, pretrained, device, names)
 
 
 def wrap(
@@ -225,11 +234,12 @@ def _resolve(name: str, pretrained: str | None, *, classifier: bool) -> tuple[st
 
 
 def _library_of_folder(folder: Path) -> str:
-    if (folder / "open_clip_config.json").is_file():
+    from concept_cam.backbones.settings import OPEN_CLIP, TIMM, check_settings
+
+    if (folder / OPEN_CLIP).is_file():
         return "open_clip"
-    with suppress(OSError, ValueError):
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        return "timm" if "architecture" in config else "transformers"
+    if (folder / TIMM).is_file():
+        return "timm" if "architecture" in check_settings(folder / TIMM) else "transformers"
     raise BackboneError(
         f"{folder}: neither open_clip_config.json nor a config.json that can be read is in that folder; "
         "expected a checkpoint of open_clip, transformers or timm."

@@ -5,21 +5,24 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, final
 
 import torch
 from jaxtyping import Bool, Float
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
 from concept_cam.comparison import Comparison
-from concept_cam.errors import BackboneError, NoSpatialGradient, OptionError, OutputError
+from concept_cam.errors import BackboneError, NoSpatialGradient, OptionError
 from concept_cam.files import write_file
 from concept_cam.images import Placement
 from concept_cam.regions import Box, bounding_boxes
+from concept_cam.stored import MOST_CELLS, exactly, mapping, number, numbers, placed, read_stored, refused, sides, texts
+
+_LARGEST = 1e30
+"""Of a strength and of a score, in either direction."""
 
 
 def checked_maps(maps: Float[Tensor, "*K rows cols"], site: str) -> Float[Tensor, "*K rows cols"]:
@@ -130,21 +133,40 @@ class Localization:
         """Read what ``save`` wrote.
 
         Raises:
-            OutputError: it cannot be read, or is not of that form.
+            OutputError: it cannot be read, or something of it is not what ``save`` could have written: shapes, numbers that
+                are not finite, names, sizes.
         """
-        try:
-            with safe_open(path, "pt") as file:
-                summary = json.loads(file.metadata()["localization"])
-                tensors = {name: file.get_tensor(name) for name in ("map", "base_map")}
-            comparison: dict[str, Any] = {
-                key: tuple(value) if isinstance(value, list) else value for key, value in summary["comparison"].items()
-            }
+        with refused(path, "localization"):
+            about, tensors = read_stored(path, "localization")
+            exactly(about, ("comparison", "scores", "placement", "provenance"), "the localization")
+            exactly(tensors, ("map", "base_map"), "the file")
+            grid = sides(list(tensors["map"].shape), "map", MOST_CELLS)
+            if tuple(tensors["base_map"].shape) != grid:
+                raise ValueError(f"base_map is {tuple(tensors['base_map'].shape)}, map {grid}")
+            comparison = _compared(mapping(about["comparison"], "comparison"))
+            scores = mapping(about["scores"], "scores")
+            exactly({name: scores[name] for name in scores if name in comparison.names}, comparison.names, "scores")
             return cls(
                 **tensors,
-                placement=Placement.read(summary["placement"]),
-                comparison=Comparison(**comparison),
-                scores=summary["scores"],
-                provenance=summary["provenance"],
+                placement=placed(about["placement"], grid),
+                comparison=comparison,
+                scores={name: number(score, "a score", -_LARGEST, _LARGEST) for name, score in scores.items()},
+                provenance=mapping(about["provenance"], "provenance"),
             )
-        except (OSError, SafetensorError, AttributeError, KeyError, TypeError, ValueError) as error:
-            raise OutputError(f"{path}: not a saved localization ({error}).") from error
+
+
+def _compared(held: Mapping[str, Any]) -> Comparison:
+    """A comparison as ``compare`` could have made it.
+
+    Raises:
+        ValueError: it is none.
+    """
+    exactly(held, (field.name for field in fields(Comparison)), "comparison")
+    target, references = texts([held["target"]], "target")[0], texts(held["references"], "references")
+    if len({target, *references}) <= len(references):
+        raise ValueError("the target and the references are not all different")
+    weights = numbers(held["weights"], "weights", 0, 1.001, len(references))
+    if references and abs(sum(weights) - 1) > 1e-3:
+        raise ValueError(f"weights have the sum {sum(weights):g}; expected 1")
+    similarities = numbers(held["similarities"], "similarities", -1, 1, len(references))
+    return Comparison(target, references, weights, similarities, number(held["strength"], "strength", 0, _LARGEST))

@@ -153,6 +153,46 @@ def test_damaged_files_are_named(field, tmp_path):
             ConceptField.load(tmp_path / f"{name}.safetensors")
 
 
+FIELDS = {
+    "a grid of texts": ({"grid": ["12", "12"]}, {}, "grid is"),
+    "a huge grid": ({"grid": [200_000, 200_000]}, {}, "grid is"),
+    "another grid": ({"grid": [12, 11]}, {}, "vectors is"),
+    "no scales": ({"scales": {}}, {}, "scales has nothing"),
+    "a scale of text": ({"scales": {"vectors": "1"}}, {}, "a scale is"),
+    "a scale of nothing": ({"scales": {"vectors": 0}}, {}, "a scale is"),
+    "a scale of everything": ({"scales": {"vectors": 1e38}}, {}, "a scale is"),
+    "scales of others": ({"scales": {"embedding": 1.0}}, {}, "scales has embedding"),
+    "no placement": ({"placement": None}, {}, "placement is None"),
+    "a window elsewhere": ({"placement": {"window": [900, 0, 901, 5], "picture_size": [9, 9]}}, {}, "shows nothing"),
+    "a list of where it is from": ({"provenance": []}, {}, "provenance is"),
+    "more": ({"more": 1}, {}, "the field has grid, more"),
+    "NaN": ({}, {"embedding": torch.full((192,), torch.nan)}, "embedding does not hold finite"),
+    "a flat embedding": ({}, {"embedding": torch.ones(1, 192)}, "embedding is"),
+    "another width": ({}, {"embedding": torch.ones(191)}, "vectors is"),
+    "a number": ({}, {"embedding": torch.tensor(1.0)}, "embedding is"),
+    "another tensor": ({}, {"more": torch.ones(1)}, "the file has embedding, more, vectors"),
+    "low rank of one": ({"scales": {"left": 1.0}}, {}, "scales has left"),
+    "a low rank that is huge": (
+        {"scales": {"left": 1.0, "right": 1.0}, "grid": [1024, 1024]},
+        {"vectors": None, "left": torch.ones(2**20, 1), "right": torch.ones(1, 192), "embedding": torch.ones(192)},
+        "1,048,576 vectors of 192 numbers; at most 67,108,864",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", FIELDS)
+def test_a_hostile_file_is_refused_before_there_is_a_field(field, tmp_path, case):
+    said, tensors, message = FIELDS[case]
+    path = field.save(tmp_path / "field.safetensors")
+    with safe_open(path, "pt") as file:
+        about, held = file.metadata(), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    held = {name: tensor for name, tensor in {**held, **tensors}.items() if tensor is not None}
+    save_file(held, path, {"field": json.dumps(json.loads(about["field"]) | said)})
+    with pytest.raises(OutputError, match=rf"field\.safetensors: not a saved field \(.*{message}") as caught:
+        ConceptField.load(path)
+    assert str(caught.value).isprintable()
+
+
 def test_a_method_that_is_not_linear_has_no_field(guide):
     seen = trace(guide.backbone, torch.zeros(1, 3, 96, 96))
     with pytest.raises(OptionError, match="layer_cam is not linear in the direction"):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import json
+import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -122,7 +124,7 @@ def test_peak_lies_on_the_picture() -> None:
 
 @pytest.mark.parametrize(
     "cells",
-    [torch.randn(3, 5), torch.randn(5, 3).T, torch.randn(2, 3, 5)[1], torch.tensor([[1e-30, -0.0], [float("inf"), 3.0]])],
+    [torch.randn(3, 5), torch.randn(5, 3).T, torch.randn(2, 3, 5)[1], torch.tensor([[1e-30, -0.0], [3e38, 3.0]])],
     ids=["plain", "transposed", "a view", "extremes"],
 )
 def test_save_and_load(tmp_path: Path, cells: torch.Tensor) -> None:
@@ -191,6 +193,85 @@ NOT_SAVED = {
     "a newer comparison": lambda path: _saved(path, comparison={**localization(grid()).summary()["comparison"], "more": 1}),
     "no placement": lambda path: _saved(path, placement={}),
 }
+
+
+def _said(**changes: object) -> Callable[[Path], None]:
+    """A file of which something else is said; names with underscores twice lead into what is held."""
+
+    def write(path: Path) -> None:
+        summary = json.loads(json.dumps(localization(grid()).summary()))
+        for name, value in changes.items():
+            *way, last = name.split("__")
+            held = summary
+            for key in way:
+                held = held[key]
+            held[last] = value
+        _tensors(path, {"localization": json.dumps(summary)}, "map", "base_map")
+
+    return write
+
+
+def _maps(*cells: torch.Tensor) -> Callable[[Path], None]:
+    metadata = {"localization": json.dumps(localization(grid()).summary())}
+    return lambda path: save_file(dict(zip(("map", "base_map"), cells, strict=True)), path, metadata)
+
+
+_WHOLE_MAP = torch.ones(3, 5)
+
+HOSTILE: dict[str, tuple[Callable[[Path], None], str]] = {
+    "a pipe": (os.mkfifo, "no regular file"),
+    "a device": (lambda path: path.symlink_to("/dev/zero"), "no regular file"),
+    "NaN in a map": (_maps(_WHOLE_MAP * torch.nan, _WHOLE_MAP.clone()), "map does not hold finite"),
+    "infinity in the base map": (_maps(_WHOLE_MAP, _WHOLE_MAP * torch.inf), "base_map does not hold finite"),
+    "whole numbers": (_maps(_WHOLE_MAP.long(), _WHOLE_MAP.long()), "map does not hold finite floating-point"),
+    "a line": (_maps(torch.ones(15), torch.ones(15)), "map is"),
+    "a cube": (_maps(torch.ones(3, 5, 1), torch.ones(3, 5, 1)), "map is"),
+    "no cells": (_maps(torch.ones(0, 5), torch.ones(0, 5)), "map does not hold"),
+    "two shapes": (_maps(_WHOLE_MAP, torch.ones(5, 3)), r"base_map is \(5, 3\), map \(3, 5\)"),
+    "a huge image": (_said(placement__picture_size=[200_000, 200_000]), "picture_size is"),
+    "an image without a side": (_said(placement__picture_size=[0, 5]), "picture_size is"),
+    "half a pixel": (_said(placement__picture_size=[3.5, 5]), "picture_size is"),
+    "three sides": (_said(placement__picture_size=[3, 5, 1]), "picture_size is"),
+    "a window of three": (_said(placement__window=[0, 0, 5]), "window is"),
+    "a window in disorder": (_said(placement__window=[5, 0, 0, 3]), "left, top, right, bottom in order"),
+    "a window elsewhere": (_said(placement__window=[50, 0, 60, 3]), "shows nothing of an image"),
+    "a window of everything": (_said(placement__window=[-1e300, 0, 1e300, 3]), "window is"),
+    "a window of texts": (_said(placement__window=["0", "0", "5", "3"]), "window is|a number"),
+    "cells in disorder": (_said(placement__cells=[0, 3, 5, 0]), "cells is"),
+    "no target": (_said(comparison__target=None), "target is"),
+    "a target of none": (_said(comparison__target=""), "target is"),
+    "a number as a reference": (_said(comparison__references=["frost finch", 7]), "references is"),
+    "half a letter": (_said(comparison__target="\ud800"), "target is"),
+    "the target as a reference": (_said(comparison__references=["ember finch", "reed"]), "not all different"),
+    "one weight": (_said(comparison__weights=[1.0]), "weights is .*; expected 2 numbers"),
+    "weights of another sum": (_said(comparison__weights=[0.25, 0.25]), "weights have the sum 0.5"),
+    "negative weights": (_said(comparison__weights=[-0.5, 1.5]), "weights is|a number"),
+    "a similarity of 2": (_said(comparison__similarities=[2, 0.5]), "similarities is"),
+    "a negative strength": (_said(comparison__strength=-1), "strength is -1"),
+    "a strength of yes": (_said(comparison__strength=True), "strength is True"),
+    "no score of a reference": (_said(scores={"ember finch": 0.1}), "scores has ember finch"),
+    "a score of none": (_said(scores__reed=None), "a score is None"),
+    "provenance of text": (_said(provenance="model"), "provenance is"),
+    "deep": (lambda path: _tensors(path, {"localization": '{"a":' * 9000 + "}" * 9000}, "map", "base_map"), "64 levels"),
+    "NaN in the text": (lambda path: _tensors(path, {"localization": '{"a": NaN}'}, "map", "base_map"), "NaN is no number"),
+    "an endless header": (lambda path: path.write_bytes(b"\xff" * 7 + b"\x7f{}"), "header is cut short"),
+    "a huge file": (lambda path: _sparse(path, 2**40), "at most 268,435,456 are read"),
+}
+
+
+def _sparse(path: Path, size: int) -> None:
+    with path.open("wb") as file:
+        file.truncate(size)
+
+
+@pytest.mark.parametrize("case", HOSTILE)
+def test_a_hostile_file_is_refused_before_there_is_a_localization(tmp_path: Path, case: str) -> None:
+    path = tmp_path / "found.safetensors"
+    write, message = HOSTILE[case]
+    write(path)
+    with pytest.raises(OutputError, match=rf"found\.safetensors: not a saved localization \(.*{message}") as caught:
+        Localization.load(path)
+    assert str(caught.value).isprintable()
 
 
 @pytest.mark.parametrize("case", NOT_SAVED)

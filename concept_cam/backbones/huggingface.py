@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, final
@@ -12,16 +13,19 @@ import transformers
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from concept_cam.backbones.archives import ENDINGS, check_weights
 from concept_cam.backbones.backbone import PROBE, Backbone, noise
 from concept_cam.backbones.classifier import Classifier
+from concept_cam.backbones.confined import built_within, check_input, check_named, confined
 from concept_cam.backbones.names import told_apart
 from concept_cam.backbones.processors import near_square
 from concept_cam.backbones.scale import learnt_scale
+from concept_cam.backbones.settings import TIMM, TRANSFORMERS, check_folder, check_settings, check_timm
 from concept_cam.backbones.site import Tower
-from concept_cam.backbones.towers import transformers as towers
+from concept_cam.backbones.towers import timm as timm_towers, transformers as towers
 from concept_cam.backbones.towers.positions import check_multiple
 from concept_cam.backbones.transforms import read_transform
-from concept_cam.backbones.weights import ADVICE, check_device, first_run, load_failure
+from concept_cam.backbones.weights import ADVICE, check_device, first_run
 from concept_cam.backbones.words import Reader
 from concept_cam.backbones.wrappers import has_own, named_within, only_one, outermost
 from concept_cam.errors import BackboneError
@@ -36,36 +40,63 @@ def load(name: str, device: str | torch.device = "cpu", classes: Iterable[str] |
     """Load a dual encoder or an image classifier by its name on the hub, or by its folder.
 
     Raises:
-        BackboneError: no such model, neither of the two, or files that have to be downloaded and cannot be.
+        BackboneError: no such model, neither of the two, files that have to be downloaded and cannot be, or a checkpoint that
+            brings code or chooses how it is loaded.
     """
     check_device(device)
-    try:
-        # Some versions draw the weights at random before they read them.
-        with torch.inference_mode(False), torch.random.fork_rng(devices=[]):
-            config: Any = transformers.AutoConfig.from_pretrained(name)
-            classifies = _classifies(config)
-            if classes is not None and not classifies:
-                raise BackboneError(f"{name} is no image classifier, so that classes= is not for it; leave out classes.")
-            kind = transformers.AutoModelForImageClassification if classifies else transformers.AutoModel
-            model, about = kind.from_pretrained(name, output_loading_info=True)
-            tokenizer: Any = None if classifies else transformers.AutoTokenizer.from_pretrained(name)
-            pictures = transformers.AutoImageProcessor.from_pretrained(name)
-    except BackboneError:
-        raise
-    except Exception as error:
-        raise BackboneError(load_failure(name, error, local=Path(name).is_dir())) from error
-    if not classifies and not is_dual_encoder(model):
-        raise BackboneError(f"{name} is a {type(model).__name__}, no dual encoder of pictures and texts and no classifier.")
-    # transformers itself only warns of either.
-    if about["missing_keys"]:
-        missing = ", ".join(sorted(about["missing_keys"])[:3])
-        raise BackboneError(f"{name} has no weights for {len(about['missing_keys'])} of its tensors ({missing}, ...).")
-    model = model.to(device).eval().requires_grad_(False)
-    if classifies:
-        return Classifier(model, labels(model) if classes is None else classes, pictures, name)
-    if len(tokenizer) < _FEWEST_WORDS:
-        raise BackboneError(f"{name}: its tokenizer has {len(tokenizer)} words; expected tokenizer.json beside the weights.")
-    return HuggingFace(model, tokenizer, pictures, name)
+    local = Path(name).is_dir()
+    with confined(name, local=local):
+        explained = _explained(name, local)
+        config: Any = transformers.AutoConfig.from_pretrained(name, trust_remote_code=False)
+        classifies = _classifies(config)
+        if classes is not None and not classifies:
+            raise BackboneError(f"{name} is no image classifier, so that classes= is not for it; leave out classes.")
+        kind = transformers.AutoModelForImageClassification if classifies else transformers.AutoModel
+        if not classifies:
+            _check_kind(config, name)
+        with explained:
+            model, about = kind.from_pretrained(name, output_loading_info=True, trust_remote_code=False)
+        tokenizer: Any = None if classifies else transformers.AutoTokenizer.from_pretrained(name, trust_remote_code=False)
+        pictures = transformers.AutoImageProcessor.from_pretrained(name, trust_remote_code=False)
+        _check_complete(about["missing_keys"], name)
+        check_input(name, read_transform(pictures).size)
+        model = model.to(device).eval().requires_grad_(False)
+        if classifies:
+            return Classifier(model, labels(model) if classes is None else classes, pictures, name)
+        if len(tokenizer) < _FEWEST_WORDS:
+            raise BackboneError(
+                f"{name}: its tokenizer has {len(tokenizer)} words; expected tokenizer.json beside the weights."
+            )
+        return HuggingFace(model, tokenizer, pictures, name)
+
+
+def _explained(name: str, local: bool) -> AbstractContextManager[None]:
+    """Look at what a checkpoint says of itself; the model of a folder is built within what its weights explain."""
+    if local:
+        check_folder(Path(name))
+        files = {file.name: check_settings(file) for file in Path(name).iterdir() if file.name in TRANSFORMERS}
+    else:
+        files = check_named(name, TRANSFORMERS)
+    if "architecture" in files.get(TIMM, {}):
+        check_timm(Path(name) / TIMM, files[TIMM], timm_towers.is_known)
+    if not local:
+        return nullcontext()
+    return built_within(name, check_weights(file for file in sorted(Path(name).iterdir()) if file.suffix in ENDINGS))
+
+
+def _check_complete(missing: Iterable[str], name: str) -> None:
+    """Refuse a model of which some tensors have no weights, of which transformers itself only warns."""
+    if lacks := sorted(missing):
+        raise BackboneError(f"{name} has no weights for {len(lacks)} of its tensors ({', '.join(lacks[:3])}, ...).")
+
+
+def _check_kind(config: Any, name: str) -> None:
+    """Refuse what is no dual encoder before it is built: its class says so."""
+    found = transformers.MODEL_MAPPING.get(type(config), None)
+    kinds = found if isinstance(found, list | tuple) else (found,)
+    if not any(hasattr(kind, "get_image_features") and hasattr(kind, "get_text_features") for kind in kinds):
+        kind = getattr(kinds[0], "__name__", type(config).__name__)
+        raise BackboneError(f"{name} is a {kind}, no dual encoder of pictures and texts and no classifier.")
 
 
 def _classifies(config: Any) -> bool:

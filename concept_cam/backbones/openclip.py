@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, final
@@ -10,17 +11,21 @@ from typing import Any, final
 import open_clip
 import torch
 from jaxtyping import Float
+from open_clip.pretrained import download_pretrained_from_hf
 from open_clip.tokenizer import basic_clean, canonicalize_text
 from torch import Tensor, nn
 
+from concept_cam.backbones.archives import check_weights
 from concept_cam.backbones.backbone import PROBE, Backbone, noise
+from concept_cam.backbones.confined import built_within, check_input, check_named, confined
 from concept_cam.backbones.names import spelt
 from concept_cam.backbones.scale import learnt_scale
+from concept_cam.backbones.settings import OPEN_CLIP, TRANSFORMERS, check_folder, check_open_clip, check_settings
 from concept_cam.backbones.site import Tower
 from concept_cam.backbones.sizes import share
 from concept_cam.backbones.towers import openclip as own_towers, timm as timm_towers
 from concept_cam.backbones.transforms import read_transform
-from concept_cam.backbones.weights import ADVICE, check_device, first_run, load_failure
+from concept_cam.backbones.weights import ADVICE, check_device, first_run
 from concept_cam.backbones.words import Reader
 from concept_cam.backbones.wrappers import called, has_own, hold, named_within, only_one
 from concept_cam.errors import BackboneError, did_you_mean
@@ -28,6 +33,9 @@ from concept_cam.images import Fit, Preprocess, Size
 
 _FIT: dict[str, Fit] = {"shortest": "crop", "longest": "pad", "squash": "squash"}
 """open_clip's words for how a picture is brought to the input's aspect, and ours."""
+
+_WEIGHTS = frozenset({".safetensors", ".bin", ".pth"})
+"""Endings of the files that open_clip looks for in a folder."""
 
 
 def names() -> Sequence[str]:
@@ -40,11 +48,10 @@ def load(name: str, pretrained: str | None = None, device: str | torch.device = 
     """Load a model by open_clip's own names: an architecture with a tag or a weights file, ``hf-hub:``, ``local-dir:``.
 
     Raises:
-        BackboneError: no such model, tag or file, or weights that have to be downloaded and cannot be.
+        BackboneError: no such model, tag or file, weights that have to be downloaded and cannot be, or a checkpoint that
+            brings code or chooses how it is loaded.
     """
     schema, _, rest = name.partition(":")
-    if schema == "local-dir":
-        _check_folder(Path(rest))
     check_device(device)
     if not rest:
         name = spelt(name, names()) or name
@@ -53,22 +60,46 @@ def load(name: str, pretrained: str | None = None, device: str | torch.device = 
             pretrained = spelt(pretrained, open_clip.list_pretrained_tags_by_model(name))
     elif pretrained is not None:
         raise BackboneError(f"{name} brings its own weights; leave out pretrained={pretrained!r}.")
-    try:
-        with torch.inference_mode(False):
+    with confined(f"{name} ({pretrained})" if pretrained else name, local=schema == "local-dir"):
+        with _explained(name, schema, rest, pretrained):
             model = open_clip.create_model(name, pretrained=pretrained, device=device)
-            tokenizer = open_clip.get_tokenizer(name)
-    except Exception as error:
-        what = f"{name} ({pretrained})" if pretrained else name
-        raise BackboneError(load_failure(what, error, local=schema == "local-dir")) from error
-    # Ours alone until handed out: parameters of a model that nobody trains need no gradient.
-    return OpenClip(model.eval().requires_grad_(False), tokenizer, name=f"{name}/{pretrained}" if pretrained else name)
+        tokenizer = open_clip.get_tokenizer(name)
+        check_input(name, preprocess_of(model.visual).size)
+        # Ours alone until handed out: parameters of a model that nobody trains need no gradient.
+        return OpenClip(model.eval().requires_grad_(False), tokenizer, name=f"{name}/{pretrained}" if pretrained else name)
+
+
+def _explained(name: str, schema: str, rest: str, pretrained: str | None) -> AbstractContextManager[None]:
+    """Look at a checkpoint that describes itself; a model is built within what its weights explain, if these are at hand."""
+    if not rest:
+        # open_clip takes a tag rather than a file of that name.
+        tagged = pretrained in open_clip.list_pretrained_tags_by_model(name)
+        return nullcontext() if tagged else built_within(name, check_weights([Path(str(pretrained))]))
+    if schema == "local-dir":
+        _check_folder(Path(rest))
+        file, weights = Path(rest) / OPEN_CLIP, [one for one in Path(rest).iterdir() if one.suffix in _WEIGHTS]
+    else:
+        # open_clip itself only logs that it found no weights, and hands out random ones.
+        file, weights = Path(_downloaded(rest, OPEN_CLIP)), [Path(_downloaded(rest))]
+    settings = check_settings(file)
+    tower = check_open_clip(file, settings, timm_towers.is_known)
+    words = settings["model_cfg"]["text_cfg"].get("hf_tokenizer_name")
+    for named in filter(None, {tower, None if schema == "local-dir" else words}):
+        check_named(named, TRANSFORMERS)
+    return built_within(name, check_weights(weights))
+
+
+def _downloaded(repository: str, file: str | None = None) -> str:
+    path: str = download_pretrained_from_hf(repository, filename=file)
+    return path
 
 
 def _check_folder(folder: Path) -> None:
-    if not (folder / "open_clip_config.json").is_file():
+    if not (folder / OPEN_CLIP).is_file():
         raise BackboneError(f"{folder}: no open_clip_config.json in that folder; expected open_clip's checkpoint layout.")
+    check_folder(folder)
     # open_clip itself only logs that it found none, and hands out random ones.
-    if not any(file.suffix in {".safetensors", ".bin", ".pth"} for file in folder.iterdir()):
+    if not any(file.suffix in _WEIGHTS for file in folder.iterdir()):
         raise BackboneError(f"{folder}: no weights in that folder; expected open_clip_model.safetensors.")
 
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pickle import UnpicklingError
 
 import torch
 
-from concept_cam.errors import BackboneError, ConceptCamError
+from concept_cam.errors import BackboneError, ConceptCamError, one_line
 from concept_cam.images import Size
 
 ADVICE = "give the size and preparation that it takes with preprocess="
@@ -41,16 +42,28 @@ def first_run(name: str, size: Size, advice: str) -> Iterator[None]:
 
 
 def load_failure(what: str, error: Exception, *, local: bool = False) -> str:
-    """Why a model could not be loaded: the network, unless all of it is here, or what the library said."""
-    text = " ".join(str(error).split())
-    if not local and any(_is_of_the_network(cause) for cause in _causes(error)):
+    """Why a model could not be loaded: code that it brings, the network, or what the library said."""
+    said = " ".join(str(cause) for cause in _causes(error))
+    if any(isinstance(cause, UnpicklingError) for cause in _causes(error)) or "weights_only" in said or "TorchScript" in said:
+        # torch's own advice is to read it all the same.
+        return f"{what}: the file of weights holds more than tensors, such as code, and is not read; expected .safetensors."
+    if "trust_remote_code" in said or "custom code" in said:
+        return f"{what} brings code of its own, which is not run; load it yourself and wrap() the model."
+    if any(_is_of_the_network(cause) for cause in _causes(error)):
+        if local:
+            return (
+                f"{what} names a repository of the hub whose files are not here; a folder downloads nothing. Download that "
+                f"repository first, or put its files there ({one_line(error, 200)})."
+            )
         return f"{what}: the weights have to be downloaded and cannot be reached; check the network, or give a local file."
-    return f"{what} could not be loaded: {type(error).__name__}: {text[:300]}"
+    return f"{what} could not be loaded: {type(error).__name__}: {one_line(error, 300)}"
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    while error is not None:
+    seen: list[BaseException] = []
+    while error is not None and not any(error is one for one in seen):
         yield error
+        seen.append(error)
         error = error.__cause__ or error.__context__
 
 

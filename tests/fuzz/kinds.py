@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from fuzz import images
+from fuzz import configs, images, results
 from fuzz.harness import Case
 
 KINDS: dict[str, tuple[Case, int, int]] = {
+    "configs": (configs.case, 300, 12),
     "images": (images.case, 5_000, 300),
+    "results": (results.case, 1_000, 150),
 }

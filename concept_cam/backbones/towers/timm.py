@@ -127,6 +127,11 @@ def names() -> Sequence[str]:
     return found
 
 
+def is_known(name: str) -> bool:
+    """Whether it is the name of an architecture."""
+    return bool(timm.is_model(name))
+
+
 def tags(name: str) -> tuple[str, ...]:
     """The tags of an architecture's weights, the part of their names after the dot."""
     return tuple(found.partition(".")[2] for found in timm.list_pretrained(f"{name}.*"))
