@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 import sys
 import warnings
+from importlib.metadata import version
 from io import TextIOWrapper
-from typing import Any, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
 
@@ -23,8 +24,18 @@ app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_
 _INTERRUPTED = 130
 
 
+def _version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"concept-cam {version('concept-cam')}")
+        raise typer.Exit
+
+
 @app.callback()
-def about() -> None:
+def about(
+    version_: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
     """Where in this picture is the thing that makes it THIS concept and not that similar one?"""
 
 
