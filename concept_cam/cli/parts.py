@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from concept_cam.cli.command import command_line
 from concept_cam.cli.encoders import HELP, load_encoder
 from concept_cam.cli.given import refuse
 from concept_cam.cli.pictures import check_apart, first_free, make_folder, names_of, size_of, sources
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from concept_cam.localizer import Localizer
     from concept_cam.parts import PartFinding, PartVocabulary
     from concept_cam.parts.sheet import PartSheet
+    from concept_cam.provenance import Provenance
 
 _BATCH = 2
 """A finding holds a mask for each part at the size of its picture."""
@@ -102,7 +104,9 @@ def parts(
     backbone, sentences = load_encoder(model, pretrained, device)
     sentences = "parts" if sentences == "photo" else sentences
     localizer = Localizer(backbone, templates=templates or sentences, **options)
-    failed = _run(localizer, known, names, _species(given, pictures or [], known.parent), strength, out)
+    species = _species(given, pictures or [], known.parent)
+    made = _how(localizer, known, species, pictures or [], strength).kept(out)
+    failed = _run(localizer, known, names, species, strength, out, made)
     if failed:
         rest = f"the others are in {out}" if failed < len(given) else "none is left"
         raise PictureError(f"{failed} of {len(given)} pictures could not be read; {rest}.")
@@ -141,6 +145,28 @@ def _species(pictures: Sequence[Path], given: Sequence[Path], parent: str) -> di
     return {path: (words(folder.name) if told else "") or parent for path, folder in folders.items()}
 
 
+def _how(
+    localizer: Localizer, vocabulary: PartVocabulary, species: Mapping[Path, str], given: Sequence[Path], strength: float
+) -> Provenance:
+    """How the sheets and tables are made; the pictures are read once for their digest."""
+    from concept_cam.datasets import Dataset, Example
+    from concept_cam.evaluation.how import how_it_is_made
+    from concept_cam.evaluation.identity import identity_of
+
+    examples = [Example(str(path), path, name) for path, name in species.items()]
+    name = ", ".join(path.name for path in given[:3]) + (", ..." if len(given) > 3 else "")
+    data = Dataset(name, tuple(dict.fromkeys(species.values())), examples)
+    return how_it_is_made(
+        "parts",
+        localizer,
+        (data.name, len(examples)),
+        identity_of(localizer, data),
+        strengths=(strength,),
+        more={"parts": vocabulary.title},
+        command=command_line(),
+    )
+
+
 def _run(
     localizer: Localizer,
     vocabulary: PartVocabulary,
@@ -148,6 +174,7 @@ def _run(
     species: Mapping[Path, str],
     strength: float,
     out: Path,
+    made: Provenance,
 ) -> int:
     """Find the parts of all pictures, some at a time; returns how many could not be read."""
     from tqdm import tqdm
@@ -158,7 +185,7 @@ def _run(
     from concept_cam.parts.sheet import annotated, summary
 
     failed = 0
-    sheets, tables = _Sheets(species, out), _Tables(species)
+    sheets, tables = _Sheets(species, out, made), _Tables(species)
     with tqdm(total=len(names), disable=None if len(names) > _FEW else True) as bar:
 
         def report(path: Path, error: PictureError) -> None:
@@ -204,7 +231,8 @@ def _number(count: int, noun: str) -> str:
 class _Sheets:
     """A sheet for each species, written as soon as its last picture is there."""
 
-    def __init__(self, species: Mapping[Path, str], out: Path) -> None:
+    def __init__(self, species: Mapping[Path, str], out: Path, made: Provenance) -> None:
+        self._made = made
         self._species, self._left = species, Counter(species.values())
         self._open: dict[str, PartSheet] = {}
         self._files: dict[str, Path] = {}
@@ -219,7 +247,7 @@ class _Sheets:
         from concept_cam.parts.sheet import PartSheet
 
         species = self._species[path]
-        self._open.setdefault(species, PartSheet(species)).add(name, picture, finding)
+        self._open.setdefault(species, PartSheet(species, self._made)).add(name, picture, finding)
         self._left[species] -= 1
         if self._left[species] == 0:
             self._write(species)
