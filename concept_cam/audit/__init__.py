@@ -1,4 +1,4 @@
-"""AUDIT: what a model goes by, over a data set.
+"""AUDIT: what a model relies on, over a data set.
 
 place        where evidence lies with respect to the object
 words        the difference of two classes in words; backgrounds erased
