@@ -24,10 +24,11 @@ app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_
 _INTERRUPTED = 130
 
 
-def _version(asked: bool) -> None:
+def _version(asked: bool) -> bool:
     if asked:
         typer.echo(f"concept-cam {version('concept-cam')}")
         raise typer.Exit
+    return asked
 
 
 @app.callback()
