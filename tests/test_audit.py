@@ -24,7 +24,7 @@ from benchmarks import audit as benchmark
 from concept_cam import Localizer, Preprocess, fieldguide, wrap
 from concept_cam.audit import ALARM, Audit, audit
 from concept_cam.audit.evidence import Evidence, _file_name, mean_map
-from concept_cam.audit.findings import Effect
+from concept_cam.audit.figures import Effect
 from concept_cam.audit.looking import COLUMNS, Looker
 from concept_cam.audit.moved import moves
 from concept_cam.audit.place import ALIGNED, Ground, shared

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from concept_cam.audit.evidence import Evidence, mean_map
-from concept_cam.audit.findings import ALARM, LEAST, Audit
+from concept_cam.audit.figures import ALARM, LEAST
+from concept_cam.audit.findings import Audit
 from concept_cam.audit.moved import Move, moves
 from concept_cam.audit.summary import write_tables
 from concept_cam.files import write_file

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
 
-from concept_cam.audit.findings import Audit, ClassAudit, Effect, Pair
+from concept_cam.audit.figures import ClassAudit, Effect, Pair
+from concept_cam.audit.findings import Audit
 from concept_cam.audit.moved import Move
 from concept_cam.errors import OptionError, did_you_mean
 from concept_cam.evaluation.rows import csv_of

@@ -77,6 +77,7 @@ def parts(
     from concept_cam.localizer import Localizer
     from concept_cam.methods import method_named, sees_score
     from concept_cam.parts import read_parts
+    from concept_cam.parts.how import how_parts_are_made
 
     chosen = method_named(method)
     if not sees_score(chosen):
@@ -105,7 +106,7 @@ def parts(
     sentences = "parts" if sentences == "photo" else sentences
     localizer = Localizer(backbone, templates=templates or sentences, **options)
     species = _species(given, pictures or [], known.parent)
-    made = _how(localizer, known, species, pictures or [], strength).kept(out)
+    made = how_parts_are_made(localizer, known, species, pictures or [], strength, command_line()).kept(out)
     failed = _run(localizer, known, names, species, strength, out, made)
     if failed:
         rest = f"the others are in {out}" if failed < len(given) else "none is left"
@@ -143,28 +144,6 @@ def _species(pictures: Sequence[Path], given: Sequence[Path], parent: str) -> di
     folders = {path: Path(os.path.abspath(path)).parent for path in pictures}  # noqa: PTH100
     told = len(set(folders.values())) > 1 or any(os.path.isdir(path) for path in given)  # noqa: PTH112
     return {path: (words(folder.name) if told else "") or parent for path, folder in folders.items()}
-
-
-def _how(
-    localizer: Localizer, vocabulary: PartVocabulary, species: Mapping[Path, str], given: Sequence[Path], strength: float
-) -> Provenance:
-    """How the sheets and tables are made; the pictures are read once for their digest."""
-    from concept_cam.datasets import Dataset, Example
-    from concept_cam.evaluation.how import how_it_is_made
-    from concept_cam.evaluation.identity import identity_of
-
-    examples = [Example(str(path), path, name) for path, name in species.items()]
-    name = ", ".join(path.name for path in given[:3]) + (", ..." if len(given) > 3 else "")
-    data = Dataset(name, tuple(dict.fromkeys(species.values())), examples)
-    return how_it_is_made(
-        "parts",
-        localizer,
-        (data.name, len(examples)),
-        identity_of(localizer, data),
-        strengths=(strength,),
-        more={"parts": vocabulary.title},
-        command=command_line(),
-    )
 
 
 def _run(

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
+from pathlib import Path
 
 from concept_cam.localizer import Localizer
 from concept_cam.methods import name_of
@@ -54,3 +56,9 @@ def how_it_is_made(
         versions={"concept-cam": version("concept-cam"), **backbone.versions},
         command=None if command is None else one_line(command),
     )
+
+
+def digests_in(folder: Path) -> dict[str, str]:
+    """The digests that the ``run.json`` of a folder has just been claimed with."""
+    held: dict[str, str] = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+    return held
