@@ -20,7 +20,7 @@ from safetensors.torch import load_file, save_file
 from test_page import chromium, overflow
 from zoo import classifiers
 
-from benchmarks import audit as benchmark
+from benchmarks import audit as benchmark, words as benchmark_of_words
 from concept_cam import Localizer, Preprocess, fieldguide, wrap
 from concept_cam.audit import ALARM, Audit, audit
 from concept_cam.audit.evidence import Evidence, _file_name, mean_map
@@ -36,7 +36,7 @@ from concept_cam.datasets import Dataset, Example, read_dataset
 from concept_cam.errors import ComparisonError, OptionError, OutputError, UnknownWord
 from concept_cam.evaluation.grid import Doubt, View
 from concept_cam.evaluation.judge import Judge, own_scale
-from concept_cam.fieldguide.birds import part_of, species, twins
+from concept_cam.fieldguide.birds import part_of, phrase, species, twins
 from concept_cam.fieldguide.dataset import WORLDS, birds_dataset
 from concept_cam.fieldguide.shortcuts import SHORTCUTS
 from concept_cam.images import Frame, Placement
@@ -270,6 +270,68 @@ def test_twins_are_told_apart_by_the_part_and_the_colours(looker):
     assert len(twins()) == 48
     assert np.mean(part) >= 0.8
     assert np.mean(both) >= 0.7
+
+
+def six_attributes(*lengths):
+    """Six attributes of two phrases each, along axes of their own, and a direction with so much of each."""
+    names = tuple(f"{value} {k}" for k in range(6) for value in ("long", "short"))
+    vectors = torch.eye(6, dtype=torch.float64).repeat_interleave(2, 0) * torch.tensor([[0.5], [-0.5]]).repeat(6, 1)
+    words = Words(ConceptBank(names, vectors), tuple((str(k), names[2 * k : 2 * k + 2]) for k in range(6)))
+    return words, torch.tensor(lengths, dtype=torch.float64)
+
+
+def test_what_stands_out_does_so_from_the_other_attributes():
+    words, direction = six_attributes(-42.0, 2.0, 1.0, 2.0, 3.0, 2.0)
+    found = words.difference(direction, 6)
+    assert [one.what for one in found] == ["0", "4", "1", "3", "5", "2"]
+    # Of the other five the median is 2; of those that are not the first, one of the five is the first.
+    assert [one.stands_out for one in found] == pytest.approx([21.0, 1.5, 1.0, 1.0, 1.0, 0.5])
+    assert (found[0].ours, found[0].theirs) == ("short 0", "long 0")
+    assert [one.told(0.9) for one in found] == [True, False, False, False, False, False]
+    assert [found[0].told(agreement) for agreement in (0.5, 0.49, -1.0, math.nan)] == [True, False, False, False]
+    # The length of the direction is nothing to it, and the floor is a floor.
+    assert words.difference(direction / 100)[0].stands_out == pytest.approx(21.0)
+    assert (
+        six_attributes(39.9, 2.0, 1.0, 2.0, 3.0, 2.0)[0]
+        .difference(torch.tensor([39.9, 2, 1, 2, 3, 2.0]).double())[0]
+        .told(1.0)
+        is False
+    )
+
+
+def test_of_few_attributes_nobody_knows_what_is_usual():
+    words, direction = six_attributes(42.0, 2.0, 1.0, 2.0, 3.0, 2.0)
+    few = replace(words, groups=words.groups[:5])
+    assert all(math.isnan(one.stands_out) and not one.told(1.0) for one in few.difference(direction))
+    # And where the others explain nothing at all.
+    assert math.isnan(words.difference(torch.eye(6, dtype=torch.float64)[0])[0].stands_out)
+
+
+def test_of_a_direction_without_a_meaning_nothing_is_told(looker):
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(200):
+        direction = torch.randn(looker.bank.vectors.shape[1], generator=generator)
+        assert not any(one.told(1.0) for one in looker.words.difference(direction, 99))
+    ours, theirs = looker.bank.vectors_of(["ember finch", "frost finch"])
+    for _ in range(20):
+        order = torch.randperm(len(ours), generator=generator)
+        assert not any(one.told(1.0) for one in looker.words.difference((ours - theirs)[order], 99))
+
+
+@pytest.mark.parametrize("model", fieldguide.MODELS)
+def test_no_word_is_told_of_what_neither_bird_has(model):
+    """Of all twins, on plates that no floor was chosen by; where nothing is planted the right words are told, and no others."""
+    localizer = fieldguide.localizer(vocabulary=(), checkpoint=fieldguide.MODELS[model])
+    looker = Looker(localizer, SPECIES, PARTS, HABITATS)
+    silent = set()
+    for first, second, attribute in twins():
+        told = [one for one in benchmark_of_words.of_pair(looker, first, second, 1, 11) if one.printed]
+        assert not any(one.false for one in told), (first, second)
+        expected = tuple(phrase(attribute, species()[name].card[attribute]) for name in (first, second))
+        assert [(one.told.ours, one.told.theirs) for one in told] in ([], [expected]), (first, second)
+        silent |= set() if told else {first}
+    near = {twin for name, twin, _ in twins() if name in SHORTCUTS}
+    assert silent == ({*SHORTCUTS, *near} if model == "fieldguide-shortcut" else set())
 
 
 def test_backgrounds_are_a_group_of_their_own(looker, localizer):
