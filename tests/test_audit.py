@@ -320,7 +320,7 @@ def test_of_a_direction_without_a_meaning_nothing_is_told(looker):
 
 @pytest.mark.parametrize("model", fieldguide.MODELS)
 def test_no_word_is_told_of_what_neither_bird_has(model):
-    """Of all twins, on plates that no floor was chosen by; where nothing is planted the right words are told, and no others."""
+    """Of all twins, on plates that no floor was chosen by; where nothing is planted, the right words alone are told."""
     localizer = fieldguide.localizer(vocabulary=(), checkpoint=fieldguide.MODELS[model])
     looker = Looker(localizer, SPECIES, PARTS, HABITATS)
     silent = set()
