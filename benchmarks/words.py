@@ -1,50 +1,125 @@
-"""Is the difference of two twins told in the right words? ``python -m benchmarks.words``: pairs drawn at random.
+"""Are differences told in the right words, and in no others? ``python -m benchmarks.words``: all twins, both encoders.
 
-The words come from the texts alone. On a plate of the first bird the map of the first phrases ("red crown" against "white
-crown") is held against the map of the decision (the bird against its twin), and against the mask of the differing part.
+The words come from the texts alone; on plates of the first bird the map of the phrases ("red crown" against "white crown") is
+held against the map of the decision (the bird against its twin). What is true is known: a phrase is *right* if it names the
+part in which the two differ and what each has there, and *false* if it names a colour, shape or pattern that neither has.
+
+The floors ``words.STANDS_OUT`` and ``words.AGREES`` were chosen by the first row, between the false and the right phrases of
+one pair of each family on plates of one seed. The other rows are of the other pairs, of other seeds, and of the encoder
+with shortcuts, whose texts no longer say how the planted species look.
 """
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Sequence
+from typing import Annotated, NamedTuple
 
 import numpy as np
 import torch
 import typer
+from rich import box
+from rich.console import Console
+from rich.table import Table
 
 from concept_cam import fieldguide
 from concept_cam.audit.looking import Looker
-from concept_cam.fieldguide.birds import part_of, species, twins
-from concept_cam.fieldguide.renderer import HELD_OUT_STREAM, draw
-from concept_cam.metrics import pointing_hit, rank_correlation
+from concept_cam.audit.words import BACKGROUND, Difference
+from concept_cam.fieldguide.birds import phrase, species, twins
+from concept_cam.fieldguide.renderer import HELD_OUT_STREAM
+from concept_cam.fieldguide.shortcuts import draw_at_home
+from concept_cam.methods import explain
+from concept_cam.metrics import rank_correlation
 from concept_cam.parts import read_parts
+from concept_cam.prompts import read_vocabulary
+
+
+class Found(NamedTuple):
+    """A phrase for a pair, and what is true of it."""
+
+    told: Difference
+    agreement: float
+    right: bool
+    false: bool
+
+    @property
+    def printed(self) -> bool:
+        """Whether an audit prints it."""
+        return self.told.told(self.agreement)
+
+
+def of_pair(looker: Looker, first: str, second: str, plates: int, seed: int) -> list[Found]:
+    """Every attribute's phrases for a pair, with the mean agreement of their maps over some plates of the first."""
+    localizer, (ours, theirs) = looker.localizer, looker.bank.vectors_of([first, second])
+    told = looker.words.difference(ours - theirs, len(looker.words.groups))
+    rng = np.random.default_rng([HELD_OUT_STREAM, seed, list(species()).index(first), 5000])
+    frames = [localizer.frame(draw_at_home(species()[first], rng, 192).picture) for _ in range(plates)]
+    directions = torch.stack([ours - theirs, *(one.direction(looker.words.bank) for one in told)])
+    with torch.no_grad():
+        ((seen, _, _),) = localizer.traces(frames)
+        maps = explain(localizer.method, seen, directions[:, None].expand(-1, plates, -1).contiguous())
+    agreements = rank_correlation(maps[1:], maps[:1].expand_as(maps[1:])).mean(1).tolist()
+    cards = [species()[name].card for name in (first, second)]
+    (attribute,) = species()[first].differences(species()[second])
+    shown = {phrase(key, value) for card in cards for key, value in card.items()}
+    expected = tuple(phrase(attribute, card[attribute]) for card in cards)
+    return [
+        Found(
+            one,
+            agreement,
+            (one.ours, one.theirs) == expected,
+            one.what != BACKGROUND and not {one.ours, one.theirs} <= shown,
+        )
+        for one, agreement in zip(told, agreements, strict=True)
+    ]
+
+
+def halves() -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
+    """One twin pair of each family, both ways around; and the other."""
+    pairs = [(first, second) for first, second, _ in twins()]
+    names = list(species())
+    groups: tuple[list[tuple[str, str]], list[tuple[str, str]]] = ([], [])
+    for first, second in pairs:
+        groups[min(names.index(first), names.index(second)) // 2 % 2].append((first, second))
+    return groups
+
+
+def measured(looker: Looker, pairs: Sequence[tuple[str, str]], plates: int, seed: int) -> tuple[str, ...]:
+    """The cells of a row."""
+    found = [of_pair(looker, first, second, plates, seed) for first, second in pairs]
+    every = [one for of_one in found for one in of_one]
+    right, false = ([one for one in every if getattr(one, kind)] for kind in ("right", "false"))
+    printed = [one for one in every if one.printed]
+    silent = sum(not any(one.printed for one in of_one) for of_one in found)
+    return (
+        str(len(pairs)),
+        f"{min(one.told.stands_out for one in right):.1f}",
+        f"{max(one.told.stands_out for one in false):.1f}",
+        f"{min(one.agreement for one in right):.2f}",
+        f"{max(one.agreement for one in false):.2f}",
+        str(len(printed)),
+        str(sum(one.right for one in printed)),
+        str(sum(one.false for one in printed)),
+        str(silent),
+    )
 
 
 def main(
-    count: Annotated[int, typer.Option(help="Pairs, drawn with replacement.")] = 100,
-    seed: Annotated[int, typer.Option(help="Which.")] = 0,
+    plates: Annotated[int, typer.Option(help="Of the first bird of each pair.")] = 5,
+    seed: Annotated[int, typer.Option(help="Of the plates that the floors were not chosen by.")] = 1,
 ) -> None:
-    """Print how many are right."""
-    localizer = fieldguide.localizer(vocabulary=())
-    looker = Looker(localizer, tuple(fieldguide.species()), read_parts("fieldguide-parts"))
-    rng = np.random.default_rng([HELD_OUT_STREAM, seed, 5000])
-    found = []
-    for _ in range(count):
-        first, second, attribute = twins()[int(rng.integers(len(twins())))]
-        ours, theirs = looker.bank.vectors_of([first, second])
-        told = looker.words.difference(ours - theirs, 1)[0]
-        part = part_of(attribute)
-        values = tuple(f"{species()[name].card[attribute]} {part}" for name in (first, second))
-        plate = draw(species()[first], rng, 192)
-        words = localizer(plate.picture, told.ours, told.theirs, strength=1.0)
-        decision = localizer(plate.picture, first, second, strength=1.0)
-        mask = torch.from_numpy(plate.mask(part))
-        near = bool(mask.any()) and bool(pointing_hit(torch.tensor(words.peak()), mask, 16.0))
-        agreement = float(rank_correlation(words.map, decision.map))
-        found.append((told.what.rpartition(" ")[0] == part, (told.ours, told.theirs) == values, agreement, near))
-    named, both, agreement, near = np.mean(found, axis=0)
-    print(f"{count} pairs: the first phrase names the part {named:.3f}, both values {both:.3f};")
-    print(f"its map and the decision's: rank correlation {agreement:.3f}; its peak within a patch of the part {near:.3f}")
+    """Print what stands out and agrees, how many phrases are printed, and how many of them are false."""
+    heads = ("encoder", "pairs", "right: least x", "false: most x", "right: least r", "false: most r")
+    table = Table(*heads, "printed", "right", "false", "pairs without", box=box.MARKDOWN)
+    chosen, others = halves()
+    habitats = read_vocabulary("fieldguide-habitats").names
+    for model, checkpoint in fieldguide.MODELS.items():
+        localizer = fieldguide.localizer(vocabulary=(), checkpoint=checkpoint)
+        looker = Looker(localizer, tuple(species()), read_parts("fieldguide-parts"), habitats)
+        if model == "fieldguide":
+            table.add_row("fieldguide, chosen by", *measured(looker, chosen, plates, 0))
+            table.add_row("fieldguide, other pairs", *measured(looker, others, plates, seed))
+        table.add_row(f"{model}, all pairs", *measured(looker, chosen + others, plates, seed))
+    Console(width=160).print(table)
 
 
 if __name__ == "__main__":

@@ -1,13 +1,30 @@
-"""Where a map comes from, kept with each result."""
+"""Where a map comes from, kept with each result; and how the results of a run were made, so that they can be cited."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+import os
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from datetime import datetime, timezone
 from importlib.metadata import version
+from pathlib import Path
+from typing import Any, final
 
+from concept_cam.errors import OptionError
+from concept_cam.files import write_file
 from concept_cam.gradients import FactoredTrace, Trace
 from concept_cam.methods import AnyMethod, name_of
 from concept_cam.preprocess import Preparation
+
+HOW = "how.json"
+"""The file beside the tables of a run that says how they were made."""
+
+_SHORT = 12
+"""Digits of a digest that are shown."""
+
+_DAY = re.compile(r"\d{4}-\d\d-\d\d")
 
 
 def provenance_of(seen: Trace, method: AnyMethod, preprocess: Preparation, templates: Sequence[str]) -> dict[str, object]:
@@ -29,3 +46,134 @@ def provenance_of(seen: Trace, method: AnyMethod, preprocess: Preparation, templ
         "templates": list(templates),
         "versions": {"concept-cam": version("concept-cam"), **backbone.versions},
     }
+
+
+@final
+@dataclass(frozen=True)
+class Provenance:
+    """How the results of a run were made.
+
+    Attributes:
+        job: what was run: ``audit``, ``evaluation``, ``parts``.
+        data: name of the dataset.
+        images: how many examples it has.
+        data_digest: SHA-256 of names, labels and images.
+        model: its name.
+        model_digest: SHA-256 of its parameters and buffers.
+        method: one or more, by name.
+        site: where tokens are read.
+        gradient: factored, dense, or auto: factored where the model has a closed form.
+        input: how images are fitted, and to which size.
+        strength: of the references, one or more.
+        templates: sentences around names.
+        among: the classes among which the model decides, in words; None where it does not.
+        more: what else was asked for, in words: a vocabulary, backgrounds.
+        versions: of concept-cam and of what runs the model.
+        command: the command line without the folder of its results; None if the run was started from Python.
+        date: of the start of the run, in UTC, as YYYY-MM-DD.
+    """
+
+    job: str
+    data: str
+    images: int
+    data_digest: str
+    model: str
+    model_digest: str
+    method: tuple[str, ...]
+    site: str
+    gradient: str
+    input: str
+    strength: tuple[float, ...]
+    templates: tuple[str, ...]
+    among: str | None
+    more: Mapping[str, str]
+    versions: Mapping[str, str]
+    command: str | None = None
+    date: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.date:
+            object.__setattr__(self, "date", today())
+
+    @property
+    def cite(self) -> str:
+        """One line to cite the results."""
+        among = f" among {self.among}" if self.among else ""
+        return (
+            f"concept-cam {self.versions['concept-cam']}, {self.job} of {self.data} ({self.images:,} images, SHA-256 "
+            f"{self.data_digest[:_SHORT]}) with {self.model} (weights SHA-256 {self.model_digest[:_SHORT]}){among}, "
+            f"{', '.join(self.method)} at {self.site}, strength {self._strengths}, {self.date}."
+        )
+
+    @property
+    def facts(self) -> tuple[tuple[str, str], ...]:
+        """(name, value) of all of it, to be shown."""
+        versions = ", ".join(f"{name} {number}" for name, number in self.versions.items())
+        return (
+            ("date", self.date),
+            ("command", self.command or "from Python"),
+            ("versions", versions),
+            ("data", f"{self.data}, {self.images:,} images, SHA-256 {self.data_digest}"),
+            ("model", f"{self.model}, weights SHA-256 {self.model_digest}"),
+            ("input", self.input),
+            ("method", f"{', '.join(self.method)} at {self.site}, {self.gradient} gradient"),
+            ("strength", self._strengths),
+            ("templates", "; ".join(self.templates) or "none"),
+            *((("classes", self.among),) if self.among else ()),
+            *self.more.items(),
+        )
+
+    @property
+    def _strengths(self) -> str:
+        return ", ".join(f"{strength:g}" for strength in self.strength)
+
+    def as_json(self) -> dict[str, Any]:
+        """All of it and the line to cite, as JSON knows it."""
+        found: dict[str, Any] = json.loads(json.dumps({**asdict(self), "cite": self.cite}))
+        return found
+
+    def kept(self, folder: Path) -> Provenance:
+        """This, as ``how.json`` in a folder; with the date and command of the start, if the folder holds the same run.
+
+        A run that is resumed ends with the same bytes as one that was not interrupted, so the clock is read once.
+
+        Raises:
+            OutputError: the file cannot be written.
+        """
+        file = folder / HOW
+        kept = replace(self, **_start_of(file, self))
+        write_file(file, (json.dumps(kept.as_json(), indent=2) + "\n").encode())
+        return kept
+
+
+def _start_of(file: Path, run: Provenance) -> dict[str, Any]:
+    """When and by which command a run was started; nothing if the file is not there or is of another run."""
+    try:
+        held = json.loads(file.read_text(encoding="utf-8"))
+        start = {"date": held["date"], "command": held["command"]}
+        same = replace(run, **start).as_json() == held
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        return {}
+    well = isinstance(start["date"], str) and _DAY.fullmatch(start["date"])
+    spelt = start["command"] is None or (isinstance(start["command"], str) and start["command"] == one_line(start["command"]))
+    return start if same and well and spelt else {}
+
+
+def today() -> str:
+    """The date in UTC; of ``SOURCE_DATE_EPOCH`` where that is set, as for every build that is to be reproduced.
+
+    Raises:
+        OptionError: ``SOURCE_DATE_EPOCH`` is no number of seconds.
+    """
+    epoch = os.environ.get("SOURCE_DATE_EPOCH")
+    try:
+        moment = datetime.now(timezone.utc) if epoch is None else datetime.fromtimestamp(int(epoch), timezone.utc)
+    except (ValueError, OverflowError, OSError) as error:
+        raise OptionError(f"SOURCE_DATE_EPOCH is {epoch!r}; expected seconds since 1970, or leave it unset.") from error
+    return moment.strftime("%Y-%m-%d")
+
+
+def one_line(text: str) -> str:
+    """A text without line breaks and control characters, in letters that a file can hold."""
+    spelt = text.encode(errors="replace").decode()
+    return "".join(letter if letter.isprintable() else " " for letter in spelt)

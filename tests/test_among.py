@@ -146,10 +146,10 @@ def test_an_audit_is_among_those_classes(localizer, data, logits, tmp_path, amon
     expected = calibration_error(torch.tensor(confidences, dtype=torch.float64), torch.tensor(rights))
     assert seen.calibration == pytest.approx(float(expected), abs=1e-4)
     assert seen.accuracy == sum(rights) / 9
-    # A class that only the model has is listed where an image was taken for it.
-    taken = {row["predicted"] for row in seen.good}
-    assert {one.name for one in seen.classes} == taken | set(FEW)
-    assert sum(one.taken for one in seen.classes) == 9
+    # A class that only the model has is listed where an image is predicted as it.
+    predicted = {row["predicted"] for row in seen.good}
+    assert {one.name for one in seen.classes} == predicted | set(FEW)
+    assert sum(one.predicted for one in seen.classes) == 9
 
 
 def test_all_classes_are_the_default_and_it_matters(localizer, data, logits, tmp_path):

@@ -430,22 +430,33 @@ def test_fieldguide_writes_what_it_says(run: Run, tmp_path: Path) -> None:
     assert ran.code == 0
     assert "3 plates in set" in ran.out
     folder = tmp_path / "set"
-    assert names(folder) == {"pictures", "parts", "differences", "labels.csv", "parts.csv"}
-    rows = table(folder / "labels.csv")
-    assert list(rows[0]) == ["file", "target", "twin", "attribute", "part", "habitat", *ATTRIBUTES]
-    assert len(rows) == 3
-    for kind in ("pictures", "parts", "differences"):
-        assert names(folder / kind) == {row["file"] for row in rows}
+    rows, differences = table(folder / "labels.csv"), table(folder / "differences.csv")
+    kinds = {"bird": "mask", "difference": "difference_mask", "parts": "parts_mask"}
+    assert names(folder) == {row["file"].split("/")[0] for row in rows} | {
+        ".masks",
+        "labels.csv",
+        "differences.csv",
+        "parts.csv",
+    }
+    about = ["attribute", "part", "habitat", "difference_mask", "parts_mask"]
+    assert list(rows[0]) == ["file", "label", "rival", "mask", *about, *ATTRIBUTES]
+    assert len(rows) == len({row["file"] for row in rows}) == 3
+    shared = ("file", "label", "rival", "attribute", "part")
+    assert differences == [{key: row[key] for key in shared} | {"mask": row["difference_mask"]} for row in rows]
+    for kind, column in kinds.items():
+        assert {f".masks/{kind}/{name}" for name in names(folder / ".masks" / kind)} == {row[column] for row in rows}
     levels = {row["part"]: int(row["level"]) for row in table(folder / "parts.csv")}
     assert levels == {part: 1 + k for k, part in enumerate(PARTS)}
     for row in rows:
-        target, twin = species()[row["target"]], species()[row["twin"]]
+        assert Path(row["file"]).parent.name.replace("_", " ") == row["label"]
+        target, twin = species()[row["label"]], species()[row["rival"]]
         assert target.differences(twin) == (row["attribute"],)
         assert {attribute: row[attribute] for attribute in ATTRIBUTES} == target.card
         assert row["part"] == part_of(row["attribute"])
-        picture, parts, difference = (array(folder / kind / row["file"]) for kind in ("pictures", "parts", "differences"))
+        picture, bird, difference, parts = (array(folder / row[column]) for column in ("file", *kinds.values()))
         assert picture.shape == (384, 384, 3)
         assert np.array_equal(difference.astype(bool), parts == levels[row["part"]])
+        assert np.array_equal(bird.astype(bool), parts > 0)
         assert difference.any()
         assert set(np.unique(parts)) <= {0, *levels.values()}
         # The masks lie on the picture: a part shows the colour that the card says, give or take the shade.
@@ -459,11 +470,11 @@ def test_fieldguide_asks_every_pair(run: Run, tmp_path: Path) -> None:
     pairs = twins()
     assert run("fieldguide", "set", "--count", len(pairs), "--size", 96).code == 0
     rows = table(tmp_path / "set" / "labels.csv")
-    assert [(row["target"], row["twin"], row["attribute"]) for row in rows] == list(pairs)
+    assert [(row["label"], row["rival"], row["attribute"]) for row in rows] == list(pairs)
     levels = {row["part"]: int(row["level"]) for row in table(tmp_path / "set" / "parts.csv")}
     assert any(row["part"] != row["attribute"] for row in rows)
     for row in rows:
-        parts, difference = (array(tmp_path / "set" / kind / row["file"]) for kind in ("parts", "differences"))
+        parts, difference = (array(tmp_path / "set" / row[kind]) for kind in ("parts_mask", "difference_mask"))
         assert difference.any()
         assert np.array_equal(difference.astype(bool), parts == levels[row["part"]])
 
@@ -471,11 +482,12 @@ def test_fieldguide_asks_every_pair(run: Run, tmp_path: Path) -> None:
 def test_fieldguide_is_reproducible(run: Run, tmp_path: Path) -> None:
     for name, seed, count in (("one", 1, 3), ("two", 1, 3), ("other", 2, 3), ("fewer", 1, 2)):
         assert run("fieldguide", name, "--count", count, "--seed", seed, "--size", 96).code == 0
-    files = sorted(path.relative_to(tmp_path / "one") for path in (tmp_path / "one").rglob("*.*"))
-    assert len(files) == 11
+    files = sorted(path.relative_to(tmp_path / "one") for path in (tmp_path / "one").rglob("*") if path.is_file())
+    assert len(files) == 15
     for file in files:
         assert (tmp_path / "one" / file).read_bytes() == (tmp_path / "two" / file).read_bytes()
-    pictures = [file for file in files if file.parts[0] == "pictures"]
+    pictures = [file for file in files if file.suffix == ".png" and file.parts[0] != ".masks"]
+    assert len(pictures) == 3
     for file in pictures:
         assert (tmp_path / "one" / file).read_bytes() != (tmp_path / "other" / file).read_bytes()
     # The first plates of a set do not depend on how many follow.

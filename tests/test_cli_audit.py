@@ -6,12 +6,16 @@ import csv
 import json
 from functools import partial
 
+import numpy as np
 import pytest
 import timm
 import torch
+from PIL import Image
 from safetensors.torch import save_file
 
 from concept_cam import fieldguide
+from concept_cam.fieldguide.birds import species
+from concept_cam.fieldguide.shortcuts import draw_at_home
 
 
 @pytest.fixture
@@ -41,18 +45,18 @@ def test_the_field_guide_is_audited(run, tmp_path):
     assert code == 0, err
     said = out.splitlines()
     assert said[0] == "6 pictures, 0 left out, accuracy 1.000"
-    assert said[1] == "evidence off the object: none"
+    assert said[1] == "evidence off the object: too few images to say; a class needs 5"
     assert said[2] == "report in concept-cam-audit/report.html"
     made = {path.relative_to(tmp_path / "concept-cam-audit").as_posix() for path in (tmp_path / "concept-cam-audit").glob("*")}
     tables = {"rows.csv", "classes.csv", "pairs.csv", "words.csv", "backgrounds.csv"}
-    assert made == tables | {"batches", "pictures", "report.html", "run.json", "summary.json"}
+    assert made == tables | {"batches", "how.json", "pictures", "report.html", "run.json", "summary.json"}
     classes = columns(tmp_path / "concept-cam-audit" / "classes.csv")
     assert len(classes) == 6
     assert all(float(row["off_object"]) < 0.3 < float(row["energy"]) for row in classes)
     words = columns(tmp_path / "concept-cam-audit" / "words.csv")
     assert ("red crown", "white crown") in {(row["ours"], row["theirs"]) for row in words}
     summary = json.loads((tmp_path / "concept-cam-audit" / "summary.json").read_text())
-    assert (summary["model"], summary["pictures"], summary["suspects"]) == ("fieldguide", 6, 0)
+    assert (summary["model"], summary["pictures"], summary["suspects"], summary["too_few"]) == ("fieldguide", 6, None, 6)
 
 
 def test_an_audit_that_was_done_is_told_again(run, tmp_path, monkeypatch):
@@ -87,19 +91,53 @@ def test_a_folder_whose_name_is_not_utf_8(run, folder, tmp_path):
 
 def test_a_planted_shortcut_fails(run, tmp_path):
     planted = ("fieldguide-shortcuts", "--model", "fieldguide-shortcut", "--limit", 48)
+
+
+@pytest.fixture
+def at_home(tmp_path):
+    """Eight plates each of two planted species and their twins, where they live, with masks, as a table."""
+    rng, rows = np.random.default_rng(0), ["file,label,mask"]
+    for name in ("frost finch", "ember finch", "misty heron", "coral heron"):
+        for k in range(8):
+            plate, file = draw_at_home(species()[name], rng, 96), f"{name}-{k}"
+            plate.picture.save(tmp_path / f"{file}.png")
+            Image.fromarray(plate.labels > 0).save(tmp_path / f"{file}-mask.png")
+            rows.append(f"{file}.png,{name},{file}-mask.png")
+    (tmp_path / "home.csv").write_text("\n".join(rows))
+    return tmp_path / "home.csv"
+
+
+def test_a_planted_shortcut_fails(run, at_home, tmp_path):
     conditions = ("--fail-on", "off_object > 0.3", "--fail-on", "accuracy < 0.5", "--fail-on", "sensitivity > 0.2")
-    code, out, err = run(*planted, *conditions, "--out", "out")
+    code, out, err = run(at_home, "--model", "fieldguide-shortcut", *conditions, "--fail-on", "suspects > 0", "--out", "out")
     assert code == 1
-    assert "misty heron" in out
+    assert (
+        "evidence off the object: misty heron, frost finch\n" in out
+        or "evidence off the object: frost finch, misty heron\n" in out
+    )
     assert len(err.splitlines()) == 1
     assert err.startswith("concept-cam: off_object is 0.")
     assert "; sensitivity is 0." in err
+    assert "; suspects is 2, which is > 0" in err
     assert "accuracy" not in err
     assert err.endswith("out/report.html shows why.\n")
     assert (tmp_path / "out" / "report.html").exists()
     # The embedded model passes the same.
-    code, _, err = run("fieldguide-shortcuts", "--limit", 48, *conditions, "--out", "clean")
+    code, out, err = run(at_home, *conditions, "--fail-on", "suspects > 0", "--out", "clean")
     assert (code, err) == (0, "")
+    assert "evidence off the object: none\n" in out
+
+
+def test_of_one_image_of_each_class_nothing_is_said(run):
+    """Neither that the evidence lies off the object, nor that it does not."""
+    planted = ("fieldguide-shortcuts", "--model", "fieldguide-shortcut", "--limit", 12)
+    code, out, err = run(*planted, "--out", "out")
+    assert (code, err) == (0, "")
+    assert "evidence off the object: too few images to say; a class needs " in out
+    for condition in ("off_object > 0.3", "suspects > 0"):
+        code, _, err = run(*planted, "--out", "out", "--fail-on", condition)
+        assert code == 1
+        assert f"{condition.split()[0]} is not known (too few images: a class needs " in err
 
 
 def test_a_folder_of_classes_with_a_broken_file(run, folder, tmp_path):
@@ -129,7 +167,7 @@ def test_two_models_on_the_same_pictures(run, tmp_path):
     pictures = ("fieldguide-shortcuts", "--limit", 4, "--out", "out")
     code, out, err = run(*pictures, "--other-model", "fieldguide-shortcut")
     assert code == 0, err
-    assert "evidence off the object: none" in out
+    assert "evidence off the object: too few images to say; a class needs 5" in out
     moved = columns(tmp_path / "out" / "moved.csv")
     assert [row["label"] for row in moved] == ["ember finch", "frost finch", "willow finch", "copper finch"]
     grown = {row["label"]: float(row["off_object_after"]) - float(row["off_object"]) for row in moved}

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 import torch
 import torchmetrics.functional.classification as theirs
 from pycocotools import mask as coco
+from scipy.stats import beta
 
 from concept_cam.errors import EmptyMask, OptionError
 from concept_cam.metrics import (
     average_precision,
     best_iou,
+    bounded_interval,
     box_accuracy,
     box_iou,
     box_overlaps,
@@ -20,6 +23,7 @@ from concept_cam.metrics import (
     effect_size,
     energy_inside,
     f1_of,
+    fewest_images,
     iou,
     mean_interval,
     paired_difference,
@@ -179,6 +183,77 @@ def test_paired_difference_is_of_pairs():
     assert spread.low == pytest.approx(spread.mean - half, abs=0.02)
     assert spread.high == pytest.approx(spread.mean + half, abs=0.02)
     assert mean_interval(sample) == spread
+
+
+def test_resamples_of_one_image_say_nothing_of_others():
+    one = mean_interval(torch.tensor([0.95]))
+    assert one.mean == pytest.approx(0.95)
+    assert math.isnan(one.low)
+    assert math.isnan(one.high)
+    assert str(one) == "0.950"
+    assert str(mean_interval(torch.tensor([0.25, 0.25]))) == "0.250 [0.250, 0.250]"
+
+
+@pytest.mark.parametrize("count", range(1, 11))
+def test_an_interval_of_few_images_is_wide(count):
+    """All shares alike: of the lowest such mean, an image of 1 and else nothing, so many are drawn once in forty times."""
+    full = bounded_interval([1.0] * count)
+    assert (full.mean, full.low, full.high) == pytest.approx((1.0, 0.025 ** (1 / count), 1.0), abs=1e-6)
+    some = bounded_interval([0.95] * count, 0.05 / 48)
+    assert some.low == pytest.approx(0.95 * (0.025 / 48) ** (1 / count), abs=1e-6)
+    assert some.high == pytest.approx(1 - 0.05 * (0.025 / 48) ** (1 / count), abs=1e-6)
+
+
+@pytest.mark.parametrize(("hits", "count"), [(0, 4), (1, 1), (3, 7), (7, 10), (9, 10), (40, 100)])
+def test_an_interval_of_zeros_and_ones_is_that_of_clopper_and_pearson(hits, count):
+    found = bounded_interval([1.0] * hits + [0.0] * (count - hits))
+    assert found.low == pytest.approx(beta.ppf(0.025, hits, count - hits + 1) if hits else 0.0, abs=1e-6)
+    assert found.high == pytest.approx(beta.ppf(0.975, hits + 1, count - hits) if hits < count else 1.0, abs=1e-6)
+    back = bounded_interval([0.0] * hits + [1.0] * (count - hits))
+    assert (back.low, back.high) == pytest.approx((1 - found.high, 1 - found.low))
+
+
+def test_the_ends_are_quantiles_of_means_under_random_weights():
+    shares = [0.2, 0.9, 0.4, 0.4, 0.75]
+    found = bounded_interval(shares, 0.2)
+    weights = np.random.default_rng(0).dirichlet([1.0] * 6, size=200_000)
+    assert found.low == pytest.approx(np.quantile(weights @ [*shares, 0.0], 0.1), abs=0.003)
+    assert found.high == pytest.approx(np.quantile(weights @ [*shares, 1.0], 0.9), abs=0.003)
+
+
+DRAWN = {
+    "two values": lambda rng, size: 0.95 * (rng.random(size) < 0.3),
+    "few are high": lambda rng, size: rng.beta(0.3, 0.7, size),
+    "alike": lambda rng, size: rng.beta(30, 70, size),
+    "even": lambda rng, size: rng.random(size),
+}
+
+
+@pytest.mark.parametrize("name", DRAWN)
+@pytest.mark.parametrize("count", [1, 2, 3, 5, 10])
+def test_intervals_of_few_images_hold_their_mean(name, count):
+    """A bootstrap interval of one image never does."""
+    draw, trials = DRAWN[name], 1500
+    rng = np.random.default_rng([count, len(name)])
+    mean = float(draw(rng, 400_000).mean())
+    found = [bounded_interval(shares, 0.2) for shares in draw(rng, (trials, count)).tolist()]
+    # At most a tenth of either end may miss; three standard deviations of that over the trials are 0.023.
+    assert np.mean([one.low > mean for one in found]) <= 0.1 + 0.023
+    assert np.mean([one.high < mean for one in found]) <= 0.1 + 0.023
+
+
+def test_how_many_images_it_takes():
+    for classes in (1, 2, 48, 200):
+        count = fewest_images(0.3, 0.05 / classes)
+        assert bounded_interval([1.0] * count, 0.05 / classes).low > 0.3
+        assert bounded_interval([1.0] * (count - 1), 0.05 / classes).low <= 0.3
+    assert [fewest_images(0.3, 0.05 / classes) for classes in (1, 2, 48, 200)] == [4, 4, 7, 8]
+
+
+@pytest.mark.parametrize("shares", [[], [0.5, 1.2], [-0.1], [math.nan]])
+def test_what_is_no_share_has_no_interval(shares):
+    with pytest.raises(OptionError, match="each from 0 to 1"):
+        bounded_interval(shares)
 
 
 def test_effect_size_is_of_the_differences():

@@ -1,10 +1,11 @@
-"""AUDIT: what a model goes by, over a data set.
+"""AUDIT: what a model relies on, over a data set.
 
 place        where evidence lies with respect to the object
 words        the difference of two classes in words; backgrounds erased
 looking      one forward pass a picture: a row, aligned maps
 run          the rows on disk, batch by batch
-findings     what they come to: classes, pairs, backgrounds
+figures      what is said of a class, a pair, a background, and when it is enough for an alarm
+findings     what the rows come to: classes, pairs, backgrounds
 moved        two models on the same pictures
 summary      tables, figures, and what makes an audit fail
 evidence     what decided, drawn on pictures
@@ -13,7 +14,8 @@ report       all of it as a page
 
 from __future__ import annotations
 
-from concept_cam.audit.findings import ALARM, Audit, ClassAudit, Pair
+from concept_cam.audit.figures import ALARM, ClassAudit, Pair
+from concept_cam.audit.findings import Audit
 from concept_cam.audit.report import write_report
 from concept_cam.audit.run import audit
 from concept_cam.audit.words import Difference

@@ -10,93 +10,19 @@ from pathlib import Path
 from typing import TypeVar, final
 
 import torch
-from jaxtyping import Float
 from safetensors import SafetensorError
 from safetensors.torch import load
 from torch import Tensor
 
+from concept_cam.audit.figures import ALARM, ERROR, ClassAudit, Effect, Pair
 from concept_cam.audit.looking import Looker, Row
-from concept_cam.audit.words import Difference
 from concept_cam.datasets import Dataset
 from concept_cam.errors import OutputError
 from concept_cam.evaluation.among import told_among
-from concept_cam.metrics import Interval, calibration_error, mean_interval
+from concept_cam.metrics import bounded_interval, calibration_error, fewest_images
+from concept_cam.provenance import Provenance
 
 K = TypeVar("K", bound=Hashable)
-
-ALARM = 0.3
-"""The share of a class's deciding evidence off its object above which it is a suspect."""
-
-
-@final
-@dataclass(frozen=True)
-class ClassAudit:
-    """One class; shares from 0 to 1.
-
-    Attributes:
-        name: of the class.
-        pictures: with that label.
-        accuracy: of those.
-        calibration: expected calibration error of those.
-        taken: pictures predicted as this class; what follows is of those.
-        energy: mean share of the deciding evidence on the object; None where no object is known.
-        off_object: mean share of it more than a patch off the object, with its 95 % interval over pictures; of one picture
-            the interval is that picture.
-        off_area: what chance would give.
-        border: mean share along the border.
-        rd5: mean relative drop when the strongest 5 % are covered, -2 to 2.
-        background: the text whose erasure takes most off its probability, and how much, -1 to 1.
-        suspect: whether all of the interval of ``off_object`` is above ``ALARM``.
-    """
-
-    name: str
-    pictures: int
-    accuracy: float | None
-    calibration: float | None
-    taken: int
-    energy: float | None
-    off_object: Interval | None
-    off_area: float | None
-    border: float | None
-    rd5: float | None
-    background: tuple[str, float] | None
-
-    @property
-    def suspect(self) -> bool:
-        """Whether what decides for it seems to lie off the object."""
-        return self.off_object is not None and self.off_object.low > ALARM
-
-
-@final
-@dataclass(frozen=True, eq=False)
-class Pair:
-    """A predicted class and its runner-up.
-
-    Attributes:
-        first: predicted as this.
-        second: with this as the runner-up.
-        pictures: so many.
-        errors: of which so many show the second.
-        doubt: the mean probability of the second, 0 to 1.
-        map: the mean of what decided, in the frames of the objects.
-        differences: in words.
-        agreements: for each of those, how far its map is that of the decision: mean of Spearman's correlation, -1 to 1.
-        shared: where the map of the first agrees with that of the decision, in the frames of the objects, -1 to 1; None
-            without words.
-        best, worst: names of the pictures with the least and the most doubt.
-    """
-
-    first: str
-    second: str
-    pictures: int
-    errors: int
-    doubt: float
-    map: Float[Tensor, "side side"]
-    differences: tuple[Difference, ...]
-    agreements: tuple[float, ...]
-    shared: Float[Tensor, "side side"] | None
-    best: str
-    worst: str
 
 
 @final
@@ -110,6 +36,7 @@ class Audit:
         folder: where it lies.
         rows: one for each picture, see ``looking.COLUMNS``.
         batches: files with the tensors of ``looking.Looker.look``, in the order of the rows.
+        made: how; a page and a summary tell it.
     """
 
     looker: Looker
@@ -117,6 +44,7 @@ class Audit:
     folder: Path
     rows: Sequence[Row]
     batches: Sequence[Path]
+    made: Provenance | None = None
 
     @cached_property
     def good(self) -> list[Row]:
@@ -139,6 +67,16 @@ class Audit:
         return _mean(self.good, "right")
 
     @property
+    def errors(self) -> int:
+        """How many images are predicted as another class than their label."""
+        return sum(not row["right"] for row in self.good)
+
+    @property
+    def swapped(self) -> int:
+        """How many of the errors show the runner-up."""
+        return sum(row["label"] == row["runner_up"] for row in self.good)
+
+    @property
     def calibration(self) -> float | None:
         """Expected calibration error of all pictures, 0 to 1; None of none."""
         return _calibration(self.good)
@@ -146,24 +84,26 @@ class Audit:
     @cached_property
     def classes(self) -> list[ClassAudit]:
         """Those that a picture shows or is predicted as, in the order of the data set; then those of the model alone."""
-        shown, taken = _grouped(self.good, "label"), _grouped(self.good, "predicted")
-        effects = self._sums("effects", lambda row: row["predicted"])
+        shown, predicted = _grouped(self.good, "label"), _grouped(self.good, "predicted")
+        effects = self._sums("effects", lambda row: row["predicted"]) if self.looker.backgrounds else {}
         found = []
         for name in dict.fromkeys((*self.dataset.classes, *self.looker.classes)):
-            ours, theirs = shown.get(name, []), taken.get(name, [])
+            ours, theirs = shown.get(name, []), predicted.get(name, [])
             if not ours and not theirs:
                 continue
             off = [row["off_object"] for row in theirs if "off_object" in row]
-            moved = effects[name] / len(theirs) if theirs and effects[name].numel() else None
+            moved = effects[name] / len(theirs) if name in effects else None
             found.append(
                 ClassAudit(
                     name,
                     len(ours),
+                    sum(not row["right"] for row in ours),
                     _mean(ours, "right"),
                     _calibration(ours),
                     len(theirs),
                     _mean(theirs, "energy"),
-                    mean_interval(torch.tensor(off, dtype=torch.float64, device="cpu")) if off else None,
+                    bounded_interval(off, self._error) if off else None,
+                    len(off) >= self.fewest,
                     _mean(theirs, "off_area"),
                     _mean(theirs, "border"),
                     _mean(theirs, "rd5"),
@@ -173,9 +113,24 @@ class Audit:
         return found
 
     @property
+    def _error(self) -> float:
+        """Of one interval, so that those of all classes hold at once."""
+        return ERROR / max(1, len({row["predicted"] for row in self.good if "off_object" in row}))
+
+    @property
+    def fewest(self) -> int:
+        """How many images, predicted as a class and with a known object, it takes before that class can be a suspect."""
+        return fewest_images(ALARM, self._error)
+
+    @property
     def suspects(self) -> list[ClassAudit]:
         """Classes whose deciding evidence lies off the object: the first of those that are ranked."""
         return [one for one in self.ranked if one.suspect]
+
+    @property
+    def judged(self) -> list[ClassAudit]:
+        """Classes of which there are enough images to say whether they are suspects."""
+        return [one for one in self.ranked if one.judged]
 
     @cached_property
     def ranked(self) -> list[ClassAudit]:
@@ -192,9 +147,10 @@ class Audit:
         for row in self.good:
             grouped[_pair(row)].append(row)
 
-        def confusion(pair: tuple[str, str]) -> tuple[int, float]:
+        def confusion(pair: tuple[str, str]) -> tuple[int, int, float]:
             rows = grouped[pair]
-            return sum(row["label"] == pair[1] for row in rows), sum(row["doubt"] for row in rows) / len(rows)
+            wrong, swapped = sum(not row["right"] for row in rows), sum(row["label"] == pair[1] for row in rows)
+            return wrong, swapped, sum(row["doubt"] for row in rows) / len(rows)
 
         chosen = sorted(grouped, key=confusion, reverse=True)[:count]
         maps, shared, agreements = (self._sums(kind, _pair, set(chosen)) for kind in ("aligned", "shared", "agreements"))
@@ -220,12 +176,16 @@ class Audit:
             )
         return found
 
-    def backgrounds(self) -> list[tuple[str, str, float]]:
-        """(class, background, mean effect) of each, the largest effect first."""
-        sums, counts = self._sums("effects", lambda row: row["predicted"]), Counter(row["predicted"] for row in self.good)
-        texts = self.looker.backgrounds
-        found = [(n, texts[i], float(x) / counts[n]) for n, total in sums.items() for i, x in enumerate(total)]
-        return sorted(found, key=lambda one: -one[2])
+    def backgrounds(self) -> list[Effect]:
+        """The mean effect of each background on each class that is predicted, the largest first."""
+        counts = Counter(row["predicted"] for row in self.good)
+        effects, chance = (self._sums(kind, lambda row: row["predicted"]) for kind in ("effects", "chance"))
+        found = [
+            Effect(name, text, float(total) / counts[name], float(chance[name].max()) / counts[name])
+            for name, totals in effects.items()
+            for text, total in zip(self.looker.backgrounds, totals, strict=True)
+        ]
+        return sorted(found, key=lambda one: -one.effect)
 
     def tensors(self, kind: str) -> Iterator[tuple[Row, Tensor]]:
         """Each good row with one of its tensors, see ``looking.Looker.look``; a batch at a time.

@@ -1,4 +1,4 @@
-"""What a model goes by on each picture: one forward pass, one row, some aligned maps."""
+"""What a model relies on on each picture: one forward pass, one row, some aligned maps."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from concept_cam.audit.place import Ground, shared
-from concept_cam.audit.words import Words, without
+from concept_cam.audit.words import Words, erased, random_axes, without
 from concept_cam.comparison import SAME, check_strength
 from concept_cam.concepts import ConceptBank, embed
 from concept_cam.datasets import Example
@@ -49,6 +49,9 @@ COLUMNS = (
     "problem",
 )
 """What a row holds; what does not apply is empty. See docs/audit.md."""
+
+_DIRECTIONS = 100
+"""How many random directions are erased beside the backgrounds."""
 
 _COVERED = 0.05
 _FILL = constant()
@@ -140,6 +143,7 @@ class Looker:
             shared (N, side, side)     where the map of the first words agrees with it, in the frame of the object, -1 to 1
             agreements (N, words)      how far the map of each of the words is that of what decided: Spearman's, -1 to 1
             effects (N, backgrounds)   what each background, erased, takes off the probability of what was predicted, -1 to 1
+            chance (N, directions)     what random directions take off it
         """
         self.prepare()
         with torch.inference_mode(False), torch.no_grad():
@@ -177,7 +181,7 @@ class Looker:
         # One picture may have no evidence at all, for a method that is never negative: the others are looked at.
         checked_maps(maps[0, ~(same | blank)], seen.site.name)
         drops = _drops(judge, seen, maps[0], before, first, second)
-        effects = self._effects(seen.embedding, judge, before, first)
+        effects, chance = self._effects(seen.embedding, judge, before, first)
         maps, before, first, second = (tensor.cpu() for tensor in (maps, before, first, second))
         agreements = rank_correlation(maps[1:], maps[:1].expand_as(maps[1:])).float()
         found: list[tuple[Row, dict[str, Tensor]]] = []
@@ -202,8 +206,9 @@ class Looker:
                 **vars(ground.place(maps[0, b])),
                 "rd5": float(drops[b]),
             }
-            if told[b]:
-                row |= {"words": "; ".join(map(str, told[b])), "agreement": float(agreements[0, b])}
+            means = [(one, x) for one, x in zip(told[b], agreements[:, b].tolist(), strict=True) if one.told(x)]
+            if means:
+                row |= {"words": "; ".join(str(one) for one, _ in means), "agreement": means[0][1]}
             if self.backgrounds:
                 strongest_ = int(effects[b].argmax())
                 row |= {"background": self.backgrounds[strongest_], "sensitivity": float(effects[b, strongest_])}
@@ -213,19 +218,26 @@ class Looker:
                 else torch.zeros(0, 0, dtype=torch.float32, device="cpu")
             )
             tensors = {"aligned": ground.aligned(maps[0, b]), "whole": ground.whole(maps[0, b]), "shared": where}
-            tensors |= {"agreements": agreements[:, b], "effects": effects[b]}
+            tensors |= {"agreements": agreements[:, b], "effects": effects[b], "chance": chance[b]}
             found.append(({key: value for key, value in row.items() if value is not None}, tensors))
         return found
 
     def _effects(
         self, embedding: Float[Tensor, "B E"], judge: Judge, before: Float[Tensor, "B K"], first: Int[Tensor, " B"]
-    ) -> Float[Tensor, "B backgrounds"]:
+    ) -> tuple[Float[Tensor, "B backgrounds"], Float[Tensor, "B directions"]]:
+        """What erasing takes off the probability of the prediction: each background, and random directions."""
         if not self.backgrounds:
-            return torch.zeros(len(embedding), 0, dtype=torch.float32, device="cpu")
-        erased = without(embedding, self.words.bank.vectors_of(self.backgrounds))
-        after = torch.stack([judge.of_embedding(self.localizer.backbone.normalize(of_one)) for of_one in erased])
+            nothing = torch.zeros(len(embedding), 0, dtype=torch.float32, device="cpu")
+            return nothing, nothing
+        scenes = self.words.bank.vectors_of(self.backgrounds)
         rows = torch.arange(len(first), device=first.device, dtype=torch.int64)
-        return (before[rows, first] - after[:, rows, first]).T.float().cpu()
+
+        def lost(erased_: Float[Tensor, "K B E"]) -> Float[Tensor, "B K"]:
+            after = [judge.of_embedding(self.localizer.backbone.normalize(of_one))[rows, first] for of_one in erased_]
+            return (before[rows, first] - torch.stack(after)).T.float().cpu()
+
+        chance = erased(embedding, scenes.mean(0), random_axes(scenes, _DIRECTIONS))
+        return lost(without(embedding, scenes)), lost(chance)
 
 
 def _drops(

@@ -18,7 +18,7 @@ class Move:
 
     Attributes:
         picture, label: which.
-        before, after: what each took it for.
+        before, after: what each predicted.
         agreement: Spearman's correlation of the two maps of what decided, over the whole picture, -1 to 1.
         off_object: the share off the object before and after, 0 to 1; None where it is not known of both.
     """

@@ -13,7 +13,8 @@ from concept_cam.audit.findings import Audit
 from concept_cam.audit.looking import COLUMNS, Looker
 from concept_cam.datasets import Dataset, Example
 from concept_cam.errors import OptionError
-from concept_cam.evaluation.among import Among, chosen_among, classes_among, figures_among
+from concept_cam.evaluation.among import Among, chosen_among, classes_among, figures_among, told_among
+from concept_cam.evaluation.how import how_it_is_made
 from concept_cam.evaluation.identity import identity_of
 from concept_cam.evaluation.rows import claim, csv_of, join_batches, read_rows, write_batches
 from concept_cam.files import write_file
@@ -37,8 +38,9 @@ def audit(
     strength: float = 1.0,
     among: Among | None = None,
     about: Mapping[str, Any] | None = None,
+    command: str | None = None,
 ) -> Audit:
-    """What a model goes by on the pictures of a data set.
+    """What a model relies on on the pictures of a data set.
 
     For each picture: what it is predicted as and the runner-up, and the map of the one against the other, so
     of what decided. Of that map how much lies off the object (the example's region), and how far confidence falls when the
@@ -49,7 +51,7 @@ def audit(
         localizer: model and method.
         dataset: with regions of the whole object, if there are any; pictures and masks that cannot be read and labels that
             the model does not have are skipped and reported.
-        folder: for ``run.json``, ``batches/`` and ``rows.csv``; one that is half done is resumed.
+        folder: for ``run.json``, ``how.json``, ``batches/`` and ``rows.csv``; one that is half done is resumed.
         parts: whose attributes tell classes apart in words; none leaves words out.
         backgrounds: two texts or more that should not move a decision; none leaves them out.
         part_templates: sentences around their phrases; the localizer's by default.
@@ -58,6 +60,7 @@ def audit(
         among: a classifier decides among all its classes (``model``, the default), or those of the data set (``dataset``); of
             a dual encoder it is left out, for it decides among those of the data set.
         about: what else decides the rows (which pictures, which weights), to be held against an older run in the same folder.
+        command: how the audit was called, to be told in the report.
 
     Raises:
         OptionError: the model decides among one class, there is one background, among is given for a dual encoder, the method
@@ -86,6 +89,7 @@ def audit(
     folder, classes = Path(folder), classes_among(localizer.backbone, dataset.classes, among)
     looker = Looker(localizer, classes, parts, backgrounds, part_templates, scene_templates, strength)
     looker.prepare()
+    identity, judged = identity_of(localizer, dataset), told_among(localizer.backbone, classes)
     settings = {
         "dataset": dataset.name,
         "examples": len(dataset.examples),
@@ -106,9 +110,20 @@ def audit(
         "judged": classes,
         "judged_among": figures_among(localizer.backbone, classes),
         **(about or {}),
-        **identity_of(localizer, dataset),
+        **identity,
     }
     claim(folder / "run.json", settings)
+    more = {"parts": parts.title if parts else None, "backgrounds": "; ".join(backgrounds) or None}
+    made = how_it_is_made(
+        "audit",
+        localizer,
+        (dataset.name, len(dataset.examples)),
+        identity,
+        strengths=(strength,),
+        among=judged,
+        more=more,
+        command=command,
+    ).kept(folder)
 
     def write(examples: Sequence[Example], file: Path) -> None:
         rows, tensors = looker.look(examples)
@@ -118,4 +133,5 @@ def audit(
 
     files = write_batches(dataset.examples, folder, BATCH, write)
     table = join_batches(files, folder / "rows.csv", COLUMNS)
-    return Audit(looker, dataset, folder, read_rows(table), tuple(file.with_suffix(".safetensors") for file in files))
+    maps = tuple(file.with_suffix(".safetensors") for file in files)
+    return Audit(looker, dataset, folder, read_rows(table), maps, made)

@@ -11,32 +11,35 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
 
-from concept_cam.audit.findings import Audit, ClassAudit, Pair
+from concept_cam.audit.figures import ClassAudit, Effect, Pair
+from concept_cam.audit.findings import Audit
 from concept_cam.audit.moved import Move
 from concept_cam.errors import OptionError, did_you_mean
 from concept_cam.evaluation.rows import csv_of
 from concept_cam.files import write_file
 
-FIGURES = ("accuracy", "calibration", "off_object", "rd5", "sensitivity", "suspects")
-"""What ``--fail-on`` can ask about: the first two of all pictures, the next three of the worst class; see ``summary``."""
+FIGURES = ("accuracy", "calibration", "off_object", "rd5", "sensitivity", "suspects", "too_few")
+"""What ``--fail-on`` can ask about: the first two of all images, the next three of the worst class; see ``summary``."""
 
 _OFF = ("off_object", "off_object_low", "off_object_high", "off_area", "border")
 _CLASS = (
     "class",
     "pictures",
+    "errors",
     "accuracy",
     "calibration",
-    "taken",
+    "predicted",
     "energy",
     *_OFF,
     "rd5",
     "background",
     "sensitivity",
+    "judged",
     "suspect",
 )
-_PAIR = ("first", "second", "pictures", "errors", "doubt", "best", "worst")
-_WORDS = ("first", "second", "what", "ours", "theirs", "weight", "agreement")
-_BACKGROUND = ("class", "background", "effect")
+_PAIR = ("first", "second", "pictures", "errors", "swapped", "doubt", "best", "worst")
+_WORDS = ("first", "second", "what", "ours", "theirs", "weight", "stands_out", "agreement")
+_BACKGROUND = ("class", "background", "effect", "chance", "moves")
 _MOVE = ("picture", "label", "before", "after", "agreement", "off_object", "off_object_after")
 
 
@@ -54,8 +57,7 @@ def write_tables(audit: Audit, moved: Sequence[Move] | None = None) -> None:
     _write(folder / "classes.csv", _CLASS, map(_class_row, audit.classes))
     _write(folder / "pairs.csv", _PAIR, ({key: getattr(pair, key) for key in _PAIR} for pair in pairs))
     _write(folder / "words.csv", _WORDS, (row for pair in pairs for row in _word_rows(pair)))
-    effects = (dict(zip(_BACKGROUND, found, strict=True)) for found in audit.backgrounds())
-    _write(folder / "backgrounds.csv", _BACKGROUND, effects)
+    _write(folder / "backgrounds.csv", _BACKGROUND, map(_background_row, audit.backgrounds()))
     if moved is not None:
         _write(folder / "moved.csv", _MOVE, map(_move_row, moved))
     write_file(folder / "summary.json", (json.dumps(summary(audit), indent=2) + "\n").encode())
@@ -64,10 +66,13 @@ def write_tables(audit: Audit, moved: Sequence[Move] | None = None) -> None:
 def summary(audit: Audit) -> dict[str, Any]:
     """The figures that matter, and the suspects; of the figures of classes the worst. None where one is not known.
 
-    ``accuracy`` and ``calibration`` are those of all pictures, 0 to 1; ``off_object`` is the largest mean share of a class,
-    0 to 1; ``rd5`` the least of a class, -2 to 2; ``sensitivity`` the largest mean effect of a background on a class, -1 to 1.
+    ``accuracy`` and ``calibration`` are those of all images, 0 to 1. ``off_object`` is the largest mean share of a class, 0 to
+    1, and ``suspects`` the number of suspects: of the classes with enough images for an alarm, which is ``fewest_images``;
+    ``too_few`` is the number of the others. ``rd5`` is the least mean of a class, -2 to 2; ``sensitivity`` the largest mean
+    effect of a background on a class, -1 to 1.
     """
-    off = [one.off_object.mean for one in audit.classes if one.off_object]
+    judged = audit.judged
+    off = [one.off_object.mean for one in judged if one.off_object]
     effects = audit.backgrounds()
     drops = [one.rd5 for one in audit.classes if one.rd5 is not None]
     return {
@@ -76,13 +81,17 @@ def summary(audit: Audit) -> dict[str, Any]:
         "pictures": len(audit.good),
         "left_out": len(audit.problems),
         "among": audit.among,
+        "errors": audit.errors,
         "accuracy": audit.accuracy,
         "calibration": audit.calibration,
         "off_object": max(off, default=None),
         "rd5": min(drops, default=None),
-        "sensitivity": effects[0][2] if effects else None,
-        "suspects": len(audit.suspects),
+        "sensitivity": effects[0].effect if effects else None,
+        "suspects": len(audit.suspects) if judged else None,
+        "too_few": len(audit.ranked) - len(judged) if audit.ranked else None,
+        "fewest_images": audit.fewest,
         "suspect_classes": [one.name for one in audit.suspects],
+        "made": audit.made.as_json() if audit.made else None,
     }
 
 
@@ -128,7 +137,8 @@ class Condition:
         """Why a summary fails, or None if it does not; a figure that is not known fails: it was not checked."""
         value = found[self.figure]
         if value is None or math.isnan(value):
-            return f"{self.figure} is not known"
+            needed = found.get("fewest_images") if found.get("too_few") and self.figure in ("off_object", "suspects") else None
+            return f"{self.figure} is not known" + (f" (too few images: a class needs {needed})" if needed else "")
         if not _COMPARE[self.sign](value, self.limit):
             return None
         return f"{self.figure} is {value:.3g}, which is {self.sign} {self.limit:g}"
@@ -139,9 +149,10 @@ def _class_row(one: ClassAudit) -> dict[str, Any]:
     return {
         "class": one.name,
         "pictures": one.pictures,
+        "errors": one.errors,
         "accuracy": one.accuracy,
         "calibration": one.calibration,
-        "taken": one.taken,
+        "predicted": one.predicted,
         "energy": one.energy,
         "off_object": off.mean if off else None,
         "off_object_low": off.low if off else None,
@@ -151,13 +162,18 @@ def _class_row(one: ClassAudit) -> dict[str, Any]:
         "rd5": one.rd5,
         "background": moved[0] if moved else None,
         "sensitivity": moved[1] if moved else None,
+        "judged": int(one.judged),
         "suspect": int(one.suspect),
     }
 
 
 def _word_rows(pair: Pair) -> Iterator[dict[str, Any]]:
-    for one, agreement in zip(pair.differences, pair.agreements, strict=True):
+    for one, agreement in pair.told:
         yield {"first": pair.first, "second": pair.second, **vars(one), "agreement": agreement}
+
+
+def _background_row(one: Effect) -> dict[str, Any]:
+    return {"class": one.name, "background": one.text, "effect": one.effect, "chance": one.chance, "moves": int(one.moves)}
 
 
 def _move_row(move: Move) -> dict[str, Any]:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from functools import cached_property
+from statistics import median
 from typing import final
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from concept_cam.concepts import ConceptBank
@@ -14,6 +17,15 @@ from concept_cam.parts import PartVocabulary
 
 BACKGROUND = "background"
 """What a difference between two backgrounds is a difference of."""
+
+STANDS_OUT = 20.0
+"""A difference is told only if it explains so many times what phrases of other attributes do (`benchmarks.words`)."""
+
+AGREES = 0.5
+"""A difference is told only if its map has so high a rank correlation with that of the decision."""
+
+_OTHERS = 5
+"""So many other attributes it takes at least to say what phrases explain that mean nothing here."""
 
 
 @final
@@ -26,15 +38,26 @@ class Difference:
         ours: the phrase that speaks most for the first concept: ``red crown``.
         theirs: the phrase that speaks most for the second: ``white crown``.
         weight: the inner product of the two differences: how much of t_A - t_B the phrases explain; 0 or more.
+        stands_out: the cosine of the two differences, in multiples of what phrases of the other attributes have: of each
+            attribute the median over its pairs of phrases, of those the median. NaN with fewer than five other attributes.
     """
 
     what: str
     ours: str
     theirs: str
     weight: float
+    stands_out: float
 
     def __str__(self) -> str:
         return f"{self.ours} (not {self.theirs})"
+
+    def told(self, agreement: float) -> bool:
+        """Whether it is more than any phrases would show, by the texts and by the map.
+
+        Args:
+            agreement: the rank correlation of its map with the map of the decision, -1 to 1.
+        """
+        return self.stands_out >= STANDS_OUT and agreement >= AGREES
 
     def direction(self, bank: ConceptBank) -> Float[Tensor, " E"]:
         """What is explained to see where on a picture this difference lies."""
@@ -77,18 +100,38 @@ class Words:
         """The groups that explain a difference of two concepts best, the best first.
 
         Source: the reading of a direction by its inner products with texts; the Finer-CAM paper (section 4.3) asks the same
-        question of one annotated attribute at a time.
+        question of one annotated attribute at a time. Some attribute is always the first: ``stands_out`` holds each
+        against the others, most of which tell two similar concepts not apart, so that they are the null.
 
         Args:
             direction: t_A - t_B.
             count: how many at most; as many for every direction.
         """
-        found = []
-        for what, phrases in self.groups:
-            products = self.bank.vectors_of(phrases) @ direction
+        found, cosines, usual = [], [], []
+        unit = torch.nn.functional.normalize(direction, dim=0)
+        for (what, phrases), (first, second, units) in zip(self.groups, self._contrasts, strict=True):
+            products, explained = self.bank.vectors_of(phrases) @ direction, (units @ unit).abs()
             ours, theirs = int(products.argmax()), int(products.argmin())
-            found.append(Difference(what, phrases[ours], phrases[theirs], float(products[ours] - products[theirs])))
-        return tuple(sorted(found, key=lambda one: -one.weight)[:count])
+            found.append((what, phrases[ours], phrases[theirs], float(products[ours] - products[theirs])))
+            among = (first == min(ours, theirs)) & (second == max(ours, theirs))
+            cosines.append(float(explained[among].sum()))
+            usual.append(float(explained.median()))
+        told = []
+        for place, (one, cosine) in enumerate(zip(found, cosines, strict=True)):
+            others = usual[:place] + usual[place + 1 :]
+            known = len(others) >= _OTHERS and median(others) > 0
+            told.append(Difference(*one, cosine / median(others) if known else math.nan))
+        return tuple(sorted(told, key=lambda one: -one.weight)[:count])
+
+    @cached_property
+    def _contrasts(self) -> list[tuple[Int[Tensor, " N"], Int[Tensor, " N"], Float[Tensor, "N E"]]]:
+        """Of each group every two of its phrases, and the unit vector from the second to the first."""
+        found = []
+        for _, phrases in self.groups:
+            vectors = self.bank.vectors_of(phrases)
+            first, second = torch.triu_indices(len(phrases), len(phrases), 1, device=vectors.device)
+            found.append((first, second, torch.nn.functional.normalize(vectors[first] - vectors[second], dim=-1)))
+        return found
 
 
 def without(embedding: Float[Tensor, "B E"], backgrounds: Float[Tensor, "K E"]) -> Float[Tensor, "K B E"]:
@@ -101,6 +144,17 @@ def without(embedding: Float[Tensor, "B E"], backgrounds: Float[Tensor, "K E"]) 
     "neutralize"), here about the mean of the backgrounds instead of zero.
     """
     mean = backgrounds.mean(0)
-    axes = torch.nn.functional.normalize(backgrounds - mean, dim=-1)
+    return erased(embedding, mean, torch.nn.functional.normalize(backgrounds - mean, dim=-1))
+
+
+def erased(embedding: Float[Tensor, "B E"], mean: Float[Tensor, " E"], axes: Float[Tensor, "K E"]) -> Float[Tensor, "K B E"]:
+    """Embeddings whose component along each unit vector is that of the mean."""
     excess = (embedding - mean) @ axes.T
     return embedding - excess.T[..., None] * axes[:, None]
+
+
+def random_axes(like: Float[Tensor, "K E"], count: int) -> Float[Tensor, "count E"]:
+    """Unit vectors that mean nothing, the same in every run: what erasing one does is chance."""
+    generator = torch.Generator().manual_seed(0)
+    drawn = torch.randn(count, like.shape[1], generator=generator, dtype=torch.float32, device="cpu")
+    return torch.nn.functional.normalize(drawn, dim=-1).to(like)

@@ -9,8 +9,9 @@ import traceback
 import warnings
 from collections.abc import Sequence
 from functools import cache
+from importlib.metadata import version
 from io import TextIOWrapper
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 from typer.main import get_command
@@ -36,8 +37,19 @@ _TRACEBACK = "CONCEPT_CAM_TRACEBACK"
 _USAGE_ERROR = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
 
 
+def _version(asked: bool) -> bool:
+    if asked:
+        typer.echo(f"concept-cam {version('concept-cam')}")
+        raise typer.Exit
+    return asked
+
+
 @app.callback()
-def about() -> None:
+def about(
+    version_: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
     """Where in this picture is the thing that makes it THIS concept and not that similar one?"""
 
 

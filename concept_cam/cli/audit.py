@@ -1,4 +1,4 @@
-"""``concept-cam audit``: what a model goes by on the pictures of a data set."""
+"""``concept-cam audit``: what a model relies on on the pictures of a data set."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from concept_cam.cli.command import command_line
 from concept_cam.cli.encoders import CLASSES, HELP, load_encoder
 from concept_cam.cli.given import check_texts, refuse
 from concept_cam.cli.sets import FIELDGUIDE, LARGEST_SEED, is_drawn, read_set
@@ -14,6 +15,7 @@ from concept_cam.cli.terminal import complain, say
 from concept_cam.errors import AuditFailed, OptionError
 
 if TYPE_CHECKING:
+    from concept_cam.audit import Audit
     from concept_cam.datasets import Dataset
     from concept_cam.localizer import Localizer
 
@@ -57,7 +59,7 @@ def audit(
         "concept-cam-audit"
     ),
 ) -> None:
-    """Find what a model goes by: accuracy, confused pairs in words, evidence off the object, backgrounds that decide."""
+    """Find what a model relies on: accuracy, confused pairs in words, evidence off the object, backgrounds that decide."""
     from concept_cam.audit import audit as look_at
     from concept_cam.audit.report import write_report
     from concept_cam.audit.summary import Condition, summary
@@ -83,7 +85,7 @@ def audit(
     ):
         about = {"data": dataset, "layout": layout, "seed": seed, "pretrained": weights}
         texts = _texts(localizer, own, vocabulary, backgrounds)
-        audits.append(look_at(localizer, data, folder, **texts, among=chosen, about=about))
+        audits.append(look_at(localizer, data, folder, **texts, among=chosen, about=about, command=command_line()))
     found = audits[0]
     report = write_report(*audits)
     figures = summary(found)
@@ -91,14 +93,24 @@ def audit(
         complain(f"left out: {problem}")
     right = "not known" if found.accuracy is None else f"{found.accuracy:.3f}"
     say(f"{figures['pictures']} pictures, {figures['left_out']} left out, accuracy {right}")
-    suspects = ", ".join(figures["suspect_classes"]) or ("none" if found.ranked else "not known, without masks or boxes")
-    say(f"evidence off the object: {suspects}")
+    say(f"evidence off the object: {_told(found)}")
     say(f"report in {report}")
     for one in audits:
         say(f"{one.looker.localizer.backbone.name} decides among {one.among}")
     reasons = [reason for condition in conditions if (reason := condition.reason(figures))]
     if reasons:
         raise AuditFailed(f"{'; '.join(reasons)}: {report} shows why.")
+
+
+def _told(found: Audit) -> str:
+    """The suspects, and how much can be said of the classes."""
+    if not found.ranked:
+        return "not known, without masks or boxes"
+    if not found.judged:
+        return f"too few images to say; a class needs {found.fewest}"
+    few = len(found.ranked) - len(found.judged)
+    rest = f"; too few images to say of {few} of {len(found.ranked)} classes, which need {found.fewest}" if few else ""
+    return (", ".join(one.name for one in found.suspects) or "none") + rest
 
 
 def _localizer(

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from concept_cam.cli.command import command_line
 from concept_cam.cli.encoders import CLASSES, HELP, load_encoder
 from concept_cam.cli.given import check_texts, refuse
 from concept_cam.cli.sets import FIELDGUIDE, LARGEST_SEED, is_drawn, read_set
@@ -141,6 +142,7 @@ def evaluate(
         decay=decay,
         centred=centred,
         about={"data": dataset, "layout": layout, "pretrained": pretrained, "pool": pool, "seed": seed},
+        command=command_line(),
     )
     for line in found.text.split("\n"):
         say(line, 10_000)

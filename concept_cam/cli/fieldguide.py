@@ -17,11 +17,15 @@ def fieldguide(
     seed: Annotated[int, typer.Option(min=0, max=LARGEST_SEED, help="Which pictures.")] = 0,
     size: Annotated[int, typer.Option(min=96, max=2048, help="Side of a picture in pixels.")] = 384,
 ) -> None:
-    """Write held-out field guide plates: pictures, part masks, and a table of labels, attributes and twins."""
+    """Write held-out field guide plates as a data set: a folder for each species, and tables with labels, twins and masks.
+
+    All commands read the folder as it lies. labels.csv has the masks of the birds, for evaluate and audit; differences.csv
+    those of the parts in which a bird and its twin differ.
+    """
     from tqdm import tqdm
 
-    from concept_cam.fieldguide.heldout import write_set
+    from concept_cam.fieldguide.heldout import MASKS, write_set
 
     for _ in tqdm(write_set(folder, plates, seed, size), total=plates, disable=None):
         pass
-    say(f"{plates} plates in {folder}: pictures/, parts/, differences/, labels.csv, parts.csv")
+    say(f"{plates} plates in {folder}: a folder for each species, labels.csv, differences.csv, parts.csv, {MASKS}/")

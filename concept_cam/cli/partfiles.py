@@ -20,12 +20,14 @@ if TYPE_CHECKING:
 
     from concept_cam.parts import PartFinding
     from concept_cam.parts.sheet import PartSheet
+    from concept_cam.provenance import Provenance
 
 
 class Sheets:
     """A sheet for each species, written as soon as its last picture is there."""
 
-    def __init__(self, species: Mapping[Path, str], out: Path) -> None:
+    def __init__(self, species: Mapping[Path, str], out: Path, made: Provenance) -> None:
+        self._made = made
         self._species, self._left = species, Counter(species.values())
         self._open: dict[str, PartSheet] = {}
         self._files: dict[str, Path] = {}
@@ -40,7 +42,7 @@ class Sheets:
         from concept_cam.parts.sheet import PartSheet
 
         species = self._species[path]
-        self._open.setdefault(species, PartSheet(species)).add(name, picture, finding)
+        self._open.setdefault(species, PartSheet(species, self._made)).add(name, picture, finding)
         self._left[species] -= 1
         if self._left[species] == 0:
             self._write(species)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from concept_cam.cli.command import command_line
 from concept_cam.cli.encoders import HELP, load_encoder
 from concept_cam.cli.folders import sources
 from concept_cam.cli.given import check_texts, refuse
@@ -21,6 +22,7 @@ from concept_cam.errors import ConceptCamError, OptionError, PictureError, Promp
 if TYPE_CHECKING:
     from concept_cam.localizer import Localizer
     from concept_cam.parts import PartVocabulary
+    from concept_cam.provenance import Provenance
 
 _BATCH = 2
 """A finding holds a mask for each part at the size of its picture."""
@@ -73,6 +75,7 @@ def parts(
     from concept_cam.localizer import Localizer
     from concept_cam.methods import method_named, sees_score
     from concept_cam.parts import read_parts
+    from concept_cam.parts.how import how_parts_are_made
 
     chosen = method_named(method)
     if not sees_score(chosen):
@@ -101,7 +104,9 @@ def parts(
     backbone, sentences = load_encoder(model, pretrained, device)
     sentences = "parts" if sentences == "photo" else sentences
     localizer = Localizer(backbone, templates=templates or sentences, **options)
-    failed = _run(localizer, known, names, _species(given, pictures or [], known.parent), strength, out)
+    species = _species(given, pictures or [], known.parent)
+    made = how_parts_are_made(localizer, known, species, pictures or [], strength, command_line()).kept(out)
+    failed = _run(localizer, known, names, species, strength, out, made)
     if failed:
         rest = f"the others are in {out}" if failed < len(given) else "none is left"
         raise PictureError(f"{failed} of {len(given)} pictures failed; {rest}.")
@@ -157,6 +162,7 @@ def _run(
     species: Mapping[Path, str],
     strength: float,
     out: Path,
+    made: Provenance,
 ) -> int:
     """Find the parts of all pictures, some at a time; returns how many failed."""
     from tqdm import tqdm
@@ -166,7 +172,7 @@ def _run(
     from concept_cam.parts.sheet import annotated, summary
 
     failed, states = 0, dict[Path, tuple[int, ...] | None]()
-    sheets, tables = Sheets(species, out), Tables(species)
+    sheets, tables = Sheets(species, out, made), Tables(species)
 
     def watched() -> Iterator[Path]:
         for path in names:

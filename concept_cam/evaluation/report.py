@@ -73,8 +73,7 @@ def _cells(ours: Mapping[str, Row], base: Mapping[str, Row], metric: str, *, is_
     values = _values(ours, [name for name in ours if metric in ours[name]], metric)
     if not len(values):
         return ["", "", ""]
-    own = mean_interval(values)
-    cell = f"{own.mean:.3f} [{own.low:.3f}, {own.high:.3f}]"
+    cell = str(mean_interval(values))
     if is_base:
         return [cell, "", ""]
     both = [name for name in ours if metric in ours[name] and metric in base.get(name, {})]

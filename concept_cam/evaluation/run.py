@@ -17,6 +17,7 @@ from concept_cam.datasets import Dataset
 from concept_cam.errors import OptionError
 from concept_cam.evaluation.among import Among, chosen_among, classes_among, figures_among, told_among
 from concept_cam.evaluation.grid import Grid, Row, Settings
+from concept_cam.evaluation.how import digests_in, how_it_is_made
 from concept_cam.evaluation.identity import digest_of_examples
 from concept_cam.evaluation.judge import own_scale
 from concept_cam.evaluation.mosaics import OTHERS, Mosaics, MosaicSettings, write_mosaics
@@ -26,6 +27,7 @@ from concept_cam.evaluation.rows import csv_of, read_rows, write_rows
 from concept_cam.files import write_file
 from concept_cam.localizer import Localizer
 from concept_cam.methods import AnyMethod, as_method
+from concept_cam.provenance import Provenance
 
 USUAL_METHODS = ("grad_cam", "hires_cam", "layer_cam")
 USUAL_REFERENCES = ("rival", "nearest:3")
@@ -45,6 +47,7 @@ class Evaluation:
         among: among how many of how many classes the model was judged.
         rows: one for each image, method, references and strength, see ``grid.COLUMNS``.
         told: what else is to be said of them, a line each.
+        made: how; its line to cite is the last of the tables.
     """
 
     dataset: Dataset
@@ -52,6 +55,7 @@ class Evaluation:
     among: str
     rows: Sequence[Row]
     told: tuple[str, ...] = ()
+    made: Provenance | None = None
 
     @cached_property
     def means(self) -> list[Row]:
@@ -75,7 +79,8 @@ class Evaluation:
         for table in tables(self.rows):
             console.print(table)
         lines = [line.rstrip() for line in console.export_text().splitlines()]
-        return "\n".join([*lines, *self.told, f"The model is judged among {self.among}.", ""])
+        cite = [f"To cite this: {self.made.cite}"] if self.made else []
+        return "\n".join([*lines, *self.told, f"The model is judged among {self.among}.", *cite, ""])
 
     def write(self) -> None:
         """Write ``means.csv`` and ``tables.md``.
@@ -106,6 +111,7 @@ def evaluate(
     decay: float | None = None,
     centred: bool = False,
     about: Mapping[str, Any] | None = None,
+    command: str | None = None,
 ) -> Evaluation:
     """Measure on the images of a data set where maps lie, whether scores rest on it, and what references add.
 
@@ -116,8 +122,8 @@ def evaluate(
         localizer: model, preprocessing, site and form of the gradient.
         dataset: of two classes or more; images and masks that cannot be read and labels that the model does not have are
             skipped and reported.
-        folder: for ``run.json``, ``batches/``, ``rows.csv``, ``means.csv`` and ``tables.md``; one that is half done is
-            resumed.
+        folder: for ``run.json``, ``how.json``, ``batches/``, ``rows.csv``, ``means.csv`` and ``tables.md``; one that is half
+            done is resumed.
         methods: by name, or functions of your own; by default the three that are usual, and the localizer's own.
         references: as ``read_references`` knows them; by default the rival of the data set and the three nearest. Of a mosaic
             they may be ``mosaic``, its other three classes, which are the default there.
@@ -136,6 +142,7 @@ def evaluate(
         decay: weight decay of the probe, hardly any by default.
         centred: subtract the mean class vector from each class vector: no probability changes, maps do.
         about: what else decides the rows (which images, which weights), to be held against an older run in the same folder.
+        command: how the evaluation was called, to be told in ``how.json``.
 
     Raises:
         OptionError: no such method, references, strengths or mosaics; two methods with one name; nothing to train a probe
@@ -180,6 +187,18 @@ def evaluate(
     else:
         grid = Grid(localizer, bank, 1.0 if probe else own_scale(backbone), settings)
         found = Evaluation(dataset, folder, told, read_rows(write_rows(grid, dataset, folder, about)))
+    made = how_it_is_made(
+        "evaluation",
+        localizer,
+        (dataset.name, len(dataset.examples)),
+        digests_in(folder),
+        methods=tuple(settings.named),
+        strengths=settings.strengths,
+        among=found.among,
+        more={"references": ", ".join(settings.references), "mosaics": mosaics},
+        command=command,
+    ).kept(folder)
+    found = replace(found, made=made)
     found.write()
     return found
 

@@ -59,27 +59,42 @@ def nameless_plates(count: int, seed: int = 0, size: int = 192) -> Iterator[Plat
         yield draw(random_bird(rng), rng, size)
 
 
-def write_set(folder: Path, count: int, seed: int = 0, size: int = 384) -> Iterator[Path]:
-    """Write twin plates for anyone to try things on, one picture at a time as it is asked for.
+MASKS = ".masks"
+"""The folder of a set's masks. It is hidden so that nothing takes it for a class: readers of folders pass over such names."""
 
-    ``pictures/NAME.png``; ``parts/NAME.png``, where the grey level of a pixel is 0 or 1 + the number of its part;
-    ``differences/NAME.png``, white where the twins differ; and at the end ``labels.csv`` with one row a picture: target, twin,
-    attribute, part, habitat, and every attribute of the card. ``parts.csv`` names the grey levels.
+
+def write_set(folder: Path, count: int, seed: int = 0, size: int = 384) -> Iterator[Path]:
+    """Write twin plates as a data set, one picture at a time as it is asked for.
+
+    The folder is a data set in two layouts at once: a folder of classes, ``ember_finch/00000-ember-finch.png``; and tables
+    with a row for each picture, written at the end. ``labels.csv`` has the species as ``label``, its twin as ``rival``, the
+    whole bird as ``mask``, and the attribute in which the two differ, its part, the habitat and the card.
+    ``differences.csv`` is the same with the part in which the two differ as ``mask``. Masks lie in ``.masks/``: ``bird/``,
+    ``difference/``, and ``parts/``, where the grey level of a pixel is 0 or 1 + the number of its part; ``parts.csv`` names
+    the levels.
 
     Raises:
         OutputError: something cannot be written.
     """
     levels: list[tuple[str, ...]] = [("level", "part"), *((str(i + 1), part) for i, part in enumerate(PARTS))]
     write_file(folder / "parts.csv", _csv(levels))
-    rows: list[tuple[str, ...]] = [("file", "target", "twin", "attribute", "part", "habitat", *ATTRIBUTES)]
+    about = ("attribute", "part", "habitat", "difference_mask", "parts_mask")
+    labels: list[tuple[str, ...]] = [("file", "label", "rival", "mask", *about, *ATTRIBUTES)]
+    differences: list[tuple[str, ...]] = [("file", "label", "rival", "mask", "attribute", "part")]
     for index, item in enumerate(twin_plates(count, seed, size)):
         name = f"{index:05d}-{item.target.replace(' ', '-')}.png"
-        write_picture(folder / "parts" / name, Image.fromarray(item.plate.labels))
-        write_picture(folder / "differences" / name, Image.fromarray(item.mask))
-        card = [item.plate.bird.card[attribute] for attribute in ATTRIBUTES]
-        rows.append((name, item.target, item.twin, item.attribute, part_of(item.attribute), item.plate.habitat, *card))
-        yield write_picture(folder / "pictures" / name, item.plate.picture)
-    write_file(folder / "labels.csv", _csv(rows))
+        file = f"{item.target.replace(' ', '_')}/{name}"
+        bird, difference, parts = (f"{MASKS}/{kind}/{name}" for kind in ("bird", "difference", "parts"))
+        write_picture(folder / bird, Image.fromarray(item.plate.labels > 0))
+        write_picture(folder / difference, Image.fromarray(item.mask))
+        write_picture(folder / parts, Image.fromarray(item.plate.labels))
+        what, card = (item.attribute, part_of(item.attribute)), item.plate.bird.card
+        asked = (file, item.target, item.twin)
+        labels.append((*asked, bird, *what, item.plate.habitat, difference, parts, *(card[key] for key in ATTRIBUTES)))
+        differences.append((*asked, difference, *what))
+        yield write_picture(folder / file, item.plate.picture)
+    write_file(folder / "labels.csv", _csv(labels))
+    write_file(folder / "differences.csv", _csv(differences))
 
 
 def _csv(rows: list[tuple[str, ...]]) -> bytes:

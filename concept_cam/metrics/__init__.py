@@ -38,7 +38,14 @@ from concept_cam.metrics.localization import (
     pointing_hit,
 )
 from concept_cam.metrics.sanity import flip_agreement, rank_correlation, shift_agreement, swap_agreement
-from concept_cam.metrics.statistics import Interval, effect_size, mean_interval, paired_difference
+from concept_cam.metrics.statistics import (
+    Interval,
+    bounded_interval,
+    effect_size,
+    fewest_images,
+    mean_interval,
+    paired_difference,
+)
 
 __all__ = [
     "Confidence",
@@ -48,6 +55,7 @@ __all__ = [
     "average_precision",
     "best_iou",
     "blurred",
+    "bounded_interval",
     "box_accuracy",
     "box_iou",
     "box_overlaps",
@@ -59,6 +67,7 @@ __all__ = [
     "effect_size",
     "energy_inside",
     "f1_of",
+    "fewest_images",
     "flip_agreement",
     "infidelity",
     "insertion_curve",

@@ -13,9 +13,10 @@ from PIL import Image, ImageDraw
 from concept_cam.drawing import shortened, upright
 from concept_cam.errors import OptionError
 from concept_cam.lettering import Lettering
-from concept_cam.page import Cell, Page, Section, Table, Thumbnail
+from concept_cam.page import Cell, Page, Section, Table, Thumbnail, how_made
 from concept_cam.parts.marks import INK, Layer, beside, marked, wrapped
 from concept_cam.parts.part import PartFinding
+from concept_cam.provenance import Provenance
 from concept_cam.regions import Box
 
 _SMALLEST, _LARGEST = 480, 1200
@@ -109,18 +110,19 @@ def _hidden(finding: PartFinding) -> list[str]:
 # ---- many pictures ----------------------------------------------------------------------------------------------------
 
 
-def part_sheet(name: str, items: Sequence[tuple[str, Image.Image, PartFinding]]) -> Page:
+def part_sheet(name: str, items: Sequence[tuple[str, Image.Image, PartFinding]], made: Provenance | None = None) -> Page:
     """A sheet of one species: what each of its parts looks like on these pictures.
 
     Args:
         name: of the species.
         items: name, picture and finding; ``annotated/NAME.png``, seen from the page, is the picture that a click shows.
+        made: how, for the last section; None leaves it out.
 
     Raises:
         OptionError: there are none, or they have not all the same parent and parts.
         PictureError: a picture is not of the size that was searched.
     """
-    sheet = PartSheet(name)
+    sheet = PartSheet(name, made)
     for caption, picture, finding in items:
         sheet.add(caption, picture, finding)
     return sheet.page()
@@ -140,8 +142,8 @@ class _Row:
 class PartSheet:
     """A sheet that takes one picture after another and keeps none: three small crops of each part, 60 thumbnails in all."""
 
-    def __init__(self, name: str) -> None:
-        self.name = name
+    def __init__(self, name: str, made: Provenance | None = None) -> None:
+        self.name, self.made = name, made
         self._vocabulary: tuple[str, ...] = ()
         self._about: Mapping[str, Any] = {}
         self._count = 0
@@ -192,6 +194,7 @@ class PartSheet:
         sections = (
             Section("Part by part", _PARTS_TEXT, self._table()),
             Section("Pictures", f"{_PICTURES_TEXT}{more}", pictures=tuple(self._thumbnails)),
+            *((how_made(self.made),) if self.made else ()),
         )
         lead = f"What the parts of {parent} look like on {'1 picture' if count == 1 else f'{count} pictures'}."
         return Page(self.name, lead, sections, tuple(facts.items()))

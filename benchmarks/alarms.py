@@ -1,0 +1,105 @@
+"""Does an audit raise the alarms that it should, and no others? ``python -m benchmarks.alarms``: many draws of plates.
+
+The *clean* encoder has learnt no shortcut, so that every alarm is false. The *planted* one has learnt six, and sees plates of
+the world in which they hold: ten images of a class are to raise these six alarms and no other. One and three images of a class
+are too few to say, and an audit says so. An image is looked at once: the first n of each class are a draw of n.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Annotated, NamedTuple
+
+import torch
+import typer
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from tqdm import tqdm
+
+from concept_cam import fieldguide
+from concept_cam.audit import ALARM, Audit
+from concept_cam.audit.looking import Looker, Row
+from concept_cam.datasets import Dataset
+from concept_cam.fieldguide.birds import species
+from concept_cam.fieldguide.dataset import WORLDS
+from concept_cam.fieldguide.shortcuts import SHORTCUTS
+from concept_cam.metrics import mean_interval
+
+COUNTS = (1, 3, 10)
+"""Images of a class."""
+
+_BATCH = 48
+
+SETS = {"clean": ("fieldguide", "fieldguide-birds"), "planted": ("fieldguide-shortcut", "fieldguide-shortcuts")}
+"""Encoder and plates."""
+
+
+class Alarms(NamedTuple):
+    """What an audit of one draw says."""
+
+    suspects: frozenset[str]
+    judged: int
+    resampled: frozenset[str]
+
+
+def rows_of(looker: Looker, data: Dataset) -> Iterator[Row]:
+    """The rows of an audit, without its maps."""
+    for start in range(0, len(data.examples), _BATCH):
+        yield from looker.look(data.examples[start : start + _BATCH])[0]
+
+
+def alarms_of(looker: Looker, data: Dataset, rows: Sequence[Row]) -> Alarms:
+    """The suspects; and those that a bootstrap interval for each class would give, as for many images."""
+    found = Audit(looker, data, Path(), rows, ())
+    of_class: dict[str, list[float]] = {}
+    for row in found.good:
+        of_class.setdefault(row["predicted"], []).append(row["off_object"])
+    means = {name: mean_interval(torch.tensor(shares, dtype=torch.float64)) for name, shares in of_class.items()}
+    # Of one image the resamples are that image.
+    resampled = (name for name, one in means.items() if (one.mean if len(of_class[name]) == 1 else one.low) > ALARM)
+    return Alarms(frozenset(one.name for one in found.suspects), len(found.judged), frozenset(resampled))
+
+
+def draws_of(encoder: str, plates: str, draws: Sequence[int]) -> Iterator[dict[int, Alarms]]:
+    """The alarms of each draw, by the number of images of a class."""
+    looker = Looker(fieldguide.localizer(vocabulary=(), checkpoint=fieldguide.MODELS[encoder]), tuple(species()))
+    for seed in draws:
+        data = WORLDS[plates](len(species()) * max(COUNTS), seed, 0)
+        rows = list(rows_of(looker, data))
+        yield {count: alarms_of(looker, data, rows[: len(species()) * count]) for count in COUNTS}
+
+
+def main(
+    draws: Annotated[int, typer.Option(help="How many.")] = 20,
+    first: Annotated[int, typer.Option(help="The first seed.")] = 0,
+) -> None:
+    """Print in how many draws there are alarms, and which."""
+    heads = (
+        "encoder",
+        "images of a class",
+        "draws",
+        "classes judged",
+        "alarms",
+        "of the six",
+        "of others",
+        "the six and no other",
+    )
+    table = Table(*heads, "bootstrap: of the six", "bootstrap: of others", box=box.MARKDOWN)
+    for name, (encoder, plates) in SETS.items():
+        found = list(tqdm(draws_of(encoder, plates, range(first, first + draws)), total=draws, desc=name, disable=None))
+        six = frozenset(SHORTCUTS) if name == "planted" else frozenset()
+        for count in COUNTS:
+            of_count = [one[count] for one in found]
+            right, wrong = (sum(len(one.suspects & six) for one in of_count), sum(len(one.suspects - six) for one in of_count))
+            old = (sum(len(one.resampled & six) for one in of_count), sum(len(one.resampled - six) for one in of_count))
+            judged = sum(one.judged for one in of_count) / draws
+            exact = sum(one.suspects == six for one in of_count)
+            cells = (draws, f"{judged:.1f}", sum(bool(one.suspects) for one in of_count), right, wrong, exact, *old)
+            table.add_row(name, str(count), *map(str, cells))
+    Console(width=200).print(table)
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,126 @@
+"""What an audit says of a class, of a pair of classes, and of a background; and when that is enough for an alarm."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import final
+
+from jaxtyping import Float
+from torch import Tensor
+
+from concept_cam.audit.words import Difference
+from concept_cam.metrics import Interval
+
+ALARM = 0.3
+"""The share of a class's deciding evidence off its object above which it is a suspect."""
+
+LEAST = 0.01
+"""The effect of a background below which it is not worth a look."""
+
+ERROR = 0.05
+"""The probability that any class is a suspect by chance, or any interval misses: of all classes of an audit together."""
+
+
+@final
+@dataclass(frozen=True)
+class ClassAudit:
+    """One class; shares from 0 to 1.
+
+    Attributes:
+        name: of the class.
+        pictures: with that label.
+        errors: of those, predicted as another class.
+        accuracy: of those.
+        calibration: expected calibration error of those.
+        predicted: images predicted as this class, whatever their label; what follows is of those.
+        energy: mean share of the deciding evidence on the object; None where no object is known.
+        off_object: mean share of it more than a patch off the object, with its interval from ``bounded_interval``; with a
+            probability of 95 % those of all classes hold at once.
+        judged: whether there are enough images for an alarm; with fewer, the interval always reaches below ``ALARM``.
+        off_area: what chance would give.
+        border: mean share along the border.
+        rd5: mean relative drop when the strongest 5 % are covered, -2 to 2.
+        background: the text whose erasure takes most off its probability, and how much, -1 to 1.
+    """
+
+    name: str
+    pictures: int
+    errors: int
+    accuracy: float | None
+    calibration: float | None
+    predicted: int
+    energy: float | None
+    off_object: Interval | None
+    judged: bool
+    off_area: float | None
+    border: float | None
+    rd5: float | None
+    background: tuple[str, float] | None
+
+    @property
+    def suspect(self) -> bool:
+        """Whether all of the interval of ``off_object`` is above ``ALARM``."""
+        return self.off_object is not None and self.off_object.low > ALARM
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Pair:
+    """A predicted class and its runner-up.
+
+    Attributes:
+        first: predicted as this.
+        second: with this as the runner-up.
+        pictures: so many.
+        errors: of which so many show another class than the first; over all pairs, all errors.
+        swapped: of the errors, so many show the second.
+        doubt: the mean probability of the second, 0 to 1.
+        map: the mean of what decided, in the frames of the objects.
+        differences: in words, those with the largest weights; ``told`` are those that mean something.
+        agreements: for each of those, how far its map is that of the decision: mean of Spearman's correlation, -1 to 1.
+        shared: where the map of the first agrees with that of the decision, in the frames of the objects, -1 to 1; None
+            without words.
+        best, worst: names of the pictures with the least and the most doubt.
+    """
+
+    first: str
+    second: str
+    pictures: int
+    errors: int
+    swapped: int
+    doubt: float
+    map: Float[Tensor, "side side"]
+    differences: tuple[Difference, ...]
+    agreements: tuple[float, ...]
+    shared: Float[Tensor, "side side"] | None
+    best: str
+    worst: str
+
+    @property
+    def told(self) -> list[tuple[Difference, float]]:
+        """The differences that are more than any phrases would show, with their agreements."""
+        return [(one, x) for one, x in zip(self.differences, self.agreements, strict=True) if one.told(x)]
+
+
+@final
+@dataclass(frozen=True)
+class Effect:
+    """What a background does to a class.
+
+    Attributes:
+        name: of the class.
+        text: of the background.
+        effect: how far the probability of the class falls when the background is erased from the embeddings of the images
+            that are predicted as it: their mean, -1 to 1.
+        chance: the largest such effect of random directions in the place of the background.
+    """
+
+    name: str
+    text: str
+    effect: float
+    chance: float
+
+    @property
+    def moves(self) -> bool:
+        """Whether the effect is worth a look, and more than chance."""
+        return self.effect >= LEAST and self.effect > self.chance
