@@ -136,7 +136,7 @@ class Audit:
     @property
     def accuracy(self) -> float | None:
         """Of all pictures, 0 to 1; None of none."""
-        return _mean(self.good, "right")
+        return _mean(self.good, "correct")
 
     @property
     def calibration(self) -> float | None:
@@ -159,7 +159,7 @@ class Audit:
                 ClassAudit(
                     name,
                     len(ours),
-                    _mean(ours, "right"),
+                    _mean(ours, "correct"),
                     _calibration(ours),
                     len(theirs),
                     _mean(theirs, "energy"),
@@ -274,4 +274,4 @@ def _calibration(rows: Sequence[Row]) -> float | None:
     if not rows:
         return None
     confidence = torch.tensor([row["confidence"] for row in rows], dtype=torch.float64, device="cpu")
-    return calibration_error(confidence, torch.tensor([bool(row["right"]) for row in rows], dtype=torch.bool, device="cpu"))
+    return calibration_error(confidence, torch.tensor([bool(row["correct"]) for row in rows], dtype=torch.bool, device="cpu"))
