@@ -125,8 +125,8 @@ def reason(error: BaseException, limit: int = 200) -> str:
 def refused_as(kind: type[ConceptCamError], name: object, what: str = "") -> Iterator[None]:
     """Whatever goes wrong while something from outside is read becomes an error of one kind, with the name of what was read.
 
-    Decoders and parsers raise what they like on a damaged file; what they may raise is not listed anywhere. Errors of our own
-    are passed on, and so is a lack of memory.
+    Decoders and parsers raise what they like on a damaged file; what they may raise is not listed anywhere. What is of that
+    kind already is passed on, and so is a lack of memory.
 
     Args:
         kind: of the error.
@@ -141,7 +141,7 @@ def refused_as(kind: type[ConceptCamError], name: object, what: str = "") -> Ite
     """
     try:
         yield
-    except (ConceptCamError, MemoryError):
+    except (kind, MemoryError):
         raise
     except Exception as error:
         raise kind(f"{name}: {what}{' ' if what else ''}cannot be read ({reason(error)}).") from error

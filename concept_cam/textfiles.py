@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import csv
 import io
+import re
 import stat
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -69,11 +70,11 @@ def table_of(text: str) -> TextTable:
     Raises:
         ValueError: there is no header, or it names a column twice, or there are too many rows.
     """
-    first, _, rest = text.partition("\n")
-    hint = first.strip()
-    if len(hint) == 5 and hint.startswith("sep=") and hint[4] in _SEPARATORS:
-        separator, text = hint[4], rest
+    hint = re.match(rf"sep=([{_SEPARATORS}])(\r\n|\r|\n)", text)
+    if hint:
+        separator, text = hint[1], text[hint.end() :]
     else:
+        first = re.split("[\r\n]", text, maxsplit=1)[0]
         separator = max(_SEPARATORS, key=first.count)
     # Lines are cut by the csv module, which knows where a line break is part of a value.
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)

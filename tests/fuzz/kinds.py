@@ -12,4 +12,3 @@ KINDS: dict[str, tuple[Case, int, int]] = {
     "yaml": (vocabularies.case, 600, 60),
     "layouts": (layouts.case, 600, 60),
 }
-"""Files from outside, of each kind."""
