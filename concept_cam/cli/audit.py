@@ -28,7 +28,7 @@ def audit(
         typer.Option(help="A folder that holds all files of a table; it names them relative to it.  [default: the table's]"),
     ] = None,
     vocabulary: Annotated[
-        str | None, typer.Option(help="Parts whose attributes tell classes apart in words: a name or a YAML file.")
+        str | None, typer.Option(help="Parts whose attributes tell classes apart in words: a name, or a YAML or CSV file.")
     ] = None,
     backgrounds: Annotated[
         str | None, typer.Option(help="Texts that should not move a decision: a name, or a file with one a line.")
