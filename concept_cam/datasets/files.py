@@ -194,16 +194,20 @@ def _check_unpacked(file: Path) -> None:
         raise ValueError(f"it has more than {_MAX_MATLAB:,} bytes, unpacked")
 
 
-def size_of(file: Path) -> tuple[int, int]:
+def size_of(file: Path, what: str = "picture") -> tuple[int, int]:
     """(height, width) of a picture as a person sees it, from its header alone.
 
     Of a photograph that EXIF turns on its side, these are the sides after the turn. Boxes and outlines of a layout lie on the
     picture as it is seen, as those do that were drawn in a viewer or an annotation tool.
 
+    Args:
+        file: the picture.
+        what: it is, in messages.
+
     Raises:
         DatasetError: it is none, or would be refused when it is read.
     """
-    with opened(file, str(file), DatasetError) as stored:
+    with opened(file, str(file), DatasetError, what) as stored:
         return stored.upright
 
 

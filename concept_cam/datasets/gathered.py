@@ -43,6 +43,8 @@ class Gathered:
             try:
                 with refused_as(DatasetError, one_line(name(item), 120)):
                     example, chosen = read(item), self.training if training(item) else self.examples
+                    if not example.label.strip():
+                        raise ValueError("it has no label")
             except ConceptCamError as error:
                 self.problems.append(str(error))
             else:
@@ -59,7 +61,7 @@ class Gathered:
         if not examples:
             first = f" The first problem: {problems[0]}" if problems else ""
             raise DatasetError(f"{root}: no example can be used.{first}")
-        names = tuple(dict.fromkeys(classes))
+        names = tuple(dict.fromkeys(name for name in classes if name.strip()))
         return Dataset(root.name, names, examples, training, problems, tuple(extra))
 
     def _once(self, examples: list[Example]) -> list[Example]:

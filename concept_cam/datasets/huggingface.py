@@ -56,21 +56,23 @@ def read_huggingface(folder: Path, root: Path | None = None) -> Dataset:
         # Nothing of a file that is mapped into memory is believed: lengths that lead out of it would be read.
         table.data.table.validate(full=True)
         numbers = table[labels[0]]
-        kept = [row for row, number in enumerate(numbers) if number is not None and 0 <= number < len(names)]
+        known = [number is not None and 0 <= number < len(names) and bool(names[number]) for number in numbers]
+        kept = [row for row, is_known in enumerate(known) if is_known]
         unknown = len(numbers) - len(kept)
         if unknown:
             problems.append(f"{split}: {unknown} rows have a label that is none of the {len(names)} classes.")
         table = table.select_columns([seen[0], *masks[:1]])
         for name in (seen[0], *masks[:1]):
             table = table.cast_column(name, stored)
-        known = [(f"{split}-{row:06d}", row, names[numbers[row]]) for row in kept]
-        return Lazy(len(kept), partial(_example, _Stored(table, folder, root), (seen[0], *masks[:1]), known))
+        told = [(f"{split}-{row:06d}", row, names[numbers[row]]) for row in kept]
+        return Lazy(len(kept), partial(_example, _Stored(table, folder, root), (seen[0], *masks[:1]), told))
 
     training = rows("train") if "train" in splits and chosen != "train" else ()
     evaluated = rows(chosen)
     if not len(evaluated):
         raise DatasetError(f"{folder}: no example can be used. {' '.join(problems)}")
-    return Dataset(folder.name, names, evaluated, training, tuple(problems))
+    classes = tuple(dict.fromkeys(filter(None, names)))
+    return Dataset(folder.name, classes, evaluated, training, tuple(problems))
 
 
 def _check_files(folder: Path, root: Path | None) -> None:

@@ -34,7 +34,7 @@ def of_levels(file: Path, picture: Path, wanted: Callable[[Any], Any] = lambda l
 
     def region() -> Bool[Tensor, "height width"]:
         # Both from their headers, before memory is asked for.
-        (height, width), whole = size_of(file), size_of(picture)
+        (height, width), whole = size_of(file, "mask"), size_of(picture)
         if (height, width) != whole:
             raise DatasetError(f"{file}: the mask is {height} x {width}, the picture {whole[0]} x {whole[1]} (upright).")
         return torch.from_numpy(np.ascontiguousarray(wanted(read_levels(file, kind=DatasetError))))

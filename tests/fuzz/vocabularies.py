@@ -55,7 +55,7 @@ def case(rng: random.Random, folder: Path) -> Callable[[], object]:
         text = rng.choice(shipped).read_text()[:4_000]
     else:
         text = rng.choice((_TABLE, "a photo of a {}.\n{} in ink\n", "red setter\npug\n# a remark\n"))
-    for _ in range(rng.randrange(4)):
+    for _ in range(rng.randrange(3)):
         place = rng.randrange(len(text) + 1)
         new = rng.choice(
             (*TEXTS, "*a", "&a ", "!!int ", "- ", ": ", "{", "[", "]", "}", "\n", "|", ">", "? ", "<<: ", "no", "7")
@@ -66,5 +66,5 @@ def case(rng: random.Random, folder: Path) -> Callable[[], object]:
         rng.choice((".csv", ".yaml", ".txt")) if kind > 5 else rng.choice((".yaml", ".yaml", ".yml", ".YAML", ".txt", ".csv"))
     )
     file = folder / f"mine{ending}"
-    file.write_bytes(damaged(content, rng) if rng.random() < 0.3 else content)
+    file.write_bytes(damaged(content, rng) if rng.random() < 0.1 else content)
     return lambda: rng.choice((read_vocabulary, read_vocabulary, read_parts, read_templates))(file)
