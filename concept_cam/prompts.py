@@ -10,9 +10,18 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-import yaml
+from concept_cam.errors import PromptError, did_you_mean, one_line, refused_as
+from concept_cam.plainyaml import read_yaml
+from concept_cam.textfiles import lines_of, table_of, text_of
 
-from concept_cam.errors import PromptError, did_you_mean
+_MAX_BYTES = 2**24
+"""Of a vocabulary or of templates."""
+
+_NAMES = ("name", "label", "class", "class_name", "species", "concept", "text")
+"""What the column of names in a table may be called; of several that are there the first."""
+
+_SHOWN = 80
+"""Letters that a message quotes of a file at most."""
 
 
 @dataclass(frozen=True)
@@ -55,10 +64,12 @@ def prompts_folders() -> tuple[Path, ...]:
 
 
 def read_vocabulary(name: str | os.PathLike[str]) -> Vocabulary:
-    """Read a vocabulary by the name of a file in ``prompts/vocabularies/``, or from a ``.yaml`` or ``.txt`` file.
+    """Read a vocabulary by the name of a file in ``prompts/vocabularies/``, or from a ``.yaml``, ``.csv`` or ``.txt`` file.
 
-    A text file holds one name a line. A YAML file holds ``title``, ``source``, ``licence`` and ``concepts``, each a name or a
-    mapping with a ``name``.
+    A text file holds one name a line. A CSV file holds a column ``name`` (or ``label``, ``class``, ``species``); what further
+    columns say is in the notes of its concept. Where one of them is ``parent``, the others are attributes of parts, each with
+    its values, between semicolons. A YAML file holds ``title``, ``source``, ``licence`` and ``concepts``, each a name or a
+    mapping with a ``name``; it has no aliases and no tags.
 
     Raises:
         PromptError: there is no such vocabulary, or it is not of that form; the message says where.
@@ -69,17 +80,71 @@ def read_vocabulary(name: str | os.PathLike[str]) -> Vocabulary:
         ('ember finch', 'frost finch')
     """
     path = _find("vocabularies", name, ".yaml")
-    text = _read_text(path)
-    if path.suffix == ".txt":
-        return Vocabulary(path.stem, str(path), "", _concepts(path, list(_lines(text))))
-    try:
-        data = yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise PromptError(f"{path}: not YAML ({' '.join(str(error).split())}).") from error
+    with refused_as(PromptError, path):
+        text = text_of(path, _MAX_BYTES)
+        if path.suffix.lower() == ".txt":
+            return Vocabulary(path.stem, str(path), "", _concepts(path, list(_lines(text))))
+        if path.suffix.lower() == ".csv":
+            return _of_table(path, text)
+        return _of_yaml(path, read_yaml(text))
+
+
+def _of_yaml(path: Path, data: Any) -> Vocabulary:
     if not isinstance(data, dict) or not isinstance(data.get("concepts"), list):
         raise PromptError(f"{path}: expected a mapping with a list of concepts.")
-    about = {key: str(data.get(key) or "") for key in ("title", "source", "licence", "parent")}
-    return Vocabulary(**about, concepts=_concepts(path, data["concepts"]))
+    about = {key: data.get(key) or "" for key in ("title", "source", "licence", "parent")}
+    for key, value in about.items():
+        if isinstance(value, list | dict):
+            raise PromptError(f"{path}: {key} is {one_line(repr(value), _SHOWN)}; expected a text.")
+    concepts = _concepts(path, [_with_values(path, entry, data.get("values")) for entry in data["concepts"]])
+    return Vocabulary(**{key: str(value) for key, value in about.items()}, concepts=concepts)
+
+
+def _with_values(path: Path, entry: Any, shared: Any) -> Any:
+    """A concept whose attributes name lists of ``values``, with those lists in their place."""
+    if not isinstance(entry, dict) or not isinstance(entry.get("attributes"), dict):
+        return entry
+    lists = shared if isinstance(shared, dict) else {}
+    attributes = dict(entry["attributes"])
+    for attribute, values in attributes.items():
+        if isinstance(values, str):
+            if values not in lists:
+                hint = did_you_mean(values, map(str, lists))
+                told = f"{one_line(repr(values), _SHOWN)}, which is no list of `values`"
+                raise PromptError(
+                    f"{path}: {one_line(attribute, _SHOWN)} of {one_line(entry.get('name'), _SHOWN)} is {told}.{hint}"
+                )
+            attributes[attribute] = lists[values]
+    return {**entry, "attributes": attributes}
+
+
+def _of_table(path: Path, text: str) -> Vocabulary:
+    found = table_of(text)
+    named = {column.casefold(): column for column in reversed(found.header)}
+    name = next((named[column] for column in _NAMES if column in named), None)
+    if name is None:
+        header = one_line(", ".join(found.header), 200)
+        raise PromptError(f"{path}: no column of names, such as {', '.join(_NAMES[:4])}; it has the columns {header}.")
+    if found.problems:
+        raise PromptError(f"{path}: {found.problems[0]}.")
+    about: dict[str, str] = {}
+    for key in ("title", "source", "licence", "parent"):
+        told = {row[named[key]].strip() for _, row in found.rows if key in named and named[key] in row}
+        if len(told) > 1:
+            raise PromptError(f"{path}: the column {key} says {one_line(', '.join(sorted(told)), _SHOWN)}; expected one.")
+        about[key] = told.pop() if told else ""
+    own = [column for column in found.header if column and column != name and column.casefold() not in about]
+    entries: list[dict[str, Any]] = []
+    for number, row in found.rows:
+        if name not in row:
+            raise PromptError(f"{path}: line {number} has no {name}; expected one in each row.")
+        notes: dict[str, Any] = {column: row[column] for column in own if column in row}
+        if about["parent"]:
+            values = {column: [value.strip() for value in text.split(";")] for column, text in notes.items()}
+            notes = {"attributes": {column: [value for value in of_one if value] for column, of_one in values.items()}}
+        entries.append({**notes, "name": row[name]})
+    about |= {"title": about["title"] or path.stem, "source": about["source"] or str(path)}
+    return Vocabulary(**about, concepts=_concepts(path, entries))
 
 
 def read_templates(name: str | os.PathLike[str]) -> tuple[str, ...]:
@@ -94,14 +159,16 @@ def read_templates(name: str | os.PathLike[str]) -> tuple[str, ...]:
         ('a photo of a {}.',)
     """
     path = _find("templates", name, ".txt")
-    return check_templates(_lines(_read_text(path)), str(path))
+    with refused_as(PromptError, path):
+        return check_templates(_lines(text_of(path, _MAX_BYTES)), str(path))
 
 
 def check_templates(templates: tuple[str, ...], source: str) -> tuple[str, ...]:
     """The templates, if there are any and each has exactly one ``{}``."""
     for template in templates:
         if template.count("{}") != 1:
-            raise PromptError(f"{source}: template {template!r} has {template.count('{}')} places {{}}; expected one.")
+            shown, count = one_line(repr(template), _SHOWN), template.count("{}")
+            raise PromptError(f"{source}: template {shown} has {count} places {{}}; expected one.")
     if not templates:
         raise PromptError(f"{source}: no templates; expected one sentence a line, with {{}} for the concept.")
     return templates
@@ -109,27 +176,21 @@ def check_templates(templates: tuple[str, ...], source: str) -> tuple[str, ...]:
 
 def _find(kind: str, name: str | os.PathLike[str], suffix: str) -> Path:
     path = Path(name)
-    if path.suffix in (".txt", ".yaml", ".yml"):
+    endings = (".txt", ".csv", ".yaml", ".yml") if suffix == ".yaml" else (".txt",)
+    if path.suffix.lower() in endings:
         return path
     found = {file.stem: file for folder in reversed(prompts_folders()) for file in (folder / kind).glob(f"*{suffix}")}
     if str(name) not in found:
         hint = did_you_mean(str(name), found)
-        endings = ".txt or .yaml" if suffix == ".yaml" else suffix
-        raise PromptError(f"No {kind} {str(name)!r}.{hint} There are {', '.join(sorted(found))}; or give a file ({endings}).")
+        raise PromptError(
+            f"No {kind} {one_line(repr(str(name)), _SHOWN)}.{hint} There are {', '.join(sorted(found))}; "
+            f"or give a file ({', '.join(endings)})."
+        )
     return found[str(name)]
 
 
-def _read_text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise PromptError(f"{path}: cannot be read ({error.strerror}).") from error
-    except UnicodeDecodeError as error:
-        raise PromptError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start}).") from error
-
-
 def _lines(text: str) -> tuple[str, ...]:
-    stripped = (line.strip() for line in text.splitlines())
+    stripped = (line.strip() for line in lines_of(text))
     return tuple(line for line in stripped if line and not line.startswith("#"))
 
 
@@ -139,14 +200,15 @@ def _concepts(path: Path, entries: list[Any]) -> tuple[Concept, ...]:
         notes = dict(entry) if isinstance(entry, dict) else {"name": entry}
         name = notes.pop("name", None)
         if not isinstance(name, str) or not name.strip():
+            shown = one_line(repr(entry), _SHOWN)
             raise PromptError(
-                f"{path}: concept {entry!r} has no name; a name is text (quote it if YAML reads a number or yes/no)."
+                f"{path}: concept {shown} has no name; a name is text (quote it if YAML reads a number or yes/no)."
             )
         concepts.append(Concept(name.strip(), notes))
     counts = Counter(concept.name for concept in concepts)
     twice = sorted(name for name, count in counts.items() if count > 1)
     if twice:
-        raise PromptError(f"{path}: listed twice: {', '.join(twice)}.")
+        raise PromptError(f"{path}: listed twice: {one_line(', '.join(twice), 3 * _SHOWN)}.")
     if not concepts:
         raise PromptError(f"{path}: no concepts.")
     return tuple(concepts)

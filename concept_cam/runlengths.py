@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from concept_cam.errors import DatasetError
+from concept_cam.errors import DatasetError, one_line
 
 _LETTERS = 7
 """The most that a length can take: 35 bits, of any picture that fits into memory."""
@@ -19,14 +19,22 @@ def run_lengths(outline: Mapping[str, Any], size: tuple[int, int]) -> Bool[np.nd
     """The mask of (height, width) that run lengths, compressed or not, stand for.
 
     Raises:
-        DatasetError: they are of another size, or do not add up to it.
+        DatasetError: they are of another size, or no whole numbers, or do not add up to it.
     """
-    counts = outline.get("counts", ())
-    lengths = _uncompressed(counts) if isinstance(counts, str | bytes) else [int(n) for n in counts]
-    if tuple(outline.get("size", ())) != size or sum(lengths) != size[0] * size[1] or min(lengths, default=0) < 0:
-        raise DatasetError(f"Run lengths of {outline.get('size')} pixels do not fill a picture of {list(size)}.")
+    counts, held = outline.get("counts", ()), outline.get("size")
+    if held not in (list(size), size):
+        raise DatasetError(f"Run lengths of {one_line(repr(held), 40)} pixels do not fill a picture of {list(size)}.")
+    lengths = _uncompressed(counts) if isinstance(counts, str | bytes) else _plain(counts)
+    if sum(lengths) != size[0] * size[1] or min(lengths, default=0) < 0:
+        raise DatasetError(f"Run lengths of {one_line(sum(lengths), 40)} pixels do not fill a picture of {list(size)}.")
     inside: Bool[np.ndarray, "height width"] = np.repeat(np.arange(len(lengths)) % 2 == 1, lengths).reshape(size[::-1]).T
     return inside
+
+
+def _plain(counts: Any) -> list[int]:
+    if not isinstance(counts, list) or not all(type(count) is int for count in counts):
+        raise DatasetError(f"Run lengths are {one_line(repr(counts), 40)}; expected whole numbers.")
+    return counts
 
 
 def compressed(mask: Bool[Tensor, "height width"]) -> dict[str, Any]:
@@ -50,6 +58,8 @@ def _uncompressed(text: str | bytes) -> list[int]:
     value = shift = 0
     for letter in letters:
         bits = letter - 48
+        if not 0 <= bits < 64 or shift >= 5 * _LETTERS:
+            raise DatasetError(f"Run lengths are {one_line(repr(text), 40)}, which COCO's compression never writes.")
         value |= (bits & 0x1F) << shift
         shift += 5
         if bits & 0x20:
@@ -58,6 +68,8 @@ def _uncompressed(text: str | bytes) -> list[int]:
             value -= 1 << shift
         lengths.append(value + (lengths[-2] if len(lengths) > 2 else 0))
         value = shift = 0
+    if shift:
+        raise DatasetError(f"Run lengths end within a number: {one_line(repr(text), 40)}.")
     return lengths
 
 

@@ -96,7 +96,7 @@ def test_an_evaluation_is_among_those_classes(localizer, data, logits, tmp_path,
         near = CLASSES[max(rivals, key=lambda c: float(F.cosine_similarity(weight[c], weight[own], dim=0)))]
         assert rows[str(i), "scoring:1"]["against"] == best
         assert rows[str(i), "nearest:1"]["against"] == near
-        assert rows[str(i), "none"]["right"] == float(max(columns, key=lambda c: float(scores[c])) == own)
+        assert rows[str(i), "none"]["correct"] == float(max(columns, key=lambda c: float(scores[c])) == own)
         # RD@5 %: the confidence among those classes, before and after.
         result = localizer(data.examples[i].picture, label, best, strength=1.0)
         heat = TokenLayout(0, 3, 5).enlarged(result.map[None], (24, 40))

@@ -405,7 +405,7 @@ def test_what_was_decided_is_the_models_own(localizer, looked):
         assert [row["predicted"], row["runner_up"]] == names
         assert [row["confidence"], row["doubt"]] == pytest.approx(sure.values.tolist(), abs=1e-5)
         assert row["label"] == example.label
-        assert row["right"] == int(names[0] == example.label)
+        assert row["correct"] == int(names[0] == example.label)
 
 
 def test_the_drop_is_that_of_an_evaluation(localizer, looker, looked):
@@ -741,7 +741,7 @@ def by_hand(localizer, tmp_path_factory):
     rows = []
     for k, values in enumerate(given):
         row = {"picture": f"p{k}"} | (dict(zip(columns, values, strict=True)) if values else {"label": A, "problem": "gone"})
-        row |= {"right": float(values[0] == values[1])} if values else {}
+        row |= {"correct": float(values[0] == values[1])} if values else {}
         rows.append({key: value for key, value in row.items() if value is not None})
     good = [k for k, values in enumerate(given) if values]
     batches = []

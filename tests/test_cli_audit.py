@@ -89,8 +89,6 @@ def test_a_folder_whose_name_is_not_utf_8(run, folder, tmp_path):
     assert run(folder, "--out", out)[0] == 0  # and as it is resumed
 
 
-def test_a_planted_shortcut_fails(run, tmp_path):
-    planted = ("fieldguide-shortcuts", "--model", "fieldguide-shortcut", "--limit", 48)
 
 
 @pytest.fixture

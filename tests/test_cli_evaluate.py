@@ -22,7 +22,7 @@ def test_the_field_guide_is_measured(run, tmp_path):
     assert "hires_cam" in (tmp_path / "out" / "tables.md").read_text()
     assert len((tmp_path / "out" / "rows.csv").read_text().splitlines()) == 1 + 3 * 3
     means = (tmp_path / "out" / "means.csv").read_text().splitlines()
-    assert means[0].startswith("method,references,strength,pictures,right,energy")
+    assert means[0].startswith("method,references,strength,pictures,correct,energy")
     assert len(means) == 4
     assert run(*arguments)[:2] == (0, out)
 

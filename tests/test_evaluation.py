@@ -51,7 +51,7 @@ def test_a_row_for_each_picture_method_references_and_strength(localizer, tmp_pa
     assert len(set(keys)) == len(keys) == 4 * 2 * (1 + 2 * 2)
     base = next(row for row in rows if row["strength"] == 0)
     assert base["references"] == "none"
-    assert {"energy", "hit", "rd5", "rd10", "deletion", "best_iou", "average_precision", "right"} <= set(base)
+    assert {"energy", "hit", "rd5", "rd10", "deletion", "best_iou", "average_precision", "correct"} <= set(base)
     assert all(len(row["against"].split("; ")) == 2 for row in rows if row["references"] == "nearest:2")
     bank = localizer.bank(fieldguide.species())
     for row in rows:
@@ -272,7 +272,7 @@ def test_a_probe_stands_where_texts_stand(localizer, tmp_path):
     features, labels = features_of(localizer, dataset)
     probe = fit_probe(features, labels, dataset.classes)
     rows = read_rows(write_rows(Grid(localizer, probe, 1.0, SETTINGS), dataset, tmp_path, {}))
-    assert all(row["right"] == 1 for row in rows)
+    assert all(row["correct"] == 1 for row in rows)
 
 
 def test_plates_for_a_probe_are_not_those_that_are_evaluated():

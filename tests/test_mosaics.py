@@ -298,7 +298,7 @@ def test_right_is_whether_the_model_sees_one_of_the_four(localizer):
         head = localizer.backbone.module.rows
         top = NAMES[int((head.weight @ mean + head.bias).argmax())]
         expected = top in {cell.label for cell in mosaic.cells}
-        assert {row["right"] for row in mosaics.rows([mosaic])} == {int(expected)}
+        assert {row["correct"] for row in mosaics.rows([mosaic])} == {int(expected)}
 
 
 def test_other_references_and_rivals_of_the_mosaic(localizer):

@@ -33,9 +33,15 @@ def parsed(path):
 
 
 def parts_of(data):
-    """Each concept's name with its attributes: None if it has no such key."""
+    """Each concept's name with its attributes, lists of ``values`` in the place of their names: None if it has no such key."""
     concepts = [c if isinstance(c, dict) else {"name": c} for c in data["concepts"]]
-    return [(c["name"], c.get("attributes")) for c in concepts]
+    shared = data.get("values", {})
+    return [
+        (c["name"], {a: shared[vs] if isinstance(vs, str) else vs for a, vs in c["attributes"].items()})
+        if c.get("attributes")
+        else (c["name"], c.get("attributes"))
+        for c in concepts
+    ]
 
 
 def phrases_of(data):
@@ -168,11 +174,11 @@ source: written for concept-cam
 licence: MIT
 parent: bird
 values:
-  colour: &colour [red, blue]
+  colour: [red, blue]
 concepts:
   - name: beak
     attributes:
-      colour: *colour
+      colour: colour
       shape: [long, short]
   - name: tail
   - eye

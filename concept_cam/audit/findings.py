@@ -64,12 +64,12 @@ class Audit:
     @property
     def accuracy(self) -> float | None:
         """Of all pictures, 0 to 1; None of none."""
-        return _mean(self.good, "right")
+        return _mean(self.good, "correct")
 
     @property
     def errors(self) -> int:
         """How many images are predicted as another class than their label."""
-        return sum(not row["right"] for row in self.good)
+        return sum(not row["correct"] for row in self.good)
 
     @property
     def swapped(self) -> int:
@@ -97,8 +97,8 @@ class Audit:
                 ClassAudit(
                     name,
                     len(ours),
-                    sum(not row["right"] for row in ours),
-                    _mean(ours, "right"),
+                    sum(not row["correct"] for row in ours),
+                    _mean(ours, "correct"),
                     _calibration(ours),
                     len(theirs),
                     _mean(theirs, "energy"),
@@ -149,7 +149,7 @@ class Audit:
 
         def confusion(pair: tuple[str, str]) -> tuple[int, int, float]:
             rows = grouped[pair]
-            wrong, swapped = sum(not row["right"] for row in rows), sum(row["label"] == pair[1] for row in rows)
+            wrong, swapped = sum(not row["correct"] for row in rows), sum(row["label"] == pair[1] for row in rows)
             return wrong, swapped, sum(row["doubt"] for row in rows) / len(rows)
 
         chosen = sorted(grouped, key=confusion, reverse=True)[:count]
@@ -234,4 +234,4 @@ def _calibration(rows: Sequence[Row]) -> float | None:
     if not rows:
         return None
     confidence = torch.tensor([row["confidence"] for row in rows], dtype=torch.float64, device="cpu")
-    return calibration_error(confidence, torch.tensor([bool(row["right"]) for row in rows], dtype=torch.bool, device="cpu"))
+    return calibration_error(confidence, torch.tensor([bool(row["correct"]) for row in rows], dtype=torch.bool, device="cpu"))

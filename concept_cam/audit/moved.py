@@ -42,14 +42,19 @@ def moves(before: Audit, after: Audit) -> list[Move]:
     Raises:
         OptionError: the two audits are not of the same pictures.
     """
-    if [row["picture"] for row in before.rows] != [row["picture"] for row in after.rows]:
+    if list(map(_of, before.rows)) != list(map(_of, after.rows)):
         raise OptionError(f"{before.folder} and {after.folder} are not of the same pictures, so nothing can have moved.")
-    both = {row["picture"] for row in before.good} & {row["picture"] for row in after.good}
-    ours, theirs = ((pair for pair in one.tensors("whole") if pair[0]["picture"] in both) for one in (before, after))
+    both = set(map(_of, before.good)) & set(map(_of, after.good))
+    ours, theirs = ((pair for pair in one.tensors("whole") if _of(pair[0]) in both) for one in (before, after))
     return [
         _move(row, other, float(rank_correlation(map_, moved)))
         for (row, map_), (other, moved) in zip(ours, theirs, strict=True)
     ]
+
+
+def _of(row: Row) -> tuple[str, str]:
+    """A picture may have several labels."""
+    return row["picture"], row["label"]
 
 
 def _move(ours: Row, theirs: Row, agreement: float) -> Move:

@@ -12,6 +12,7 @@ from safetensors.torch import save
 from concept_cam.audit.findings import Audit
 from concept_cam.audit.looking import COLUMNS, Looker
 from concept_cam.datasets import Dataset, Example
+from concept_cam.datasets.extra import extra_columns, with_extra
 from concept_cam.errors import OptionError
 from concept_cam.evaluation.among import Among, chosen_among, classes_among, figures_among, told_among
 from concept_cam.evaluation.how import how_it_is_made
@@ -124,14 +125,16 @@ def audit(
         more=more,
         command=command,
     ).kept(folder)
+    extra = extra_columns(dataset, COLUMNS)
+    columns = (*COLUMNS, *extra.values())
 
     def write(examples: Sequence[Example], file: Path) -> None:
         rows, tensors = looker.look(examples)
         # The table comes last: where it is, so are the maps.
         write_file(file.with_suffix(".safetensors"), save(tensors))
-        write_file(file, csv_of(rows, COLUMNS))
+        write_file(file, csv_of(with_extra(zip(rows, examples, strict=True), extra), columns))
 
     files = write_batches(dataset.examples, folder, BATCH, write)
-    table = join_batches(files, folder / "rows.csv", COLUMNS)
+    table = join_batches(files, folder / "rows.csv", columns)
     maps = tuple(file.with_suffix(".safetensors") for file in files)
     return Audit(looker, dataset, folder, read_rows(table), maps, made)

@@ -26,8 +26,12 @@ def audit(
         typer.Argument(help="A folder, a CSV, Parquet or COCO file; or fieldguide-birds, fieldguide-shortcuts: drawn."),
     ] = "fieldguide-birds",
     layout: Annotated[str | None, typer.Option(help="As in `evaluate`; by default what it looks like.")] = None,
+    root: Annotated[
+        Path | None,
+        typer.Option(help="A folder that holds all files of a table; it names them relative to it.  [default: the table's]"),
+    ] = None,
     vocabulary: Annotated[
-        str | None, typer.Option(help="Parts whose attributes tell classes apart in words: a name or a YAML file.")
+        str | None, typer.Option(help="Parts whose attributes tell classes apart in words: a name, or a YAML or CSV file.")
     ] = None,
     backgrounds: Annotated[
         str | None, typer.Option(help="Texts that should not move a decision: a name, or a file with one a line.")
@@ -73,7 +77,7 @@ def audit(
         refuse("--seed", seed, f"on {dataset}: it says which plates of the field guide to draw")
     seed = seed or 0
     check_texts(templates=templates, parts=vocabulary, vocabulary=backgrounds)
-    data = read_set(dataset, layout, limit, seed)
+    data = read_set(dataset, layout, limit, seed, root=root)
     options: dict[str, Any] = {"method": method, "site": site, "templates": templates, "device": device, "classes": classes}
     localizers = [_localizer(data, model, pretrained, **options)]
     localizers += [_localizer(data, other_model or model, other_pretrained, **options)] if compared else []

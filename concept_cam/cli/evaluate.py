@@ -35,6 +35,10 @@ def evaluate(
             help="folders, table, cub, pets, aircraft, cars, coco, fishvista, huggingface; by default what it looks like."
         ),
     ] = None,
+    root: Annotated[
+        Path | None,
+        typer.Option(help="A folder that holds all files of a table; it names them relative to it.  [default: the table's]"),
+    ] = None,
     methods: Annotated[
         str | None, typer.Option(help="Names with commas between them.  [default: grad_cam,hires_cam,layer_cam]")
     ] = None,
@@ -131,7 +135,7 @@ def evaluate(
     }
     settings_of(**asked)  # A mistake is told before data and model are read.
     check_texts(templates=templates)
-    data = read_set(dataset, layout, limit, seed, probe=probe)
+    data = read_set(dataset, layout, limit, seed, probe=probe, root=root)
     found = measure(
         _localizer(model, pretrained, classes, device, site, templates, data, pool),
         data,

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from concept_cam.cli.given import refuse
 from concept_cam.errors import OptionError, did_you_mean
 
 if TYPE_CHECKING:
@@ -16,20 +18,31 @@ _TRAINING = 960
 """Plates of the field guide that a probe is trained with: twenty of each species."""
 
 
-def read_set(name: str, layout: str | None, limit: int, seed: int, *, probe: bool = False) -> Dataset:
+def read_set(
+    name: str, layout: str | None, limit: int, seed: int, *, probe: bool = False, root: Path | None = None
+) -> Dataset:
     """A data set on disk or one of the field guide, with so many pictures at most; with a part to train a probe with.
+
+    Args:
+        name: of the set, or where it lies.
+        layout: as it is given; None: what it looks like.
+        limit: pictures at most.
+        seed: which plates of the field guide.
+        probe: with a part to train a probe with.
+        root: a folder that holds all files of a set on disk.
 
     Raises:
         DatasetError: it cannot be read.
-        OptionError: the field guide has no such set, or none for a probe.
+        OptionError: the field guide has no such set, or none for a probe; it has a root, and is drawn.
     """
     from dataclasses import replace
 
     from concept_cam.datasets import read_dataset
 
     if is_drawn(name, layout):
+        refuse("--root", root, f"on {name}, which is drawn")
         return _world(name, limit, seed, probe=probe)
-    found = read_dataset(Path(name), layout)
+    found = read_dataset(Path(name), layout, root)
     if probe and not found.training:
         # Every other picture, so that both halves have all classes whatever the order.
         found = replace(found, training=found.examples[::2], examples=found.examples[1::2])
@@ -41,7 +54,8 @@ def read_set(name: str, layout: str | None, limit: int, seed: int, *, probe: boo
 
 def is_drawn(name: str, layout: str | None) -> bool:
     """Whether a data set is one of the field guide, and not on disk."""
-    return name.startswith(FIELDGUIDE) and layout is None and not Path(name).exists()
+    # The function, for the method raises on a name that is too long.
+    return name.startswith(FIELDGUIDE) and layout is None and not os.path.exists(name)  # noqa: PTH110
 
 
 def _world(name: str, limit: int, seed: int, *, probe: bool) -> Dataset:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TypeAlias, final, overload
 
+import torch
 from jaxtyping import Bool
 from PIL import Image
 from torch import Tensor
 
+from concept_cam.errors import DatasetError, PictureError, refused_as
 from concept_cam.images import Source, read_picture
 from concept_cam.regions import Box
 
@@ -25,15 +27,16 @@ class Example:
     """A picture, the concept that it shows, and where.
 
     Attributes:
-        name: no two examples of a data set have the same.
+        name: of the picture, as the data set has it; no two examples of a data set have the same name and label.
         picture: a path, a picture, or what gives one when it is asked for.
         label: the concept that it shows.
         rival: the concept that it is most easily taken for, where the data set knows.
-        region: where the evidence should lie, if that is known.
-        parts: regions of named parts.
+        region: where the evidence should lie, if that is known. Whatever goes wrong when it is read is a ``DatasetError``.
+        parts: regions of named parts, likewise.
         boxes: around the object, half-open, in pixels.
         points: named parts that are visible, (x, y) in pixels.
         attributes: what else is known to be seen, in words.
+        extra: other columns of its row, by name: groups, sites, dates.
     """
 
     name: str
@@ -45,6 +48,13 @@ class Example:
     boxes: tuple[Box, ...] = ()
     points: tuple[tuple[str, Point], ...] = ()
     attributes: tuple[str, ...] = ()
+    extra: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        # Masks are read long after the data set was: one that is bad ends its example, and never a run.
+        if self.region is not None:
+            object.__setattr__(self, "region", _Guarded.of(self.name, self.region))
+        object.__setattr__(self, "parts", tuple((part, _Guarded.of(self.name, region)) for part, region in self.parts))
 
     def read(self) -> Image.Image:
         """The picture, upright, in RGB.
@@ -52,7 +62,32 @@ class Example:
         Raises:
             PictureError: it cannot be read.
         """
-        return read_picture(self.picture() if callable(self.picture) else self.picture)
+        if not callable(self.picture):
+            return read_picture(self.picture)
+        with refused_as(PictureError, self.name, "the picture"):
+            picture = self.picture()
+        return read_picture(picture)
+
+
+@final
+@dataclass(frozen=True)
+class _Guarded:
+    """A region that is a mask or a ``DatasetError`` of one line, whatever reads it."""
+
+    name: str
+    region: Region
+
+    @classmethod
+    def of(cls, name: str, region: Region) -> _Guarded:
+        return region if isinstance(region, cls) else cls(name, region)
+
+    def __call__(self) -> Bool[Tensor, "height width"]:
+        with refused_as(DatasetError, self.name, "the mask"):
+            mask = self.region()
+        if not isinstance(mask, Tensor) or mask.dtype != torch.bool or mask.ndim != 2:
+            what = f"{mask.dtype} of {list(mask.shape)}" if isinstance(mask, Tensor) else type(mask).__name__
+            raise DatasetError(f"{self.name}: the mask is {what}; expected a tensor of bool, (height, width).")
+        return mask
 
 
 @final
@@ -94,6 +129,7 @@ class Dataset:
         examples: pictures and masks are read when they are asked for.
         training: more examples, to train a probe with; none if the set has no such part.
         problems: one line for each example left out while the set was read.
+        extra: names of the columns of ``Example.extra``.
     """
 
     name: str
@@ -101,3 +137,4 @@ class Dataset:
     examples: Sequence[Example]
     training: Sequence[Example] = ()
     problems: tuple[str, ...] = ()
+    extra: tuple[str, ...] = ()

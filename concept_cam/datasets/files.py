@@ -1,34 +1,78 @@
-"""What all layouts have in common: lines and tables, names in bad order, pictures that are not there."""
+"""What all layouts have in common: lines and tables, files that may be opened, sizes and boxes, names in bad order."""
 
 from __future__ import annotations
 
-import csv
 import json
-from collections.abc import Iterator, Sequence
+import math
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from concept_cam.decoding import opened
-from concept_cam.errors import DatasetError
+from concept_cam.errors import DatasetError, one_line, reason, refused_as
 from concept_cam.regions import Box
+from concept_cam.textfiles import MAX_ROWS, TextTable, lines_of, table_of, text_of
 
 SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
 
+MAX_JSON = 2**31
+"""Bytes of a JSON file; LVIS has one of 1.1 GB."""
 
-def within(root: Path, name: str) -> Path:
+MAX_TABLE = 2**28
+"""Bytes of a table or of a list."""
+
+_MAX_VALUE = 2**17
+"""Letters of a value in a Parquet file; the csv module has the same limit."""
+
+_MAX_MATLAB = 2**26
+"""Bytes of a MATLAB file, unpacked."""
+
+
+def within(folders: Path | Sequence[Path], name: str, root: Path | None = None) -> Path:
     """A file of the data set; a name that leads out of its folder is not trusted.
+
+    Args:
+        folders: where it may lie; the first that has it.
+        name: relative to them, or absolute.
+        root: a folder that it may not lead out of; by default the one where it lies.
 
     Raises:
         DatasetError: it leads out, or there is no such file.
     """
-    file = root / name
-    if not file.resolve().is_relative_to(root.resolve()):
-        raise DatasetError(f"{name}: leads out of {root}.")
-    if not file.is_file():
-        raise DatasetError(f"{file}: there is no such file.")
+    tried = [folders] if isinstance(folders, Path) else list(folders)
+    with refused_as(DatasetError, one_line(name, 120)):
+        folder = next((folder for folder in tried if (folder / name).is_file()), tried[0])
+        file, inside = folder / name, root or folder
+        if not file.resolve().is_relative_to(inside.resolve()):
+            hint = "give a --root that holds it" if root is None else "the root holds all files of the set"
+            raise DatasetError(f"{one_line(name, 120)}: leads out of {inside}, so it is not opened; {hint}.")
+        if not file.is_file():
+            raise DatasetError(f"{one_line(file, 300)}: there is no such file.")
     return file
+
+
+def files_in(folder: Path, problems: list[str]) -> Iterator[Path]:
+    """All files in a folder and in those that it holds, in the order of their names, however deep.
+
+    Args:
+        folder: where to look; links to folders are not followed.
+        problems: gets a line for each folder that cannot be looked into.
+    """
+    stack = [folder]
+    while stack:
+        path = stack.pop()
+        try:
+            if path.is_dir() and (path == folder or not path.is_symlink()):
+                stack += sorted((inside for inside in path.iterdir() if inside.name[0] != "."), reverse=True)
+            elif path.is_dir():
+                problems.append(f"{path}: a link to a folder is not followed.")
+            else:
+                yield path
+        except OSError as error:
+            problems.append(f"{one_line(path, 200)}: cannot be read ({reason(error)}).")
 
 
 def lines(file: Path) -> Iterator[str]:
@@ -38,38 +82,67 @@ def lines(file: Path) -> Iterator[str]:
         DatasetError: it cannot be read.
     """
     try:
-        text = file.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DatasetError(f"{file}: cannot be read ({error}); is this the layout's folder?") from error
-    return (line for line in text.splitlines() if line.strip())
+        text = text_of(file, MAX_TABLE)
+    except (OSError, ValueError) as error:
+        raise DatasetError(f"{file}: cannot be read ({reason(error)}); is this the layout's folder?") from error
+    return (line for line in lines_of(text) if line.strip())
 
 
-def numbered(file: Path) -> dict[str, str]:
-    """A file of lines "number rest"."""
-    return {key: rest for key, _, rest in (line.strip().partition(" ") for line in lines(file))}
+def numbered(file: Path, problems: list[str]) -> dict[str, str]:
+    """A file of lines "number rest"; one whose number is there already is a problem."""
+    found: dict[str, str] = {}
+    for line in lines(file):
+        key, _, rest = line.strip().partition(" ")
+        if found.setdefault(key, rest) != rest:
+            problems.append(f"{file.name}: {key} is there twice; the first is used.")
+    return found
 
 
-def table(file: Path) -> list[dict[str, str]]:
-    """The rows of a CSV file with a header, or of a Parquet file; what is empty is left out.
+def table(file: Path) -> TextTable:
+    """A CSV file with a header, or a Parquet file.
 
     Raises:
         DatasetError: it cannot be read, or Parquet is asked for without the extra ``parquet``.
     """
-    if file.suffix.lower() == ".parquet":
-        return [{key: str(value) for key, value in row.items() if value is not None} for row in _parquet(file)]
-    return [{key: value for key, value in row.items() if key and value} for row in csv.DictReader(list(lines(file)))]
+    with refused_as(DatasetError, file):
+        return _parquet(file) if file.suffix.lower() == ".parquet" else table_of(text_of(file, MAX_TABLE))
 
 
-def _parquet(file: Path) -> list[dict[str, Any]]:
+def _parquet(file: Path) -> TextTable:
     try:
         import pyarrow.parquet  # noqa: PLC0415
     except ImportError as error:
         raise DatasetError(f"{file}: to read Parquet, install concept-cam[parquet].") from error
     try:
-        rows: list[dict[str, Any]] = pyarrow.parquet.read_table(file).to_pylist()
-    except (OSError, ValueError) as error:
-        raise DatasetError(f"{file}: cannot be read ({error}).") from error
-    return rows
+        # Not by read_table, which takes folders such as year=2024 on the way to the file for columns.
+        with pyarrow.parquet.ParquetFile(file) as held:
+            about, types = held.metadata, {field.name: field.type for field in held.schema_arrow}
+        unpacked = sum(about.row_group(k).total_byte_size for k in range(about.num_row_groups))
+        if about.num_rows > MAX_ROWS or unpacked > 4 * MAX_TABLE:
+            raise ValueError(
+                f"{about.num_rows:,} rows of {unpacked:,} bytes; at most {MAX_ROWS:,} of {4 * MAX_TABLE:,} are read"
+            )
+        names = tuple(name for name, kind in types.items() if not _is_binary(kind) and not pyarrow.types.is_nested(kind))
+        # Texts stay in dictionaries: one long text, told a thousand times, is held once.
+        texts = [name for name in names if pyarrow.types.is_string(types[name]) or pyarrow.types.is_large_string(types[name])]
+        with pyarrow.parquet.ParquetFile(file, read_dictionary=texts) as held:
+            batches = held.iter_batches(1024, columns=list(names))
+            rows = tuple(enumerate((_named(row) for batch in batches for row in batch.to_pylist()), 1))
+    except MemoryError as error:
+        # A damaged file says of itself that it is large.
+        raise ValueError("it asks for more memory than there is") from error
+    return TextTable(names, rows)
+
+
+def _is_binary(kind: Any) -> bool:
+    return "binary" in str(kind)
+
+
+def _named(row: Mapping[str, Any]) -> dict[str, str]:
+    known = {name: str(value) for name, value in row.items() if value is not None}
+    if any(len(value) > _MAX_VALUE for value in known.values()):
+        raise ValueError(f"a value of more than {_MAX_VALUE:,} letters")
+    return {name: value for name, value in known.items() if value.strip()}
 
 
 def json_of(file: Path) -> Any:
@@ -78,10 +151,8 @@ def json_of(file: Path) -> Any:
     Raises:
         DatasetError: it cannot be read.
     """
-    try:
-        return json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise DatasetError(f"{file}: cannot be read ({error}).") from error
+    with refused_as(DatasetError, file):
+        return json.loads(text_of(file, MAX_JSON))
 
 
 def matlab(file: Path) -> dict[str, Any]:
@@ -94,37 +165,70 @@ def matlab(file: Path) -> dict[str, Any]:
         import scipy.io  # noqa: PLC0415
     except ImportError as error:
         raise DatasetError(f"{file}: to read MATLAB's files, install concept-cam[cars].") from error
-    try:
-        held: dict[str, Any] = scipy.io.loadmat(file, squeeze_me=True)
-    except (OSError, ValueError, TypeError) as error:
-        raise DatasetError(f"{file}: cannot be read ({error}).") from error
+    with refused_as(DatasetError, file):
+        _check_unpacked(file)
+        try:
+            held: dict[str, Any] = scipy.io.loadmat(file, squeeze_me=True)
+        except MemoryError as error:
+            raise ValueError("it asks for more memory than there is") from error
     return {name: np.atleast_1d(value) for name, value in held.items() if not name.startswith("__")}
 
 
-def size_of(file: Path) -> tuple[int, int]:
+def _check_unpacked(file: Path) -> None:
+    """Refuse what is no MATLAB file of version 5 to 7, or is very large once it is unpacked.
+
+    The format: a header of 128 bytes, then elements, each with its kind and its length in eight bytes; kind 15 is packed.
+    """
+    with file.open("rb") as stream:
+        content = stream.read(_MAX_MATLAB + 1)
+    if len(content) < 128 or content[126:128] not in (b"IM", b"MI") or content[124:126] not in (b"\0\1", b"\1\0"):
+        raise ValueError("it is no MATLAB file of version 5 to 7")
+    order: Literal["little", "big"] = "little" if content[126:128] == b"IM" else "big"
+    total, place = len(content), 128
+    while place + 8 <= len(content) and total <= _MAX_MATLAB:
+        kind, length = (int.from_bytes(content[place + k : place + k + 4], order) for k in (0, 4))
+        if kind == 15:
+            total += len(zlib.decompressobj().decompress(content[place + 8 : place + 8 + length], _MAX_MATLAB))
+        place += 8 + length
+    if total > _MAX_MATLAB:
+        raise ValueError(f"it has more than {_MAX_MATLAB:,} bytes, unpacked")
+
+
+def size_of(file: Path, what: str = "picture") -> tuple[int, int]:
     """(height, width) of a picture as a person sees it, from its header alone.
 
     Of a photograph that EXIF turns on its side, these are the sides after the turn. Boxes and outlines of a layout lie on the
     picture as it is seen, as those do that were drawn in a viewer or an annotation tool.
 
+    Args:
+        file: the picture.
+        what: it is, in messages.
+
     Raises:
         DatasetError: it is none, or would be refused when it is read.
     """
-    with opened(file, str(file), DatasetError) as stored:
+    with opened(file, str(file), DatasetError, what) as stored:
         return stored.upright
 
 
-def checked_box(corners: Sequence[float], size: tuple[int, int]) -> Box:
+def checked_box(corners: Sequence[float], size: tuple[int, int], name: str) -> Box:
     """A half-open box of (left, top, right, bottom) in whole pixels, half a pixel over the edge forgiven.
 
+    Args:
+        corners: of the box.
+        size: (height, width) of the image as it is shown, upright.
+        name: of the image, for the error.
+
     Raises:
-        DatasetError: it is empty, or reaches out of the picture.
+        DatasetError: it is not finite, is empty, or reaches out of the image.
     """
-    left, top, right, bottom = (round(side) for side in corners)
     height, width = size
-    if not (0 <= left < right <= width and 0 <= top < bottom <= height):
-        raise DatasetError(f"the box {tuple(corners)} is not inside a picture of {width} x {height}.")
-    return left, top, right, bottom
+    if all(math.isfinite(side) for side in corners):
+        left, top, right, bottom = (round(side) for side in corners)
+        if 0 <= left < right <= width and 0 <= top < bottom <= height:
+            return left, top, right, bottom
+    shown = ", ".join(f"{side:.6g}" for side in corners)
+    raise DatasetError(f"{name}: the box ({shown}) is not inside a picture of {width} x {height}.")
 
 
 def words(name: str) -> str:

@@ -8,9 +8,12 @@ from pathlib import Path
 from typing import TypeVar
 
 from concept_cam.datasets.example import Dataset, Example
-from concept_cam.errors import DatasetError
+from concept_cam.errors import ConceptCamError, DatasetError, one_line, refused_as
 
 T = TypeVar("T")
+
+_LONGEST = 400
+"""Letters of a problem at most."""
 
 
 @dataclass
@@ -22,25 +25,48 @@ class Gathered:
     problems: list[str] = field(default_factory=list)
 
     def add(
-        self, items: Iterable[T], read: Callable[[T], Example], training: Callable[[T], bool] = lambda item: False
+        self,
+        items: Iterable[T],
+        read: Callable[[T], Example],
+        training: Callable[[T], bool] = lambda item: False,
+        name: Callable[[T], object] = lambda item: item,
     ) -> None:
-        """Read each item into an example; ``training`` says which are for that."""
+        """Read each item into an example.
+
+        Args:
+            items: what there is an example of.
+            read: makes the example; whatever it raises is a line in ``problems``.
+            training: which are for that.
+            name: what an item is called in that line.
+        """
         for item in items:
             try:
-                (self.training if training(item) else self.examples).append(read(item))
-            except DatasetError as error:
+                with refused_as(DatasetError, one_line(name(item), 120)):
+                    example, chosen = read(item), self.training if training(item) else self.examples
+                    if not example.label.strip():
+                        raise ValueError("it has no label")
+            except ConceptCamError as error:
                 self.problems.append(str(error))
-            except (KeyError, ValueError, TypeError, IndexError) as error:
-                self.problems.append(f"{item}: {type(error).__name__}: {error}")
+            else:
+                chosen.append(example)
 
-    def dataset(self, root: Path, classes: Iterable[str]) -> Dataset:
-        """What was gathered.
+    def dataset(self, root: Path, classes: Iterable[str], extra: Iterable[str] = ()) -> Dataset:
+        """What was gathered; of examples of one picture and label the first.
 
         Raises:
             DatasetError: that is nothing.
         """
-        if not self.examples:
-            first = f" The first problem: {self.problems[0]}" if self.problems else ""
+        examples, training = self._once(self.examples), self._once(self.training)
+        problems = tuple(one_line(problem, _LONGEST) for problem in self.problems)
+        if not examples:
+            first = f" The first problem: {problems[0]}" if problems else ""
             raise DatasetError(f"{root}: no example can be used.{first}")
-        names = tuple(dict.fromkeys(classes))
-        return Dataset(root.name, names, self.examples, self.training, tuple(self.problems))
+        names = tuple(dict.fromkeys(name for name in classes if name.strip()))
+        return Dataset(root.name, names, examples, training, problems, tuple(extra))
+
+    def _once(self, examples: list[Example]) -> list[Example]:
+        found: dict[tuple[str, str], Example] = {}
+        for example in examples:
+            if found.setdefault((example.name, example.label), example) is not example:
+                self.problems.append(f"{example.name}: is there twice as {example.label!r}; the first is used.")
+        return list(found.values())

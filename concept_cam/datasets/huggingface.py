@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, final
 
 import torch
 from jaxtyping import Bool
@@ -13,27 +14,30 @@ from PIL import Image
 from torch import Tensor
 
 from concept_cam.datasets.example import Dataset, Example, Lazy
-from concept_cam.datasets.files import words
-from concept_cam.errors import DatasetError
+from concept_cam.datasets.files import json_of, within, words
+from concept_cam.errors import DatasetError, one_line, refused_as
 from concept_cam.images import read_levels, read_picture
 
 _EVALUATED = ("test", "validation", "val")
 
 
-def read_huggingface(root: Path) -> Dataset:
+def read_huggingface(folder: Path, root: Path | None = None) -> Dataset:
     """What ``save_to_disk`` wrote: the first column of pictures, the first of class labels, and a column of masks named so.
 
     Of several splits ``test`` is evaluated, or ``validation``, and ``train`` is for a probe. Pictures are decoded when they
-    are asked for.
+    are asked for; one that is a path is opened in the folder of the set alone, or in the root.
     """
     try:
         import datasets  # noqa: PLC0415
     except ImportError as error:
-        raise DatasetError(f"{root}: to read it, install concept-cam[huggingface].") from error
-    try:
-        held = datasets.load_from_disk(str(root))
-    except (OSError, ValueError) as error:
-        raise DatasetError(f"{root}: cannot be read ({error}).") from error
+        raise DatasetError(f"{folder}: to read it, install concept-cam[huggingface].") from error
+    _check_files(folder, root)
+    with refused_as(DatasetError, folder):
+        try:
+            held = datasets.load_from_disk(str(folder))
+        except MemoryError as error:
+            # A damaged file says of itself that it is large.
+            raise ValueError("it asks for more memory than there is") from error
     splits = dict(held) if isinstance(held, datasets.DatasetDict) else {"all": held}
     chosen = next((name for name in _EVALUATED if name in splits), next(iter(splits)))
     features = splits[chosen].features
@@ -42,48 +46,88 @@ def read_huggingface(root: Path) -> Dataset:
     masks = [name for name in pictures if "mask" in name.lower()]
     seen = [name for name in pictures if name not in masks]
     if not seen or not labels:
-        raise DatasetError(f"{root}: expected a column of pictures and one of class labels; found {', '.join(features)}.")
-    columns = [seen[0], labels[0], *masks[:1]]
+        found = one_line(", ".join(features), 300)
+        raise DatasetError(f"{folder}: expected a column of pictures and one of class labels; found {found}.")
+    names, problems = tuple(words(name) for name in features[labels[0]].names), []
     stored = datasets.Image(decode=False)
 
-    names = tuple(words(name) for name in features[labels[0]].names)
-
     def rows(split: str) -> Lazy:
-        table = splits[split].select_columns(columns)
+        table = splits[split].with_format(None)
+        # Nothing of a file that is mapped into memory is believed: lengths that lead out of it would be read.
+        table.data.table.validate(full=True)
+        numbers = table[labels[0]]
+        known = [number is not None and 0 <= number < len(names) and bool(names[number]) for number in numbers]
+        kept = [row for row, is_known in enumerate(known) if is_known]
+        unknown = len(numbers) - len(kept)
+        if unknown:
+            problems.append(f"{split}: {unknown} rows have a label that is none of the {len(names)} classes.")
+        table = table.select_columns([seen[0], *masks[:1]])
         for name in (seen[0], *masks[:1]):
             table = table.cast_column(name, stored)
-        return Lazy(len(table), partial(_example, table, split, columns, names))
+        told = [(f"{split}-{row:06d}", row, names[numbers[row]]) for row in kept]
+        return Lazy(len(kept), partial(_example, _Stored(table, folder, root), (seen[0], *masks[:1]), told))
 
     training = rows("train") if "train" in splits and chosen != "train" else ()
-    return Dataset(root.name, names, rows(chosen), training)
+    evaluated = rows(chosen)
+    if not len(evaluated):
+        raise DatasetError(f"{folder}: no example can be used. {' '.join(problems)}")
+    classes = tuple(dict.fromkeys(filter(None, names)))
+    return Dataset(folder.name, classes, evaluated, training, tuple(problems))
 
 
-def _example(table: Any, split: str, columns: Sequence[str], names: Sequence[str], index: int) -> Example:
-    """One row; the columns are those of the picture, of the label, and of the mask if there is one."""
-    row, name = table[index], f"{split}-{index:06d}"
-    label = row[columns[1]]
-    region = None
-    if len(columns) > 2 and row[columns[2]] is not None:
-        region = partial(_mask, row[columns[2]], name)
-    known = label is not None and 0 <= label < len(names)
-    return Example(name, partial(_picture, row[columns[0]], name), names[label] if known else f"label {label}", region=region)
-
-
-def _picture(stored: Any, name: str) -> Image.Image:
-    return read_picture(_encoded(stored, name), name)
-
-
-def _mask(stored: Any, name: str) -> Bool[Tensor, "height width"]:
-    return torch.from_numpy(read_levels(_encoded(stored, name), name, DatasetError) > 0)
-
-
-def _encoded(stored: Any, name: str) -> bytes | str:
-    """What a row keeps of an image: the file itself, or its path.
+def _check_files(folder: Path, root: Path | None) -> None:
+    """Refuse a set whose lists of splits and of files lead out of it.
 
     Raises:
-        DatasetError: neither.
+        DatasetError: one does, or is not there, or is no such list.
     """
-    found = (stored.get("bytes") or stored.get("path")) if isinstance(stored, Mapping) else None
-    if not isinstance(found, bytes | str):
-        raise DatasetError(f"{name}: the row holds no picture.")
-    return found
+    splits = [folder]
+    if (folder / "dataset_dict.json").is_file():
+        with refused_as(DatasetError, folder / "dataset_dict.json"):
+            splits = [folder / name for name in json_of(folder / "dataset_dict.json")["splits"]]
+    for split in splits:
+        state = within(folder, str((split / "state.json").relative_to(folder)), root)
+        within(folder, str((split / "dataset_info.json").relative_to(folder)), root)
+        with refused_as(DatasetError, state):
+            for about in json_of(state)["_data_files"]:
+                within(folder, str((split / about["filename"]).relative_to(folder)), root)
+
+
+@final
+@dataclass(frozen=True)
+class _Stored:
+    """The rows of a split, and where their files may lie."""
+
+    table: Any
+    folder: Path
+    root: Path | None
+
+    def content(self, row: int, column: str) -> bytes | Path:
+        """An encoded picture, or the file that holds it."""
+        held = self.table[row][column]
+        if held is None:
+            raise ValueError("there is none")
+        if held["bytes"]:
+            return bytes(held["bytes"])
+        return within(self.folder, held["path"], self.root)
+
+
+def _example(stored: _Stored, columns: tuple[str, ...], known: Sequence[tuple[str, int, str]], index: int) -> Example:
+    """One row; the columns are those of the picture, and of the mask if there is one."""
+    name, row, label = known[index]
+    region = None
+    try:
+        if len(columns) > 1 and stored.table[row][columns[1]] is not None:
+            region = partial(_mask, stored, row, columns[1], name)
+    except Exception:  # noqa: BLE001
+        # The row cannot be read: the picture says so when it is asked for.
+        region = None
+    return Example(name, partial(_picture, stored, row, columns[0], name), label, region=region)
+
+
+def _picture(stored: _Stored, row: int, column: str, name: str) -> Image.Image:
+    return read_picture(stored.content(row, column), name)
+
+
+def _mask(stored: _Stored, row: int, column: str, name: str) -> Bool[Tensor, "height width"]:
+    return torch.from_numpy(read_levels(stored.content(row, column), name, DatasetError) > 0)

@@ -2,27 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Bool
+from jaxtyping import Bool, Float
 from PIL import Image, ImageDraw
 from torch import Tensor
 
 from concept_cam.datasets.example import Region
-from concept_cam.errors import DatasetError
+from concept_cam.datasets.files import size_of
+from concept_cam.errors import DatasetError, one_line
 from concept_cam.images import read_levels
 from concept_cam.regions import Box
 from concept_cam.runlengths import run_lengths
 
+_FORGIVEN = 1.0
+"""Pixels by which a polygon may reach out of its image: annotation tools round."""
 
-def of_levels(file: Path, wanted: Callable[[Any], Any] = lambda levels: levels > 0) -> Region:
-    """The pixels of a mask picture whose level (or palette index) is wanted; by default all but zero."""
+
+def of_levels(file: Path, picture: Path, wanted: Callable[[Any], Any] = lambda levels: levels > 0) -> Region:
+    """The pixels of a mask picture whose level (or palette index) is wanted; by default all but zero.
+
+    Args:
+        file: the mask, of the picture as it is shown, upright.
+        picture: a mask of another size than it is not read.
+        wanted: of levels.
+    """
 
     def region() -> Bool[Tensor, "height width"]:
+        # Both from their headers, before memory is asked for.
+        (height, width), whole = size_of(file, "mask"), size_of(picture)
+        if (height, width) != whole:
+            raise DatasetError(f"{file}: the mask is {height} x {width}, the picture {whole[0]} x {whole[1]} (upright).")
         return torch.from_numpy(np.ascontiguousarray(wanted(read_levels(file, kind=DatasetError))))
 
     return region
@@ -40,24 +54,72 @@ def of_boxes(boxes: Sequence[Box], size: tuple[int, int]) -> Region:
     return region
 
 
-def of_coco(annotations: Sequence[Mapping[str, Any]], size: tuple[int, int]) -> Region:
+def union(regions: Sequence[Region]) -> Region:
+    """The pixels inside any of some regions."""
+    if len(regions) == 1:
+        return regions[0]
+
+    def region() -> Bool[Tensor, "height width"]:
+        first, *others = (each() for each in regions)
+        for other in others:
+            if other.shape != first.shape:
+                raise ValueError(f"it is {list(first.shape)} and {list(other.shape)} pixels large")
+            first = first | other
+        return first
+
+    return region
+
+
+def of_coco(outlines: Sequence[Any], size: tuple[int, int]) -> Region:
     """The union of COCO's polygons and run lengths, on a picture of (height, width).
 
     Polygons are filled by Pillow: at their borders pixels can differ from pycocotools'. Run lengths are exact.
+
+    Args:
+        outlines: what annotations call ``segmentation``.
+        size: of the image, which is checked: so much memory is asked for.
+
+    Raises:
+        ValueError: an outline is neither, or a polygon is none.
     """
+    packed = [outline for outline in outlines if isinstance(outline, Mapping)]
+    polygons = [polygon for outline in outlines if not isinstance(outline, Mapping) for polygon in _polygons(outline, size)]
 
     def region() -> Bool[Tensor, "height width"]:
         canvas = Image.new("1", (size[1], size[0]))
         pen = ImageDraw.Draw(canvas)
-        inside = np.zeros(size, dtype=bool)
-        for annotation in annotations:
-            outline = annotation.get("segmentation")
-            if isinstance(outline, Mapping):
-                inside |= run_lengths(outline, size)
-                continue
-            for polygon in outline or ():
-                if len(polygon) >= 6:
-                    pen.polygon([float(x) for x in polygon], fill=1)
-        return torch.from_numpy(inside | np.array(canvas))
+        for polygon in polygons:
+            pen.polygon(polygon.tolist(), fill=1)
+        inside = np.array(canvas)
+        for outline in packed:
+            inside |= run_lengths(outline, size)
+        return torch.from_numpy(inside)
 
     return region
+
+
+def _polygons(outline: Any, size: tuple[int, int]) -> Iterable[Float[np.ndarray, " coordinates"]]:
+    """Lists of x and y in turn, three points or more, on the image.
+
+    Raises:
+        ValueError: they are not.
+    """
+    if not isinstance(outline, list):
+        raise ValueError(f"an outline is {_shown(outline)}; expected a list of polygons, or run lengths")
+    height, width = size
+    for polygon in outline:
+        if not isinstance(polygon, list) or len(polygon) < 6 or len(polygon) % 2:
+            raise ValueError(f"a polygon is {_shown(polygon)}; expected a list of x and y in turn, three points or more")
+        points = np.asarray(polygon)
+        if points.ndim != 1 or points.dtype.kind not in "iuf":
+            raise ValueError(f"a polygon is {_shown(polygon)}; expected a list of numbers")
+        x, y = points.astype(np.float64).reshape(-1, 2).T
+        # What is not a number is in no range.
+        if not ((x >= -_FORGIVEN) & (x <= width + _FORGIVEN) & (y >= -_FORGIVEN) & (y <= height + _FORGIVEN)).all():
+            raise ValueError(f"the polygon {_shown(polygon)} is not inside a picture of {width} x {height}")
+        yield points.astype(np.float64)
+
+
+def _shown(value: Any) -> str:
+    count = f" ({len(value)} of them)" if isinstance(value, list) else ""
+    return one_line(repr(value), 50) + count

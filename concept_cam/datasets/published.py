@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Mapping
 from functools import partial
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -13,60 +15,71 @@ from concept_cam.datasets.example import Dataset, Example, Point
 from concept_cam.datasets.files import checked_box, json_of, lines, matlab, numbered, size_of, table, within, words
 from concept_cam.datasets.gathered import Gathered
 from concept_cam.datasets.masks import of_boxes, of_levels
-from concept_cam.errors import DatasetError, did_you_mean
+from concept_cam.errors import DatasetError, did_you_mean, one_line, reason
 
 _SURE = ("3", "4")
 """Of CUB's certainties: probably, definitely."""
 
 
-def read_cub(root: Path) -> Dataset:
+def read_cub(folder: Path, root: Path | None = None) -> Dataset:
     """CUB-200-2011 (Wah et al. 2011): boxes, part locations, and its own split; the test part is evaluated.
 
     Attributes are those that somebody saw "probably" or "definitely", if the files of attributes are there.
     """
-    files, classes = numbered(root / "images.txt"), numbered(root / "classes.txt")
-    labels, boxes = numbered(root / "image_class_labels.txt"), numbered(root / "bounding_boxes.txt")
-    training = numbered(root / "train_test_split.txt")
-    parts = numbered(root / "parts" / "parts.txt")
     gathered = Gathered()
+    files, classes, labels, boxes, training, parts = (
+        numbered(folder / name, gathered.problems)
+        for name in (
+            "images.txt",
+            "classes.txt",
+            "image_class_labels.txt",
+            "bounding_boxes.txt",
+            "train_test_split.txt",
+            "parts/parts.txt",
+        )
+    )
     points: dict[str, list[tuple[str, Point]]] = defaultdict(list)
-    for line in lines(root / "parts" / "part_locs.txt"):
+    for line in lines(folder / "parts" / "part_locs.txt"):
         try:
             number, part, x, y, visible = line.split()
             if visible == "1":
-                points[number].append((parts[part], (float(x), float(y))))
+                points[number].append((parts[part], _finite(float(x), float(y))))
         except (KeyError, ValueError):
-            gathered.problems.append(f"part_locs.txt: {line.strip()!r} is no location of a part in parts.txt.")
-    attributes = _cub_attributes(root)
+            shown = one_line(repr(line.strip()), 80)
+            gathered.problems.append(f"part_locs.txt: {shown} is no location of a part in parts.txt.")
+    attributes = _cub_attributes(folder, gathered.problems)
 
     def read(number: str) -> Example:
         name = files[number]
-        picture = within(root / "images", name)
+        picture = within(folder / "images", name, root)
         if labels.get(number) not in classes:
             raise DatasetError(f"{name}: its class {labels.get(number)} is not in classes.txt.")
         size = size_of(picture)
         left, top, width, height = (float(side) for side in boxes[number].split())
-        try:
-            box = checked_box((left, top, left + width, top + height), size)
-        except DatasetError as error:
-            raise DatasetError(f"{name}: {error}") from error
+        box = checked_box((left, top, left + width, top + height), size, name)
         label = words(classes[labels[number]])
         known = tuple(attributes.get(number, ()))
         region = of_boxes([box], size)
         return Example(name, picture, label, None, region, (), (box,), tuple(points[number]), known)
 
     gathered.add(files, read, lambda number: training.get(number) == "1")
-    return gathered.dataset(root, [words(name) for name in classes.values()])
+    return gathered.dataset(folder, [words(name) for name in classes.values()])
 
 
-def _cub_attributes(root: Path) -> dict[str, list[str]]:
+def _finite(x: float, y: float) -> Point:
+    if not (isfinite(x) and isfinite(y)):
+        raise ValueError("not finite")
+    return x, y
+
+
+def _cub_attributes(root: Path, problems: list[str]) -> dict[str, list[str]]:
     """What is known of each picture by its number; CUB's archive has the names beside its folder."""
     files = [folder / "attributes.txt" for folder in (root / "attributes", root, root.parent)]
     file = next((file for file in files if file.is_file()), None)
     found: dict[str, list[str]] = defaultdict(list)
     if file is None or not (root / "attributes" / "image_attribute_labels.txt").is_file():
         return found
-    names = {number: name.replace("::", " ").replace("_", " ") for number, name in numbered(file).items()}
+    names = {number: name.replace("::", " ").replace("_", " ") for number, name in numbered(file, problems).items()}
     for line in lines(root / "attributes" / "image_attribute_labels.txt"):
         # A few lines of the published file have a number too many at their end.
         number, attribute, present, certainty = (*line.split(), "", "", "", "")[:4]
@@ -75,104 +88,107 @@ def _cub_attributes(root: Path) -> dict[str, list[str]]:
     return found
 
 
-def read_pets(root: Path) -> Dataset:
+def read_pets(folder: Path, root: Path | None = None) -> Dataset:
     """Oxford-IIIT Pets (Parkhi et al. 2012): trimaps, of which the animal and its border are the region."""
 
     def labels(file: str) -> dict[str, str]:
         return {
             line.split()[0]: words(line.split()[0].rpartition("_")[0])
-            for line in lines(root / "annotations" / file)
+            for line in lines(folder / "annotations" / file)
             if line[0] != "#"
         }
 
     known = labels("list.txt")
-    splits = {part: labels(f"{part}.txt") for part in ("trainval", "test") if (root / "annotations" / f"{part}.txt").exists()}
+    training = labels("trainval.txt") if (folder / "annotations" / "trainval.txt").exists() else {}
 
     def read(name: str) -> Example:
-        trimap = within(root / "annotations" / "trimaps", f"{name}.png")
-        return Example(
-            name, within(root / "images", f"{name}.jpg"), known[name], region=of_levels(trimap, lambda levels: levels != 2)
-        )
+        trimap = within(folder / "annotations" / "trimaps", f"{name}.png", root)
+        picture = within(folder / "images", f"{name}.jpg", root)
+        return Example(name, picture, known[name], region=of_levels(trimap, picture, lambda levels: levels != 2))
 
     gathered = Gathered()
-    gathered.add(known, read, lambda name: name in splits.get("trainval", ()))
-    return gathered.dataset(root, known.values())
+    gathered.add(known, read, lambda name: name in training)
+    return gathered.dataset(folder, known.values())
 
 
-def read_aircraft(root: Path) -> Dataset:
+def read_aircraft(folder: Path, root: Path | None = None) -> Dataset:
     """FGVC-Aircraft (Maji et al. 2013), by variant: boxes in whole pixels, from one and inclusive."""
-    folder = root / "data" if (root / "data").is_dir() else root
-    boxes = numbered(folder / "images_box.txt")
-    parts = {part: numbered(folder / f"images_variant_{part}.txt") for part in ("trainval", "test")}
-    classes = list(lines(folder / "variants.txt"))
+    gathered = Gathered()
+    data = folder / "data" if (folder / "data").is_dir() else folder
+    boxes = numbered(data / "images_box.txt", gathered.problems)
+    parts = {part: numbered(data / f"images_variant_{part}.txt", gathered.problems) for part in ("trainval", "test")}
+    classes = list(lines(data / "variants.txt"))
 
     def read(item: tuple[str, str]) -> Example:
         number, label = item
-        picture = within(folder / "images", f"{number}.jpg")
+        picture = within(data / "images", f"{number}.jpg", root)
         if label not in classes:
             raise DatasetError(f"{number}: its variant {label!r} is not in variants.txt.{did_you_mean(label, classes)}")
         size = size_of(picture)
         left, top, right, bottom = (int(side) for side in boxes[number].split())
-        try:
-            box = checked_box((left - 1, top - 1, right, bottom), size)
-        except DatasetError as error:
-            raise DatasetError(f"{number}: {error}") from error
+        box = checked_box((left - 1, top - 1, right, bottom), size, number)
         return Example(number, picture, label, region=of_boxes([box], size), boxes=(box,))
 
-    gathered = Gathered()
-    gathered.add(parts["test"].items(), read)
-    gathered.add(parts["trainval"].items(), read, lambda item: True)
-    return gathered.dataset(root, classes)
+    gathered.add(parts["test"].items(), read, name=lambda item: item[0])
+    gathered.add(parts["trainval"].items(), read, lambda item: True, lambda item: item[0])
+    return gathered.dataset(folder, classes)
 
 
-def read_cars(root: Path) -> Dataset:
+def read_cars(folder: Path, root: Path | None = None) -> Dataset:
     """Stanford Cars (Krause et al. 2013): boxes in pixels, from one and inclusive; needs the extra ``cars``."""
-    classes = [str(name) for name in matlab(root / "devkit" / "cars_meta.mat")["class_names"]]
-    lists = {"cars_train": root / "devkit" / "cars_train_annos.mat", "cars_test": root / "cars_test_annos_withlabels.mat"}
-    items = [(folder, about) for folder, file in lists.items() if file.is_file() for about in matlab(file)["annotations"]]
+    classes = [str(name) for name in matlab(folder / "devkit" / "cars_meta.mat")["class_names"]]
+    lists = {"cars_train": folder / "devkit" / "cars_train_annos.mat", "cars_test": folder / "cars_test_annos_withlabels.mat"}
+    items = [(split, about) for split, file in lists.items() if file.is_file() for about in matlab(file)["annotations"]]
 
     def read(item: tuple[str, Any]) -> Example:
-        folder, about = item
+        split, about = item
         name, number = str(about["fname"]), int(about["class"])
-        picture = within(root / folder, name)
+        picture = within(folder / split, name, root)
         if not 1 <= number <= len(classes):
             raise DatasetError(f"{name}: there are {len(classes)} classes; its own is {number}.")
         left, top, right, bottom = (float(about[f"bbox_{side}"]) for side in ("x1", "y1", "x2", "y2"))
         size = size_of(picture)
-        try:
-            box = checked_box((left - 1, top - 1, right, bottom), size)
-        except DatasetError as error:
-            raise DatasetError(f"{name}: {error}") from error
-        return Example(f"{folder}/{name}", picture, classes[number - 1], region=of_boxes([box], size), boxes=(box,))
+        box = checked_box((left - 1, top - 1, right, bottom), size, name)
+        return Example(f"{split}/{name}", picture, classes[number - 1], region=of_boxes([box], size), boxes=(box,))
 
     gathered = Gathered()
     gathered.add(items, read, lambda item: item[0] == "cars_train")
-    return gathered.dataset(root, classes)
+    return gathered.dataset(folder, classes)
 
 
-def read_fishvista(root: Path) -> Dataset:
+def read_fishvista(folder: Path, root: Path | None = None) -> Dataset:
     """Fish-Vista (Mehrab et al. 2025), its part with segmented traits: the region is the union of all, ``parts`` has each.
 
     Lists are ``segmentation_train.csv``, ``_val`` and ``_test`` with ``filename`` and ``standardized_species``; what is not
     for training is evaluated. Pictures lie in ``Images/`` or ``AllImages/``, masks in ``segmentation_masks/images/`` with the
     levels of ``seg_id_trait_map.json``.
     """
-    masks = root / "segmentation_masks"
+    masks = folder / "segmentation_masks"
     file = masks / "seg_id_trait_map.json"
+    held = json_of(file)
     try:
-        traits = {int(level): words(str(trait)).lower() for level, trait in json_of(file).items()}
+        traits = {int(level): words(str(trait)).lower() for level, trait in held.items()}
     except (AttributeError, ValueError) as error:
-        raise DatasetError(f"{file}: expected a trait for each level ({error}).") from error
-    pictures = next((root / name for name in ("Images", "AllImages") if (root / name).is_dir()), root)
-    lists = {split: root / f"segmentation_{split}.csv" for split in ("train", "val", "test")}
-    items = [(split, row) for split, file in lists.items() if file.is_file() for row in table(file)]
-
-    def read(item: tuple[str, dict[str, str]]) -> Example:
-        name, label = item[1]["filename"], item[1]["standardized_species"]
-        levels = within(masks / "images", str(Path(name).with_suffix(".png")))
-        parts = tuple((trait, of_levels(levels, partial(np.equal, level))) for level, trait in traits.items() if level)
-        return Example(name, within(pictures, name), words(label), region=of_levels(levels), parts=parts)
-
+        raise DatasetError(f"{file}: expected a trait for each level ({reason(error)}).") from error
+    pictures = next((folder / name for name in ("Images", "AllImages") if (folder / name).is_dir()), folder)
     gathered = Gathered()
-    gathered.add(items, read, lambda item: item[0] == "train")
-    return gathered.dataset(root, [words(row["standardized_species"]) for _, row in items if "standardized_species" in row])
+    items: list[tuple[str, Mapping[str, str]]] = []
+    for split in ("train", "val", "test"):
+        listed = folder / f"segmentation_{split}.csv"
+        if listed.is_file():
+            found = table(listed)
+            gathered.problems += [f"{listed.name}: {problem}" for problem in found.problems]
+            items += [(split, row) for _, row in found.rows]
+
+    def read(item: tuple[str, Mapping[str, str]]) -> Example:
+        name, label = item[1]["filename"], item[1]["standardized_species"]
+        picture = within(pictures, name, root)
+        levels = within(masks / "images", str(Path(name).with_suffix(".png")), root)
+        parts = tuple(
+            (trait, of_levels(levels, picture, partial(np.equal, level))) for level, trait in traits.items() if level
+        )
+        return Example(name, picture, words(label), region=of_levels(levels, picture), parts=parts)
+
+    gathered.add(items, read, lambda item: item[0] == "train", lambda item: item[1].get("filename", "a row without filename"))
+    known = [words(row["standardized_species"]) for _, row in items if "standardized_species" in row]
+    return gathered.dataset(folder, known)

@@ -46,7 +46,7 @@ Row: TypeAlias = dict[str, Any]
 KEYS = ("picture", "label", "method", "references", "strength")
 WHERE = ("energy", "area", "hit", "chance", "iou", "best_iou", "average_precision", "best_box")
 RESTS_ON = ("rd5", "rd10")
-COLUMNS = (*KEYS, "against", "similarity", "right", *WHERE, *RESTS_ON, "deletion", *SANE, "problem")
+COLUMNS = (*KEYS, "against", "similarity", "correct", *WHERE, *RESTS_ON, "deletion", *SANE, "problem")
 """What a row holds; what does not apply is empty. See docs/evaluation.md."""
 
 _SHARES = {"rd5": 0.05, "rd10": 0.1}
@@ -160,7 +160,7 @@ class Grid:
                             keys = (view.example.name, view.example.label, name, contrast.references, contrast.strength)
                             row = dict(zip(KEYS, keys, strict=True)) | {"against": "; ".join(contrast.against)}
                             row |= {"similarity": contrast.similarity} if contrast.against else {}
-                            row |= {"right": int(scores[b].argmax() == bank.index(view.example.label))}
+                            row |= {"correct": int(scores[b].argmax() == bank.index(view.example.label))}
                             rows[b].append(
                                 row
                                 | view.where(grid, span=seen.layout.span)

@@ -60,7 +60,7 @@ def digest_of_examples(examples: Iterable[Example]) -> str:
     """Of names, labels and images, in their order."""
     digest = hashlib.sha256()
     for example in examples:
-        about = example.name, example.label, example.rival, example.boxes
+        about = example.name, example.label, example.rival, example.boxes, sorted(example.extra.items())
         digest.update(repr(about).encode(errors="surrogateescape"))
         digest.update(_content(example))
     return digest.hexdigest()

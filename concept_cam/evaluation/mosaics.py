@@ -23,10 +23,11 @@ from torch import Tensor
 from concept_cam.comparison import Selector, against
 from concept_cam.concepts import ConceptBank
 from concept_cam.datasets import Dataset
+from concept_cam.datasets.extra import extra_columns, of_rows, with_extra
 from concept_cam.errors import DatasetError, OptionError
 from concept_cam.evaluation.arrangement import KINDS, Candidate, Mosaic, arrange, check_single, classified, same_sized
 from concept_cam.evaluation.contrasts import Contrast, contrasts_of
-from concept_cam.evaluation.grid import KEYS, Row, Settings
+from concept_cam.evaluation.grid import COLUMNS, KEYS, Row, Settings
 from concept_cam.evaluation.identity import identity_of
 from concept_cam.evaluation.references import read_references
 from concept_cam.evaluation.rows import claim, csv_of, join_batches, write_batches
@@ -146,7 +147,7 @@ class Mosaics:
     def rows(self, mosaics: Sequence[Mosaic]) -> list[Row]:
         """A row for each mosaic, method, references and strength, in this order.
 
-        What a row holds is in docs/evaluation.md; ``right`` is whether the class that scores highest is one of the four.
+        What a row holds is in docs/evaluation.md; ``correct`` is whether the class that scores highest is one of the four.
         """
         with torch.inference_mode(False), torch.no_grad():
             pixels = torch.stack([self._pixels(mosaic) for mosaic in mosaics])
@@ -202,7 +203,7 @@ def _row(
     keys = mosaic.target.name, mosaic.target.label, method, contrast.references, contrast.strength
     row = dict(zip(KEYS, keys, strict=True)) | {"against": "; ".join(contrast.against)}
     row |= {"similarity": contrast.similarity} if contrast.against else {}
-    return row | {"right": int(top in (cell.label for cell in mosaic.cells))} | pointing(grid, placement, mosaic.quarter)
+    return row | {"correct": int(top in (cell.label for cell in mosaic.cells))} | pointing(grid, placement, mosaic.quarter)
 
 
 def _problem(mosaic: Mosaic, text: str) -> Row:
@@ -255,5 +256,11 @@ def write_mosaics(mosaics: Mosaics, folder: Path, about: Mapping[str, Any]) -> P
     settings = {**about, **run, "dataset": mosaics.dataset.name, **identity_of(mosaics.localizer, mosaics.dataset)}
     check_single(mosaics.dataset)
     claim(folder / "run.json", settings)
-    files = write_batches(mosaics.all, folder, _BATCH, lambda some, file: write_file(file, csv_of(mosaics.rows(some))))
-    return join_batches(files, folder / "rows.csv")
+    extra = extra_columns(mosaics.dataset, COLUMNS)
+    columns = (*COLUMNS, *extra.values())
+
+    def write(some: Sequence[Mosaic], file: Path) -> None:
+        examples = [mosaics.dataset.examples[mosaic.target.index] for mosaic in some]
+        write_file(file, csv_of(with_extra(of_rows(mosaics.rows(some), examples), extra), columns))
+
+    return join_batches(write_batches(mosaics.all, folder, _BATCH, write), folder / "rows.csv", columns)

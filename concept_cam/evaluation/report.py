@@ -19,9 +19,12 @@ from concept_cam.metrics import effect_size, mean_interval, paired_difference
 Key: TypeAlias = tuple[str, str, float]
 """Method, references, strength."""
 
+Image: TypeAlias = tuple[str, str]
+"""Picture and label: a picture may have several."""
+
 WHERE_SHOWN = ("energy", "hit", "best_iou", "average_precision", "best_box")
 RESTS_SHOWN = (*RESTS_ON, "deletion")
-NUMBERS = ("similarity", "right", *WHERE, *RESTS_SHOWN, *SANE)
+NUMBERS = ("similarity", "correct", *WHERE, *RESTS_SHOWN, *SANE)
 
 
 def tables(rows: Sequence[Row]) -> list[Table]:
@@ -68,7 +71,7 @@ def _table(rows: Sequence[Row], metrics: Sequence[str]) -> Table:
     return table
 
 
-def _cells(ours: Mapping[str, Row], base: Mapping[str, Row], metric: str, *, is_base: bool) -> list[str]:
+def _cells(ours: Mapping[Image, Row], base: Mapping[Image, Row], metric: str, *, is_base: bool) -> list[str]:
     """Mean with interval; the gain with interval; its effect size. On the pictures that have both."""
     values = _values(ours, [name for name in ours if metric in ours[name]], metric)
     if not len(values):
@@ -84,18 +87,19 @@ def _cells(ours: Mapping[str, Row], base: Mapping[str, Row], metric: str, *, is_
     return [cell, f"{gain.mean:+.3f} [{gain.low:+.3f}, {gain.high:+.3f}]", f"{effect_size(*pair):+.2f}"]
 
 
-def _grouped(rows: Sequence[Row]) -> dict[Key, dict[str, Row]]:
-    """Rows of each combination by picture, in the order in which they come; bases first within a method."""
-    found: dict[Key, dict[str, Row]] = {}
+def _grouped(rows: Sequence[Row]) -> dict[Key, dict[Image, Row]]:
+    """Rows of each combination by image, in the order in which they come; bases first within a method."""
+    found: dict[Key, dict[Image, Row]] = {}
     for row in rows:
-        found.setdefault((row["method"], row["references"], row["strength"]), {})[row["picture"]] = row
+        image = row["picture"], row.get("label", "")
+        found.setdefault((row["method"], row["references"], row["strength"]), {})[image] = row
     return found
 
 
-def _values(rows: Mapping[str, Row], names: Sequence[str], metric: str) -> Float[Tensor, " N"]:
+def _values(rows: Mapping[Image, Row], names: Sequence[Image], metric: str) -> Float[Tensor, " N"]:
     return torch.tensor([rows[name][metric] for name in names], dtype=torch.float64, device="cpu")
 
 
-def _mean(rows: Mapping[str, Row], metric: str) -> float:
+def _mean(rows: Mapping[Image, Row], metric: str) -> float:
     values = [float(row[metric]) for row in rows.values() if metric in row]
     return sum(values) / len(values)

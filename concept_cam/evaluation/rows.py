@@ -10,7 +10,8 @@ from typing import Any, TypeVar
 
 from tqdm import tqdm
 
-from concept_cam.datasets import Dataset
+from concept_cam.datasets import Dataset, Example
+from concept_cam.datasets.extra import extra_columns, of_rows, with_extra
 from concept_cam.errors import OutputError
 from concept_cam.evaluation.grid import COLUMNS, Grid, Row
 from concept_cam.evaluation.identity import identity_of
@@ -43,10 +44,13 @@ def write_rows(grid: Grid, dataset: Dataset, folder: Path, about: Mapping[str, A
     run |= {"methods": list(grid.settings.named), "dataset": dataset.name, "examples": count, "scale": grid.scale}
     settings = {**about, **run, **identity_of(grid.localizer, dataset)}
     claim(folder / "run.json", settings)
-    files = write_batches(
-        dataset.examples, folder, BATCH, lambda examples, file: write_file(file, csv_of(grid.rows(examples)))
-    )
-    return join_batches(files, folder / "rows.csv")
+    extra = extra_columns(dataset, COLUMNS)
+    columns = (*COLUMNS, *extra.values())
+
+    def write(examples: Sequence[Example], file: Path) -> None:
+        write_file(file, csv_of(with_extra(of_rows(grid.rows(examples), examples), extra), columns))
+
+    return join_batches(write_batches(dataset.examples, folder, BATCH, write), folder / "rows.csv", columns)
 
 
 def write_batches(items: Sequence[T], folder: Path, size: int, write: Callable[[Sequence[T], Path], object]) -> list[Path]:
@@ -77,7 +81,7 @@ def join_batches(files: Sequence[Path], table: Path, columns: Sequence[str] = CO
 
 
 def read_rows(file: Path) -> list[Row]:
-    """What ``write_rows`` wrote; numbers are numbers, what is empty is left out.
+    """What ``write_rows`` wrote; numbers are numbers, what is empty is left out; further columns, which are last, are texts.
 
     Raises:
         OutputError: it cannot be read.
@@ -89,10 +93,6 @@ def read_rows(file: Path) -> list[Row]:
 
 
 _WORDS = ("picture", "label", "method", "references", "against", "problem", "predicted", "runner_up", "words", "background")
-
-
-def _value(key: str, text: str) -> Any:
-    return text if key in _WORDS else float(text)
 
 
 def csv_of(rows: Sequence[Row], columns: Sequence[str] = COLUMNS) -> bytes:

@@ -70,7 +70,7 @@ class Evaluation:
     @property
     def used(self) -> int:
         """How many images could be used."""
-        return len({row["picture"] for row in self.rows if "problem" not in row})
+        return len({(row["picture"], row["label"]) for row in self.rows if "problem" not in row})
 
     @cached_property
     def text(self) -> str:
@@ -238,11 +238,12 @@ def settings_of(
 
 def _of_mosaics(run: Mosaics, folder: Path, about: Mapping[str, Any], among: str) -> Evaluation:
     rows = read_rows(write_mosaics(run, folder, about))
-    right = {row["picture"]: row["right"] for row in rows if "right" in row}
+    correct = {(row["picture"], row["label"]): row["correct"] for row in rows if "correct" in row}
+    share = sum(correct.values()) / max(1, len(correct))
     told = (
         f"{len(run.candidates)} of {len(run.dataset.examples)} images are classified correctly; {len(run.all)} mosaics of the "
         f"{run.settings.kind} classes.",
-        f"The class that scores highest is one of the four in {sum(right.values()) / max(1, len(right)):.2f} of the mosaics.",
+        f"The class that scores highest is one of the four in {share:.2f} of the mosaics.",
     )
     problems_of_all = (*run.dataset.problems, *run.problems)
     return Evaluation(replace(run.dataset, problems=problems_of_all), folder, among, rows, told)

@@ -7,8 +7,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, final
 
-from concept_cam.errors import PromptError
+from concept_cam.errors import PromptError, one_line
 from concept_cam.prompts import Concept, read_vocabulary
+
+MAX_PHRASES = 100_000
+"""Of a vocabulary: lists that parts share make many of few lines."""
+
+_SHOWN = 80
 
 
 @final
@@ -46,7 +51,7 @@ class PartVocabulary:
 
 
 def read_parts(name: str | os.PathLike[str]) -> PartVocabulary:
-    """Read a part vocabulary by the name of a file in ``prompts/vocabularies/``, or from a ``.yaml`` file.
+    """Read a part vocabulary by the name of a file in ``prompts/vocabularies/``, or from a ``.yaml`` or ``.csv`` file.
 
     Raises:
         PromptError: there is none, or it has no ``parent``, or an attribute is no list of words.
@@ -61,17 +66,23 @@ def read_parts(name: str | os.PathLike[str]) -> PartVocabulary:
     if not vocabulary.parent:
         raise PromptError(f"{name}: a vocabulary of parts says of what: expected a line such as `parent: bird`.")
     parts = tuple(PartConcept(concept.name, _attributes(str(name), concept)) for concept in vocabulary.concepts)
+    phrases = sum(len(values) for part in parts for values in part.attributes.values())
+    if phrases > MAX_PHRASES:
+        raise PromptError(
+            f"{name}: {phrases:,} phrases; at most {MAX_PHRASES:,} are read. Share fewer values, or fewer parts."
+        )
     return PartVocabulary(vocabulary.title, vocabulary.parent, parts)
 
 
 def _attributes(source: str, concept: Concept) -> dict[str, tuple[str, ...]]:
     held: Any = concept.notes.get("attributes") or {}
     if not isinstance(held, Mapping):
-        raise PromptError(f"{source}: attributes of {concept.name!r} are {held!r}; expected `colour: [red, blue]`.")
+        shown = one_line(repr(held), _SHOWN)
+        raise PromptError(f"{source}: attributes of {concept.name!r} are {shown}; expected `colour: [red, blue]`.")
     for attribute, values in held.items():
         if not isinstance(values, list) or len(values) < 2 or not all(isinstance(v, str) and v.strip() for v in values):
             raise PromptError(
-                f"{source}: {attribute} of {concept.name!r} is {values!r}; expected a list of two words or more "
-                "(quote those that YAML reads as a number or yes/no)."
+                f"{source}: {one_line(attribute, _SHOWN)} of {concept.name!r} is {one_line(repr(values), _SHOWN)}; "
+                "expected a list of two words or more (quote those that YAML reads as a number or yes/no)."
             )
     return {str(attribute): tuple(values) for attribute, values in held.items()}

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from fuzz import configs, images, results
+from fuzz import coco, configs, images, layouts, results, tables, vocabularies
 from fuzz.harness import Case
 
 KINDS: dict[str, tuple[Case, int, int]] = {
+    "coco": (coco.case, 700, 80),
     "configs": (configs.case, 300, 12),
     "images": (images.case, 5_000, 300),
+    "layouts": (layouts.case, 600, 60),
     "results": (results.case, 1_000, 150),
+    "tables": (tables.case, 700, 80),
+    "yaml": (vocabularies.case, 600, 60),
 }

@@ -1,0 +1,105 @@
+"""Text files from outside: of bounded size, as editors and spreadsheets write them; their lines, and tables with a header."""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import io
+import re
+import stat
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+MAX_ROWS = 5_000_000
+"""Of a table."""
+
+_SEPARATORS = ",;\t"
+
+
+@dataclass(frozen=True)
+class TextTable:
+    """A table with a header.
+
+    Attributes:
+        header: names of the columns.
+        rows: where each begins, as a line of the file or the number of a row; and what it holds that is not empty.
+        problems: a line for each row that cannot be read.
+    """
+
+    header: tuple[str, ...]
+    rows: tuple[tuple[int, Mapping[str, str]], ...]
+    problems: tuple[str, ...] = ()
+
+
+def text_of(path: Path, limit: int) -> str:
+    """The text of a file: UTF-8, with a byte-order mark or without one, or UTF-16 with one, as spreadsheets export it.
+
+    Args:
+        path: a file; what is none (a folder, a pipe, a device) is not opened.
+        limit: bytes at most.
+
+    Raises:
+        OSError, ValueError: it cannot be read; see ``errors.refused_as``.
+    """
+    about = path.stat()
+    if not stat.S_ISREG(about.st_mode):
+        raise ValueError("it is a folder" if stat.S_ISDIR(about.st_mode) else "it is no regular file")
+    with path.open("rb") as stream:
+        content = stream.read(limit + 1) if about.st_size <= limit else b""
+    if max(about.st_size, len(content)) > limit:
+        raise ValueError(f"it has {max(about.st_size, len(content)):,} bytes; at most {limit:,} are read")
+    wide = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    try:
+        text = content.decode("utf-16" if wide else "utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"not UTF-8 text: {error.reason} at byte {error.start}; save it as UTF-8") from error
+    if "\0" in text:
+        raise ValueError("not UTF-8 text: it holds NUL characters; save it as UTF-8")
+    return text
+
+
+def lines_of(text: str) -> Iterator[str]:
+    """Its lines, at line breaks alone: ``str.splitlines`` would cut a name at U+2028 or a form feed as well."""
+    return (line.rstrip("\n") for line in io.StringIO(text, newline=None))
+
+
+def table_of(text: str) -> TextTable:
+    """A table of values with commas, semicolons or tabs between them, whichever most are in its header.
+
+    Raises:
+        ValueError: there is no header, or it names a column twice, or there are too many rows.
+    """
+    hint = re.match(rf"sep=([{_SEPARATORS}])(\r\n|\r|\n)", text)
+    if hint:
+        separator, text = hint[1], text[hint.end() :]
+    else:
+        first = re.split("[\r\n]", text, maxsplit=1)[0]
+        separator = max(_SEPARATORS, key=first.count)
+    # Lines are cut by the csv module, which knows where a line break is part of a value.
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
+    try:
+        header = tuple(name.strip() for name in next(reader, ()))
+    except csv.Error as error:
+        raise ValueError(f"its header: {error}") from error
+    twice = [name for place, name in enumerate(header) if name and name in header[:place]]
+    if twice or not any(header):
+        raise ValueError(f"its header names {twice[0]!r} twice" if twice else "it has no header")
+    rows: list[tuple[int, Mapping[str, str]]] = []
+    problems = []
+    while True:
+        number = reader.line_num + 1
+        try:
+            values = next(reader, None)
+        except csv.Error as error:
+            problems.append(f"line {number}: {error}")
+            continue
+        if values is None:
+            return TextTable(header, tuple(rows), tuple(problems))
+        if any(values[len(header) :]):
+            problems.append(f"line {number}: {len(values)} values, where the header names {len(header)}")
+        elif any(value.strip() for value in values):
+            named = zip(header, values, strict=False)
+            rows.append((number, {name: value for name, value in named if name and value.strip()}))
+        if len(rows) > MAX_ROWS:
+            raise ValueError(f"it has more than {MAX_ROWS:,} rows")
