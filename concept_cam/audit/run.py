@@ -14,12 +14,12 @@ from concept_cam.audit.looking import COLUMNS, Looker
 from concept_cam.datasets import Dataset, Example
 from concept_cam.errors import OptionError
 from concept_cam.evaluation.among import Among, chosen_among, classes_among, figures_among
-from concept_cam.evaluation.identity import identity_of
-from concept_cam.evaluation.rows import claim, csv_of, join_batches, read_rows, write_batches
-from concept_cam.files import write_file
 from concept_cam.localizer import Localizer
 from concept_cam.methods import name_of
 from concept_cam.parts import PartVocabulary
+from concept_cam.runs import Run, csv_of, identity_of, name_of_example, read_rows
+from concept_cam.runs.batches import Files
+from concept_cam.runs.digests import digest_of
 
 BATCH = 50
 """Pictures whose rows and maps are written together; those of one size go through the model together."""
@@ -64,7 +64,8 @@ def audit(
             does not look at the score, or there are templates without what they are for.
         ComparisonError: the strength is negative or not finite.
         UnknownConcept: the text encoder has never seen a word, or the classifier has none of the classes.
-        OutputError: the folder holds another audit, or cannot be written.
+        OutputError: the folder holds another audit, another process is writing there, or it cannot be written.
+        DatasetError: two examples have one name and label.
         NoSpatialGradient, BackboneError: a map is blank, or not finite.
 
     Example:
@@ -106,16 +107,15 @@ def audit(
         "judged": classes,
         "judged_among": figures_among(localizer.backbone, classes),
         **(about or {}),
-        **identity_of(localizer, dataset),
+        "vocabulary_digest": digest_of(parts),
+        **identity_of(localizer, dataset, {name_of(localizer.method): localizer.method}, looker.sentences()),
     }
-    claim(folder / "run.json", settings)
 
-    def write(examples: Sequence[Example], file: Path) -> None:
+    def make(examples: Sequence[Example]) -> Files:
         rows, tensors = looker.look(examples)
-        # The table comes last: where it is, so are the maps.
-        write_file(file.with_suffix(".safetensors"), save(tensors))
-        write_file(file, csv_of(rows, COLUMNS))
+        return {".safetensors": save(tensors), ".csv": csv_of(rows, COLUMNS)}
 
-    files = write_batches(dataset.examples, folder, BATCH, write)
-    table = join_batches(files, folder / "rows.csv", COLUMNS)
-    return Audit(looker, dataset, folder, read_rows(table), tuple(file.with_suffix(".safetensors") for file in files))
+    with Run.held(folder, settings, COLUMNS) as run:
+        batches = run.batches(dataset.examples, BATCH, name_of_example, make)
+    maps = tuple(batch.file(".safetensors") for batch in batches)
+    return Audit(looker, dataset, folder, read_rows(run.table), maps)

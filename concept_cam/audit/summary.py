@@ -14,8 +14,8 @@ from typing import Any, final
 from concept_cam.audit.findings import Audit, ClassAudit, Pair
 from concept_cam.audit.moved import Move
 from concept_cam.errors import OptionError, did_you_mean
-from concept_cam.evaluation.rows import csv_of
 from concept_cam.files import write_file
+from concept_cam.runs import csv_of
 
 FIGURES = ("accuracy", "calibration", "off_object", "rd5", "sensitivity", "suspects")
 """What ``--fail-on`` can ask about: the first two of all pictures, the next three of the worst class; see ``summary``."""

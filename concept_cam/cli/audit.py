@@ -84,9 +84,9 @@ def audit(
     report = write_report(*audits)
     figures = summary(found)
     for problem in found.problems:
-        typer.echo(f"concept-cam: left out: {problem}", err=True)
+        typer.echo(f"concept-cam: skipped: {problem}", err=True)
     right = "not known" if found.accuracy is None else f"{found.accuracy:.3f}"
-    typer.echo(f"{figures['pictures']} pictures, {figures['left_out']} left out, accuracy {right}")
+    typer.echo(f"{figures['pictures']} pictures, {found.skipped} skipped, accuracy {right}")
     suspects = ", ".join(figures["suspect_classes"]) or ("none" if found.ranked else "not known, without masks or boxes")
     typer.echo(f"evidence off the object: {suspects}")
     typer.echo(f"report in {report}")

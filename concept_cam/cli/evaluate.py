@@ -141,8 +141,8 @@ def evaluate(
     )
     typer.echo(found.text)
     for problem in found.problems:
-        typer.echo(f"concept-cam: left out: {problem}", err=True)
-    typer.echo(f"{found.used} pictures, {len(found.problems)} left out; rows in {out / 'rows.csv'}")
+        typer.echo(f"concept-cam: skipped: {problem}", err=True)
+    typer.echo(f"{found.used} pictures, {found.skipped} skipped; rows in {out / 'rows.csv'}")
 
 
 def _numbers(text: str) -> tuple[float, ...]:
