@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from fuzz import runs
 from fuzz.harness import Case
 
-KINDS: dict[str, tuple[Case, int, int]] = {}
+KINDS: dict[str, tuple[Case, int, int]] = {
+    "runs": (runs.case, 300, 40),
+}
