@@ -5,6 +5,9 @@ from __future__ import annotations
 import json
 import os
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from io import BufferedReader
 from math import isfinite
 from typing import Any
 
@@ -19,19 +22,37 @@ def read_bytes(path: str | os.PathLike[str], most: int) -> bytes:
         OSError: it cannot be read.
         ValueError: it is no regular file, such as a pipe, which might never end; or it has more than ``most`` bytes.
     """
-    # A pipe would be waited for as it is opened.
-    handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
-    with os.fdopen(handle, "rb") as file:
-        found = os.fstat(file.fileno())
-        if not stat.S_ISREG(found.st_mode):
-            raise ValueError("it is no regular file")
-        if found.st_size > most:
-            raise ValueError(f"it has {found.st_size:,} bytes; at most {most:,} are read")
+    with _opened(path) as stream:
+        size = os.fstat(stream.fileno()).st_size
+        if size > most:
+            raise ValueError(f"it has {size:,} bytes; at most {most:,} are read")
         # A file of /proc says that it has none.
-        content = file.read(most + 1)
+        content = stream.read(most + 1)
     if len(content) > most:
         raise ValueError(f"it has more than {most:,} bytes")
     return content
+
+
+def chunks_of(path: str | os.PathLike[str], size: int = 1 << 20) -> Iterator[bytes]:
+    """The bytes of a file of any size, piece by piece.
+
+    Raises:
+        OSError, ValueError: it cannot be read, or is no regular file.
+    """
+    with _opened(path) as stream:
+        while chunk := stream.read(size):
+            yield chunk
+
+
+@contextmanager
+def _opened(path: str | os.PathLike[str]) -> Iterator[BufferedReader]:
+    """A regular file; to open a pipe would wait for who writes to it."""
+    handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    with os.fdopen(handle, "rb") as stream:
+        mode = os.fstat(handle).st_mode
+        if not stat.S_ISREG(mode):
+            raise ValueError("it is a folder" if stat.S_ISDIR(mode) else "it is no regular file")
+        yield stream
 
 
 def parse_json(text: str | bytes) -> Any:

@@ -12,7 +12,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, final
 
-from concept_cam.errors import OptionError
+from concept_cam.errors import OptionError, one_line
 from concept_cam.files import write_file
 from concept_cam.gradients import FactoredTrace, Trace
 from concept_cam.methods import AnyMethod, name_of
@@ -23,6 +23,9 @@ HOW = "how.json"
 
 _SHORT = 12
 """Digits of a digest that are shown."""
+
+_LONGEST = 10_000
+"""Letters of a command."""
 
 _DAY = re.compile(r"\d{4}-\d\d-\d\d")
 
@@ -155,7 +158,8 @@ def _start_of(file: Path, run: Provenance) -> dict[str, Any]:
     except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
         return {}
     well = isinstance(start["date"], str) and _DAY.fullmatch(start["date"])
-    spelt = start["command"] is None or (isinstance(start["command"], str) and start["command"] == one_line(start["command"]))
+    command = start["command"]
+    spelt = command is None or (isinstance(command, str) and command == one_line(command, _LONGEST))
     return start if same and well and spelt else {}
 
 
@@ -171,9 +175,3 @@ def today() -> str:
     except (ValueError, OverflowError, OSError) as error:
         raise OptionError(f"SOURCE_DATE_EPOCH is {epoch!r}; expected seconds since 1970, or leave it unset.") from error
     return moment.strftime("%Y-%m-%d")
-
-
-def one_line(text: str) -> str:
-    """A text without line breaks and control characters, in letters that a file can hold."""
-    spelt = text.encode(errors="replace").decode()
-    return "".join(letter if letter.isprintable() else " " for letter in spelt)

@@ -12,8 +12,9 @@ import torch
 from safetensors.torch import load
 from torch import Tensor
 
+from concept_cam.decoding import MAX_PIXELS
 from concept_cam.errors import OutputError, one_line
-from concept_cam.images import MAX_PIXELS, Placement
+from concept_cam.images import Placement
 from concept_cam.outside import parse_json, read_bytes
 
 MOST_BYTES = 256 * 2**20

@@ -56,16 +56,24 @@ def read_table(content: bytes) -> list[dict[str, str]]:
         >>> read_table(table_of([{"file": "=1+1.png", "x": -0.25}], ["file", "x"]))
         [{'file': '=1+1.png', 'x': '-0.25'}]
     """
-    text = io.StringIO(content.decode("utf-8", errors="surrogateescape"), newline="")
-    with _fields_of_any_length():
-        try:
-            header, *rows = ([_opened(cell) for cell in row] for row in csv.reader(text, strict=True))
-        except csv.Error as error:
-            raise ValueError(f"not a table in CSV ({error})") from error
+    header, *rows = _cells_of(content)
     for number, row in enumerate(rows, 2):
         if len(row) != len(header):
             raise ValueError(f"row {number} has {len(row)} cells, but the header has {len(header)}")
     return [{key: cell for key, cell in zip(header, row, strict=True) if cell} for row in rows]
+
+
+def columns_of(content: bytes) -> tuple[str, ...]:
+    """The header of what ``table_of`` wrote.
+
+    Raises:
+        ValueError: it is no such table.
+
+    Example:
+        >>> columns_of(table_of([], ["file", "x"]))
+        ('file', 'x')
+    """
+    return tuple(next(_cells_of(content), ()))
 
 
 def guarded(text: str) -> str:
@@ -76,6 +84,16 @@ def guarded(text: str) -> str:
         ("'=1+1", "''=1+1", "it's")
     """
     return f"'{text}" if _FORMULA.match(text) else text
+
+
+def _cells_of(content: bytes) -> Iterator[list[str]]:
+    text = io.StringIO(content.decode("utf-8", errors="surrogateescape"), newline="")
+    with _fields_of_any_length():
+        try:
+            for row in csv.reader(text, strict=True):
+                yield [_opened(cell) for cell in row]
+        except csv.Error as error:
+            raise ValueError(f"not a table in CSV ({error})") from error
 
 
 def _opened(cell: str) -> str:

@@ -6,10 +6,11 @@ import codecs
 import csv
 import io
 import re
-import stat
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+
+from concept_cam.outside import read_bytes
 
 MAX_ROWS = 5_000_000
 """Of a table."""
@@ -42,13 +43,7 @@ def text_of(path: Path, limit: int) -> str:
     Raises:
         OSError, ValueError: it cannot be read; see ``errors.refused_as``.
     """
-    about = path.stat()
-    if not stat.S_ISREG(about.st_mode):
-        raise ValueError("it is a folder" if stat.S_ISDIR(about.st_mode) else "it is no regular file")
-    with path.open("rb") as stream:
-        content = stream.read(limit + 1) if about.st_size <= limit else b""
-    if max(about.st_size, len(content)) > limit:
-        raise ValueError(f"it has {max(about.st_size, len(content)):,} bytes; at most {limit:,} are read")
+    content = read_bytes(path, limit)
     wide = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
     try:
         text = content.decode("utf-16" if wide else "utf-8-sig")

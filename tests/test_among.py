@@ -26,9 +26,9 @@ from concept_cam.backbones import TokenLayout
 from concept_cam.datasets import Dataset, Example
 from concept_cam.errors import OptionError, OutputError, UnknownConcept
 from concept_cam.evaluation import classes_among, evaluate, told_among
-from concept_cam.evaluation.identity import identity_of
 from concept_cam.fieldguide.dataset import twins_dataset
 from concept_cam.metrics import calibration_error, strongest
+from concept_cam.runs import identity_of
 
 CLASSES, FEW = classifiers.CLASSES, ("owl", "jay", "wren")
 
@@ -253,7 +253,7 @@ def test_a_label_that_a_classifier_does_not_have_stops_no_command(command_line, 
         extra = ("--methods", "grad_cam", "--references", "nearest:1") if command == "evaluate" else ()
         code, out, err = command_line(command, *options, "--among", among, *extra, "--out", f"{command}-{among}")
         assert code == 0, err
-        assert "2 pictures, 1 left out" in out
+        assert "2 pictures, 1 skipped" in out
         assert f"{told} of the 1,000 classes of the model" in out
         assert "dodo/one.png: No concept 'dodo'" in err
 
@@ -312,12 +312,12 @@ def test_rows_of_another_model_or_of_other_images_are_not_given_back(localizer, 
 
     rows = again().rows
     assert again().rows == rows
-    with pytest.raises(OutputError, match=r"another model \(its numbers are not the same\);"):
+    with pytest.raises(OutputError, match=r"another model \(its numbers or its layers are not the same\);"):
         again(lambda model: model.head.weight[0, 0].add_(1e-6))
-    with pytest.raises(OutputError, match="another set of images or labels;"):
+    with pytest.raises(OutputError, match="another set of names, labels or rivals;"):
         again(data=Dataset("own", FEW, examples(*FEW[::-1])))
     others = [replace(example, picture=noise(100 + i)) for i, example in enumerate(first.examples)]
-    with pytest.raises(OutputError, match="another set of images or labels;"):
+    with pytest.raises(OutputError, match="another set of images;"):
         again(data=Dataset("own", FEW, others))
     with pytest.raises(OutputError, match="another preprocessing;"):
         again(preprocess=replace(localizer.preprocess, mean=(0.4,) * 3))
@@ -337,7 +337,7 @@ def test_an_image_that_was_exchanged_is_noticed(localizer, tmp_path):
 def test_digests_are_those_of_another_process(tmp_path):
     code = (
         "from concept_cam import fieldguide; from concept_cam.fieldguide.dataset import twins_dataset; "
-        "from concept_cam.evaluation.identity import identity_of; print(identity_of(fieldguide.localizer(), twins_dataset(2)))"
+        "from concept_cam.runs import identity_of; print(identity_of(fieldguide.localizer(), twins_dataset(2)))"
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == str(identity_of(fieldguide.localizer(), twins_dataset(2)))

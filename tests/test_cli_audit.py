@@ -44,7 +44,7 @@ def test_the_field_guide_is_audited(run, tmp_path):
     code, out, err = run("--limit", 6)
     assert code == 0, err
     said = out.splitlines()
-    assert said[0] == "6 pictures, 0 left out, accuracy 1.000"
+    assert said[0] == "6 pictures, 0 skipped, accuracy 1.000"
     assert said[1] == "evidence off the object: too few images to say; a class needs 5"
     assert said[2] == "report in concept-cam-audit/report.html"
     made = {path.relative_to(tmp_path / "concept-cam-audit").as_posix() for path in (tmp_path / "concept-cam-audit").glob("*")}
@@ -87,8 +87,6 @@ def test_a_folder_whose_name_is_not_utf_8(run, folder, tmp_path):
     assert (out / "report.html").exists()
     assert list((out / "batches").glob("*.safetensors"))
     assert run(folder, "--out", out)[0] == 0  # and as it is resumed
-
-
 
 
 @pytest.fixture
@@ -142,10 +140,10 @@ def test_a_folder_of_classes_with_a_broken_file(run, folder, tmp_path):
     code, out, err = run(folder, "--out", "out")
     assert code == 0, err
     assert out.splitlines()[:2] == [
-        "6 pictures, 1 left out, accuracy 1.000",
+        "6 pictures, 1 skipped, accuracy 1.000",
         "evidence off the object: not known, without masks or boxes",
     ]
-    assert [line.split(":")[:3] for line in err.splitlines()] == [["concept-cam", " left out", " frost_finch/broken.png"]]
+    assert [line.split(":")[:3] for line in err.splitlines()] == [["concept-cam", " skipped", " frost_finch/broken.png"]]
     assert "frost_finch/broken.png" in (tmp_path / "out" / "report.html").read_text()
     code, _, err = run(folder, "--out", "out", "--fail-on", "off_object > 0.3")
     assert code == 1
@@ -157,7 +155,7 @@ def test_when_nothing_can_be_read(run, folder):
         file.write_bytes(b"nothing")
     code, out, err = run(folder, "--out", "out")
     assert code == 0
-    assert out.splitlines()[0] == "0 pictures, 7 left out, accuracy not known"
+    assert out.splitlines()[0] == "0 pictures, 7 skipped, accuracy not known"
     assert len(err.splitlines()) == 7
 
 
@@ -186,7 +184,7 @@ def test_a_classifier_is_asked_no_texts(run, folder, tmp_path):
     options = (folder, "--model", "timm:resnet10t", "--pretrained", tmp_path / "weights.safetensors", "--out", "out")
     code, out, err = run(*options)
     assert code == 0, err
-    assert "6 pictures, 1 left out" in out
+    assert "6 pictures, 1 skipped" in out
     assert columns(tmp_path / "out" / "backgrounds.csv") == columns(tmp_path / "out" / "words.csv") == []
     assert {row["label"] for row in columns(tmp_path / "out" / "rows.csv")} == {"brambling", "goldfinch"}
     code, _, err = run(*options[:-1], "other", "--backgrounds", "backgrounds")

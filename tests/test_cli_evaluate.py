@@ -18,7 +18,7 @@ def test_the_field_guide_is_measured(run, tmp_path):
     arguments = ("--limit", 3, "--methods", "hires_cam", "--references", "rival", "--out", "out")
     code, out, err = run(*arguments)
     assert code == 0, err
-    assert "3 pictures, 0 left out" in out
+    assert "3 pictures, 0 skipped" in out
     assert "hires_cam" in (tmp_path / "out" / "tables.md").read_text()
     assert len((tmp_path / "out" / "rows.csv").read_text().splitlines()) == 1 + 3 * 3
     means = (tmp_path / "out" / "means.csv").read_text().splitlines()
@@ -45,10 +45,10 @@ def test_a_folder_of_classes_a_broken_picture_and_a_probe(run, tmp_path):
     options = ("--methods", "grad_cam", "--references", "nearest:1", "--strengths", "0.6", "--out", "out")
     code, out, err = run("set", *options)
     assert code == 0, err
-    assert "8 pictures, 1 left out" in out
+    assert "8 pictures, 1 skipped" in out
     assert "rd5" in out
     assert "energy" not in out
-    assert "left out: frost_finch/broken.png" in err
+    assert "skipped: frost_finch/broken.png" in err
     code, out, err = run("set", *options[:-1], "probed", "--probe", "--pool", "average")
     assert code == 0, err
     assert "4 pictures" in out

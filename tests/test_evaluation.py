@@ -159,16 +159,16 @@ def test_an_interrupted_run_ends_with_the_same_rows(localizer, tmp_path, small, 
 
     def pulled(path, content):
         written.append(path)
-        # The first file says what is run; then comes one for each batch.
-        if len(written) == 1 + after:
+        # Of each batch the rows, then the seal.
+        if len(written) == 2 * after:
             raise _PlugPulled
         return write_file(path, content)
 
     with monkeypatch.context() as patched:
-        patched.setattr("concept_cam.evaluation.rows.write_file", pulled)
+        patched.setattr("concept_cam.runs.batches.write_file", pulled)
         with pytest.raises(_PlugPulled):
             write_rows(grid_of(localizer), twins_dataset(8), tmp_path / "again", {})
-    assert len(list((tmp_path / "again" / "batches").glob("*"))) == after - 1
+    assert len(list((tmp_path / "again" / "batches").glob("*"))) == 2 * after - 1
     resumed = write_rows(grid_of(localizer), twins_dataset(8), tmp_path / "again", {}).read_bytes()
     assert resumed == whole
 

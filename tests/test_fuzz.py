@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 from fuzz.harness import Broken, run_case, run_cases
 from fuzz.kinds import KINDS
@@ -41,3 +45,22 @@ def test_a_case_that_keeps_nothing_is_found():
     for error in (KeyError("x"), Raw("two\nlines"), Raw("\x1b[31mred"), Raw("")):
         with pytest.raises(Broken):
             run_case("none", raising(error), 0)
+
+
+INTERRUPTS = (sys.executable, str(Path(__file__).with_name("fuzz") / "interrupts.py"))
+
+
+def interrupted(*arguments: str) -> str:
+    done = subprocess.run([*INTERRUPTS, *arguments], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout
+
+
+def test_what_is_stopped_goes_on_to_the_same_bytes():
+    """In a process of its own, which has run nothing before it is copied."""
+    assert interrupted("--count", "2").count("2 cases of") == 4
+
+
+@pytest.mark.full
+def test_what_is_stopped_often_goes_on_to_the_same_bytes():
+    assert interrupted("--count", "30").count("30 cases of") == 4

@@ -292,9 +292,8 @@ def test_what_save_writes_is_what_load_reads(tmp_path: Path) -> None:
 # ---- whole or not at all ----------------------------------------------------------------------------------------------
 
 
-def _half_then_full_disk(path: Path, content: bytes) -> int:
-    with path.open("wb") as file:
-        file.write(content[: len(content) // 2])
+def _half_then_full_disk(descriptor: int) -> None:
+    os.ftruncate(descriptor, os.fstat(descriptor).st_size // 2)
     raise OSError(errno.ENOSPC, "No space left on device")
 
 
@@ -307,9 +306,9 @@ def _interrupt(*_: object) -> None:
 
 
 FAILURES = {
-    "full while writing": ("write_bytes", _half_then_full_disk, OutputError),
-    "full while renaming": ("replace", _full_disk, OutputError),
-    "interrupted while renaming": ("replace", _interrupt, KeyboardInterrupt),
+    "full while writing": (os, "fsync", _half_then_full_disk, OutputError),
+    "full while renaming": (Path, "replace", _full_disk, OutputError),
+    "interrupted while renaming": (Path, "replace", _interrupt, KeyboardInterrupt),
 }
 
 
@@ -321,9 +320,9 @@ def test_a_failing_write_leaves_things_as_they_were(
     path = tmp_path / "out.bin"
     if older is not None:
         path.write_bytes(older)
-    attribute, fail, error = FAILURES[case]
+    of, attribute, fail, error = FAILURES[case]
     with monkeypatch.context() as patch:
-        patch.setattr(Path, attribute, fail)
+        patch.setattr(of, attribute, fail)
         with pytest.raises(error, match="cannot be written.*No space left" if error is OutputError else None) as caught:
             write_file(path, b"newer and longer")
     assert error is not OutputError or str(path) in str(caught.value)

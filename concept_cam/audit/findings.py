@@ -7,7 +7,7 @@ from collections.abc import Callable, Container, Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TypeVar, final
+from typing import Any, TypeVar, final
 
 import torch
 from safetensors import SafetensorError
@@ -15,12 +15,13 @@ from safetensors.torch import load
 from torch import Tensor
 
 from concept_cam.audit.figures import ALARM, ERROR, ClassAudit, Effect, Pair
-from concept_cam.audit.looking import Looker, Row
+from concept_cam.audit.looking import Looker
 from concept_cam.datasets import Dataset
 from concept_cam.errors import OutputError
 from concept_cam.evaluation.among import told_among
 from concept_cam.metrics import bounded_interval, calibration_error, fewest_images
 from concept_cam.provenance import Provenance
+from concept_cam.runs import Row, read_settings
 
 K = TypeVar("K", bound=Hashable)
 
@@ -55,6 +56,16 @@ class Audit:
     def problems(self) -> list[str]:
         """What was left out, and why; a line each."""
         return [*self.dataset.problems, *(f"{row['picture']}: {row['problem']}" for row in self.rows if "problem" in row)]
+
+    @property
+    def skipped(self) -> int:
+        """How many pictures could not be used: with ``good``, all that the data set has."""
+        return len(self.dataset.examples) - len(self.good) + len(self.dataset.problems)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What the rows depend on: options, digests of all that was looked at, versions; as in ``run.json``."""
+        return read_settings(self.folder)
 
     @property
     def among(self) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, TypeAlias, final
+from typing import final
 
 import torch
 import torch.nn.functional as F
@@ -17,7 +17,7 @@ from concept_cam.audit.words import Words, erased, random_axes, without
 from concept_cam.comparison import SAME, check_strength
 from concept_cam.concepts import ConceptBank, embed
 from concept_cam.datasets import Example
-from concept_cam.errors import ConceptCamError, OptionError
+from concept_cam.errors import OptionError
 from concept_cam.evaluation.grid import View
 from concept_cam.evaluation.judge import Judge, own_scale
 from concept_cam.gradients import Trace
@@ -26,8 +26,7 @@ from concept_cam.methods import explain, name_of, sees_score
 from concept_cam.metrics import constant, rank_correlation, relative_drop, strongest
 from concept_cam.parts import PartVocabulary
 from concept_cam.result import checked_maps
-
-Row: TypeAlias = dict[str, Any]
+from concept_cam.runs import Row, problem_row
 
 COLUMNS = (
     "picture",
@@ -124,6 +123,13 @@ class Looker:
         """The inverse temperature of confidences."""
         return own_scale(self.localizer.backbone)
 
+    def sentences(self) -> tuple[str, ...]:
+        """All that is embedded: the classes, phrases of parts and backgrounds, each in its templates."""
+        own = self.localizer.templates
+        asked = [(self.classes, own), (self.backgrounds, self.scene_templates or own)]
+        asked += [(self.parts.texts(), self.part_templates or own)] if self.parts else []
+        return tuple(template.replace("{}", name) for names, templates in asked for name in names for template in templates)
+
     def prepare(self) -> None:
         """Embed all texts now, so that a word that is not known is found before the first picture.
 
@@ -153,8 +159,10 @@ class Looker:
                 try:
                     self.bank.index(example.label)
                     views[index] = View.of(example, self.localizer.preprocess)
-                except ConceptCamError as error:
-                    rows[index] = _problem(example, str(error) or type(error).__name__)
+                except MemoryError:
+                    raise
+                except Exception as error:  # noqa: BLE001  (whatever is wrong with an example is its row)
+                    rows[index] = _problem(example, error)
             usable = list(views)
             held: dict[int, dict[str, Tensor]] = {}
             for seen, alike, _ in self.localizer.traces([views[i].frame for i in usable]):
@@ -255,8 +263,8 @@ def _drops(
     return relative_drop(before, after, first, second).cpu()
 
 
-def _problem(example: Example, text: str) -> Row:
-    return {"picture": _spelt(example.name), "label": example.label, "problem": text}
+def _problem(example: Example, text: BaseException | str) -> Row:
+    return problem_row(_spelt(example.name), example.label, text)
 
 
 def _spelt(name: str) -> str:

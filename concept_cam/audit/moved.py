@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from typing import final
 
 from concept_cam.audit.findings import Audit
-from concept_cam.audit.looking import Row
 from concept_cam.errors import OptionError
 from concept_cam.metrics import rank_correlation
+from concept_cam.runs import Row
 
 
 @final

@@ -16,12 +16,12 @@ from concept_cam.datasets.extra import extra_columns, with_extra
 from concept_cam.errors import OptionError
 from concept_cam.evaluation.among import Among, chosen_among, classes_among, figures_among, told_among
 from concept_cam.evaluation.how import how_it_is_made
-from concept_cam.evaluation.identity import identity_of
-from concept_cam.evaluation.rows import claim, csv_of, join_batches, read_rows, write_batches
-from concept_cam.files import write_file
 from concept_cam.localizer import Localizer
 from concept_cam.methods import name_of
 from concept_cam.parts import PartVocabulary
+from concept_cam.runs import Run, csv_of, identity_of, name_of_example, read_rows
+from concept_cam.runs.batches import Files
+from concept_cam.runs.digests import digest_of
 
 BATCH = 50
 """Pictures whose rows and maps are written together; those of one size go through the model together."""
@@ -68,7 +68,8 @@ def audit(
             does not look at the score, or there are templates without what they are for.
         ComparisonError: the strength is negative or not finite.
         UnknownConcept: the text encoder has never seen a word, or the classifier has none of the classes.
-        OutputError: the folder holds another audit, or cannot be written.
+        OutputError: the folder holds another audit, another process is writing there, or it cannot be written.
+        DatasetError: two examples have one name and label.
         NoSpatialGradient, BackboneError: a map is blank, or not finite.
 
     Example:
@@ -111,9 +112,9 @@ def audit(
         "judged": classes,
         "judged_among": figures_among(localizer.backbone, classes),
         **(about or {}),
+        "vocabulary_digest": digest_of(parts),
         **identity,
     }
-    claim(folder / "run.json", settings)
     more = {"parts": parts.title if parts else None, "backgrounds": "; ".join(backgrounds) or None}
     made = how_it_is_made(
         "audit",
@@ -124,17 +125,16 @@ def audit(
         among=judged,
         more=more,
         command=command,
-    ).kept(folder)
+    )
     extra = extra_columns(dataset, COLUMNS)
     columns = (*COLUMNS, *extra.values())
 
-    def write(examples: Sequence[Example], file: Path) -> None:
+    def make(examples: Sequence[Example]) -> Files:
         rows, tensors = looker.look(examples)
-        # The table comes last: where it is, so are the maps.
-        write_file(file.with_suffix(".safetensors"), save(tensors))
-        write_file(file, csv_of(with_extra(zip(rows, examples, strict=True), extra), columns))
+        return {".safetensors": save(tensors), ".csv": csv_of(with_extra(zip(rows, examples, strict=True), extra), columns)}
 
-    files = write_batches(dataset.examples, folder, BATCH, write)
-    table = join_batches(files, folder / "rows.csv", columns)
-    maps = tuple(file.with_suffix(".safetensors") for file in files)
-    return Audit(looker, dataset, folder, read_rows(table), maps, made)
+    with Run.held(folder, settings, columns) as run:
+        made = made.kept(folder)
+        batches = run.batches(dataset.examples, BATCH, name_of_example, make)
+    maps = tuple(batch.file(".safetensors") for batch in batches)
+    return Audit(looker, dataset, folder, read_rows(run.table), maps, made)

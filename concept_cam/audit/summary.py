@@ -15,8 +15,8 @@ from concept_cam.audit.figures import ClassAudit, Effect, Pair
 from concept_cam.audit.findings import Audit
 from concept_cam.audit.moved import Move
 from concept_cam.errors import OptionError, did_you_mean
-from concept_cam.evaluation.rows import csv_of
 from concept_cam.files import write_file
+from concept_cam.runs import csv_of
 
 FIGURES = ("accuracy", "calibration", "off_object", "rd5", "sensitivity", "suspects", "too_few")
 """What ``--fail-on`` can ask about: the first two of all images, the next three of the worst class; see ``summary``."""

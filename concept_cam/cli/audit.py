@@ -94,9 +94,9 @@ def audit(
     report = write_report(*audits)
     figures = summary(found)
     for problem in found.problems:
-        complain(f"left out: {problem}")
+        complain(f"skipped: {problem}")
     right = "not known" if found.accuracy is None else f"{found.accuracy:.3f}"
-    say(f"{figures['pictures']} pictures, {figures['left_out']} left out, accuracy {right}")
+    say(f"{figures['pictures']} pictures, {found.skipped} skipped, accuracy {right}")
     say(f"evidence off the object: {_told(found)}")
     say(f"report in {report}")
     for one in audits:

@@ -151,8 +151,8 @@ def evaluate(
     for line in found.text.split("\n"):
         say(line, 10_000)
     for problem in found.problems:
-        complain(f"left out: {problem}")
-    say(f"{found.used} pictures, {len(found.problems)} left out; rows in {out / 'rows.csv'}")
+        complain(f"skipped: {problem}")
+    say(f"{found.used} pictures, {found.skipped} skipped; rows in {out / 'rows.csv'}")
 
 
 def _numbers(text: str) -> tuple[float, ...]:

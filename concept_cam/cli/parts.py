@@ -95,7 +95,7 @@ def parts(
     if not pictures and not embedded:
         raise PictureError("No picture given; the field guide is drawn only for the embedded model (without --model).")
     given = sources(pictures or [], but=out)
-    make_folder(out)
+    make_folder(out, "annotated", "cub", "pictures")
     if not given:
         pictures = [out / "pictures"]
         given = list(_draw(plates or _DRAWN, out / "pictures"))

@@ -122,16 +122,23 @@ def check_apart(pictures: Iterable[Path], results: Iterable[Path]) -> None:
             raise OutputError(f"{result} is one of the pictures and would be overwritten; choose another --out.")
 
 
-def make_folder(folder: Path) -> None:
-    """Find out before the work whether its results can be kept.
+def make_folder(folder: Path, *below: str) -> None:
+    """Find out before the work whether its results can be kept; delete what a killed process was writing there.
+
+    Args:
+        folder: for the results.
+        below: those of its sub-folders that have results too.
 
     Raises:
         OutputError: they cannot.
     """
+    from concept_cam.files import clear_leftovers
+
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with TemporaryFile(dir=folder):
             pass
+        clear_leftovers(folder, *below)
     except OSError as error:
         reason = error.strerror or "not a folder that can be written to"
         raise OutputError(f"{folder}: cannot write results there ({reason}); choose another --out.") from error

@@ -9,6 +9,7 @@ contrasts    the directions of one image
 arrangement  which images are together in a mosaic
 grid         one forward pass for each picture, one row for each map
 mosaics      four images in one, for data without masks
+settings     methods, references and strengths, each once
 rows         on disk, batch by batch
 report       tables with intervals
 run          all of it, from options to tables
@@ -17,13 +18,15 @@ run          all of it, from options to tables
 from __future__ import annotations
 
 from concept_cam.evaluation.among import Among, classes_among, told_among
-from concept_cam.evaluation.grid import Grid, Settings
+from concept_cam.evaluation.grid import Grid
 from concept_cam.evaluation.judge import Judge, own_scale
 from concept_cam.evaluation.mosaics import Mosaics, MosaicSettings, write_mosaics
 from concept_cam.evaluation.probe import fit_probe
 from concept_cam.evaluation.report import means, problems, tables
-from concept_cam.evaluation.rows import csv_of, read_rows, write_rows
+from concept_cam.evaluation.rows import write_rows
 from concept_cam.evaluation.run import Evaluation, evaluate
+from concept_cam.evaluation.settings import Settings
+from concept_cam.runs import csv_of, read_rows
 
 __all__ = [
     "Among",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, TypeAlias, final
+from typing import final
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -15,15 +15,16 @@ from concept_cam.backbones.backbone import Backbone
 from concept_cam.backbones.site import TokenLayout
 from concept_cam.concepts import ConceptBank
 from concept_cam.datasets import Example
-from concept_cam.errors import ConceptCamError, DatasetError, OptionError, did_you_mean
+from concept_cam.errors import DatasetError
 from concept_cam.evaluation.contrasts import Contrast, contrasts_of
 from concept_cam.evaluation.judge import Judge
 from concept_cam.evaluation.references import read_references
 from concept_cam.evaluation.sanity import SANE, Doppelgangers, shuffled
+from concept_cam.evaluation.settings import Settings
 from concept_cam.gradients import Trace, trace
 from concept_cam.images import WHOLE, Frame, Size, Span, by_size
 from concept_cam.localizer import Localizer
-from concept_cam.methods import METHODS, AnyMethod, Method, as_method, explain, name_of, sees_score
+from concept_cam.methods import explain, sees_score
 from concept_cam.metrics import (
     area_under,
     average_precision,
@@ -40,8 +41,7 @@ from concept_cam.metrics import (
 from concept_cam.metrics.localization import check_masks
 from concept_cam.preprocess import Preparation
 from concept_cam.result import checked_maps
-
-Row: TypeAlias = dict[str, Any]
+from concept_cam.runs import Row, problem_row
 
 KEYS = ("picture", "label", "method", "references", "strength")
 WHERE = ("energy", "area", "hit", "chance", "iou", "best_iou", "average_precision", "best_box")
@@ -51,43 +51,6 @@ COLUMNS = (*KEYS, "against", "similarity", "correct", *WHERE, *RESTS_ON, "deleti
 
 _SHARES = {"rd5": 0.05, "rd10": 0.1}
 _FILL = constant()
-
-
-@final
-@dataclass(frozen=True)
-class Settings:
-    """What is run on each picture.
-
-    Attributes:
-        methods: names of ``METHODS``, or methods of your own, each with a name of its own.
-        references: as ``read_references`` knows them.
-        strengths: above 0; each method's base map, at 0, is always made.
-        deletion: steps of the deletion curve; 0 leaves it out.
-        sanity: whether maps are checked without a truth as well, see ``Doppelgangers``; takes six times as long.
-    """
-
-    methods: tuple[AnyMethod, ...]
-    references: tuple[str, ...] = ("rival",)
-    strengths: tuple[float, ...] = (0.6,)
-    deletion: int = 0
-    sanity: bool = False
-
-    def __post_init__(self) -> None:
-        unknown = [name for name in self.methods if isinstance(name, str) and name not in METHODS]
-        if unknown or not self.methods:
-            hint = did_you_mean(unknown[0], METHODS) if unknown else ""
-            raise OptionError(f"No method {', '.join(unknown) or 'given'}.{hint} There are {', '.join(METHODS)}.")
-        if len(self.named) < len(self.methods):
-            raise OptionError(f"Of the methods {', '.join(map(name_of, self.methods))} two have one name; rename one.")
-        if not all(0 < strength < float("inf") for strength in self.strengths):
-            raise OptionError(f"Strengths are {self.strengths}; expected numbers above 0: the base map, at 0, is made anyway.")
-        for text in self.references:
-            read_references(text)
-
-    @property
-    def named(self) -> dict[str, Method]:
-        """The methods by their names."""
-        return {name_of(method): as_method(method) for method in self.methods}
 
 
 @final
@@ -121,8 +84,10 @@ class Grid:
                 try:
                     self.bank.vectors_of([example.label, example.rival or example.label])
                     views[index] = View.of(example, self.localizer.preprocess)
-                except ConceptCamError as error:
-                    found[index] = [_problem(example, str(error))]
+                except MemoryError:
+                    raise
+                except Exception as error:  # noqa: BLE001  (whatever is wrong with an example is its row)
+                    found[index] = [_problem(example, error)]
             usable = list(views)
             for size, alike in by_size([views[i].frame for i in usable]).items():
                 which = [usable[i] for i in alike]
@@ -138,9 +103,11 @@ class Grid:
             scores = bank.scores(seen.embedding)
             asked = [self._contrasts(view.example, of_one) for view, of_one in zip(views, scores, strict=True)]
             judge = Judge(localizer.backbone, bank, self.scale)
-            doubt = Doubt.of(judge, seen, [view.example for view in views])
+            # Of one class a model is always sure: that its score rests on something cannot be seen.
+            doubt = Doubt.of(judge, seen, [view.example for view in views]) if len(bank.names) > 1 else None
+            target = _indices(bank, [view.example.label for view in views])
             sanity = self.settings.sanity
-            alike = Doppelgangers.of(localizer, self.stranger, seen, bank, doubt.target) if sanity else None
+            alike = Doppelgangers.of(localizer, self.stranger, seen, bank, target) if sanity else None
             rows: list[list[Row]] = [[] for _ in views]
             for name, method in self.settings.named.items():
                 count = len(asked[0]) if sees_score(method) else 1
@@ -150,7 +117,8 @@ class Grid:
                 checked_maps(maps.abs().sum((0, 1)), seen.site.name)
                 sane = alike.about(method, maps, directions) if alike else {}
                 for k, grids in enumerate(maps):
-                    rests_on = doubt.about(grids, self.settings.deletion) | {key: of_all[k] for key, of_all in sane.items()}
+                    rests_on = doubt.about(grids, self.settings.deletion) if doubt else {}
+                    rests_on |= {key: of_all[k] for key, of_all in sane.items()}
                     for b, (view, grid) in enumerate(zip(views, grids.cpu(), strict=True)):
                         contrast = asked[b][k]
                         if contrast.problem is None and not grid.any():
@@ -176,8 +144,12 @@ class Grid:
         return contrasts_of(self.bank, example.label, scores, selectors, self.settings.strengths)
 
 
-def _problem(example: Example, text: str) -> Row:
-    return {"picture": example.name, "label": example.label, "problem": text}
+def _problem(example: Example, text: BaseException | str) -> Row:
+    return problem_row(example.name, example.label, text)
+
+
+def _indices(bank: ConceptBank, names: Sequence[str]) -> Int[Tensor, " B"]:
+    return torch.tensor([bank.index(name) for name in names], dtype=torch.int64, device="cpu")
 
 
 @final
@@ -268,10 +240,7 @@ class Doubt:
         """The rival is the data set's, or the nearest by text."""
         bank = judge.bank
         rivals = [example.rival or bank.neighbours(example.label, 1)[0] for example in examples]
-        target, rival = (
-            torch.tensor([bank.index(name) for name in names], dtype=torch.int64, device="cpu")
-            for names in ([e.label for e in examples], rivals)
-        )
+        target, rival = (_indices(bank, names) for names in ([e.label for e in examples], rivals))
         return cls(judge, seen.pixels, judge.of_embedding(seen.embedding), target, rival, seen.layout.span)
 
     def about(self, grids: Float[Tensor, "B rows cols"], steps: int) -> dict[str, Float[Tensor, " B"]]:

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
-from pathlib import Path
+from typing import Any
 
+from concept_cam.errors import one_line
 from concept_cam.localizer import Localizer
 from concept_cam.methods import name_of
-from concept_cam.provenance import Provenance, one_line
+from concept_cam.provenance import Provenance
 
 
 def how_it_is_made(
     job: str,
     localizer: Localizer,
     data: tuple[str, int],
-    identity: Mapping[str, str],
+    identity: Mapping[str, Any],
     *,
     methods: Sequence[str] = (),
     strengths: Sequence[float] = (),
@@ -54,11 +54,5 @@ def how_it_is_made(
         among=among,
         more={key: one_line(value) for key, value in (more or {}).items() if value is not None},
         versions={"concept-cam": version("concept-cam"), **backbone.versions},
-        command=None if command is None else one_line(command),
+        command=None if command is None else one_line(command, 10_000),
     )
-
-
-def digests_in(folder: Path) -> dict[str, str]:
-    """The digests that the ``run.json`` of a folder has just been claimed with."""
-    held: dict[str, str] = json.loads((folder / "run.json").read_text(encoding="utf-8"))
-    return held

@@ -10,7 +10,7 @@ game, or three at random. Each image that is classified correctly has a mosaic, 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, final
@@ -27,17 +27,18 @@ from concept_cam.datasets.extra import extra_columns, of_rows, with_extra
 from concept_cam.errors import DatasetError, OptionError
 from concept_cam.evaluation.arrangement import KINDS, Candidate, Mosaic, arrange, check_single, classified, same_sized
 from concept_cam.evaluation.contrasts import Contrast, contrasts_of
-from concept_cam.evaluation.grid import COLUMNS, KEYS, Row, Settings
-from concept_cam.evaluation.identity import identity_of
-from concept_cam.evaluation.references import read_references
-from concept_cam.evaluation.rows import claim, csv_of, join_batches, write_batches
-from concept_cam.files import write_file
+from concept_cam.evaluation.grid import COLUMNS, KEYS
+from concept_cam.evaluation.references import canonical, read_references
+from concept_cam.evaluation.rows import settings_of_rows
+from concept_cam.evaluation.settings import Settings, check_once
 from concept_cam.gradients import Trace, trace
 from concept_cam.images import Frame, Placement
 from concept_cam.localizer import Localizer
 from concept_cam.methods import AnyMethod, Method, explain, sees_score
 from concept_cam.metrics import energy_inside
 from concept_cam.result import checked_maps
+from concept_cam.runs import Row, Run, csv_of, problem_row
+from concept_cam.runs.batches import Files
 
 CELLS = ("whole", "half")
 """How large an image is in a mosaic; see ``MosaicSettings``."""
@@ -78,6 +79,7 @@ class MosaicSettings:
         for what, given, known in (("mosaics", self.kind, KINDS), ("cells", self.cells, CELLS)):
             if given not in known:
                 raise OptionError(f"No {what} {given!r}; expected {' or '.join(known)}.")
+        check_once("references", [text if text == OTHERS else canonical(text) for text in self.references])
         _ = self.named
 
     @property
@@ -150,28 +152,43 @@ class Mosaics:
         What a row holds is in docs/evaluation.md; ``correct`` is whether the class that scores highest is one of the four.
         """
         with torch.inference_mode(False), torch.no_grad():
-            pixels = torch.stack([self._pixels(mosaic) for mosaic in mosaics])
-            height, width = (int(side) for side in pixels.shape[2:])
-            seen = self._trace(pixels)
-            placement = Placement((0.0, 0.0, float(width), float(height)), (height, width)).covering(seen.layout.span)
-            with torch.autocast(seen.backbone.device.type, enabled=False):
-                scores = self.bank.scores(seen.embedding)
-                top = [self.bank.names[row] for row in scores.argmax(1).tolist()]
-                asked = [self._contrasts(mosaic, of_one) for mosaic, of_one in zip(mosaics, scores, strict=True)]
-                rows: list[list[Row]] = [[] for _ in mosaics]
-                for name, method in self.settings.named.items():
-                    count = len(asked[0]) if sees_score(method) else 1
-                    directions = torch.stack([torch.stack([c.direction for c in of_one[:count]]) for of_one in asked], 1)
-                    maps = explain(method, seen, directions).float().cpu()
-                    # One map may be blank, of a method that is never negative; where all are, the site is blind.
-                    checked_maps(maps.abs().sum((0, 1)), seen.site.name)
-                    for b, mosaic in enumerate(mosaics):
-                        for contrast, grid in zip(asked[b], maps[:, b], strict=False):
-                            if contrast.problem is None:
-                                rows[b].append(_row(mosaic, top[b], name, contrast, grid, placement))
+            rows: dict[int, list[Row]] = {}
+            made: dict[int, Tensor] = {}
+            for index, mosaic in enumerate(mosaics):
+                try:
+                    made[index] = self._pixels(mosaic)
+                except MemoryError:
+                    raise
+                except Exception as error:  # noqa: BLE001  (an image that has changed since it was classified)
+                    rows[index] = [_problem(mosaic, error)]
+            usable = [mosaics[index] for index in made]
+            if made:
+                rows |= dict(zip(made, self._of_pixels(usable, torch.stack(list(made.values()))), strict=True))
+        return [row for index in range(len(mosaics)) for row in rows[index]]
+
+    def _of_pixels(self, mosaics: Sequence[Mosaic], pixels: Float[Tensor, "B 3 height width"]) -> list[list[Row]]:
+        """The rows of each."""
+        height, width = (int(side) for side in pixels.shape[2:])
+        seen = self._trace(pixels)
+        placement = Placement((0.0, 0.0, float(width), float(height)), (height, width)).covering(seen.layout.span)
+        with torch.autocast(seen.backbone.device.type, enabled=False):
+            scores = self.bank.scores(seen.embedding)
+            top = [self.bank.names[row] for row in scores.argmax(1).tolist()]
+            asked = [self._contrasts(mosaic, of_one) for mosaic, of_one in zip(mosaics, scores, strict=True)]
+            rows: list[list[Row]] = [[] for _ in mosaics]
+            for name, method in self.settings.named.items():
+                count = len(asked[0]) if sees_score(method) else 1
+                directions = torch.stack([torch.stack([c.direction for c in of_one[:count]]) for of_one in asked], 1)
+                maps = explain(method, seen, directions).float().cpu()
+                # One map may be blank, of a method that is never negative; where all are, the site is blind.
+                checked_maps(maps.abs().sum((0, 1)), seen.site.name)
+                for b, mosaic in enumerate(mosaics):
+                    for contrast, grid in zip(asked[b], maps[:, b], strict=False):
+                        if contrast.problem is None:
+                            rows[b].append(_row(mosaic, top[b], name, contrast, grid, placement))
         for own, of_one, mosaic in zip(rows, asked, mosaics, strict=True):
             own.extend(_problem(mosaic, text) for text in dict.fromkeys(c.problem for c in of_one) if text)
-        return [row for of_one in rows for row in of_one]
+        return rows
 
     def _pixels(self, mosaic: Mosaic) -> Float[Tensor, "3 height width"]:
         """The four as the model sees them, side by side."""
@@ -206,8 +223,8 @@ def _row(
     return row | {"correct": int(top in (cell.label for cell in mosaic.cells))} | pointing(grid, placement, mosaic.quarter)
 
 
-def _problem(mosaic: Mosaic, text: str) -> Row:
-    return {"picture": mosaic.target.name, "label": mosaic.target.label, "problem": text}
+def _problem(mosaic: Mosaic, text: BaseException | str) -> Row:
+    return problem_row(mosaic.target.name, mosaic.target.label, text)
 
 
 def pointing(grid: Float[Tensor, "rows cols"], placement: Placement, quarter: int) -> Row:
@@ -248,19 +265,22 @@ def write_mosaics(mosaics: Mosaics, folder: Path, about: Mapping[str, Any]) -> P
         about: what else decides the rows: the model, how it is loaded, which images.
 
     Raises:
-        OutputError: the folder holds another evaluation, or cannot be written.
-        DatasetError: there are no mosaics.
+        OutputError: the folder holds another evaluation, another process is writing there, or it cannot be written.
+        DatasetError: there are no mosaics, or two examples have one name and label.
     """
-    run = {field.name: getattr(mosaics.settings, field.name) for field in fields(mosaics.settings)}
-    run |= {"methods": list(mosaics.settings.named), "examples": len(mosaics.dataset.examples)}
-    settings = {**about, **run, "dataset": mosaics.dataset.name, **identity_of(mosaics.localizer, mosaics.dataset)}
     check_single(mosaics.dataset)
-    claim(folder / "run.json", settings)
+    settings = {**about, **settings_of_rows(mosaics.settings, mosaics.localizer, mosaics.bank, mosaics.dataset)}
     extra = extra_columns(mosaics.dataset, COLUMNS)
     columns = (*COLUMNS, *extra.values())
 
-    def write(some: Sequence[Mosaic], file: Path) -> None:
+    def make(some: Sequence[Mosaic]) -> Files:
         examples = [mosaics.dataset.examples[mosaic.target.index] for mosaic in some]
-        write_file(file, csv_of(with_extra(of_rows(mosaics.rows(some), examples), extra), columns))
+        return {".csv": csv_of(with_extra(of_rows(mosaics.rows(some), examples), extra), columns)}
 
-    return join_batches(write_batches(mosaics.all, folder, _BATCH, write), folder / "rows.csv", columns)
+    with Run.held(folder, settings, columns) as run:
+        run.batches(mosaics.all, _BATCH, _name, make)
+    return run.table
+
+
+def _name(mosaic: Mosaic) -> str:
+    return "; ".join([str(mosaic.quarter), *(cell.name for cell in mosaic.cells)])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Callable, Mapping
 from typing import TypeAlias
 
@@ -16,7 +17,7 @@ References: TypeAlias = Callable[[Example], Selector | None]
 
 
 def read_references(text: str) -> References:
-    """``rival``, ``nearest:3``, ``scoring:3``, ``ranked:2`` or ``random:3``.
+    """``rival``, ``nearest:3``, ``scoring:3``, ``ranked:2`` or ``random:3``; a number that is left out is 3.
 
     ``rival`` is the concept that the data set says an example is most easily taken for; ``nearest`` goes by text, ``scoring``
     by the scores on the picture (the paper's top predictions), ``ranked`` is the one in that place alone; ``random`` takes any
@@ -29,17 +30,39 @@ def read_references(text: str) -> References:
         >>> read_references("nearest:1") is not None
         True
     """
-    kind, _, given = text.partition(":")
-    if kind == "rival" and not given:
+    kind, count = _parsed(text)
+    if kind == "rival":
         return lambda example: against(example.rival) if example.rival else None
-    count = int(given or 3) if (given or "3").isdecimal() else 0
-    if kind not in (*_SELECTORS, "random") or count < 1:
-        listed = ", ".join(f"{name}:K" for name in (*_SELECTORS, "random"))
-        raise OptionError(f"No references {text!r}; expected rival or one of {listed} with K of at least 1.")
     if kind == "random":
         return lambda example: _at_random(example.name, count)
     selector = _SELECTORS[kind](count)
     return lambda example: selector
+
+
+def canonical(text: str) -> str:
+    """The one way to write references that can be written in several: ``nearest`` and ``nearest:03`` are ``nearest:3``.
+
+    Raises:
+        OptionError: they are no references.
+
+    Example:
+        >>> canonical("nearest")
+        'nearest:3'
+    """
+    kind, count = _parsed(text)
+    return kind if kind == "rival" else f"{kind}:{count}"
+
+
+def _parsed(text: str) -> tuple[str, int]:
+    kind, _, given = text.partition(":")
+    if text == "rival":
+        return kind, 1
+    # Of digits that int() knows; a number of thousands of digits is none.
+    count = int(given or 3) if re.fullmatch("[0-9]{0,9}", given) else 0
+    if kind not in (*_SELECTORS, "random") or count < 1:
+        listed = ", ".join(f"{name}:K" for name in (*_SELECTORS, "random"))
+        raise OptionError(f"No references {text!r:.60}; expected rival or one of {listed} with K of at least 1.")
+    return kind, count
 
 
 def _ranked(place: int) -> Selector:

@@ -12,9 +12,10 @@ from rich.table import Table
 from torch import Tensor
 
 from concept_cam.evaluation.contrasts import BASE
-from concept_cam.evaluation.grid import RESTS_ON, WHERE, Row
+from concept_cam.evaluation.grid import RESTS_ON, WHERE
 from concept_cam.evaluation.sanity import SANE
 from concept_cam.metrics import effect_size, mean_interval, paired_difference
+from concept_cam.runs import Row
 
 Key: TypeAlias = tuple[str, str, float]
 """Method, references, strength."""
@@ -24,6 +25,7 @@ Image: TypeAlias = tuple[str, str]
 
 WHERE_SHOWN = ("energy", "hit", "best_iou", "average_precision", "best_box")
 RESTS_SHOWN = (*RESTS_ON, "deletion")
+_CHANCES = {"energy": "area", "hit": "chance", "average_precision": "area", "best_iou": "area"}
 NUMBERS = ("similarity", "correct", *WHERE, *RESTS_SHOWN, *SANE)
 
 
@@ -63,12 +65,18 @@ def _table(rows: Sequence[Row], metrics: Sequence[str]) -> Table:
         for metric in shown:
             cells += _cells(of_key, grouped.get((name, BASE, 0.0), {}), metric, is_base=references == BASE)
         table.add_row(name, references, f"{strength:g}", str(len(of_key)), *cells)
-    chances = {"energy": "area", "hit": "chance", "average_precision": "area", "best_iou": "area"}
-    if any(metric in chances for metric in shown):
-        first = next(iter(grouped.values()))
-        cells = [cell for metric in shown for cell in (f"{_mean(first, chances[metric]):.3f}", "", "")]
-        table.add_row("chance", "", "", str(len(first)), *cells)
+    if any(metric in _CHANCES for metric in shown):
+        # Of each picture once, whatever maps it has.
+        known = {row["picture"]: row for row in rows if any(chance in row for chance in _CHANCES.values())}
+        cells = [cell for metric in shown for cell in (_chance(known, metric), "", "")]
+        table.add_row("chance", "", "", str(len(known)), *cells)
     return table
+
+
+def _chance(rows: Mapping[Image, Row], metric: str) -> str:
+    """What a map that knows nothing comes to; nothing where that is not known, as of the best box."""
+    chance = _CHANCES.get(metric)
+    return f"{_mean(rows, chance):.3f}" if chance and any(chance in row for row in rows.values()) else ""
 
 
 def _cells(ours: Mapping[Image, Row], base: Mapping[Image, Row], metric: str, *, is_base: bool) -> list[str]:

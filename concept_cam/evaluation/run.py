@@ -16,18 +16,21 @@ from concept_cam.concepts import ConceptBank
 from concept_cam.datasets import Dataset
 from concept_cam.errors import OptionError
 from concept_cam.evaluation.among import Among, chosen_among, classes_among, figures_among, told_among
-from concept_cam.evaluation.grid import Grid, Row, Settings
-from concept_cam.evaluation.how import digests_in, how_it_is_made
-from concept_cam.evaluation.identity import digest_of_examples
+from concept_cam.evaluation.grid import Grid
+from concept_cam.evaluation.how import how_it_is_made
 from concept_cam.evaluation.judge import own_scale
 from concept_cam.evaluation.mosaics import OTHERS, Mosaics, MosaicSettings, write_mosaics
 from concept_cam.evaluation.probe import DECAY, features_of, fit_probe
 from concept_cam.evaluation.report import means, problems, tables
-from concept_cam.evaluation.rows import csv_of, read_rows, write_rows
+from concept_cam.evaluation.rows import write_rows
+from concept_cam.evaluation.settings import Settings
 from concept_cam.files import write_file
 from concept_cam.localizer import Localizer
 from concept_cam.methods import AnyMethod, as_method
 from concept_cam.provenance import Provenance
+from concept_cam.runs import Row, csv_of, read_rows, read_settings
+from concept_cam.runs.digests import digest_of
+from concept_cam.runs.identity import digests_of_examples
 
 USUAL_METHODS = ("grad_cam", "hires_cam", "layer_cam")
 USUAL_REFERENCES = ("rival", "nearest:3")
@@ -71,6 +74,16 @@ class Evaluation:
     def used(self) -> int:
         """How many images could be used."""
         return len({(row["picture"], row["label"]) for row in self.rows if "problem" not in row})
+
+    @property
+    def skipped(self) -> int:
+        """How many could not: with those that are used, all that the data set has."""
+        return len(self.dataset.examples) - self.used + len(self.dataset.problems)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What the rows depend on: options, digests of all that was looked at, versions; as in ``run.json``."""
+        return read_settings(self.folder)
 
     @cached_property
     def text(self) -> str:
@@ -120,8 +133,8 @@ def evaluate(
 
     Args:
         localizer: model, preprocessing, site and form of the gradient.
-        dataset: of two classes or more; images and masks that cannot be read and labels that the model does not have are
-            skipped and reported.
+        dataset: images and masks that cannot be read and labels that the model does not have are skipped and reported. Of one
+            class only base maps are measured, and where they lie: there is nothing to compare with.
         folder: for ``run.json``, ``how.json``, ``batches/``, ``rows.csv``, ``means.csv`` and ``tables.md``; one that is half
             done is resumed.
         methods: by name, or functions of your own; by default the three that are usual, and the localizer's own.
@@ -145,11 +158,11 @@ def evaluate(
         command: how the evaluation was called, to be told in ``how.json``.
 
     Raises:
-        OptionError: no such method, references, strengths or mosaics; two methods with one name; nothing to train a probe
-            with; options that do not go together.
-        DatasetError: there are no four classes to make mosaics of.
+        OptionError: no such method, references, strengths or mosaics; two of one name; nothing to train a probe with; options
+            that do not go together, or that need two classes.
+        DatasetError: there are no four classes to make mosaics of, or two examples have one name and label.
         UnknownConcept: the text encoder has never seen a word, or the classifier has none of the classes.
-        OutputError: the folder holds another evaluation, or cannot be written.
+        OutputError: the folder holds another evaluation, another process is writing there, or it cannot be written.
         NoSpatialGradient, BackboneError: all maps are blank, or one is not finite.
 
     Example:
@@ -172,26 +185,34 @@ def evaluate(
         usual = any(as_method(name) is own for name in USUAL_METHODS)
         methods = USUAL_METHODS if usual else (*USUAL_METHODS, own)
     settings = settings_of(methods, references, strengths, deletion, sanity, mosaics, cells, seed)
+    told: tuple[str, ...] = ()
     if probe:
+        _check_several(dataset.classes, "a probe")
         bank = fit_probe(*features_of(localizer, dataset), dataset.classes, decay)
-        told = f"{len(bank.names):,} of the {len(bank.names):,} classes of the data set, by a linear probe"
+        judged = f"{len(bank.names):,} of the {len(bank.names):,} classes of the data set, by a linear probe"
     else:
         bank = localizer.bank(classes_among(backbone, dataset.classes, among))
-        told = told_among(backbone, bank.names)
+        judged = told_among(backbone, bank.names)
+    if len(bank.names) < 2 and isinstance(settings, Settings):
+        for needs, given in (("references", references), ("strengths", strengths), ("deletion", deletion or None)):
+            if given is not None:
+                _check_several(bank.names, needs)
+        settings = replace(settings, references=())
+        told = ("There is one class, so base maps alone are measured, and where they lie: there is nothing to compare with.",)
     figures = {"classes": len(bank.names), "of": len(bank.names)} if probe else figures_among(backbone, bank.names)
     bank, folder = bank.centred() if centred else bank, Path(folder)
     about = {**_settings(localizer, bank, among), **_probed(probe, decay, centred), "judged_among": figures, **(about or {})}
-    about |= {"training_digest": digest_of_examples(dataset.training)} if probe else {}
+    about |= {"training_digest": digest_of(digests_of_examples(dataset.training))} if probe else {}
     if isinstance(settings, MosaicSettings):
-        found = _of_mosaics(Mosaics(localizer, bank, dataset, settings), folder, about, told)
+        found = _of_mosaics(Mosaics(localizer, bank, dataset, settings), folder, about, judged)
     else:
         grid = Grid(localizer, bank, 1.0 if probe else own_scale(backbone), settings)
-        found = Evaluation(dataset, folder, told, read_rows(write_rows(grid, dataset, folder, about)))
+        found = Evaluation(dataset, folder, judged, read_rows(write_rows(grid, dataset, folder, about)), told)
     made = how_it_is_made(
         "evaluation",
         localizer,
         (dataset.name, len(dataset.examples)),
-        digests_in(folder),
+        read_settings(folder),
         methods=tuple(settings.named),
         strengths=settings.strengths,
         among=found.among,
@@ -247,6 +268,11 @@ def _of_mosaics(run: Mosaics, folder: Path, about: Mapping[str, Any], among: str
     )
     problems_of_all = (*run.dataset.problems, *run.problems)
     return Evaluation(replace(run.dataset, problems=problems_of_all), folder, among, rows, told)
+
+
+def _check_several(classes: Sequence[str], what: str) -> None:
+    if len(set(classes)) < 2:
+        raise OptionError(f"There is one class, {', '.join(classes)}; expected two or more for {what}.")
 
 
 def _several(given: Any) -> tuple[Any, ...]:

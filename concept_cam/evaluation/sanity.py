@@ -48,13 +48,13 @@ class Doppelgangers:
         localizer: what explains.
         seen: the pictures.
         stranger: the model with its parameters shuffled.
-        absent: the embedding of a label for each picture that it does not have.
+        absent: the embedding of a label for each picture that it does not have; None where there is one label.
     """
 
     localizer: Localizer
     seen: Trace
     stranger: Backbone
-    absent: Float[Tensor, "B E"]
+    absent: Float[Tensor, "B E"] | None
 
     @classmethod
     def of(
@@ -62,8 +62,9 @@ class Doppelgangers:
     ) -> Doppelgangers:
         """The absent label is the one least like the picture's own by text: what twins share is no failure of a map."""
         least = (bank.vectors @ bank.vectors[labels].T).argmin(0)
+        absent = bank.vectors[least] if len(bank.names) > 1 else None
         size = int(seen.pixels.shape[2]), int(seen.pixels.shape[3])
-        return cls(localizer, seen, stranger.at_size(size), bank.vectors[least])
+        return cls(localizer, seen, stranger.at_size(size), absent)
 
     def about(
         self, method: Method, maps: Float[Tensor, "K B rows cols"], directions: Float[Tensor, "K B E"]
@@ -82,8 +83,9 @@ class Doppelgangers:
             "parameters": rank_correlation(maps, explained(seen.pixels, self.stranger)),
         }
         if sees_score(method):
-            other = explain(method, seen, self.absent[None]).float()
-            found["labels"] = rank_correlation(maps, other.expand_as(maps))
+            if self.absent is not None:
+                other = explain(method, seen, self.absent[None]).float()
+                found["labels"] = rank_correlation(maps, other.expand_as(maps))
             strength = torch.stack([pixel_gradient(seen.backbone, seen.pixels, d).norm(dim=1) for d in directions])
             pooled = seen.layout.pooled(strength)
             found["input_gradient"] = rank_correlation(maps.abs(), pooled)

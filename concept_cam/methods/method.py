@@ -6,6 +6,7 @@ import inspect
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias, final
 
 import torch
@@ -219,8 +220,23 @@ def name_of(method: AnyMethod) -> str:
     """What its function is called."""
     if isinstance(method, str):
         return method
-    function = function_of(as_method(method))
-    return str(getattr(function, "__name__", f"{function!r:.60}")).lstrip("_")
+    return _called(function_of(as_method(method))).lstrip("_")
+
+
+def _called(function: Any) -> str:
+    """Without an address: it is another in the next run, and a name stands in tables."""
+    if isinstance(function, partial):
+        given = [_short(value) for value in function.args]
+        given += [f"{key}={_short(value)}" for key, value in function.keywords.items()]
+        return f"{_called(function.func)}({', '.join(given)})"
+    name = getattr(function, "__name__", None)
+    return name if isinstance(name, str) else type(function).__name__
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, bool | int | float | str | None):
+        return f"{value!r:.30}"
+    return _called(value) if callable(value) else type(value).__name__
 
 
 def function_of(method: Method) -> Callable[..., Tensor]:

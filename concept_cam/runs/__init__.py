@@ -1,0 +1,16 @@
+"""ON DISK: a run is a folder with settings, batches and a table of rows; it is resumed, and each file is whole or not there.
+
+digests    one number for anything, the same in another process
+identity   what the rows depend on: model, preprocessing, texts, methods, examples, versions
+batches    a batch counts only if it is whole and of this run
+run        a folder is one run's: its settings are those of ``run.json``, or it is refused
+table      rows as CSV
+"""
+
+from __future__ import annotations
+
+from concept_cam.runs.identity import identity_of, name_of_example
+from concept_cam.runs.run import Run, read_settings
+from concept_cam.runs.table import Row, csv_of, problem_row, read_rows
+
+__all__ = ["Row", "Run", "csv_of", "identity_of", "name_of_example", "problem_row", "read_rows", "read_settings"]

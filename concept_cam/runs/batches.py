@@ -1,0 +1,81 @@
+"""A batch on disk: its files, and beside them a seal that says of what they are and what they hold."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias, final
+
+from concept_cam.files import write_file
+from concept_cam.outside import read_bytes
+
+Files: TypeAlias = Mapping[str, bytes]
+"""What a batch holds: the content of each of its files, by the ending of its name."""
+
+_SEAL = ".json"
+_LARGEST = 1 << 29
+
+
+@final
+@dataclass(frozen=True)
+class Batch:
+    """Some items of a run.
+
+    Attributes:
+        stem: the path of its files, without their endings.
+        run: the digest of the run's settings.
+        names: what its items are, in their order.
+    """
+
+    stem: Path
+    run: str
+    names: tuple[str, ...]
+
+    def file(self, ending: str) -> Path:
+        """The file with that ending."""
+        return self.stem.with_name(f"{self.stem.name}{ending}")
+
+    def write(self, files: Files) -> None:
+        """Write the files, and the seal last.
+
+        Raises:
+            OutputError: one cannot be written.
+        """
+        for ending, content in files.items():
+            write_file(self.file(ending), content)
+        write_file(self.file(_SEAL), _bytes_of(self._seal(files)))
+
+    def read(self) -> Files | None:
+        """What was written; None unless it is all there, of this run, of these items and as it was written."""
+        try:
+            found = read_bytes(self.file(_SEAL), _LARGEST)
+            seal = json.loads(found)
+            sizes = {ending: int(held["bytes"]) for ending, held in seal["files"].items()}
+            # Nothing is read for a batch of another run, nor a file that is longer than it was.
+            ours = {**seal, "files": None} == {**self._seal({}), "files": None}
+            if not ours or not all(0 <= size <= _LARGEST for size in sizes.values()):
+                return None
+            files = {ending: read_bytes(self.file(ending), size) for ending, size in sizes.items()}
+            return files if found == _bytes_of(self._seal(files)) else None
+        except MemoryError:
+            raise
+        except Exception:  # noqa: BLE001  (whatever is wrong with a batch, it is made again)
+            return None
+
+    def _seal(self, files: Files) -> dict[str, Any]:
+        return {
+            "run": self.run,
+            "items": len(self.names),
+            "names": hashlib.sha256(json.dumps(self.names).encode()).hexdigest(),
+            "files": {
+                ending: {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+                for ending, content in files.items()
+            },
+        }
+
+
+def _bytes_of(seal: Mapping[str, Any]) -> bytes:
+    return (json.dumps(seal, indent=2) + "\n").encode()
