@@ -16,11 +16,9 @@ from PIL import Image, UnidentifiedImageError
 
 from concept_cam.errors import ConceptCamError, PictureError, reason
 from concept_cam.exif import first_values, orientation_in, png_exif
+from concept_cam.formats import FORMATS
 from concept_cam.metered import Metered
 from concept_cam.quiet import quiet_libtiff, quiet_pillow
-
-FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "GIF", "BMP", "AVIF", "JPEG2000", "ICO", "PPM")
-"""What is read, by what is in the file and not by its name. Others are refused: to open EPS, Pillow starts another program."""
 
 MAX_SIDE = 65_535
 """Pixels on a side of an image at most."""

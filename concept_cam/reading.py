@@ -22,7 +22,7 @@ def read_picture(source: Source | bytes, name: str | None = None) -> Image.Image
     """Read a picture as a person sees it: RGB, upright, the first frame of an animation.
 
     Transparency is laid on white, 16-bit greys (Pillow's modes that begin with I) are scaled to 8 bits, CMYK and palettes are
-    converted. A file is opened by what is in it: ``decoding.FORMATS`` are read, whatever it is called. A damaged EXIF block
+    converted. A file is opened by what is in it: ``formats.FORMATS`` are read, whatever it is called. A damaged EXIF block
     counts as none: the picture is then upright as it is stored.
 
     Args:

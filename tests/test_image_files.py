@@ -23,6 +23,7 @@ from concept_cam import decoding, drawing, fieldguide, images, regions
 from concept_cam.datasets.files import size_of
 from concept_cam.datasets.masks import of_levels
 from concept_cam.errors import DatasetError, PictureError
+from concept_cam.formats import FORMATS, SUFFIXES
 from concept_cam.images import Placement, read_levels, read_picture
 from concept_cam.regions import bounding_boxes
 from concept_cam.result import Localization
@@ -158,7 +159,7 @@ def test_metadata_goes_but_for_a_colour_profile_of_sensible_size():
 # ---- formats ----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", decoding.FORMATS)
+@pytest.mark.parametrize("name", FORMATS)
 def test_a_file_is_what_is_in_it_and_not_what_it_is_called(tmp_path, name):
     picture = Image.new("RGB", (32, 32), (60, 120, 180))
     for suffix in (".jpg", ".eps", ""):
@@ -166,6 +167,12 @@ def test_a_file_is_what_is_in_it_and_not_what_it_is_called(tmp_path, name):
         path.write_bytes(written(picture, name))
         assert read_picture(path).size == (32, 32)
         assert np.abs(np.asarray(read_picture(path)).astype(int) - (60, 120, 180)).max() <= 6
+
+
+def test_endings_are_those_of_the_formats():
+    """As Pillow registers them; no ending of another format is among them."""
+    Image.init()
+    assert {Image.registered_extensions()[suffix] for suffix in SUFFIXES} == set(FORMATS)
 
 
 @pytest.mark.parametrize("suffix", [".jpg", ".png", ".eps"])

@@ -11,12 +11,13 @@ from typing import Any, Literal
 
 import numpy as np
 
+from concept_cam import formats
 from concept_cam.decoding import opened
 from concept_cam.errors import DatasetError, one_line, reason, refused_as
 from concept_cam.regions import Box
 from concept_cam.textfiles import MAX_ROWS, TextTable, lines_of, table_of, text_of
 
-SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
+SUFFIXES = formats.SUFFIXES
 
 MAX_JSON = 2**31
 """Bytes of a JSON file; LVIS has one of 1.1 GB."""
