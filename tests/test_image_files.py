@@ -309,8 +309,10 @@ before = peak()
 picture = read_picture(sys.argv[1])
 if sys.argv[2] == "all":
     result = localizer(picture, "ember finch", "frost finch")
-    result.heatmap(), result.mask(), result.boxes()
-    drawing.overlay(result, picture), drawing.side_by_side(result, picture)
+    for made in (result.heatmap, result.mask, result.boxes):
+        made()
+    for draw in (drawing.overlay, drawing.side_by_side):
+        draw(result, picture)
 print(before, peak())
 """
 
