@@ -29,7 +29,8 @@ from written import (
 )
 
 from concept_cam.datasets import Dataset, Example, read_dataset
-from concept_cam.datasets.files import files_in, matlab
+from concept_cam.datasets.files import files_in
+from concept_cam.datasets.matlab import MAX_BYTES, read_matlab
 from concept_cam.errors import DatasetError, PictureError
 
 HEADER = "file,label,rival,mask,left,top,right,bottom"
@@ -538,13 +539,46 @@ def test_a_matlab_file_that_unpacks_to_gigabytes_is_not_unpacked(tmp_path):
     root = write_cars(tmp_path / "cars")
     file = root / "devkit" / "cars_meta.mat"
     head = file.read_bytes()[:128]
-    packed = zlib.compress(bytes(2**27), 9)
+    packed = zlib.compress(bytes(2 * MAX_BYTES), 9)
     file.write_bytes(head + (15).to_bytes(4, "little") + len(packed).to_bytes(4, "little") + packed)
     with pytest.raises(DatasetError, match=r"cars_meta\.mat: cannot be read \(it has more than 67,108,864 bytes, unpacked\)"):
-        matlab(file)
+        read_dataset(root)
     file.write_bytes(b"no file of MATLAB's")
     with pytest.raises(DatasetError, match="it is no MATLAB file of version 5 to 7"):
         read_dataset(root)
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_matlab_is_read_as_scipy_reads_it(packed, tmp_path):
+    from scipy.io import loadmat, savemat
+
+    cells = np.empty((1, 3), dtype=object)
+    cells[0] = ["one", "Löwchen 鳥", np.arange(4.0)]
+    rows = np.empty((1, 2), dtype=[("fname", "O"), ("a_long_name_of_a_field", "O")])
+    rows[0] = [("a.jpg", 7), ("", np.array([[1, -2]], dtype=np.int16))]
+    held = {"cells": cells, "rows": rows, "number": 2.5, "bytes": np.array([[1, 2]], dtype=np.uint8), "text": "x" * 99}
+    savemat(tmp_path / "a.mat", held, do_compression=packed)
+    found, theirs = read_matlab(tmp_path / "a.mat"), loadmat(tmp_path / "a.mat", squeeze_me=True)
+    assert found["cells"] == ["one", "Löwchen 鳥", [0, 1, 2, 3]]
+    assert found["rows"] == [{"fname": "a.jpg", "a_long_name_of_a_field": 7}, {"fname": "", "a_long_name_of_a_field": [1, -2]}]
+    assert (found["number"], found["bytes"], found["text"]) == (2.5, [1, 2], "x" * 99)
+    assert (theirs["rows"][0]["fname"], theirs["cells"][1], theirs["number"]) == ("a.jpg", "Löwchen 鳥", 2.5)
+
+
+def test_an_array_of_more_than_there_is_is_refused(tmp_path):
+    """The number of its values is a claim of the file: no memory is asked for, and nothing is counted to its end."""
+    from scipy.io import savemat
+
+    cells = np.empty((1, 2), dtype=object)
+    cells[0] = ["a", "b"]
+    savemat(tmp_path / "a.mat", {"cells": cells})
+    content = (tmp_path / "a.mat").read_bytes()
+    sides = np.array([1, 2], dtype="<i4").tobytes()
+    assert content.count(sides) == 1
+    for more in ([1, 3], [2**31 - 1, 2**31 - 1], [-1, 2]):
+        (tmp_path / "a.mat").write_bytes(content.replace(sides, np.array(more, dtype="<i4").tobytes()))
+        with pytest.raises(ValueError, match=r"cut short|without its values"):
+            read_matlab(tmp_path / "a.mat")
 
 
 LINKED = {

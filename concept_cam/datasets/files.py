@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import json
 import math
-import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
-
-import numpy as np
+from typing import Any
 
 from concept_cam import formats
 from concept_cam.decoding import opened
@@ -27,9 +24,6 @@ MAX_TABLE = 2**28
 
 _MAX_VALUE = 2**17
 """Letters of a value in a Parquet file; the csv module has the same limit."""
-
-_MAX_MATLAB = 2**26
-"""Bytes of a MATLAB file, unpacked."""
 
 
 def within(folders: Path | Sequence[Path], name: str, root: Path | None = None) -> Path:
@@ -154,45 +148,6 @@ def json_of(file: Path) -> Any:
     """
     with refused_as(DatasetError, file):
         return json.loads(text_of(file, MAX_JSON))
-
-
-def matlab(file: Path) -> dict[str, Any]:
-    """The variables of a MATLAB file, single values as such.
-
-    Raises:
-        DatasetError: it cannot be read, or the extra ``cars`` is not there.
-    """
-    try:
-        import scipy.io  # noqa: PLC0415
-    except ImportError as error:
-        raise DatasetError(f"{file}: to read MATLAB's files, install concept-cam[cars].") from error
-    with refused_as(DatasetError, file):
-        _check_unpacked(file)
-        try:
-            held: dict[str, Any] = scipy.io.loadmat(file, squeeze_me=True)
-        except MemoryError as error:
-            raise ValueError("it asks for more memory than there is") from error
-    return {name: np.atleast_1d(value) for name, value in held.items() if not name.startswith("__")}
-
-
-def _check_unpacked(file: Path) -> None:
-    """Refuse what is no MATLAB file of version 5 to 7, or is very large once it is unpacked.
-
-    The format: a header of 128 bytes, then elements, each with its kind and its length in eight bytes; kind 15 is packed.
-    """
-    with file.open("rb") as stream:
-        content = stream.read(_MAX_MATLAB + 1)
-    if len(content) < 128 or content[126:128] not in (b"IM", b"MI") or content[124:126] not in (b"\0\1", b"\1\0"):
-        raise ValueError("it is no MATLAB file of version 5 to 7")
-    order: Literal["little", "big"] = "little" if content[126:128] == b"IM" else "big"
-    total, place = len(content), 128
-    while place + 8 <= len(content) and total <= _MAX_MATLAB:
-        kind, length = (int.from_bytes(content[place + k : place + k + 4], order) for k in (0, 4))
-        if kind == 15:
-            total += len(zlib.decompressobj().decompress(content[place + 8 : place + 8 + length], _MAX_MATLAB))
-        place += 8 + length
-    if total > _MAX_MATLAB:
-        raise ValueError(f"it has more than {_MAX_MATLAB:,} bytes, unpacked")
 
 
 def size_of(file: Path, what: str = "picture") -> tuple[int, int]:

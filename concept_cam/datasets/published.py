@@ -12,10 +12,11 @@ from typing import Any
 import numpy as np
 
 from concept_cam.datasets.example import Dataset, Example, Point
-from concept_cam.datasets.files import checked_box, json_of, lines, matlab, numbered, size_of, table, within, words
+from concept_cam.datasets.files import checked_box, json_of, lines, numbered, size_of, table, within, words
 from concept_cam.datasets.gathered import Gathered
 from concept_cam.datasets.masks import of_boxes, of_levels
-from concept_cam.errors import DatasetError, did_you_mean, one_line, reason
+from concept_cam.datasets.matlab import read_matlab
+from concept_cam.errors import DatasetError, did_you_mean, one_line, reason, refused_as
 
 _SURE = ("3", "4")
 """Of CUB's certainties: probably, definitely."""
@@ -135,10 +136,10 @@ def read_aircraft(folder: Path, root: Path | None = None) -> Dataset:
 
 
 def read_cars(folder: Path, root: Path | None = None) -> Dataset:
-    """Stanford Cars (Krause et al. 2013): boxes in pixels, from one and inclusive; needs the extra ``cars``."""
-    classes = [str(name) for name in matlab(folder / "devkit" / "cars_meta.mat")["class_names"]]
+    """Stanford Cars (Krause et al. 2013): boxes in pixels, from one and inclusive."""
+    classes = [str(name) for name in _matlab(folder / "devkit" / "cars_meta.mat")["class_names"]]
     lists = {"cars_train": folder / "devkit" / "cars_train_annos.mat", "cars_test": folder / "cars_test_annos_withlabels.mat"}
-    items = [(split, about) for split, file in lists.items() if file.is_file() for about in matlab(file)["annotations"]]
+    items = [(split, about) for split, file in lists.items() if file.is_file() for about in _matlab(file)["annotations"]]
 
     def read(item: tuple[str, Any]) -> Example:
         split, about = item
@@ -154,6 +155,11 @@ def read_cars(folder: Path, root: Path | None = None) -> Dataset:
     gathered = Gathered()
     gathered.add(items, read, lambda item: item[0] == "cars_train")
     return gathered.dataset(folder, classes)
+
+
+def _matlab(file: Path) -> dict[str, Any]:
+    with refused_as(DatasetError, file):
+        return read_matlab(file)
 
 
 def read_fishvista(folder: Path, root: Path | None = None) -> Dataset:

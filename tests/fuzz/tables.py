@@ -134,10 +134,12 @@ def _folders(rng: random.Random, folder: Path) -> Callable[[], object]:
             (inside / f"again{rng.random()}").symlink_to(root)
         elif kind == 2:
             here = os.open(inside, os.O_RDONLY)
-            for _ in range(rng.choice((60, 1500, 3000))):
+            # Deeper than Python calls itself, or with a path that is longer than any may be.
+            name, levels = rng.choice((("d", 60), ("d", 1100), ("d" * 200, 30)))
+            for _ in range(levels):
                 with suppress(FileExistsError):
-                    os.mkdir("d", dir_fd=here)
-                deeper = os.open("d", os.O_RDONLY, dir_fd=here)
+                    os.mkdir(name, dir_fd=here)
+                deeper = os.open(name, os.O_RDONLY, dir_fd=here)
                 os.close(here)
                 here = deeper
             with os.fdopen(os.open("a.png", os.O_CREAT | os.O_WRONLY, dir_fd=here), "wb") as stream:
@@ -149,8 +151,7 @@ def _folders(rng: random.Random, folder: Path) -> Callable[[], object]:
             (root / ("n" * 250)).mkdir(exist_ok=True)
             (root / ("n" * 250) / f"{'m' * 240}{rng.randrange(9)}.jpg").write_bytes(whole)
         elif kind == 5:
-            name = os.fsencode(inside) + b"/\xff\x1b[31m\n.png"
-            Path(os.fsdecode(name)).write_bytes(whole)
+            Path(os.fsdecode(os.fsencode(inside) + b"/\xff\x1b[31m\n.png")).write_bytes(whole)
         elif kind == 6:
             (inside / f"{rng.random()}{rng.choice(('.heic', '', '.jpg.txt', '.PNG'))}").write_bytes(b"no picture")
         elif kind == 7:
