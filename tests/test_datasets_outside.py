@@ -435,7 +435,7 @@ def test_what_is_skipped_in_folders_is_named(tmp_path):
     write(root / "red_finch" / ".DS_Store", "x")
     endings, beside = read_dataset(root).problems
     assert endings.startswith("7 files are skipped: red_finch/0.heic, red_finch/1.heic, red_finch/2.heic")
-    assert ", ... (an image ends in one of .bmp" in endings
+    assert ", ... (an image ends in one of ." in endings
     assert beside == "1 file is skipped: beside.jpg (expected in the folder of a class)."
 
 
