@@ -176,7 +176,22 @@ def test_sizes(text, size):
 
 
 @pytest.mark.parametrize(
-    "text", ["0", "0x5", "5x0", "16385", "1000000", "9" * 5000, "-1", "1x2x3", "x", "1x", "٣", "1.5", " 1"]
+    "text",
+    [
+        "0",
+        "0x5",
+        "5x0",
+        "16385",
+        "1000000",
+        pytest.param("9" * 5000, id="many digits"),
+        "-1",
+        "1x2x3",
+        "x",
+        "1x",
+        "٣",
+        "1.5",
+        " 1",
+    ],
 )
 def test_sizes_that_no_input_has(text):
     with pytest.raises(OptionError, match=r"expected a side in pixels such as 336, .* from 1 to 16384 each"):

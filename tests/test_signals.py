@@ -39,9 +39,18 @@ __main__.main()
 SWALLOWS = "try:\n            time.sleep(60)\n        except BaseException:\n            time.sleep(60)"
 
 
-def start(code, folder, **named):
-    command = [sys.executable, "-c", code]
-    return subprocess.Popen(command, cwd=folder, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **named)
+USUAL = """
+import signal
+for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+    signal.signal(getattr(signal, name), signal.SIG_DFL)
+"""
+"""Whatever runs the tests may ignore signals, and a child takes that over."""
+
+
+def start(code, folder, before=USUAL):
+    command, environment = [sys.executable, "-c", before + code], {**os.environ, "OMP_NUM_THREADS": "1"}
+    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    return subprocess.Popen(command, cwd=folder, env=environment, text=True, **streams)
 
 
 def end(process, number):
@@ -86,9 +95,8 @@ def test_two_signals_are_one_line(tmp_path):
 
 def test_what_is_ignored_stays_ignored(tmp_path):
     """As nohup has it."""
-    process = start(
-        WRITES.format(wait="time.sleep(1)"), tmp_path, preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    )
+    ignored = "import signal; signal.signal(signal.SIGHUP, signal.SIG_IGN)\n"
+    process = start(WRITES.format(wait="time.sleep(1)"), tmp_path, ignored)
     process.stdout.readline()
     assert end(process, signal.SIGHUP) == (0, "")
     assert [file.name for file in (tmp_path / "out").iterdir()] == ["result.png"]
@@ -101,16 +109,15 @@ def test_a_signal_while_localizing_keeps_what_is_finished(tmp_path):
     (tmp_path / "birds").mkdir()
     for seed in range(16):
         fieldguide.draw_species("ember finch", seed, 120).picture.save(tmp_path / "birds" / f"{seed:02}.png")
-    command = [sys.executable, "-m", "concept_cam", "localize", "birds", "--target", "ember finch", "--out", "out"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-    until = time.monotonic() + 100
+    arguments = ["concept-cam", "localize", "birds", "--target", "ember finch", "--out", "out"]
+    process = start(f"import sys; sys.argv = {arguments}\nfrom concept_cam.__main__ import main; main()", tmp_path)
+    until = time.monotonic() + 300
     while time.monotonic() < until and len(list((tmp_path / "out").glob("*.json"))) < 2:
         time.sleep(0.01)
     process.send_signal(signal.SIGTERM)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 143
-    assert err == b"concept-cam: stopped by SIGTERM; what was finished is kept.\n"
+    assert err == "concept-cam: stopped by SIGTERM; what was finished is kept.\n"
     files = list((tmp_path / "out").iterdir())
     assert {file.suffix for file in files} == {".png", ".safetensors", ".json"}
     assert not [file for file in files if file.name.startswith(".")]
