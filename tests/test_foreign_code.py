@@ -14,9 +14,11 @@ import zipfile
 from pathlib import Path
 
 import numpy as np
+import open_clip
 import pytest
 import torch
-from safetensors.torch import load_file
+import transformers
+from safetensors.torch import load_file, save_file
 from zoo import checkpoints
 from zoo.checkpoints import changed
 
@@ -372,7 +374,25 @@ CASES = {
     "a file for timm, arrays": (_weights_file("test_vit", ".npz", _arrays), "could not be loaded"),
 }
 
+
+def _tower_in_the_cache(folders: Folders) -> list[str]:
+    """A folder whose text tower is named as a repository that was downloaded before."""
+    own = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 4, "intermediate_size": 64, "vocab_size": 200}
+    tower = folders.root / "tower"
+    transformers.BertConfig(**own).save_pretrained(tower)
+    folder = folders.of("open_clip")
+    settings = json.loads((folder / "open_clip_config.json").read_text())["model_cfg"]
+    text = {"hf_model_name": str(tower), "hf_model_pretrained": False, "hf_proj_type": "linear", "hf_tokenizer_name": "any"}
+    with torch.random.fork_rng():
+        model = open_clip.CustomTextCLIP(settings["embed_dim"], settings["vision_cfg"], text)
+    save_file(model.state_dict(), folder / "open_clip_model.safetensors")
+    text["hf_model_name"] = checkpoints.in_cache(folders.hub, "good/tower", tower)
+    changed(folder / "open_clip_config.json", **{"model_cfg.text_cfg": text | {"context_length": 40}})
+    return [f"local-dir:{folder}"]
+
+
 FINE = {
+    "open_clip, text tower in the cache": _tower_in_the_cache,
     "open_clip": lambda folders: [f"local-dir:{folders.of('open_clip')}"],
     "a repository": _repository("open_clip", "good/words", open_clip_config={_WORDS: "good/words"}),
     "a repository, tokenizer of another": _repository("open_clip", "good/other", open_clip_config={_WORDS: "good/words"}),
