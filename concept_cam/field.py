@@ -173,7 +173,7 @@ class ConceptField:
             grid = sides(about["grid"], "grid", MOST_CELLS)
             scale = {name: number(one, "a scale", 1e-45, 1e30) for name, one in scales.items()}
             vectors = _put_together(tensors, scale, grid)
-            place = placed(about["placement"], grid)
+            place = placed(about["placement"], grid, vectors.element_size())
             return cls(vectors, tensors["embedding"], place, mapping(about["provenance"], "provenance"))
 
 

@@ -10,8 +10,8 @@ import torch
 
 from concept_cam.backbones.archives import ENDINGS, check_weights
 from concept_cam.backbones.classifier import Classifier
-from concept_cam.backbones.confined import built_within, check_input, check_named, confined
-from concept_cam.backbones.settings import TIMM, check_folder, check_settings, check_timm
+from concept_cam.backbones.confined import built_within, check_input, check_named, confined, downloaded
+from concept_cam.backbones.settings import TIMM, WEIGHTS, check_folder, check_settings, check_timm
 from concept_cam.backbones.towers import timm as timm_towers
 from concept_cam.backbones.weights import check_device
 from concept_cam.errors import BackboneError
@@ -65,4 +65,7 @@ def _explained(name: str, local: bool, weights: str | None) -> AbstractContextMa
     if repository and schema.replace("_", "-") == "hf-hub":
         settings = check_named(repository.partition("@")[0], [TIMM])
         check_timm(Path(repository) / TIMM, settings.get(TIMM, {}), timm_towers.is_known)
+        found = None if "@" in repository else downloaded(repository, WEIGHTS)
+        if found is not None:
+            return built_within(name, check_weights([found]))
     return nullcontext()

@@ -111,13 +111,15 @@ def check_named(name: str, files: Sequence[str]) -> dict[str, dict[str, Any]]:
     Raises:
         BackboneError: see ``check_settings``.
     """
-    found: dict[str, dict[str, Any]] = {}
-    for file in files:
-        # Without a network nobody can tell what a repository lacks; what cannot be had here, the library cannot have either.
-        path = cached_file(name, file, **_QUIETLY)
-        if path is not None:
-            found[file] = check_settings(Path(path))
-    return found
+    paths = {file: downloaded(name, file) for file in files}
+    return {file: check_settings(path) for file, path in paths.items() if path is not None}
+
+
+def downloaded(name: str, file: str) -> Path | None:
+    """A file of a repository of the hub, if it has one of that name and it can be had."""
+    # Without a network nobody can tell what a repository lacks; what cannot be had here, the library cannot have either.
+    path = cached_file(name, file, **_QUIETLY)
+    return None if path is None else Path(path)
 
 
 def check_input(what: str, size: Size) -> None:

@@ -16,11 +16,11 @@ from torch import Tensor, nn
 from concept_cam.backbones.archives import ENDINGS, check_weights
 from concept_cam.backbones.backbone import PROBE, Backbone, noise
 from concept_cam.backbones.classifier import Classifier
-from concept_cam.backbones.confined import built_within, check_input, check_named, confined
+from concept_cam.backbones.confined import built_within, check_input, check_named, confined, downloaded
 from concept_cam.backbones.names import told_apart
 from concept_cam.backbones.processors import near_square
 from concept_cam.backbones.scale import learnt_scale
-from concept_cam.backbones.settings import TIMM, TRANSFORMERS, check_folder, check_settings, check_timm
+from concept_cam.backbones.settings import TIMM, TRANSFORMERS, WEIGHTS, check_folder, check_settings, check_timm
 from concept_cam.backbones.site import Tower
 from concept_cam.backbones.towers import timm as timm_towers, transformers as towers
 from concept_cam.backbones.towers.positions import check_multiple
@@ -71,7 +71,7 @@ def load(name: str, device: str | torch.device = "cpu", classes: Iterable[str] |
 
 
 def _explained(name: str, local: bool) -> AbstractContextManager[None]:
-    """Look at what a checkpoint says of itself; the model of a folder is built within what its weights explain."""
+    """Look at what a checkpoint says of itself; its model is built within what its weights explain."""
     if local:
         check_folder(Path(name))
         files = {file.name: check_settings(file) for file in Path(name).iterdir() if file.name in TRANSFORMERS}
@@ -80,7 +80,9 @@ def _explained(name: str, local: bool) -> AbstractContextManager[None]:
     if "architecture" in files.get(TIMM, {}):
         check_timm(Path(name) / TIMM, files[TIMM], timm_towers.is_known)
     if not local:
-        return nullcontext()
+        # Shards of one model, and pickles, are left to transformers.
+        weights = downloaded(name, WEIGHTS)
+        return nullcontext() if weights is None else built_within(name, check_weights([weights]))
     return built_within(name, check_weights(file for file in sorted(Path(name).iterdir()) if file.suffix in ENDINGS))
 
 

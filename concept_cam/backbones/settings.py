@@ -22,8 +22,13 @@ TRANSFORMERS = (
     "preprocessor_config.json",
     "processor_config.json",
     "adapter_config.json",
+    "model.safetensors.index.json",
+    "pytorch_model.bin.index.json",
 )
 """What transformers reads of a checkpoint."""
+
+WEIGHTS = "model.safetensors"
+"""Where transformers and timm look for weights first."""
 
 OPEN_CLIP, TIMM = "open_clip_config.json", "config.json"
 
