@@ -49,14 +49,35 @@ def test_masks_of_a_written_set_are_those_of_its_tables(written):
         assert np.array_equal(difference.region().numpy(), item.mask)
 
 
-def test_a_written_set_is_a_folder_of_pictures_for_localize_and_parts(command_line, written, tmp_path):
-    code, _, err = command_line("localize", written, "--target", "ember finch", "--against", "frost finch", "--out", "maps")
+@pytest.mark.parametrize("given", ["", "labels.csv"])
+def test_a_written_set_is_pictures_for_localize_and_parts(command_line, written, tmp_path, given):
+    """As a folder of a folder for each species, and as a table of them."""
+    twins = ("--target", "ember finch", "--against", "frost finch")
+    code, _, err = command_line("localize", written / given, *twins, "--out", "maps")
     assert code == 0, err
     stems = {path.stem for path in written.glob("*/*.png")}
-    assert {path.stem for path in (tmp_path / "maps").glob("*.json")} - {"how"} == stems
+    assert {path.stem for path in (tmp_path / "maps").glob("*.json")} == stems
     assert len(stems) == 8
-    code, out, err = command_line("parts", written, "--out", "parts")
+    code, out, err = command_line("parts", written / given, "--out", "parts")
     assert code == 0, err
     assert "8 pictures, " in out
     sheets = {path.name for path in (tmp_path / "parts").glob("sheet-*.html")}
     assert sheets == {f"sheet-{row['label'].replace(' ', '-')}.html" for row in table(written / "labels.csv")}
+
+
+def test_a_table_says_what_its_pictures_show(command_line, written, tmp_path):
+    """Whatever their folders are called; a row that cannot be used is told."""
+    plates = tmp_path / "plates"
+    plates.mkdir()
+    rows = table(written / "labels.csv")[:2]
+    for k, row in enumerate(rows):
+        (plates / f"{k}.png").write_bytes((written / row["file"]).read_bytes())
+    (tmp_path / "set.csv").write_text("file,label\nplates/0.png,first bird\nplates/1.png,second bird\nplates/2.png,none\n")
+    code, out, err = command_line("parts", "set.csv", "--out", "parts")
+    assert code == 0, err
+    assert "2 pictures, " in out
+    assert {path.name for path in (tmp_path / "parts").glob("sheet-*.html")} == {
+        "sheet-first-bird.html",
+        "sheet-second-bird.html",
+    }
+    assert "plates/2.png" in err

@@ -10,10 +10,9 @@ from pathlib import Path
 
 from concept_cam.cli.terminal import complain
 from concept_cam.errors import PictureError, one_line
+from concept_cam.formats import SUFFIXES
 
-PICTURE_SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"}
-
-_LOOKED_FOR = f"looked for {', '.join(sorted(PICTURE_SUFFIXES))}"
+_LOOKED_FOR = f"looked for {', '.join(sorted(SUFFIXES))}"
 _FEW = 5
 
 
@@ -89,7 +88,7 @@ class _Listing:
             # os.path says no of what cannot be looked at.
             if os.path.isdir(path):  # noqa: PTH112
                 below.append(path)
-            elif path.suffix.lower() not in PICTURE_SUFFIXES:
+            elif path.suffix.lower() not in SUFFIXES:
                 self.skipped.append(path)
             elif os.path.isfile(path):  # noqa: PTH113
                 self.pictures.append(path)

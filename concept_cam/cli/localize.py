@@ -16,6 +16,7 @@ from concept_cam.cli.folders import sources
 from concept_cam.cli.given import check_texts, refuse
 from concept_cam.cli.pictures import check_apart, make_folder, names_of, read_again, size_of, state_of
 from concept_cam.cli.sets import LARGEST_SEED
+from concept_cam.cli.tabled import of_tables
 from concept_cam.cli.terminal import cell, complain, console, say
 from concept_cam.errors import ComparisonError, ConceptCamError, OptionError, OutputError, PictureError
 
@@ -36,7 +37,7 @@ def localize(
     pictures: Annotated[
         list[Path] | None,
         typer.Argument(
-            help="Pictures, folders of pictures or of a folder for each species; none: one is drawn from the field guide."
+            help="Pictures, folders of them or of a folder for each species, tables; none: one is drawn from the field guide."
         ),
     ] = None,
     target: Annotated[str | None, typer.Option(help="The concept to look for.")] = None,
@@ -107,7 +108,7 @@ def localize(
         references = references or (twin if sees_score(chosen) else None)
     elif target is None:
         raise ComparisonError("What shall be found in the picture? Name it with --target.")
-    found = sources(pictures or [], but=out)
+    found = sources(of_tables(pictures or [])[0], but=out)
     make_folder(out)
     if plate is not None:
         found = [write_picture(out / f"{target.replace(' ', '-')}-{seed or 0}.png", plate)]

@@ -16,6 +16,7 @@ from concept_cam.cli.folders import sources
 from concept_cam.cli.given import check_texts, refuse
 from concept_cam.cli.partfiles import Sheets, Tables
 from concept_cam.cli.pictures import check_apart, make_folder, names_of, read_again, size_of, state_of
+from concept_cam.cli.tabled import of_tables
 from concept_cam.cli.terminal import complain, say
 from concept_cam.errors import ConceptCamError, OptionError, PictureError, PromptError, one_line
 
@@ -35,7 +36,7 @@ def parts(
     pictures: Annotated[
         list[Path] | None,
         typer.Argument(
-            help="Pictures, folders of pictures or of a folder for each species; none: plates of the field guide are drawn."
+            help="Pictures, folders of them or of a folder for each species, tables; none: field guide plates are drawn."
         ),
     ] = None,
     vocabulary: Annotated[
@@ -94,7 +95,8 @@ def parts(
     check_texts(templates=templates)
     if not pictures and not embedded:
         raise PictureError("No picture given; the field guide is drawn only for the embedded model (without --model).")
-    given = sources(pictures or [], but=out)
+    listed, labels = of_tables(pictures or [])
+    given = sources(listed, but=out)
     make_folder(out, "annotated", "cub", "pictures")
     if not given:
         pictures = [out / "pictures"]
@@ -104,7 +106,7 @@ def parts(
     backbone, sentences = load_encoder(model, pretrained, device)
     sentences = "parts" if sentences == "photo" else sentences
     localizer = Localizer(backbone, templates=templates or sentences, **options)
-    species = _species(given, pictures or [], known.parent)
+    species = _species(given, pictures or [], known.parent) | {path: labels[path] for path in given if path in labels}
     made = how_parts_are_made(localizer, known, species, pictures or [], strength, command_line()).kept(out)
     failed = _run(localizer, known, names, species, strength, out, made)
     if failed:
