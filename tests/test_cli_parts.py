@@ -25,7 +25,7 @@ from concept_cam.methods import legrad
 from concept_cam.parts import find_parts, read_parts, sheet, to_csv
 
 SPECIES = ("ember finch", "misty heron", "royal jay")
-TABLES = {"parts.csv", "coco.json", "cub", "annotated"}
+TABLES = {"parts.csv", "coco.json", "cub", "annotated", "how.json"}
 
 
 @pytest.fixture(scope="module")
@@ -333,7 +333,7 @@ def test_what_was_written_before_an_interrupt_is_whole(run, birds, tmp_path, mon
     assert code == 130
     assert err.splitlines()[-1] == "concept-cam: interrupted; what was finished is kept."
     # The sheet of the species that was through is there, and did not wait for what could not be read.
-    assert names(tmp_path / "found") == {"annotated", "sheet-ember-finch.html"}
+    assert names(tmp_path / "found") == {"annotated", "how.json", "sheet-ember-finch.html"}
     assert names(tmp_path / "found" / "annotated") == {"0.png", "1.png", "0-2.png"}
     for file in (tmp_path / "found" / "annotated").iterdir():
         assert array(file).size > 0

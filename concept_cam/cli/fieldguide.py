@@ -19,7 +19,7 @@ def fieldguide(
 ) -> None:
     """Write held-out field guide plates as a data set: a folder for each species, and tables with labels, twins and masks.
 
-    All commands read the folder, labels.csv and differences.csv as they lie. The masks of the first table are the birds, those of
+    All commands read the folder, labels.csv and differences.csv as they lie. Masks of the first table are the birds, those of
     the second the parts in which a bird and its twin differ.
     """
     from tqdm import tqdm

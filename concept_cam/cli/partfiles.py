@@ -27,7 +27,7 @@ class Sheets:
     """A sheet for each species, written as soon as its last picture is there."""
 
     def __init__(self, species: Mapping[Path, str], out: Path, made: Provenance) -> None:
-        self._made = made
+        self._out, self._made, self._kept = out, made, False
         self._species, self._left = species, Counter(species.values())
         self._open: dict[str, PartSheet] = {}
         self._files: dict[str, Path] = {}
@@ -41,6 +41,8 @@ class Sheets:
         """Take in a picture and what was found on it."""
         from concept_cam.parts.sheet import PartSheet
 
+        if not self._kept:  # with the first finding: a run that finds nothing leaves nothing
+            self._made, self._kept = self._made.kept(self._out), True
         species = self._species[path]
         self._open.setdefault(species, PartSheet(species, self._made)).add(name, picture, finding)
         self._left[species] -= 1

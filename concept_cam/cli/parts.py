@@ -107,7 +107,7 @@ def parts(
     sentences = "parts" if sentences == "photo" else sentences
     localizer = Localizer(backbone, templates=templates or sentences, **options)
     species = _species(given, pictures or [], known.parent) | {path: labels[path] for path in given if path in labels}
-    made = how_parts_are_made(localizer, known, species, pictures or [], strength, command_line()).kept(out)
+    made = how_parts_are_made(localizer, known, species, pictures or [], strength, command_line())
     failed = _run(localizer, known, names, species, strength, out, made)
     if failed:
         rest = f"the others are in {out}" if failed < len(given) else "none is left"
