@@ -379,6 +379,7 @@ def test_a_function_is_its_code_and_what_it_refers_to(monkeypatch):
         assert digest_of(user_method) != before
     assert digest_of(user_method) == before
     assert digest_of(Transform(0.5)) == digest_of(Transform(0.5)) != digest_of(Transform(0.4))
+    assert digest_of(cache(closed(2))) == digest_of(cache(closed(2))) != digest_of(cache(closed(3)))
 
 
 def test_a_digest_knows_values_apart():

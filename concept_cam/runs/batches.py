@@ -16,7 +16,7 @@ Files: TypeAlias = Mapping[str, bytes]
 """What a batch holds: the content of each of its files, by the ending of its name."""
 
 _SEAL = ".json"
-_LARGEST = 1 << 29
+_LARGEST, _LARGEST_SEAL = 1 << 29, 1 << 20
 
 
 @final
@@ -51,7 +51,7 @@ class Batch:
     def read(self) -> Files | None:
         """What was written; None unless it is all there, of this run, of these items and as it was written."""
         try:
-            found = read_bytes(self.file(_SEAL), _LARGEST)
+            found = read_bytes(self.file(_SEAL), _LARGEST_SEAL)
             seal = json.loads(found)
             sizes = {ending: int(held["bytes"]) for ending, held in seal["files"].items()}
             # Nothing is read for a batch of another run, nor a file that is longer than it was.

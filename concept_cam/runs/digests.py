@@ -36,7 +36,8 @@ _SCALARS = frozenset({bool, int, float, str, type(None)})
 _CHANCE = (random.Random, np.random.Generator, np.random.BitGenerator, np.random.RandomState, torch.Generator)
 _GROUPS = ("_parameters", "_buffers", "_modules", "training")
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks")
-_LIBRARIES = tuple({sysconfig.get_path(name) + os.sep for name in ("stdlib", "platstdlib", "purelib", "platlib")})
+_STANDARD = tuple({sysconfig.get_path(name) + os.sep for name in ("stdlib", "platstdlib")})
+_INSTALLED = frozenset({"site-packages", "dist-packages"})
 _OWN = __name__.partition(".")[0]
 
 
@@ -122,6 +123,7 @@ class _Digest:
             self._feed("module", value.__name__)
         elif isinstance(value, BuiltinFunctionType) or hasattr(value, "__qualname__"):
             self._feed("name", f"{getattr(value, '__module__', '')}.{value.__qualname__}")
+            self.add(getattr(value, "__wrapped__", None))
         elif not isinstance(value, _CHANCE):
             self._add_instance(value)
 
@@ -245,5 +247,5 @@ def _is_library(module: str | None) -> bool:
     root = (module or "").partition(".")[0]
     if root in sys.builtin_module_names or root == _OWN:
         return True
-    file = getattr(sys.modules.get(root), "__file__", None)
-    return file is not None and str(Path(file)).startswith(_LIBRARIES)
+    file = getattr(sys.modules.get(root), "__file__", None) or ""
+    return file.startswith(_STANDARD) or not _INSTALLED.isdisjoint(Path(file).parts)

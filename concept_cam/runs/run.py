@@ -21,7 +21,7 @@ from concept_cam.runs.table import csv_of
 T = TypeVar("T")
 
 SETTINGS = "run.json"
-_LARGEST = 1 << 28
+_LARGEST = 1 << 24
 
 _DIGESTS = {
     "model_digest": "model (its numbers or its layers are not the same)",
