@@ -48,10 +48,11 @@ def chunks_of(path: str | os.PathLike[str], size: int = 1 << 20) -> Iterator[byt
 def _opened(path: str | os.PathLike[str]) -> Iterator[BufferedReader]:
     """A regular file; to open a pipe would wait for who writes to it."""
     handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    mode = os.fstat(handle).st_mode
+    if not stat.S_ISREG(mode):
+        os.close(handle)
+        raise ValueError("it is a folder" if stat.S_ISDIR(mode) else "it is no regular file")
     with os.fdopen(handle, "rb") as stream:
-        mode = os.fstat(handle).st_mode
-        if not stat.S_ISREG(mode):
-            raise ValueError("it is a folder" if stat.S_ISDIR(mode) else "it is no regular file")
         yield stream
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import math
 import re
@@ -44,6 +43,7 @@ from concept_cam.methods import METHODS, TraceMethod
 from concept_cam.metrics import bounded_interval, energy_inside, rank_correlation
 from concept_cam.parts import read_parts
 from concept_cam.prompts import read_vocabulary
+from concept_cam.tables import columns_of, read_table
 
 HABITATS = read_vocabulary("fieldguide-habitats").names
 PARTS = read_parts("fieldguide-parts")
@@ -77,8 +77,9 @@ def alike(ours, theirs):
 
 
 def table(path):
-    with path.open(newline="") as stream:
-        return list(csv.DictReader(stream))
+    """Its rows; what is empty is an empty text."""
+    content = path.read_bytes()
+    return [dict.fromkeys(columns_of(content), "") | row for row in read_table(content)]
 
 
 # ---- where evidence lies ----------------------------------------------------------------------------------------------
@@ -498,7 +499,7 @@ def test_what_cannot_be_used_is_said_and_the_rest_is_there(looker, tmp_path):
     ]
     rows, tensors = looker.look(examples)
     assert [k for k, row in enumerate(rows) if "problem" not in row] == [1, 5]
-    assert re.search("broken.png: not a picture", rows[0]["problem"])
+    assert re.search("broken.png: the picture cannot be read: it is not a picture", rows[0]["problem"])
     assert re.search("Did you mean 'ember finch'", rows[2]["problem"])
     assert re.search("the mask is 100 x 192, the picture 192 x 192", rows[3]["problem"])
     assert "mask" in rows[4]["problem"]
@@ -604,7 +605,8 @@ def test_what_was_interrupted_goes_on(localizer, tmp_path, small, monkeypatch):
     monkeypatch.setattr(Looker, "look", stopping)
     with pytest.raises(KeyboardInterrupt):
         audited(localizer, data, tmp_path / "parts")
-    assert sorted(path.name for path in (tmp_path / "parts" / "batches").iterdir()) == ["00000.csv", "00000.safetensors"]
+    made = sorted(path.name for path in (tmp_path / "parts" / "batches").iterdir())
+    assert made == ["00000.csv", "00000.json", "00000.safetensors"]
     # Maps without their rows are those of a batch that was not finished.
     (tmp_path / "parts" / "batches" / "00001.safetensors").write_bytes(b"half")
     monkeypatch.setattr(Looker, "look", lambda self, examples: looked.append(examples[0].name) or own(self, examples))
@@ -612,7 +614,7 @@ def test_what_was_interrupted_goes_on(localizer, tmp_path, small, monkeypatch):
     assert looked == ["0-00000", "0-00003", "0-00006"]
     assert contents(tmp_path / "parts") == contents(tmp_path / "whole")
     assert again.rows == whole.rows
-    assert len(list((tmp_path / "whole" / "batches").iterdir())) == 6
+    assert len(list((tmp_path / "whole" / "batches").iterdir())) == 9
     # And once more: nothing is looked at.
     assert audited(localizer, data, tmp_path / "parts").rows == whole.rows
     assert len(looked) == 3
@@ -811,7 +813,7 @@ def audit_of(localizer, folder, shares):
     names, rows = list(shares), []
     for name in names:
         other = names[names.index(name) - 1]
-        about = {"label": name, "predicted": name, "runner_up": other, "right": 1.0, "confidence": 0.9, "doubt": 0.1}
+        about = {"label": name, "predicted": name, "runner_up": other, "correct": 1.0, "confidence": 0.9, "doubt": 0.1}
         figures = {"energy": 0.1, "off_area": 0.6, "border": 0.0, "rd5": 0.5}
         rows += [{"picture": f"{name} {k}", **about, **figures, "off_object": off} for k, off in enumerate(shares[name])]
     shapes = {"aligned": (ALIGNED, ALIGNED), "shared": (0, 0), "agreements": (0,), "effects": (0,), "chance": (0,)}

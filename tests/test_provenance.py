@@ -181,7 +181,8 @@ def test_part_sheets_can_be_cited(command_line, tmp_path):
 
 def test_an_evaluation_can_be_cited(command_line, tmp_path):
     arguments = ("evaluate", "fieldguide", "--limit", 2, "--methods", "grad_cam,hires_cam", "--strengths", "0.6")
-    assert command_line(*arguments, "--out", "out")[0] == 0
+    code, _, err = command_line(*arguments, "--out", "out")
+    assert code == 0, err
     made = made_of(tmp_path / "out")
     assert made["command"] == "concept-cam evaluate fieldguide --limit 2 --methods grad_cam,hires_cam --strengths 0.6"
     assert (made["job"], made["method"], made["strength"]) == ("evaluation", ["grad_cam", "hires_cam"], [0.6])

@@ -67,7 +67,7 @@ def _table(rows: Sequence[Row], metrics: Sequence[str]) -> Table:
         table.add_row(name, references, f"{strength:g}", str(len(of_key)), *cells)
     if any(metric in _CHANCES for metric in shown):
         # Of each picture once, whatever maps it has.
-        known = {row["picture"]: row for row in rows if any(chance in row for chance in _CHANCES.values())}
+        known = {_image(row): row for row in rows if any(chance in row for chance in _CHANCES.values())}
         cells = [cell for metric in shown for cell in (_chance(known, metric), "", "")]
         table.add_row("chance", "", "", str(len(known)), *cells)
     return table
@@ -99,9 +99,12 @@ def _grouped(rows: Sequence[Row]) -> dict[Key, dict[Image, Row]]:
     """Rows of each combination by image, in the order in which they come; bases first within a method."""
     found: dict[Key, dict[Image, Row]] = {}
     for row in rows:
-        image = row["picture"], row.get("label", "")
-        found.setdefault((row["method"], row["references"], row["strength"]), {})[image] = row
+        found.setdefault((row["method"], row["references"], row["strength"]), {})[_image(row)] = row
     return found
+
+
+def _image(row: Row) -> Image:
+    return row["picture"], row.get("label", "")
 
 
 def _values(rows: Mapping[Image, Row], names: Sequence[Image], metric: str) -> Float[Tensor, " N"]:

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from concept_cam import ConceptField, Localization, fieldguide
-from concept_cam.images import MAX_PIXELS
+from concept_cam.decoding import MAX_PIXELS
 
 _PAIR = "ember finch", "frost finch"
 
