@@ -139,7 +139,7 @@ def test_the_shortcuts_of_its_sister_are_found_from_a_table_with_boxes(main_of, 
     out, err = capsys.readouterr()
     counted, suspects, *moved, report = out.splitlines()
     assert counted == "24 pictures, accuracy 1.000"
-    assert err.startswith("left out: broken.png#frost finch: broken.png: damaged picture")
+    assert err.startswith("left out: broken.png#frost finch: broken.png: the picture cannot be read and seems damaged")
     assert set(suspects.removeprefix("suspects: ").split(", ")) == set(SHORTCUTS)
     falls = [re.match(r"without 'bird in \w+' the probability of (.+) falls by 0\.[1-9]", line) for line in moved]
     assert len(falls) == 3
