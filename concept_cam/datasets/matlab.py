@@ -15,6 +15,8 @@ from typing import Any
 
 import numpy as np
 
+from concept_cam.outside import read_bytes
+
 MAX_BYTES = 2**26
 """Of a file, unpacked."""
 
@@ -31,8 +33,7 @@ def read_matlab(file: Path) -> dict[str, Any]:
     Raises:
         OSError, ValueError, struct.error, zlib.error: it cannot be read; see ``errors.refused_as``.
     """
-    with file.open("rb") as stream:
-        content = stream.read(MAX_BYTES + 1)
+    content = read_bytes(file, MAX_BYTES)
     order = {b"IM": "<", b"MI": ">"}.get(content[126:128])
     if order is None or content[124:126] not in (b"\0\1", b"\1\0"):
         raise ValueError("it is no MATLAB file of version 5 to 7")
