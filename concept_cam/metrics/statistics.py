@@ -62,7 +62,7 @@ def bounded_interval(values: Sequence[float], error: float = 0.05) -> Interval:
     Example:
         >>> from concept_cam.metrics import bounded_interval
         >>> str(bounded_interval([0.95])), str(bounded_interval([0.9, 0.95, 1.0, 0.95]))
-        ('0.950 [0.024, 0.999]', '0.950 [0.373, 0.996]')
+        ('0.950 [0.024, 0.999]', '0.950 [0.377, 0.988]')
     """
     if not values or not all(-1e-6 <= value <= 1 + 1e-6 for value in values):
         raise OptionError("An interval of shares needs one or more values, each from 0 to 1.")
