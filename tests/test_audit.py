@@ -688,7 +688,7 @@ def test_when_all_pictures_are_broken_all_are_listed(localizer, tmp_path, small)
     examples = [Example(f"{k}.png", tmp_path / f"{k}.png", SPECIES[0]) for k in range(4)]
     found = audited(localizer, Dataset("gone", SPECIES, examples, problems=("x.png: odd",)), tmp_path)
     assert found.good == []
-    assert len(found.problems) == summary(found)["left_out"] == 5
+    assert len(found.problems) == summary(found)["skipped"] == 5
     html = write_report(found).read_text()
     assert all(f"{k}.png: " in html for k in range(4))
     assert Condition.read("accuracy < 0.5").reason(summary(found)) == "accuracy is not known"
@@ -795,7 +795,7 @@ def test_what_is_said_of_all(by_hand):
     assert by_hand.accuracy == pytest.approx(4 / 7)
     assert by_hand.problems == ["q: cut short", "p4: gone"]
     found = summary(by_hand)
-    assert (found["pictures"], found["left_out"]) == (7, 2)
+    assert (found["pictures"], found["skipped"]) == (7, 2)
     assert found["errors"] == 3
     # Of the second class there are two images, of which nothing can be said.
     assert found["off_object"] == pytest.approx(0.6)

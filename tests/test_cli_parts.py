@@ -262,7 +262,7 @@ def test_a_broken_picture_is_left_out(run, birds, tmp_path, broken):
     assert first.startswith("concept-cam: ")
     assert broken in first
     assert last == "concept-cam: 1 of 5 pictures failed; the others are in found."
-    assert out.splitlines()[-1].startswith("4 pictures, 1 left out, ")
+    assert out.splitlines()[-1].startswith("4 pictures, 1 skipped, ")
     assert len(out.splitlines()) == 5
     assert names(tmp_path / "found") == {*TABLES, "sheet-ember-finch.html", "sheet-royal-jay.html"}
     assert len(names(tmp_path / "found" / "annotated")) == 4
@@ -283,7 +283,7 @@ def test_a_picture_that_is_another_by_the_time_it_is_drawn(run, birds, monkeypat
     assert code == 2
     assert "gone.png" in err.splitlines()[0]
     assert "1 of 4" in err.splitlines()[1]
-    assert out.splitlines()[-1].startswith("3 pictures, 1 left out, ")
+    assert out.splitlines()[-1].startswith("3 pictures, 1 skipped, ")
 
 
 def test_nothing_could_be_read(run, tmp_path):
@@ -452,7 +452,7 @@ def test_a_blank_map_is_the_problem_of_its_own_picture(run, birds, tmp_path, mon
     first, last = err.splitlines()
     assert first.startswith("concept-cam: birds/ember_finch/0-white.png: Nothing at ")
     assert last == "concept-cam: 1 of 5 pictures failed; the others are in found."
-    assert out.splitlines()[-1].startswith("4 pictures, 1 left out, ")
+    assert out.splitlines()[-1].startswith("4 pictures, 1 skipped, ")
     code, out, err = run("birds/ember_finch/0-white.png", "--out", "alone")
     assert (code, out, len(err.splitlines())) == (2, "", 1)
     assert "the map is blank" in err

@@ -31,7 +31,7 @@ def test_a_written_set_is_a_data_set_as_it_lies(command_line, written, tmp_path,
     """As a folder of classes, and as a table; with masks, where it says more."""
     code, out, err = command_line(command, written / given, "--out", "out")
     assert code == 0, err
-    assert "8 pictures, 0 left out" in out
+    assert "8 pictures, 0 skipped" in out
     rows = [row for row in table(tmp_path / "out" / "rows.csv") if not row["problem"]]
     assert {row["label"] for row in rows} == {row["label"] for row in table(written / "labels.csv")}
     assert len({row["picture"] for row in rows}) == 8

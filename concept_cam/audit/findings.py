@@ -54,13 +54,13 @@ class Audit:
 
     @property
     def problems(self) -> list[str]:
-        """What was left out, and why; a line each."""
+        """What was skipped, and why; a line each."""
         return [*self.dataset.problems, *(f"{row['picture']}: {row['problem']}" for row in self.rows if "problem" in row)]
 
     @property
     def skipped(self) -> int:
         """How many pictures could not be used: with ``good``, all that the data set has."""
-        return len(self.dataset.examples) - len(self.good) + len(self.dataset.problems)
+        return len(self.problems)
 
     @property
     def settings(self) -> dict[str, Any]:

@@ -79,7 +79,7 @@ def summary(audit: Audit) -> dict[str, Any]:
         "dataset": audit.dataset.name,
         "model": audit.looker.localizer.backbone.name,
         "pictures": len(audit.good),
-        "left_out": len(audit.problems),
+        "skipped": audit.skipped,
         "among": audit.among,
         "errors": audit.errors,
         "accuracy": audit.accuracy,

@@ -210,7 +210,7 @@ def _run(
     if failed < len(names):
         sheets.write_all()
         tables.write(out)
-        read = _number(len(names) - failed, "picture") + (f", {failed} left out" if failed else "")
+        read = _number(len(names) - failed, "picture") + (f", {failed} skipped" if failed else "")
         sheets_of = f"{_number(sheets.written, 'sheet')} in {out}"
         say(
             f"{read}, {tables.visible} of {_number(tables.asked, 'part')} visible; "

@@ -67,7 +67,7 @@ class Evaluation:
 
     @property
     def problems(self) -> list[str]:
-        """What was left out, and why; a line each."""
+        """What was skipped, and why; a line each."""
         return [*self.dataset.problems, *problems(self.rows)]
 
     @property
