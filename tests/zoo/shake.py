@@ -45,11 +45,18 @@ def quiet(model: nn.Module) -> nn.Module:
     for module in model.modules():
         if isinstance(module, nn.Conv2d) and module.kernel_size != module.stride:
             # ALIGN pads beforehand, more on the right: its kernels lie one further on.
-            before = 1 if module.padding in ("valid", 0, (0, 0)) and module.stride[0] > 1 else 0
+            before = 1 if module.padding == "valid" and module.stride[0] > 1 else 0
             rows, cols = (max(0, (side - 1) // 2 - before) for side in module.kernel_size)
             centre = module.weight.data[:, :, rows, cols] * max(module.kernel_size)
+            if hasattr(module, "gain") and centre.shape[1] > 1:
+                # A kernel that is standardised has its mean taken off everywhere.
+                centre = centre - centre.mean(1, keepdim=True)
             module.weight.data.zero_()[:, :, rows, cols] = centre
+    # What a block without a skip adds is all there is.
+    alone = tuple(f"{name}." for name, module in model.named_modules() if getattr(module, "has_skip", True) is False)
     for name, parameter in model.named_parameters():
+        if name.startswith(alone):
+            continue
         if re.search(_ADDS, name):
             parameter.data *= 0.01
         elif re.search(r"(in_proj_weight|qkv\.weight)$", name):
