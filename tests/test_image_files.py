@@ -88,7 +88,8 @@ def test_a_mask_lies_as_its_picture_does(tmp_path, orientation, name):
     levels = np.array([[row * 3 + column for row, column in line] for line in STORED[orientation]], np.uint8)
     (tmp_path / "mask.png").write_bytes(written(Image.fromarray(levels), name, exif=exif(orientation)))
     assert read_levels(tmp_path / "mask.png").tolist() == [[0, 1, 2], [3, 4, 5]]
-    assert of_levels(tmp_path / "mask.png", lambda found: found == 4)().tolist() == [[False] * 3, [False, True, False]]
+    fours = of_levels(tmp_path / "mask.png", tmp_path / "mask.png", lambda found: found == 4)
+    assert fours().tolist() == [[False] * 3, [False, True, False]]
 
 
 def damaged_blocks() -> dict[str, bytes]:
@@ -186,7 +187,7 @@ def test_eps_starts_no_program(tmp_path, monkeypatch, suffix):
     path.write_bytes(written(Image.new("RGB", (9, 9)), "EPS"))
     started = []
     monkeypatch.setattr(subprocess, "Popen", lambda *args, **options: started.append(args))
-    for read in (read_picture, size_of, read_levels, lambda file: of_levels(file)()):
+    for read in (read_picture, size_of, read_levels, lambda file: of_levels(file, file)()):
         with pytest.raises((PictureError, DatasetError), match="not a picture in a known format"):
             read(path)
     assert not started
@@ -285,7 +286,7 @@ def test_what_asks_for_too_much_is_refused_before_it_is_given(tmp_path, case):
     data, words = HOSTILE[case]
     (tmp_path / "hostile").write_bytes(data)
     begin = time.perf_counter()
-    for read in (read_picture, lambda file: of_levels(file)()):
+    for read in (read_picture, lambda file: of_levels(file, file)()):
         with pytest.raises((PictureError, DatasetError), match=f"hostile: .*{words}"):
             read(tmp_path / "hostile")
     assert time.perf_counter() - begin < 20
@@ -392,7 +393,7 @@ def test_whatever_a_decoder_raises_is_one_line(tmp_path, monkeypatch, error):
         raise error("first\nsecond\x1b[31m\x00" + "x" * 5000)
 
     monkeypatch.setattr("PIL.ImageFile.ImageFile.load", load)
-    for read, kind in ((read_picture, PictureError), (lambda file: of_levels(file)(), DatasetError)):
+    for read, kind in ((read_picture, PictureError), (lambda file: of_levels(file, file)(), DatasetError)):
         with pytest.raises(kind, match="photo") as caught:
             read(path)
         assert str(caught.value).isprintable()

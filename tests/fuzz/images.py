@@ -74,7 +74,7 @@ def read_by_all(file: Path, data: bytes) -> object:
         lambda: read_picture(file),
         lambda: read_picture(data, "row 3"),
         lambda: size_of(file),
-        of_levels(file),
+        of_levels(file, file),
         lambda: read_levels(data, "row 3"),
     ):
         try:
