@@ -173,7 +173,7 @@ class ConceptField:
             grid = sides(about["grid"], "grid", MOST_CELLS)
             scale = {name: number(one, "a scale", 1e-45, 1e30) for name, one in scales.items()}
             vectors = _put_together(tensors, scale, grid)
-            place = placed(about["placement"], grid, vectors.element_size())
+            place = placed(about["placement"], grid)
             return cls(vectors, tensors["embedding"], place, mapping(about["provenance"], "provenance"))
 
 
@@ -190,9 +190,10 @@ def _put_together(tensors: Mapping[str, Tensor], scales: Mapping[str, float], gr
     cells, width = grid[0] * grid[1], tensors["embedding"].numel()
     rank = tensors["left"].numel() // cells if "left" in tensors else 0
     shapes = {"embedding": (width,), "vectors": (cells, width), "left": (cells, rank), "right": (rank, width)}
-    for name, tensor in tensors.items():
-        if tensor.shape != shapes[name]:
-            raise ValueError(f"{name} is {tuple(tensor.shape)}; expected {shapes[name]}")
+    # In this order: a file gives its tensors in any.
+    for name, shape in shapes.items():
+        if name in tensors and tensors[name].shape != shape:
+            raise ValueError(f"{name} is {tuple(tensors[name].shape)}; expected {shape}")
     if cells * width > MOST_NUMBERS:
         raise ValueError(f"{cells:,} vectors of {width:,} numbers; at most {MOST_NUMBERS:,} numbers are read")
     vectors = _whole({name: tensors[name] for name in scales}, scales)

@@ -148,7 +148,7 @@ class Localization:
             exactly({name: scores[name] for name in scores if name in comparison.names}, comparison.names, "scores")
             return cls(
                 **tensors,
-                placement=placed(about["placement"], grid, tensors["map"].element_size()),
+                placement=placed(about["placement"], grid),
                 comparison=comparison,
                 scores={name: number(score, "a score", -_LARGEST, _LARGEST) for name, score in scores.items()},
                 provenance=mapping(about["provenance"], "provenance"),

@@ -29,9 +29,6 @@ MOST_CELLS = 2**20
 _MOST_WEIGHTS = 2**24
 """Of the interpolation that puts a map back, along either axis: pixels times cells."""
 
-_MOST_HEAT = 10**9
-"""Bytes of a map in the pixels of its image."""
-
 _FARTHEST = 1e9
 """Of a window's sides from the corner of its image, in pixels."""
 
@@ -144,13 +141,12 @@ def exactly(held: Mapping[str, Any], names: Iterable[str], what: str) -> None:
         raise ValueError(f"{what} has {', '.join(sorted(held)) or 'nothing'}; expected {', '.join(sorted(wanted))}")
 
 
-def placed(value: Any, grid: tuple[int, int], size: int) -> Placement:
+def placed(value: Any, grid: tuple[int, int]) -> Placement:
     """The placement that is stated for a map of a (rows, cols) grid, if it shows some of its image.
 
     Args:
         value: what is stated.
         grid: of the map.
-        size: bytes of a number of the map.
 
     Raises:
         ValueError: it does not, or the image or the map is larger than any that is read.
@@ -158,8 +154,6 @@ def placed(value: Any, grid: tuple[int, int], size: int) -> Placement:
     held = mapping(value, "placement")
     exactly(held, {"window", "picture_size"} | (held.keys() & {"cells"}), "placement")
     height, width = sides(held["picture_size"], "picture_size", MAX_PIXELS)
-    if height * width * max(4, size) > _MOST_HEAT:
-        raise ValueError(f"a heat map of {height} x {width} numbers of {size} bytes is too large")
     if max(height * grid[0], width * grid[1]) > _MOST_WEIGHTS:
         raise ValueError(f"a map of {grid[0]} x {grid[1]} cells is too fine for an image of {height} x {width} pixels")
     for key in ("window", "cells") if held.get("cells") is not None else ("window",):

@@ -53,10 +53,11 @@ def main(
     for problem in found.problems:
         print(f"left out: {problem}", file=sys.stderr)
     print(f"{len(found.good)} pictures" + (f", accuracy {found.accuracy:.3f}" if found.good else ""))
-    print("suspects:", ", ".join(one.name for one in found.suspects) or ("none" if found.ranked else "no object is known"))
-    for name, background, effect in found.backgrounds()[:3]:
-        if effect >= 0.01:
-            print(f"without {background!r} the probability of {name} falls by {effect:.3f}")
+    nobody = "none" if found.judged else "too few images to say" if found.ranked else "no object is known"
+    print("suspects:", ", ".join(one.name for one in found.suspects) or nobody)
+    for found_one in found.backgrounds()[:3]:
+        if found_one.moves:
+            print(f"without {found_one.text!r} the probability of {found_one.name} falls by {found_one.effect:.3f}")
     print(f"report in {write_report(found)}")
 
 

@@ -65,7 +65,7 @@ def test_what_is_skipped_because_of_its_ending_is_counted_and_named(tree, capsys
         found("mine")
     assert str(raised.value).isprintable()
     tree("empty/")
-    with pytest.raises(PictureError, match=r"empty: no pictures in this folder; looked for \.bmp, \.gif"):
+    with pytest.raises(PictureError, match=r"empty: no pictures in this folder; looked for \.avif, \.bmp, \.gif"):
         found("empty")
 
 

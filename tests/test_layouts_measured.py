@@ -223,7 +223,7 @@ def test_tables_are_printed(localizer, tmp_path, layout, truth, labels):
         return
     looked = audit(localizer, data, tmp_path / "audited")
     assert (len(looked.good), looked.skipped, looked.problems) == (3, 0, [])
-    assert all((one.off_object is not None) == (truth != "neither") for one in looked.classes if one.taken)
+    assert all((one.off_object is not None) == (truth != "neither") for one in looked.classes if one.predicted)
     assert "ember finch" in write_report(looked).read_text()
 
 

@@ -376,7 +376,7 @@ def test_a_vocabulary_is_read(tmp_path, localizer, finch):
             r"attributes of 'crown' are \['red', 'blue'\]",
         ),
         ("parent: bird\nconcepts:\n  - name: crown\n    attributes: red", "attributes of 'crown' are 'red'"),
-        ("parent: bird\nconcepts:\n  - name: crown\n    attributes: {colour: red}", "colour of 'crown' is 'red'"),
+        ("parent: bird\nconcepts:\n  - name: crown\n    attributes: {colour: red}", "colour of crown is 'red'"),
         ("parent: bird\nconcepts:\n  - name: crown\n    attributes: {colour: [red]}", r"colour of 'crown' is \['red'\]"),
         ("parent: bird\nconcepts:\n  - name: crown\n    attributes: {barred: [yes, no]}", "quote those that YAML reads as"),
         ("parent: bird\nconcepts:\n  - name: crown\n    attributes: {colour: [red, ' ']}", "a list of two words or more"),

@@ -91,7 +91,8 @@ def audit(
     folder, classes = Path(folder), classes_among(localizer.backbone, dataset.classes, among)
     looker = Looker(localizer, classes, parts, backgrounds, part_templates, scene_templates, strength)
     looker.prepare()
-    identity, judged = identity_of(localizer, dataset), told_among(localizer.backbone, classes)
+    judged = told_among(localizer.backbone, classes)
+    identity = identity_of(localizer, dataset, {name_of(localizer.method): localizer.method}, looker.sentences())
     settings = {
         "dataset": dataset.name,
         "examples": len(dataset.examples),

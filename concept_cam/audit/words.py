@@ -129,7 +129,7 @@ class Words:
         found = []
         for _, phrases in self.groups:
             vectors = self.bank.vectors_of(phrases)
-            first, second = torch.triu_indices(len(phrases), len(phrases), 1, device=vectors.device)
+            first, second = torch.triu_indices(len(phrases), len(phrases), 1, dtype=torch.int64, device=vectors.device)
             found.append((first, second, torch.nn.functional.normalize(vectors[first] - vectors[second], dim=-1)))
         return found
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -15,7 +16,7 @@ import torch
 from huggingface_hub import constants
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import dynamic_module_utils
-from transformers.utils import cached_file
+from transformers.utils import cached_file, logging
 
 from concept_cam.backbones.archives import Stored
 from concept_cam.backbones.settings import check_settings
@@ -60,6 +61,9 @@ def confined(what: str, *, local: bool = False) -> Iterator[None]:
             _switch(stack, dynamic_module_utils, "get_cached_module_file", _refuse)
             # Before torch 2.6, torch.load hands an archive of TorchScript to this, whatever weights_only says.
             _switch(stack, torch.jit, "load", _refuse)
+            if not (sys.stderr and sys.stderr.isatty()) and logging.is_progress_bar_enabled():
+                stack.callback(logging.enable_progress_bar)
+                logging.disable_progress_bar()
             if local:
                 _switch(stack, constants, "HF_HUB_OFFLINE", True)
             stack.enter_context(_tensors_alone())
@@ -161,7 +165,8 @@ class _Budget(TorchDispatchMode):
         # A pickle may repeat one number into any shape: that costs nothing until something is made of it.
         if min(self._size, self._tensors) < 0 or any(_bytes(one) > self._largest for one in args):
             raise BackboneError(
-                f"{self._what}: its configuration asks for a model that is much larger than its weights; it is not built."
+                f"{self._what}: its configuration asks for a model that is much larger than its weights, so it is not built; "
+                "give the weights of that model."
             )
         return func(*args, **kwargs)
 
