@@ -519,7 +519,7 @@ def test_the_lists_of_a_hugging_face_set_lead_nowhere_else(file, tmp_path):
         state = json.loads((root / "test" / file).read_text())
         state["_data_files"] = [{"filename": str(next((other / "test").glob("*.arrow")))}]
         (root / "test" / file).write_text(json.dumps(state))
-    with pytest.raises(DatasetError, match=r"leads out of|is not in the subpath"):
+    with pytest.raises(DatasetError, match="leads out of"):
         read_dataset(root)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -90,7 +91,7 @@ def _check_files(folder: Path, root: Path | None) -> None:
         within(folder, str((split / "dataset_info.json").relative_to(folder)), root)
         with refused_as(DatasetError, state):
             for about in json_of(state)["_data_files"]:
-                within(folder, str((split / about["filename"]).relative_to(folder)), root)
+                within(folder, os.path.relpath(split / about["filename"], folder), root)
 
 
 @final
