@@ -141,6 +141,16 @@ def test_settings_of_real_checkpoints_are_allowed(tmp_path):
     assert load(str(folder)).sites
 
 
+@pytest.mark.parametrize("layout", checkpoints.LAYOUTS)
+def test_what_nobody_reads_of_a_folder_refuses_nothing(layout, tmp_path):
+    """What training leaves beside the weights."""
+    folder = checkpoints.LAYOUTS[layout](tmp_path / "folder")
+    (folder / "labels.json").write_text(json.dumps(["ant", "bee"]))
+    (folder / "trainer_state.json").write_text(json.dumps({"num_input_tokens_seen": 10**12, "log": ["x" * 100] * 10**5}))
+    (folder / "notes.json").write_bytes(b"\x1b[31m{")
+    assert load(str(folder)).sites
+
+
 def test_a_repository_is_read_as_a_folder_is(tmp_path, monkeypatch):
     """Its settings are in the cache of the hub, where they were downloaded."""
     folder = checkpoints.dual_encoder(tmp_path / "folder")

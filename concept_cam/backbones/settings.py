@@ -34,6 +34,9 @@ OPEN_CLIP, TIMM = "open_clip_config.json", "config.json"
 
 _VOCABULARIES = ("tokenizer.json", "vocab.json", "merges.txt", "vocab.txt", "added_tokens.json", "special_tokens_map.json")
 
+_SETTINGS = ("config.json", ".index.json")
+"""Endings of all other files of JSON that open_clip, timm and transformers look for."""
+
 _LOADER = {
     "auto_map": "names code of its own",
     "custom_pipelines": "names code of its own",
@@ -109,7 +112,7 @@ _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 
 
 def check_folder(folder: Path) -> None:
-    """Read all JSON files of a checkpoint's folder.
+    """Read the settings in a checkpoint's folder; other JSON files, such as a log of its training, are read by nobody.
 
     Raises:
         BackboneError: one cannot be read, or holds what ``check_settings`` refuses.
@@ -117,7 +120,7 @@ def check_folder(folder: Path) -> None:
     for file in sorted(folder.iterdir()):
         if file.name in _VOCABULARIES or file.suffix == ".jinja":
             _check_size(file)
-        elif file.suffix == ".json":
+        elif file.name.endswith(_SETTINGS):
             check_settings(file)
 
 
