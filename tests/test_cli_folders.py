@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from concept_cam.cli.folders import sources
-from concept_cam.cli.pictures import names_of, read_again, size_of, state_of
+from concept_cam.cli.pictures import Watched, names_of, size_of
 from concept_cam.errors import OptionError, PictureError
 
 
@@ -202,8 +202,9 @@ def test_sizes_that_no_input_has(text):
 def test_a_picture_that_was_changed_is_not_taken_for_itself(tmp_path, change):
     path = tmp_path / "a.png"
     Image.new("RGB", (4, 4), "red").save(path)
-    state = state_of(path)
-    assert read_again(path, state).getpixel((0, 0)) == (255, 0, 0)
+    same, watched = Watched([path]), Watched([path])
+    assert list(same) == list(watched) == [path]
+    assert same.again(path).getpixel((0, 0)) == (255, 0, 0)
     before = path.stat()
     if change == "replaced":
         Image.new("RGB", (4, 4), "blue").save(tmp_path / "b.png")
@@ -217,4 +218,4 @@ def test_a_picture_that_was_changed_is_not_taken_for_itself(tmp_path, change):
     if change == "same size, old date":
         os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
     with pytest.raises(PictureError, match=r"a\.png"):
-        read_again(path, state)
+        watched.again(path)

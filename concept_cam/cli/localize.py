@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from functools import partial
 from pathlib import Path
@@ -14,7 +14,7 @@ import typer
 from concept_cam.cli.encoders import CLASSES, load_encoder
 from concept_cam.cli.folders import sources
 from concept_cam.cli.given import check_texts, refuse
-from concept_cam.cli.pictures import check_apart, make_folder, names_of, read_again, size_of, state_of
+from concept_cam.cli.pictures import Watched, check_apart, make_folder, names_of, size_of
 from concept_cam.cli.sets import LARGEST_SEED
 from concept_cam.cli.tabled import of_tables
 from concept_cam.cli.terminal import cell, complain, console, say
@@ -171,15 +171,10 @@ def _run(
     """Localize in all pictures, some at a time; returns how many failed."""
     from tqdm import tqdm
 
-    names, states = names_of(pictures), dict[Path, tuple[int, ...] | None]()
+    names, watched = names_of(pictures), Watched(pictures)
     suffixes = (*_RESULTS, _SWEEP, _BY_REFERENCE)
     check_apart(pictures, (out / f"{name}{suffix}" for name in names.values() for suffix in suffixes))
     failed = 0
-
-    def watched() -> Iterator[Path]:
-        for path in pictures:
-            states[path] = state_of(path)
-            yield path
 
     with tqdm(total=len(pictures), disable=None if len(pictures) > _BATCH else True) as bar:
 
@@ -191,11 +186,11 @@ def _run(
             bar.update()
             complain(error)
 
-        done = localizer.stream(watched(), target, references, strength=strength, batch_size=_BATCH, on_error=report)
+        done = localizer.stream(watched, target, references, strength=strength, batch_size=_BATCH, on_error=report)
         with closing(done):
             for path, result in done:
                 try:
-                    picture = read_again(path, states.pop(path))
+                    picture = watched.again(path)
                     _write(result, picture, path, out / names[path])
                     for draw in extras:
                         draw(localizer, picture, target, references, out / names[path])

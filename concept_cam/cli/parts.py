@@ -15,7 +15,7 @@ from concept_cam.cli.encoders import HELP, load_encoder
 from concept_cam.cli.folders import sources
 from concept_cam.cli.given import check_texts, refuse
 from concept_cam.cli.partfiles import Sheets, Tables
-from concept_cam.cli.pictures import check_apart, make_folder, names_of, read_again, size_of, state_of
+from concept_cam.cli.pictures import Watched, check_apart, make_folder, names_of, size_of
 from concept_cam.cli.tabled import of_tables
 from concept_cam.cli.terminal import complain, say
 from concept_cam.errors import ConceptCamError, OptionError, PictureError, PromptError, one_line
@@ -173,13 +173,8 @@ def _run(
     from concept_cam.parts import stream_parts
     from concept_cam.parts.sheet import annotated, summary
 
-    failed, states = 0, dict[Path, tuple[int, ...] | None]()
+    failed, watched = 0, Watched(names)
     sheets, tables = Sheets(species, out, made), Tables(species)
-
-    def watched() -> Iterator[Path]:
-        for path in names:
-            states[path] = state_of(path)
-            yield path
 
     with tqdm(total=len(names), disable=None if len(names) > _FEW else True) as bar:
 
@@ -192,11 +187,11 @@ def _run(
             sheets.leave_out(path)
             complain(error)
 
-        done = stream_parts(localizer, watched(), vocabulary, strength=strength, batch_size=_BATCH, on_error=report)
+        done = stream_parts(localizer, watched, vocabulary, strength=strength, batch_size=_BATCH, on_error=report)
         with closing(done):
             for path, finding in done:
                 try:
-                    picture = read_again(path, states.pop(path))
+                    picture = watched.again(path)
                     shown = annotated(finding, picture)
                 except PictureError as error:
                     report(path, error)

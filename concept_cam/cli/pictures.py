@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import TYPE_CHECKING
@@ -69,27 +69,44 @@ def _alike(name: str) -> str:
     return normalize("NFC", name).casefold()
 
 
-def state_of(path: Path) -> tuple[int, ...] | None:
+class Watched:
+    """Pictures that are looked at now and drawn on later: one that is another by then is not drawn on.
+
+    Args:
+        pictures: files.
+    """
+
+    def __init__(self, pictures: Iterable[Path]) -> None:
+        self._pictures = pictures
+        self._states: dict[Path, tuple[int, ...] | None] = {}
+
+    def __iter__(self) -> Iterator[Path]:
+        """Each of them, as it is about to be looked at."""
+        for path in self._pictures:
+            self._states[path] = _state_of(path)
+            yield path
+
+    def again(self, path: Path) -> Image.Image:
+        """A picture that was looked at, once more.
+
+        Raises:
+            PictureError: it is another now, or cannot be read.
+        """
+        from concept_cam.images import read_picture
+
+        picture = read_picture(path)
+        if _state_of(path) != self._states.pop(path):
+            raise PictureError(f"{path}: the file was changed while it was looked at; run it again.")
+        return picture
+
+
+def _state_of(path: Path) -> tuple[int, ...] | None:
     """What changes when a file is written to or replaced; None if it cannot be looked at."""
     try:
         found = os.stat(path)  # noqa: PTH116  (says no, where Path raises on a name that is too long)
     except (OSError, ValueError):
         return None
     return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
-
-
-def read_again(path: Path, state: tuple[int, ...] | None) -> Image.Image:
-    """A picture that was looked at before, when its file was in that state.
-
-    Raises:
-        PictureError: it is another now, or cannot be read.
-    """
-    from concept_cam.images import read_picture
-
-    picture = read_picture(path)
-    if state_of(path) != state:
-        raise PictureError(f"{path}: the file was changed while it was looked at; run it again.")
-    return picture
 
 
 def size_of(text: str | None) -> int | tuple[int, int] | None:
