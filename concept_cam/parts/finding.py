@@ -69,6 +69,7 @@ def find_parts(localizer: Localizer, picture: Given, vocabulary: PartVocabulary,
         >>> crown.attributes["colour"].value, crest.visible
         ('red', False)
     """
+    _check(localizer, vocabulary, strength)
     return _find(localizer, [localizer.frame(picture)], vocabulary, strength)[0]
 
 
@@ -137,7 +138,6 @@ def _check(localizer: Localizer, vocabulary: PartVocabulary, strength: float) ->
 
 
 def _find(localizer: Localizer, frames: Sequence[Frame], vocabulary: PartVocabulary, strength: float) -> list[PartFinding]:
-    _check(localizer, vocabulary, strength)
     found: dict[int, PartFinding] = {}
     with torch.inference_mode(False), torch.no_grad():
         bank = localizer.bank(vocabulary.texts())
