@@ -37,13 +37,15 @@ _FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 @contextmanager
 def refused(path: str | os.PathLike[str], kind: str) -> Iterator[None]:
-    """Whatever goes wrong in the block is one line: the file is not what it should be.
+    """Whatever goes wrong in the block is one line: the file is not what it should be. A lack of memory is passed on.
 
     Raises:
         OutputError: it is.
     """
     try:
         yield
+    except MemoryError:
+        raise
     except Exception as error:
         said = f"it has no {error}" if isinstance(error, KeyError) else str(error) or type(error).__name__
         raise OutputError(f"{os.fspath(path)}: not a saved {kind} ({one_line(said, 300)}).") from error
