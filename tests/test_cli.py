@@ -1,100 +1,24 @@
-"""The command line from end to end: what it writes, what it prints, and one line for every mistake."""
+"""``concept-cam localize`` from end to end: what it writes, what it prints, and one line for every mistake."""
 
 from __future__ import annotations
 
-import csv
 import json
-import os
 import re
 import shutil
-import subprocess
 import sys
 import warnings
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
+from clis import RESULTS, TWINS, Run, embedded, finch, names, plate, results, run
 from PIL import Image
 
-from concept_cam import cli, fieldguide, loading
+from concept_cam import fieldguide, loading
 from concept_cam.cli.folders import sources
-from concept_cam.errors import AuditFailed, PictureError
-from concept_cam.fieldguide.birds import ATTRIBUTES, COLOURS, PARTS, part_of, species, twins
-from concept_cam.fieldguide.checkpoint import FOLDER
+from concept_cam.errors import PictureError
 from concept_cam.methods import CARDS
 from concept_cam.result import Localization
-
-RESULTS = ("-overlay.png", "-compared.png", ".safetensors", ".json")
-TWINS = ("--target", "ember finch", "--against", "frost finch")
-
-
-@dataclass(frozen=True)
-class Ran:
-    code: int
-    out: str
-    err: str
-
-    def line(self) -> str:
-        """The one line of a mistake."""
-        assert self.code == 2, self
-        lines = self.err.splitlines()
-        assert len(lines) == 1, self.err
-        assert lines[0].startswith("concept-cam: ")
-        assert "Traceback" not in self.err
-        return lines[0]
-
-
-Run = Callable[..., Ran]
-
-
-@pytest.fixture(scope="module")
-def embedded():
-    return fieldguide.localizer().backbone
-
-
-@pytest.fixture
-def run(embedded, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Run:
-    """Run the command in this process, in a folder of its own, with the embedded model loaded once."""
-    real, held = loading.load, f"local-dir:{FOLDER}"
-    load = lambda name, *rest, **named: embedded if name == held else real(name, *rest, **named)  # noqa: E731
-    monkeypatch.setattr(loading, "load", load)
-    monkeypatch.setattr(warnings, "showwarning", warnings.showwarning)  # main replaces it
-    monkeypatch.setenv("COLUMNS", "200")
-    monkeypatch.chdir(tmp_path)
-
-    def call(*arguments: object) -> Ran:
-        monkeypatch.setattr(sys, "argv", ["concept-cam", *map(str, arguments)])
-        with pytest.raises(SystemExit) as caught:
-            cli.main()
-        out, err = capsys.readouterr()
-        return Ran(caught.value.code, out, err)
-
-    return call
-
-
-@pytest.fixture(scope="module")
-def plate() -> Image.Image:
-    return fieldguide.draw_species("ember finch", seed=3, size=120).picture
-
-
-@pytest.fixture
-def finch(plate: Image.Image, tmp_path: Path) -> Path:
-    path = tmp_path / "finch.png"
-    plate.save(path)
-    return path
-
-
-def names(folder: Path) -> set[str]:
-    return {file.name for file in folder.iterdir()}
-
-
-def results(*stems: str) -> set[str]:
-    return {f"{stem}{suffix}" for stem in stems for suffix in RESULTS}
-
-
-# ---- localize ---------------------------------------------------------------------------------------------------------
 
 
 def test_without_a_picture(run: Run, tmp_path: Path) -> None:
@@ -412,132 +336,6 @@ def test_sources_keep_the_order_given(tmp_path: Path) -> None:
         list(sources([tmp_path / "none"]))
 
 
-# ---- fieldguide -------------------------------------------------------------------------------------------------------
-
-
-def table(path: Path) -> list[dict[str, str]]:
-    with path.open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
-
-
-def array(path: Path) -> np.ndarray:
-    with Image.open(path) as picture:
-        return np.asarray(picture)
-
-
-def test_fieldguide_writes_what_it_says(run: Run, tmp_path: Path) -> None:
-    ran = run("fieldguide", "set", "--count", 3, "--seed", 1)
-    assert ran.code == 0
-    assert "3 plates in set" in ran.out
-    folder = tmp_path / "set"
-    rows, differences = table(folder / "labels.csv"), table(folder / "differences.csv")
-    kinds = {"bird": "mask", "difference": "difference_mask", "parts": "parts_mask"}
-    assert names(folder) == {row["file"].split("/")[0] for row in rows} | {
-        ".masks",
-        "labels.csv",
-        "differences.csv",
-        "parts.csv",
-    }
-    about = ["attribute", "part", "habitat", "difference_mask", "parts_mask"]
-    assert list(rows[0]) == ["file", "label", "rival", "mask", *about, *ATTRIBUTES]
-    assert len(rows) == len({row["file"] for row in rows}) == 3
-    shared = ("file", "label", "rival", "attribute", "part")
-    assert differences == [{key: row[key] for key in shared} | {"mask": row["difference_mask"]} for row in rows]
-    for kind, column in kinds.items():
-        assert {f".masks/{kind}/{name}" for name in names(folder / ".masks" / kind)} == {row[column] for row in rows}
-    levels = {row["part"]: int(row["level"]) for row in table(folder / "parts.csv")}
-    assert levels == {part: 1 + k for k, part in enumerate(PARTS)}
-    for row in rows:
-        assert Path(row["file"]).parent.name.replace("_", " ") == row["label"]
-        target, twin = species()[row["label"]], species()[row["rival"]]
-        assert target.differences(twin) == (row["attribute"],)
-        assert {attribute: row[attribute] for attribute in ATTRIBUTES} == target.card
-        assert row["part"] == part_of(row["attribute"])
-        picture, bird, difference, parts = (array(folder / row[column]) for column in ("file", *kinds.values()))
-        assert picture.shape == (384, 384, 3)
-        assert np.array_equal(difference.astype(bool), parts == levels[row["part"]])
-        assert np.array_equal(bird.astype(bool), parts > 0)
-        assert difference.any()
-        assert set(np.unique(parts)) <= {0, *levels.values()}
-        # The masks lie on the picture: a part shows the colour that the card says, give or take the shade.
-        for part in ("crown", "belly", "legs"):
-            shown = np.median(picture[parts == levels[part]], axis=0)
-            assert np.abs(shown - COLOURS[row[part]]).max() < 45, (row["file"], part)
-
-
-def test_fieldguide_asks_every_pair(run: Run, tmp_path: Path) -> None:
-    """All pairs in turn, among them those that differ in a shape or a pattern: the part is named, not the attribute."""
-    pairs = twins()
-    assert run("fieldguide", "set", "--count", len(pairs), "--size", 96).code == 0
-    rows = table(tmp_path / "set" / "labels.csv")
-    assert [(row["label"], row["rival"], row["attribute"]) for row in rows] == list(pairs)
-    levels = {row["part"]: int(row["level"]) for row in table(tmp_path / "set" / "parts.csv")}
-    assert any(row["part"] != row["attribute"] for row in rows)
-    for row in rows:
-        parts, difference = (array(tmp_path / "set" / row[kind]) for kind in ("parts_mask", "difference_mask"))
-        assert difference.any()
-        assert np.array_equal(difference.astype(bool), parts == levels[row["part"]])
-
-
-def test_fieldguide_is_reproducible(run: Run, tmp_path: Path) -> None:
-    for name, seed, count in (("one", 1, 3), ("two", 1, 3), ("other", 2, 3), ("fewer", 1, 2)):
-        assert run("fieldguide", name, "--count", count, "--seed", seed, "--size", 96).code == 0
-    files = sorted(path.relative_to(tmp_path / "one") for path in (tmp_path / "one").rglob("*") if path.is_file())
-    assert len(files) == 15
-    for file in files:
-        assert (tmp_path / "one" / file).read_bytes() == (tmp_path / "two" / file).read_bytes()
-    pictures = [file for file in files if file.suffix == ".png" and file.parts[0] != ".masks"]
-    assert len(pictures) == 3
-    for file in pictures:
-        assert (tmp_path / "one" / file).read_bytes() != (tmp_path / "other" / file).read_bytes()
-    # The first plates of a set do not depend on how many follow.
-    for file in pictures[:2]:
-        assert (tmp_path / "one" / file).read_bytes() == (tmp_path / "fewer" / file).read_bytes()
-
-
-def test_fieldguide_cannot_be_written(run: Run, tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("kept")
-    assert "file" in run("fieldguide", "file", "--count", 1).line()
-    assert (tmp_path / "file").read_text() == "kept"
-
-
-# ---- a process of its own ---------------------------------------------------------------------------------------------
-
-HEAVY = {"torch", "open_clip", "transformers", "torchvision", "timm", "numpy", "PIL"}
-
-
-def python(code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.run(
-        [sys.executable, "-c", code, *arguments], capture_output=True, text=True, env=environment, timeout=120, check=False
-    )
-
-
-@pytest.mark.parametrize(
-    "code",
-    ["import concept_cam; dir(concept_cam)", "import concept_cam.cli", "from concept_cam.cli import main; main()"],
-    ids=["import", "import cli", "--help"],
-)
-def test_nothing_heavy_is_imported_before_it_is_needed(code: str) -> None:
-    watch = "import atexit, sys; atexit.register(lambda: print('modules:', *sys.modules))\n"
-    done = python(watch + code, "--help")
-    assert done.returncode == 0, done.stderr
-    shown, _, modules = done.stdout.rpartition("modules:")
-    assert "concept_cam" in modules.split()
-    assert not HEAVY & set(modules.split())
-    if "main" in code:
-        assert "localize" in shown
-        assert "fieldguide" in shown
-
-
-def test_a_mistake_as_the_shell_sees_it(tmp_path: Path) -> None:
-    done = python("from concept_cam.cli import main; main()", "localize", "--method", "hirescam", "--out", str(tmp_path))
-    assert done.returncode == 2
-    assert done.stdout == ""
-    assert done.stderr.startswith("concept-cam: No method 'hirescam'.")
-    assert len(done.stderr.splitlines()) == 1
-
-
 def test_a_picture_is_never_written_over(run, finch, tmp_path):
     """Results go beside the pictures only as long as none of them is one of the pictures."""
     original = finch.read_bytes()
@@ -661,51 +459,3 @@ def test_names_do_nothing_to_a_terminal(run: Run, plate: Image.Image, tmp_path: 
     assert {file.name.partition("-overlay")[0] for file in (tmp_path / "out\x1b[31m\udcff").glob("*-overlay.png")} == {
         name.removesuffix(".png") for name in NAMES
     }
-
-
-# ---- the last net -----------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("error", "code", "line"),
-    [
-        (ZeroDivisionError("a\n\x1b[31mb"), 2, r"ZeroDivisionError: a \x1b[31mb (not foreseen; CONCEPT_CAM_TRACEBACK=1"),
-        (KeyError("box"), 2, "KeyError: 'box' (not foreseen"),
-        (RecursionError("too deep"), 2, "RecursionError: too deep (not foreseen"),
-        (AssertionError(), 2, "AssertionError: no more is known (not foreseen"),
-        (OSError(28, "No space left on device"), 2, "OSError: [Errno 28] No space left on device"),
-        (MemoryError(), 2, "MemoryError: no more is known"),
-        (RuntimeError("x" * 100_000), 2, "RuntimeError: xxx"),
-        (SystemExit("their own end"), 2, "SystemExit: their own end"),
-        (SystemExit(0), 2, "SystemExit: 0"),
-        (PictureError("damaged"), 2, "damaged"),
-        (AuditFailed("off_object is 0.4"), 1, "off_object is 0.4"),
-        (KeyboardInterrupt(), 130, "interrupted; what was finished is kept."),
-    ],
-    ids=lambda value: type(value).__name__ if isinstance(value, BaseException) else "",
-)
-def test_whatever_is_raised_is_one_line(
-    run: Run, monkeypatch: pytest.MonkeyPatch, error: BaseException, code: int, line: str
-) -> None:
-    def raised(*_: object) -> None:
-        raise error
-
-    monkeypatch.setattr("concept_cam.methods.method_named", raised)
-    ran = run("localize", "photo.png", *TWINS)
-    assert (ran.code, ran.out, len(ran.err.splitlines())) == (code, "", 1)
-    assert ran.err.startswith(f"concept-cam: {line}")
-    assert ran.err[:-1].isprintable()
-    assert len(ran.err) < 1100
-
-
-def test_a_traceback_for_who_asks_for_it(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    def raised(*_: object) -> None:
-        raise ZeroDivisionError("ours")
-
-    monkeypatch.setattr("concept_cam.methods.method_named", raised)
-    monkeypatch.setenv("CONCEPT_CAM_TRACEBACK", "1")
-    ran = run("localize", "photo.png", *TWINS)
-    assert ran.code == 2
-    first, *_, last = ran.err.splitlines()
-    assert first == "Traceback (most recent call last):"
-    assert last.startswith("concept-cam: ZeroDivisionError: ours")
