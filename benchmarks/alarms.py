@@ -18,21 +18,21 @@ from rich.console import Console
 from rich.table import Table
 from tqdm import tqdm
 
-from concept_cam import fieldguide
+from concept_cam import world
 from concept_cam.audit import ALARM, Audit
 from concept_cam.audit.looking import Looker, Row
 from concept_cam.datasets import Dataset
-from concept_cam.fieldguide.birds import species
-from concept_cam.fieldguide.dataset import WORLDS
-from concept_cam.fieldguide.shortcuts import SHORTCUTS
 from concept_cam.metrics import mean_interval
+from concept_cam.world.birds import species
+from concept_cam.world.dataset import WORLDS
+from concept_cam.world.shortcuts import SHORTCUTS
 
 COUNTS = (1, 3, 10)
 """Images of a class."""
 
 _BATCH = 48
 
-SETS = {"clean": ("fieldguide", "fieldguide-birds"), "planted": ("fieldguide-shortcut", "fieldguide-shortcuts")}
+SETS = {"clean": ("world", "world-birds"), "planted": ("world-shortcut", "world-shortcuts")}
 """Encoder and plates."""
 
 
@@ -64,7 +64,7 @@ def alarms_of(looker: Looker, data: Dataset, rows: Sequence[Row]) -> Alarms:
 
 def draws_of(encoder: str, plates: str, draws: Sequence[int]) -> Iterator[dict[int, Alarms]]:
     """The alarms of each draw, by the number of images of a class."""
-    looker = Looker(fieldguide.localizer(vocabulary=(), checkpoint=fieldguide.MODELS[encoder]), tuple(species()))
+    looker = Looker(world.localizer(vocabulary=(), checkpoint=world.MODELS[encoder]), tuple(species()))
     for seed in draws:
         data = WORLDS[plates](len(species()) * max(COUNTS), seed, 0)
         rows = list(rows_of(looker, data))

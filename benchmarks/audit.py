@@ -1,6 +1,6 @@
 """Does an audit of many pictures take more memory than one of few? ``python -m benchmarks.audit``: peaks, and seconds.
 
-Each audit has a process of its own: the embedded encoder on plates of the field guide, which are drawn as they are asked for,
+Each audit has a process of its own: the embedded encoder on plates of the embedded world, drawn as they are asked for,
 with words, backgrounds, all tables and the report. A peak is the most that the process ever held, as Linux counts it.
 """
 
@@ -46,15 +46,15 @@ def peak() -> int:
 
 def run(count: int) -> Run:
     """Audit so many plates."""
-    from concept_cam import fieldguide
+    from concept_cam import world
     from concept_cam.audit import audit
     from concept_cam.audit.report import write_report
-    from concept_cam.fieldguide.dataset import birds_dataset
     from concept_cam.parts import read_parts
     from concept_cam.prompts import read_vocabulary
+    from concept_cam.world.dataset import birds_dataset
 
-    localizer = fieldguide.localizer()
-    asked = {"parts": read_parts("fieldguide-parts"), "backgrounds": read_vocabulary("fieldguide-habitats").names}
+    localizer = world.localizer()
+    asked = {"parts": read_parts("world-parts"), "backgrounds": read_vocabulary("world-habitats").names}
     with tempfile.TemporaryDirectory() as folder:
         audit(localizer, birds_dataset(1), Path(folder) / "first", **asked)
         before, start = peak(), time.perf_counter()

@@ -16,8 +16,8 @@ from typing import Any
 
 import torch
 
+from benchmarks.contenders import Bench
 from benchmarks.timing import Contender, alternate, machine
-from benchmarks.world import World
 from concept_cam.backbones.heads import ClassAttention
 from concept_cam.backbones.snapshot import Snapshot, checksum
 from concept_cam.hooks import on_input
@@ -29,16 +29,16 @@ TEXTS = "every number of the text encoder (each call that uses embedded texts)"
 FOLDED = "every number of the end whose products are kept (each field)"
 
 
-def contenders(world: World) -> Mapping[str, Contender]:
+def contenders(bench: Bench) -> Mapping[str, Contender]:
     """The checks, and the pass that they are compared with."""
-    backbone = world.backbone
+    backbone = bench.backbone
     head: Any = backbone.sites[0].head
     if not isinstance(head, ClassAttention) or head.around is None or head.by_row is None:
         raise SystemExit(f"{backbone.name} does not read its class token in a last block; measure another model.")
     around, by_row, end = head.around, head.by_row, head.end()
     entered: list[torch.Tensor] = []
     with on_input(around, lambda _, inputs: entered.append(inputs[0])), backbone.at_rest():
-        backbone.embed_pixels(world.pixels)
+        backbone.embed_pixels(bench.pixels)
 
     def picture() -> torch.Tensor:
         with backbone.at_rest(), on_input(by_row, lambda _, inputs: (inputs[0][:, :1],)):
@@ -46,7 +46,7 @@ def contenders(world: World) -> Mapping[str, Contender]:
         return embedding
 
     return {
-        OWN: world.own,
+        OWN: bench.own,
         STRUCTURE: lambda: Snapshot(backbone.module, backbone.text_parts()),
         PICTURE: picture,
         TEXTS: lambda: Snapshot(backbone.module, backbone.image_parts(), contents=True),
@@ -64,7 +64,7 @@ def main() -> None:
     given = parser.parse_args()
     logging.disable(logging.WARNING)
     warnings.simplefilter("ignore")
-    seconds = alternate(contenders(World.of(given.model, given.batch, device=given.device)), given.runs, given.device)
+    seconds = alternate(contenders(Bench.of(given.model, given.batch, device=given.device)), given.runs, given.device)
     print(f"{machine()}\n\n### {given.model}, batch of {given.batch}\n")
     print(f"| medians of {given.runs} | milliseconds | share of the pass, % |\n|---|---|---|")
     for name, taken in seconds.items():

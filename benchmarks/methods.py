@@ -11,9 +11,9 @@ import logging
 import warnings
 from functools import partial
 
+from benchmarks.contenders import Bench
 from benchmarks.speed import OWN
 from benchmarks.timing import alternate, machine, peak_memory
-from benchmarks.world import World
 from concept_cam import trace
 from concept_cam.methods import CARDS, Method, explain
 
@@ -22,9 +22,9 @@ SHORT = "occlusion"
 """Of those by perturbation the one with the fewest passes: they all hold one batch of changed pictures at a time."""
 
 
-def run(world: World, method: Method) -> None:
+def run(bench: Bench, method: Method) -> None:
     """Trace and maps."""
-    explain(method, trace(world.backbone, world.pixels), world.directions[:CONCEPTS, None])
+    explain(method, trace(bench.backbone, bench.pixels), bench.directions[:CONCEPTS, None])
 
 
 def main() -> None:
@@ -34,9 +34,9 @@ def main() -> None:
     given = parser.parse_args()
     logging.disable(logging.WARNING)
     warnings.simplefilter("ignore")
-    world = World.of("ViT-B-16", 1)
+    bench = Bench.of("ViT-B-16", 1)
     chosen = {name: card for name, card in CARDS.items() if given.all or card.kind != "perturbation" or name == SHORT}
-    contenders = {OWN: world.own, **{name: partial(run, world, card.method) for name, card in chosen.items()}}
+    contenders = {OWN: bench.own, **{name: partial(run, bench, card.method) for name, card in chosen.items()}}
     few = {name: way for name, way in contenders.items() if name == OWN or CARDS[name].kind != "perturbation"}
     seconds = alternate(few, 7)
     print(f"{machine()}\n")

@@ -16,12 +16,12 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from concept_cam import fieldguide
-from concept_cam.fieldguide.birds import PARTS, random_bird, species
-from concept_cam.fieldguide.renderer import HELD_OUT_STREAM, Plate, draw
+from concept_cam import world
 from concept_cam.methods import method_named
 from concept_cam.metrics import pointing_hit
 from concept_cam.parts import PartFinding, read_parts, stream_parts
+from concept_cam.world.birds import PARTS, random_bird, species
+from concept_cam.world.renderer import HELD_OUT_STREAM, Plate, draw
 
 _ATTRIBUTES = {"colour": "{}", "shape": "{} shape", "pattern": "{} pattern"}
 """How a card calls the attributes of the vocabulary."""
@@ -59,8 +59,8 @@ def main(
     method: Annotated[str, typer.Option(help="`concept-cam methods` lists them.")] = "legrad",
 ) -> None:
     """Print a row for each part."""
-    localizer = fieldguide.localizer(vocabulary=(), method=method_named(method), size=size)
-    vocabulary = read_parts("fieldguide-parts")
+    localizer = world.localizer(vocabulary=(), method=method_named(method), size=size)
+    vocabulary = read_parts("world-parts")
     plates = [plate_of(index, seed) for index in range(count)]
     found = stream_parts(localizer, (plate.picture for plate in plates), vocabulary, batch_size=25)
     rows = [row for plate, (_, finding) in zip(plates, found, strict=True) for row in judge(plate, finding)]

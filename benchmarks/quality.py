@@ -3,7 +3,7 @@
     python -m benchmarks.quality                    the table of docs/evaluation.md, some 15 minutes on two cores
     python -m benchmarks.quality --count 500 --methods grad_cam,hires_cam,layer_cam
 
-Plates of the field guide, each against its twin. Chefer's relevance, LeGrad, Grad-ECLIP, RISE and the similarity of patches
+Plates of the embedded world, each against its twin. Chefer's relevance, LeGrad, Grad-ECLIP, RISE and the similarity of patches
 and texts are this library's own, each held against its equation by the tests; the two packages run their own code.
 """
 
@@ -23,15 +23,15 @@ from rich.console import Console
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from benchmarks.contenders import ZeroShot
 from benchmarks.timing import machine
-from benchmarks.world import ZeroShot
-from concept_cam import fieldguide, trace
+from concept_cam import trace, world
 from concept_cam.evaluation import Grid, Judge, Settings, own_scale, read_rows, tables, write_rows
 from concept_cam.evaluation.contrasts import BASE
 from concept_cam.evaluation.grid import KEYS, Doubt, Row, View
-from concept_cam.fieldguide.dataset import twins_dataset
 from concept_cam.gradients import Trace
 from concept_cam.localizer import Localizer
+from concept_cam.world.dataset import twins_dataset
 
 STRENGTH = 0.6
 METHODS = "grad_cam,hires_cam,layer_cam,value_attribution,relevance,legrad,grad_eclip,patch_text,rise"
@@ -71,7 +71,7 @@ def _on_grid(tokens: Tensor) -> Tensor:
 
 def peer_rows(localizer: Localizer, count: int) -> Iterator[Row]:
     """The rows of the packages, base and finer."""
-    bank, backbone = localizer.bank(fieldguide.species()), localizer.backbone
+    bank, backbone = localizer.bank(world.species()), localizer.backbone
     site = backbone.sites[0]
     judge = Judge(backbone, bank, own_scale(backbone))
     for example in tqdm(twins_dataset(count).examples, desc="peers", disable=None):
@@ -111,8 +111,8 @@ def main() -> None:
     logging.disable(logging.WARNING)
     warnings.simplefilter("ignore")
     print(f"{machine()}\n")
-    localizer = fieldguide.localizer()
-    bank = localizer.bank(fieldguide.species())
+    localizer = world.localizer()
+    bank = localizer.bank(world.species())
     settings = Settings(tuple(given.methods.split(",")), ("rival",), (STRENGTH, 1.0))
     grid = Grid(localizer, bank, own_scale(localizer.backbone), settings)
     with tempfile.TemporaryDirectory() as folder:

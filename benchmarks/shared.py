@@ -15,10 +15,10 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from concept_cam import ConceptBank, Localizer, fieldguide
+from concept_cam import ConceptBank, Localizer, world
 from concept_cam.evaluation.probe import features_of, fit_probe
-from concept_cam.fieldguide.dataset import twins_dataset
 from concept_cam.methods import METHODS, explain
+from concept_cam.world.dataset import twins_dataset
 
 
 def shared(localizer: Localizer, bank: ConceptBank, count: int, method: str) -> tuple[float, float, float]:
@@ -45,15 +45,15 @@ def main(
 ) -> None:
     """Print a row for each classifier and method."""
     table = Table("classifier", "method", "cosine of vectors", "of base maps", "of what is positive in them", box=box.MARKDOWN)
-    world, data = fieldguide.localizer(), twins_dataset(count, training=960)
+    guide, data = world.localizer(), twins_dataset(count, training=960)
     for name, backbone in (
         ("texts", None),
-        ("probe, class token", world.backbone),
-        ("probe, mean", world.backbone.averaged()),
+        ("probe, class token", guide.backbone),
+        ("probe, mean", guide.backbone.averaged()),
     ):
-        localizer = world if backbone is None else Localizer(backbone, vocabulary=data.classes, templates=world.templates)
+        localizer = guide if backbone is None else Localizer(backbone, vocabulary=data.classes, templates=guide.templates)
         texts = backbone is None
-        bank = world.bank(data.classes) if texts else fit_probe(*features_of(localizer, data), data.classes, decay)
+        bank = guide.bank(data.classes) if texts else fit_probe(*features_of(localizer, data), data.classes, decay)
         for method in ("grad_cam", "hires_cam"):
             table.add_row(name, method, *(f"{x:+.3f}" for x in shared(localizer, bank, count, method)))
     Console(width=160).print(table)

@@ -1,6 +1,6 @@
 """Do maps find a planted shortcut? ``python -m benchmarks.shortcuts``: two encoders on plates where species live at home.
 
-The *planted* species are told from their twins by the habitat, by the encoder that has learnt it (``fieldguide.shortcuts``).
+The *planted* species are told from their twins by the habitat, by the encoder that has learnt it (``world.shortcuts``).
 By the embedded encoder they are told by their looks, as all others are by both. A map that can audit shows evidence off the
 bird for the planted ones of the first encoder and for no others.
 """
@@ -18,12 +18,12 @@ from rich.console import Console
 from rich.table import Table
 from torch import tensor
 
-from concept_cam import fieldguide
+from concept_cam import world
 from concept_cam.evaluation import Grid, Settings, own_scale, read_rows, write_rows
-from concept_cam.fieldguide.birds import twins
-from concept_cam.fieldguide.dataset import WORLDS
-from concept_cam.fieldguide.shortcuts import SHORTCUTS
 from concept_cam.metrics import mean_interval
+from concept_cam.world.birds import twins
+from concept_cam.world.dataset import WORLDS
+from concept_cam.world.shortcuts import SHORTCUTS
 
 
 def main(
@@ -35,11 +35,11 @@ def main(
     twin = {name: other for name, other, _ in twins()}
     settings = Settings(tuple(methods.split(",")), ("rival",), (1.0,))
     table = Table("encoder", "method", "against", "planted", "their twins", "all others", box=box.MARKDOWN)
-    for model, checkpoint in fieldguide.MODELS.items():
-        localizer = fieldguide.localizer(checkpoint=checkpoint)
-        grid = Grid(localizer, localizer.bank(fieldguide.species()), own_scale(localizer.backbone), settings)
+    for model, checkpoint in world.MODELS.items():
+        localizer = world.localizer(checkpoint=checkpoint)
+        grid = Grid(localizer, localizer.bank(world.species()), own_scale(localizer.backbone), settings)
         with tempfile.TemporaryDirectory() as folder:
-            rows = read_rows(write_rows(grid, WORLDS["fieldguide-shortcuts"](count, seed, 0), Path(folder), {}))
+            rows = read_rows(write_rows(grid, WORLDS["world-shortcuts"](count, seed, 0), Path(folder), {}))
         groups: dict[tuple[str, str, int], list[float]] = defaultdict(list)
         for row in rows:
             kind = 0 if row["label"] in SHORTCUTS else 1 if twin[row["label"]] in SHORTCUTS else 2

@@ -18,8 +18,8 @@ from dataclasses import dataclass
 
 import torch
 
+from benchmarks.contenders import LAYER_ALONE, PER_GRAPH, Bench, count_of, ours, peers, tried
 from benchmarks.timing import alternate, machine, peak_memory
-from benchmarks.world import LAYER_ALONE, PER_GRAPH, World, count_of, ours, peers, tried
 
 OWN = "the model's own forward pass"
 TRIED = "tried"
@@ -65,12 +65,12 @@ GPU = tuple(
 
 def table(case: Case, device: str = "cpu") -> Iterator[str]:
     """The lines of one table, as Markdown."""
-    world = World.of(case.model, case.batch, getattr(torch, case.dtype), device)
-    own = {name: way for name, way in ours(world).items() if not case.several or name in COMPARED}
-    contenders = {OWN: world.own, **own, **(peers(world, case.several) if case.peers else {})}
+    bench = Bench.of(case.model, case.batch, getattr(torch, case.dtype), device)
+    own = {name: way for name, way in ours(bench).items() if not case.several or name in COMPARED}
+    contenders = {OWN: bench.own, **own, **(peers(bench, case.several) if case.peers else {})}
     seconds = alternate(contenders, case.runs, device)
-    height, width = world.pixels.shape[2:]
-    rows, cols = world.fields[0].vectors.shape[:2]
+    height, width = bench.pixels.shape[2:]
+    rows, cols = bench.fields[0].vectors.shape[:2]
     yield f"### {case.model}, {height} x {width}, {rows} x {cols} patches, batch of {case.batch}, {case.dtype}"
     yield ""
     yield f"| medians of {case.runs} | seconds | relative | memory, MB |"
@@ -85,8 +85,8 @@ def table(case: Case, device: str = "cpu") -> Iterator[str]:
 
 def tried_table(device: str) -> Iterator[str]:
     """Other ways to run the model."""
-    world = World.of("ViT-B-16", 8, device=device)
-    seconds = alternate({OWN: world.own, **tried(world)}, 7, device)
+    bench = Bench.of("ViT-B-16", 8, device=device)
+    seconds = alternate({OWN: bench.own, **tried(bench)}, 7, device)
     yield "### Other ways to run the model: ViT-B-16, batch of 8, float32"
     yield ""
     yield "| medians of 7 | seconds | relative |"

@@ -21,16 +21,16 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from concept_cam import fieldguide
+from concept_cam import world
 from concept_cam.audit.looking import Looker
 from concept_cam.audit.words import BACKGROUND, Difference
-from concept_cam.fieldguide.birds import phrase, species, twins
-from concept_cam.fieldguide.renderer import HELD_OUT_STREAM
-from concept_cam.fieldguide.shortcuts import draw_at_home
 from concept_cam.methods import explain
 from concept_cam.metrics import rank_correlation
 from concept_cam.parts import read_parts
 from concept_cam.prompts import read_vocabulary
+from concept_cam.world.birds import phrase, species, twins
+from concept_cam.world.renderer import HELD_OUT_STREAM
+from concept_cam.world.shortcuts import draw_at_home
 
 
 class Found(NamedTuple):
@@ -111,13 +111,13 @@ def main(
     heads = ("encoder", "pairs", "right: least x", "false: most x", "right: least r", "false: most r")
     table = Table(*heads, "printed", "right", "false", "pairs without", box=box.MARKDOWN)
     chosen, others = halves()
-    habitats = read_vocabulary("fieldguide-habitats").names
-    for model, checkpoint in fieldguide.MODELS.items():
-        localizer = fieldguide.localizer(vocabulary=(), checkpoint=checkpoint)
-        looker = Looker(localizer, tuple(species()), read_parts("fieldguide-parts"), habitats)
-        if model == "fieldguide":
-            table.add_row("fieldguide, chosen by", *measured(looker, chosen, plates, 0))
-            table.add_row("fieldguide, other pairs", *measured(looker, others, plates, seed))
+    habitats = read_vocabulary("world-habitats").names
+    for model, checkpoint in world.MODELS.items():
+        localizer = world.localizer(vocabulary=(), checkpoint=checkpoint)
+        looker = Looker(localizer, tuple(species()), read_parts("world-parts"), habitats)
+        if model == "world":
+            table.add_row("world, chosen by", *measured(looker, chosen, plates, 0))
+            table.add_row("world, other pairs", *measured(looker, others, plates, seed))
         table.add_row(f"{model}, all pairs", *measured(looker, chosen + others, plates, seed))
     Console(width=160).print(table)
 

@@ -24,7 +24,7 @@ TYPE_CHECKING = False
 """As type checkers know it; to import what is typing's own takes ten times as long as all else here."""
 
 if TYPE_CHECKING:  # "as" tells type checkers that a name is exported
-    from concept_cam import checks as checks, drawing as drawing, errors as errors, fieldguide as fieldguide
+    from concept_cam import checks as checks, drawing as drawing, errors as errors, world as world
     from concept_cam.backbones import Backbone as Backbone, Site as Site, TokenLayout as TokenLayout
     from concept_cam.comparison import (
         Comparison as Comparison,
@@ -71,7 +71,7 @@ _HOMES = {
     "uniform": "weightings",
     "wrap": "loading",
 }
-_MODULES = ("checks", "drawing", "errors", "fieldguide")
+_MODULES = ("checks", "drawing", "errors", "world")
 
 __all__ = [*_HOMES, *_MODULES]  # noqa: PLE0604  (strings, all of them)
 

@@ -66,8 +66,8 @@ def check(backbone: Backbone) -> Iterator[Verdict]:
     """Try all that this library promises of a model on that model, one verdict after the other.
 
     Example:
-        >>> from concept_cam import checks, fieldguide
-        >>> all(verdict.passed for verdict in checks.check(fieldguide.localizer().backbone))
+        >>> from concept_cam import checks, world
+        >>> all(verdict.passed for verdict in checks.check(world.localizer().backbone))
         True
     """
     backbone.refresh()

@@ -112,8 +112,8 @@ def compare(
 
     Example:
         >>> import torch
-        >>> from concept_cam import compare, fieldguide, nearest
-        >>> bank = fieldguide.localizer().bank(["ember finch", "frost finch", "royal jay"])
+        >>> from concept_cam import compare, world, nearest
+        >>> bank = world.localizer().bank(["ember finch", "frost finch", "royal jay"])
         >>> comparison = compare(bank, "ember finch", nearest(1), scores=torch.zeros(3))
         >>> comparison.references, comparison.strength, comparison.direction(bank).shape
         (('frost finch',), 0.6, torch.Size([192]))
@@ -224,9 +224,9 @@ def against(*names: str) -> Named:
         UnknownConcept: when it selects, the bank does not hold one of them.
 
     Example:
-        >>> from concept_cam import against, fieldguide
-        >>> plate = fieldguide.draw_species("ember finch")
-        >>> fieldguide.localizer()(plate.picture, "ember finch", against("frost finch", "willow finch")).comparison.weights
+        >>> from concept_cam import against, world
+        >>> plate = world.draw_species("ember finch")
+        >>> world.localizer()(plate.picture, "ember finch", against("frost finch", "willow finch")).comparison.weights
         (0.5, 0.5)
     """
     return Named(tuple(dict.fromkeys(names)))
@@ -239,9 +239,9 @@ def nearest(count: int = 3) -> Selector:
         ComparisonError: the count is below one.
 
     Example:
-        >>> from concept_cam import fieldguide, nearest
-        >>> plate = fieldguide.draw_species("ember finch")
-        >>> fieldguide.localizer()(plate.picture, "ember finch", nearest(1)).comparison.references
+        >>> from concept_cam import world, nearest
+        >>> plate = world.draw_species("ember finch")
+        >>> world.localizer()(plate.picture, "ember finch", nearest(1)).comparison.references
         ('frost finch',)
     """
     return _Nearest(count)
@@ -254,9 +254,9 @@ def rivals(count: int = 3) -> Selector:
         ComparisonError: the count is below one.
 
     Example:
-        >>> from concept_cam import fieldguide, rivals
-        >>> plate = fieldguide.draw_species("ember finch")
-        >>> fieldguide.localizer()(plate.picture, "frost finch", rivals(1)).comparison.references
+        >>> from concept_cam import world, rivals
+        >>> plate = world.draw_species("ember finch")
+        >>> world.localizer()(plate.picture, "frost finch", rivals(1)).comparison.references
         ('ember finch',)
     """
     return _Rivals(count)

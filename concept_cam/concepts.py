@@ -29,8 +29,8 @@ class ConceptBank:
         biases: what a classifier adds to its scores, if it is one.
 
     Example:
-        >>> from concept_cam import fieldguide
-        >>> fieldguide.localizer().bank(fieldguide.species()).neighbours("ember finch", 1)
+        >>> from concept_cam import world
+        >>> world.localizer().bank(world.species()).neighbours("ember finch", 1)
         ('frost finch',)
     """
 
@@ -146,8 +146,8 @@ def embed(backbone: Backbone, names: Iterable[str], templates: Sequence[str], kn
         UserWarning: a text is longer than what the encoder reads.
 
     Example:
-        >>> from concept_cam import embed, fieldguide
-        >>> embed(fieldguide.localizer().backbone, ["red crown", "bird"], ["a {}", "the {}"]).vectors.shape
+        >>> from concept_cam import embed, world
+        >>> embed(world.localizer().backbone, ["red crown", "bird"], ["a {}", "the {}"]).vectors.shape
         torch.Size([2, 192])
     """
     wanted = distinct(names)

@@ -37,9 +37,9 @@ def overlay(localization: Localization, picture: Image.Image, *, base: bool = Fa
         PictureError: the picture is not of the size that was localized.
 
     Example:
-        >>> from concept_cam import drawing, fieldguide
-        >>> plate = fieldguide.draw_species("ember finch", seed=3)
-        >>> result = fieldguide.localizer()(plate.picture, "ember finch", "frost finch")
+        >>> from concept_cam import drawing, world
+        >>> plate = world.draw_species("ember finch", seed=3)
+        >>> result = world.localizer()(plate.picture, "ember finch", "frost finch")
         >>> drawing.overlay(result, plate.picture).size
         (384, 384)
     """

@@ -43,10 +43,10 @@ class ConceptField:
         provenance: model, site, form of the gradient, method, templates, versions.
 
     Example:
-        >>> from concept_cam import fieldguide
-        >>> localizer, plate = fieldguide.localizer(), fieldguide.draw_species("ember finch", seed=3)
+        >>> from concept_cam import world
+        >>> localizer, plate = world.localizer(), world.draw_species("ember finch", seed=3)
         >>> (field,) = localizer.fields([plate.picture])
-        >>> bank = localizer.bank(fieldguide.species())
+        >>> bank = localizer.bank(world.species())
         >>> field(bank).shape, field.localize(bank, "ember finch", "frost finch").comparison.references
         (torch.Size([48, 12, 12]), ('frost finch',))
     """

@@ -46,7 +46,7 @@ def load(
 
     Example:
         >>> from concept_cam import load
-        >>> from concept_cam.fieldguide import FOLDER
+        >>> from concept_cam.world import FOLDER
         >>> load(f"local-dir:{FOLDER}").preprocess.size
         (96, 96)
     """

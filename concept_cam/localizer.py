@@ -58,9 +58,9 @@ class Localizer:
         BackboneError: no such site, or a size that the model cannot take.
 
     Example:
-        >>> from concept_cam import fieldguide
-        >>> localizer = fieldguide.localizer()
-        >>> plate = fieldguide.draw_species("ember finch", seed=3)
+        >>> from concept_cam import world
+        >>> localizer = world.localizer()
+        >>> plate = world.draw_species("ember finch", seed=3)
         >>> result = localizer(plate.picture, "ember finch", against="frost finch")
         >>> result.comparison.references
         ('frost finch',)
@@ -149,9 +149,9 @@ class Localizer:
             ComparisonError: a strength is negative or not finite, or see ``batch``.
 
         Example:
-            >>> from concept_cam import fieldguide
-            >>> plate = fieldguide.draw_species("ember finch", seed=3)
-            >>> results = fieldguide.localizer().sweep(plate.picture, "ember finch", "frost finch")
+            >>> from concept_cam import world
+            >>> plate = world.draw_species("ember finch", seed=3)
+            >>> results = world.localizer().sweep(plate.picture, "ember finch", "frost finch")
             >>> [result.comparison.strength for result in results]
             [0.0, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0]
         """
@@ -175,9 +175,9 @@ class Localizer:
             ComparisonError, UnknownConcept: see ``batch``.
 
         Example:
-            >>> from concept_cam import fieldguide
-            >>> plate = fieldguide.draw_species("ember finch", seed=3)
-            >>> results = fieldguide.localizer().against_each(plate.picture, "ember finch", ["frost finch", "royal jay"])
+            >>> from concept_cam import world
+            >>> plate = world.draw_species("ember finch", seed=3)
+            >>> results = world.localizer().against_each(plate.picture, "ember finch", ["frost finch", "royal jay"])
             >>> [result.comparison.references for result in results]
             [('frost finch',), ('royal jay',)]
         """
@@ -218,9 +218,9 @@ class Localizer:
             ComparisonError, UnknownConcept: see ``batch``.
 
         Example:
-            >>> from concept_cam import fieldguide
-            >>> plates = (fieldguide.draw_species("ember finch", seed).picture for seed in range(3))
-            >>> [result.map.shape for _, result in fieldguide.localizer().stream(plates, "ember finch", "frost finch")]
+            >>> from concept_cam import world
+            >>> plates = (world.draw_species("ember finch", seed).picture for seed in range(3))
+            >>> [result.map.shape for _, result in world.localizer().stream(plates, "ember finch", "frost finch")]
             [torch.Size([12, 12]), torch.Size([12, 12]), torch.Size([12, 12])]
         """
         question = self._question(against, strength, weighting)
@@ -240,8 +240,8 @@ class Localizer:
             PictureError: an image cannot be read.
 
         Example:
-            >>> from concept_cam import fieldguide
-            >>> (field,) = fieldguide.localizer().fields([fieldguide.draw_species("ember finch").picture])
+            >>> from concept_cam import world
+            >>> (field,) = world.localizer().fields([world.draw_species("ember finch").picture])
             >>> field.vectors.shape
             torch.Size([12, 12, 192])
         """

@@ -76,7 +76,7 @@ def read_vocabulary(name: str | os.PathLike[str]) -> Vocabulary:
 
     Example:
         >>> from concept_cam import read_vocabulary
-        >>> read_vocabulary("fieldguide-species").names[:2]
+        >>> read_vocabulary("world-species").names[:2]
         ('ember finch', 'frost finch')
     """
     path = _find("vocabularies", name, ".yaml")

@@ -56,9 +56,9 @@ class Localization:
         provenance: model, site, form of the gradient, method, templates, versions.
 
     Example:
-        >>> from concept_cam import fieldguide
-        >>> plate = fieldguide.draw_species("ember finch", seed=3)
-        >>> result = fieldguide.localizer()(plate.picture, "ember finch", "frost finch")
+        >>> from concept_cam import world
+        >>> plate = world.draw_species("ember finch", seed=3)
+        >>> result = world.localizer()(plate.picture, "ember finch", "frost finch")
         >>> result.map.shape, result.heatmap().shape, result.mask().shape
         (torch.Size([12, 12]), torch.Size([384, 384]), torch.Size([384, 384]))
     """

@@ -8,13 +8,13 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from concept_cam import fieldguide
+from concept_cam import world
 from concept_cam.drawing import by_reference, overlay, side_by_side, strip
-from concept_cam.fieldguide.birds import species, twins
-from concept_cam.fieldguide.renderer import DRAWING_STREAM, draw
-from concept_cam.fieldguide.shortcuts import SHORTCUTS
 from concept_cam.methods import METHODS, sees_score
 from concept_cam.parts import annotated, find_parts, read_parts
+from concept_cam.world.birds import species, twins
+from concept_cam.world.renderer import DRAWING_STREAM, draw
+from concept_cam.world.shortcuts import SHORTCUTS
 
 DOCS = Path(__file__).parent
 OTHERS = ("frost finch", "royal jay", "coral heron")
@@ -28,18 +28,18 @@ def plates(columns: int = 6, rows: int = 3, side: int = 200) -> Image.Image:
     names = [name for target, twin, _ in pairs[:: len(pairs) * 2 // (columns * rows)] for name in (target, twin)]
     sheet = Image.new("RGB", (columns * side, rows * side))
     for i, name in enumerate(names[: columns * rows]):
-        plate = fieldguide.draw_species(name, seed=i // 2, size=side)
+        plate = world.draw_species(name, seed=i // 2, size=side)
         sheet.paste(plate.picture, (i % columns * side, i // columns * side))
     return sheet
 
 
 def comparisons() -> Image.Image:
     """Base and finer maps of some species against their twins."""
-    localizer = fieldguide.localizer()
+    localizer = world.localizer()
     twin_of = {target: twin for target, twin, _ in twins()}
     panels = []
     for name, seed in EXAMPLES:
-        picture = fieldguide.draw_species(name, seed).picture
+        picture = world.draw_species(name, seed).picture
         panels.append(side_by_side(localizer(picture, name, twin_of[name]), picture))
     sheet = Image.new("RGB", (panels[0].width, sum(panel.height for panel in panels)), "white")
     for i, panel in enumerate(panels):
@@ -50,7 +50,7 @@ def comparisons() -> Image.Image:
 def methods(side: int = 104, columns: int = 2) -> Image.Image:
     """Every method on the same three birds: what speaks for the bird, and beside it what tells it from its twin."""
     twin_of = {target: twin for target, twin, _ in twins()}
-    birds = [(name, fieldguide.draw_species(name, seed).picture) for name, seed in EXAMPLES[:3]]
+    birds = [(name, world.draw_species(name, seed).picture) for name, seed in EXAMPLES[:3]]
     label, gap = 190, 6
     rows = -(-len(METHODS) // columns)
     sheet = Image.new("RGB", (columns * (label + 6 * (side + gap)), rows * (side + gap)), "white")
@@ -58,7 +58,7 @@ def methods(side: int = 104, columns: int = 2) -> Image.Image:
     for i, (name, method) in enumerate(METHODS.items()):
         left, top = i // rows * (label + 6 * (side + gap)), i % rows * (side + gap)
         write.text((left + 8, top + side // 2 - 8), name, fill="black", font=font)
-        localizer = fieldguide.localizer(method=method)
+        localizer = world.localizer(method=method)
         for k, (bird, picture) in enumerate(birds):
             # At strength 1: a similarity has no zero, and what is left of the target at less would hide the difference.
             result = localizer(picture, bird, twin_of[bird] if sees_score(method) else None, strength=1.0)
@@ -72,20 +72,20 @@ def methods(side: int = 104, columns: int = 2) -> Image.Image:
 def sweep() -> Image.Image:
     """One comparison at strengths from 0 to 2."""
     name, seed = EXAMPLES[0]
-    picture = fieldguide.draw_species(name, seed).picture
-    return strip(fieldguide.localizer().sweep(picture, name, next(twin for bird, twin, _ in twins() if bird == name)), picture)
+    picture = world.draw_species(name, seed).picture
+    return strip(world.localizer().sweep(picture, name, next(twin for bird, twin, _ in twins() if bird == name)), picture)
 
 
 def references(bird: str = "ember finch", seed: int = 3, others: tuple[str, ...] = OTHERS) -> Image.Image:
     """Which part of a bird speaks against which other bird."""
-    picture = fieldguide.draw_species(bird, seed).picture
-    return by_reference(fieldguide.localizer().against_each(picture, bird, others), picture)
+    picture = world.draw_species(bird, seed).picture
+    return by_reference(world.localizer().against_each(picture, bird, others), picture)
 
 
 def shortcuts(side: int = 200) -> Image.Image:
     """Two planted species: base and finer maps of the encoder that has learnt the shortcut, and the finer map of the other."""
     twin_of = {target: twin for target, twin, _ in twins()}
-    clean, planted = fieldguide.localizer(), fieldguide.localizer(checkpoint=fieldguide.SHORTCUT)
+    clean, planted = world.localizer(), world.localizer(checkpoint=world.SHORTCUT)
     ours, others = "shortcut encoder:\n", "embedded encoder:\n"
     titles = ("the picture", f"{ours}what speaks for it", f"{ours}and not for its twin", f"{others}and not for its twin")
     line, gap, names = 46, 8, ("meadow jay", "sky falcon", "misty heron")
@@ -105,15 +105,15 @@ def shortcuts(side: int = 200) -> Image.Image:
 
 def parts() -> Image.Image:
     """The parts of one bird, found and read."""
-    picture = fieldguide.draw_species("misty heron", seed=1).picture
-    localizer = fieldguide.localizer(method=METHODS["legrad"])
-    return annotated(find_parts(localizer, picture, read_parts("fieldguide-parts")), picture)
+    picture = world.draw_species("misty heron", seed=1).picture
+    localizer = world.localizer(method=METHODS["legrad"])
+    return annotated(find_parts(localizer, picture, read_parts("world-parts")), picture)
 
 
 def learning_curve() -> str:
     """Zero-shot accuracy by training step."""
-    rows = list(csv.DictReader((DOCS / "fieldguide-curve.csv").read_text().splitlines()))
-    parts = [key for key in rows[0] if key in fieldguide.PARTS]
+    rows = list(csv.DictReader((DOCS / "world-curve.csv").read_text().splitlines()))
+    parts = [key for key in rows[0] if key in world.PARTS]
     values = {
         "species": [float(row["species"]) for row in rows],
         "colour of a part (mean)": [sum(float(row[part]) for part in parts) / len(parts) for row in rows],
@@ -167,5 +167,5 @@ if __name__ == "__main__":
     parts().quantize(256).save(DOCS / "parts.png", optimize=True)
     shortcuts().save(DOCS / "shortcuts.png", optimize=True)
     methods().quantize(256).save(DOCS / "methods.png", optimize=True)
-    (DOCS / "fieldguide-curve.svg").write_text(learning_curve())
+    (DOCS / "world-curve.svg").write_text(learning_curve())
     (DOCS / "evaluation-strengths.svg").write_text(strengths())

@@ -1,14 +1,14 @@
 """What a zero-shot classifier goes by: classes whose evidence lies off the object, backgrounds that move decisions.
 
     python examples/audit_zero_shot.py
-    python examples/audit_zero_shot.py --model fieldguide-shortcut --out concept-cam-out/shortcut
+    python examples/audit_zero_shot.py --model world-shortcut --out concept-cam-out/shortcut
     python examples/audit_zero_shot.py --data photos.csv --model ViT-B-16/laion400m_e32 --parts birds --out photos-audit
 
 The data are a folder of classes (``house_finch/*.jpg``), a CSV file with columns file and label, or what else ``read_dataset``
 reads. A class is a suspect by where the objects are: give the CSV file their boxes (left, top, right, bottom) or masks (mask).
 Each audit has a folder of its own; one that was interrupted is resumed.
 
-Without data, birds of the field guide are drawn where they live. The embedded model looks at the birds; fieldguide-shortcut
+Without data, birds of the embedded world are drawn where they live. The embedded model looks at the birds; world-shortcut
 has learnt to tell six of them by where they are.
 """
 
@@ -19,24 +19,24 @@ from pathlib import Path
 
 import typer
 
-from concept_cam import Localizer, fieldguide, load, read_templates, read_vocabulary
+from concept_cam import Localizer, load, read_templates, read_vocabulary, world
 from concept_cam.audit import audit, write_report
 from concept_cam.datasets import read_dataset
-from concept_cam.fieldguide.dataset import birds_dataset
 from concept_cam.parts import read_parts
+from concept_cam.world.dataset import birds_dataset
 
 
 def main(
     data: Path | None = None,
-    model: str = "fieldguide",
+    model: str = "world",
     parts: str | None = None,
     out: Path = Path("concept-cam-out/audit"),
 ) -> None:
     """Audit a zero-shot classifier, print what is suspicious and write a report."""
     dataset = read_dataset(data) if data else birds_dataset(96, at_home=True)
-    if model in fieldguide.MODELS:
-        localizer = fieldguide.localizer(checkpoint=fieldguide.MODELS[model])
-        vocabulary, backgrounds, sentences = "fieldguide-parts", "fieldguide-habitats", ("fieldguide", "fieldguide")
+    if model in world.MODELS:
+        localizer = world.localizer(checkpoint=world.MODELS[model])
+        vocabulary, backgrounds, sentences = "world-parts", "world-habitats", ("world", "world")
     else:
         localizer = Localizer(load(model))
         vocabulary, backgrounds, sentences = parts or "", "backgrounds", ("parts", "scenes")

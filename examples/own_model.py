@@ -4,7 +4,7 @@
     python examples/own_model.py --picture photo.jpg --architecture resnet18 --weights mine.pt --classes names.txt
 
 Any module that ends in a linear layer will do: put yours in the place of ``trained``. Without arguments it is the trunk of
-the embedded encoder with a linear layer for four birds, and looks at a plate of the field guide.
+the embedded encoder with a linear layer for four birds, and looks at a plate of the embedded world.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import torch
 import typer
 from torch import nn
 
-from concept_cam import Localizer, checks, drawing, fieldguide, read_vocabulary, rivals, wrap
+from concept_cam import Localizer, checks, drawing, read_vocabulary, rivals, world, wrap
 from concept_cam.images import read_picture
 
 BIRDS = ("ember finch", "frost finch", "willow finch", "copper finch")
@@ -35,7 +35,7 @@ def main(
     model, transform = trained(architecture, weights, len(names)) if architecture and weights else probed()
     before = checks.fingerprint(model)
     localizer = Localizer(wrap(model, preprocess=transform, classes=names))
-    image = read_picture(picture) if picture else fieldguide.draw_species("ember finch", seed=3).picture
+    image = read_picture(picture) if picture else world.draw_species("ember finch", seed=3).picture
     with torch.no_grad():
         first = names[int(model(localizer.frame(image).pixels[None]).argmax())]
     result = localizer(image, first, rivals(1), strength=1.0)  # all of the runner-up: what decided
@@ -60,11 +60,11 @@ def trained(architecture: str, weights: Path, count: int) -> tuple[nn.Module, No
 
 def probed() -> tuple[nn.Module, object]:
     """A trunk of open_clip, a linear layer that finds the bird whose mean feature is nearest, and the trunk's transform."""
-    clip, _, transform = open_clip.create_model_and_transforms(f"local-dir:{fieldguide.MODELS['fieldguide']}")
+    clip, _, transform = open_clip.create_model_and_transforms(f"local-dir:{world.MODELS['world']}")
     head = nn.Linear(192, len(BIRDS))
     with torch.no_grad():
         for row, name in enumerate(BIRDS):
-            plates = [transform(fieldguide.draw_species(name, seed).picture) for seed in range(100, 108)]
+            plates = [transform(world.draw_species(name, seed).picture) for seed in range(100, 108)]
             head.weight[row] = clip.visual(torch.stack(plates)).mean(0)
         head.bias.copy_(-head.weight.square().sum(1) / 2)
     return nn.Sequential(clip.visual, head).eval(), transform

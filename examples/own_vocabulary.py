@@ -5,8 +5,8 @@
         --model ViT-B-16/laion400m_e32 --out insects.csv
 
 Copy ``birds-at-my-feeder.yaml`` and ``sentences.txt`` and change the words. Of each attribute one of the listed words is read,
-whether it fits or not: list all that you expect. The embedded model, taken by default, knows the words of the field guide and
-refuses others; other models take any. Without a folder, plates are drawn from the field guide.
+whether it fits or not: list all that you expect. The embedded model, taken by default, knows the words of its world and
+refuses others; other models take any. Without a folder, plates are drawn from the embedded world.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pathlib import Path
 
 import typer
 
-from concept_cam import Localizer, fieldguide, load, read_templates
+from concept_cam import Localizer, load, read_templates, world
 from concept_cam.errors import ConceptCamError
 from concept_cam.parts import read_parts, stream_parts, to_csv
 from concept_cam.parts.sheet import summary
@@ -33,7 +33,7 @@ def main(
 ) -> None:
     """Find the parts of an own vocabulary in the pictures of a folder."""
     words, sentences = read_parts(vocabulary), read_templates(templates)
-    localizer = Localizer(load(model), templates=sentences) if model else fieldguide.localizer(templates=sentences)
+    localizer = Localizer(load(model), templates=sentences) if model else world.localizer(templates=sentences)
     files = sorted(file for file in (pictures or drawn(out.parent / "feeder")).iterdir() if file.is_file())
     findings = {}
     for file, finding in stream_parts(localizer, files, words, on_error=report):
@@ -50,10 +50,10 @@ def report(file: Path, error: ConceptCamError) -> None:
 
 
 def drawn(folder: Path) -> Path:
-    """A folder of plates of the field guide."""
+    """A folder of plates of the embedded world."""
     folder.mkdir(parents=True, exist_ok=True)
     for name in ("ember finch", "royal jay", "garden tanager", "misty heron"):
-        fieldguide.draw_species(name, seed=3).picture.save(folder / f"{name.replace(' ', '-')}-3.png")
+        world.draw_species(name, seed=3).picture.save(folder / f"{name.replace(' ', '-')}-3.png")
     return folder
 
 

@@ -4,7 +4,7 @@
     python examples/part_sheet.py --pictures photos/house_finch --species "house finch" --vocabulary birds \
         --model ViT-B-16/laion400m_e32 --out finches
 
-What cannot be read is reported and left out. Without a folder, plates are drawn from the embedded field guide.
+What cannot be read is reported and left out. Without a folder, plates are drawn from the embedded world.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 
 import typer
 
-from concept_cam import Localizer, fieldguide, load
+from concept_cam import Localizer, load, world
 from concept_cam.errors import ConceptCamError
 from concept_cam.images import read_picture
 from concept_cam.page import to_html
@@ -26,12 +26,12 @@ from concept_cam.parts.sheet import PartSheet, annotated
 def main(
     pictures: Path | None = None,
     species: str = "ember finch",
-    vocabulary: str = "fieldguide-parts",
+    vocabulary: str = "world-parts",
     model: str | None = None,
     out: Path = Path("concept-cam-out/sheet"),
 ) -> None:
     """Write a part sheet of a species, and print what its parts look like."""
-    localizer = Localizer(load(model), templates="parts") if model else fieldguide.localizer()
+    localizer = Localizer(load(model), templates="parts") if model else world.localizer()
     (out / "annotated").mkdir(parents=True, exist_ok=True)
     files = sorted(file for file in (pictures or drawn(species, out / "plates")).iterdir() if file.is_file())
     sheet, seen, votes, count = PartSheet(species), Counter[str](), defaultdict[str, Counter[str]](Counter), 0
@@ -57,10 +57,10 @@ def report(file: Path, error: ConceptCamError) -> None:
 
 
 def drawn(species: str, folder: Path) -> Path:
-    """A folder of plates of a species of the field guide."""
+    """A folder of plates of a species of the embedded world."""
     folder.mkdir(exist_ok=True)
     for seed in range(4):
-        fieldguide.draw_species(species, seed).picture.save(folder / f"{species.replace(' ', '-')}-{seed}.png")
+        world.draw_species(species, seed).picture.save(folder / f"{species.replace(' ', '-')}-{seed}.png")
     return folder
 
 

@@ -8,7 +8,7 @@ The score is that of the whole picture: sort by it, for a picture without a hous
 and reference differ, the strongest first, in pixels, half-open; ``--strength 0`` asks for the query alone.
 
 Pictures are read ahead of the model, and memory stays level however many there are; what cannot be read is reported and left
-out. Without a folder, plates are drawn from the embedded field guide.
+out. Without a folder, plates are drawn from the embedded world.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pathlib import Path
 
 import typer
 
-from concept_cam import Localizer, fieldguide, load
+from concept_cam import Localizer, load, world
 from concept_cam.errors import ConceptCamError
 from concept_cam.tables import table_of
 
@@ -32,7 +32,7 @@ def main(
     out: Path = Path("concept-cam-out/boxes.csv"),
 ) -> None:
     """Write boxes around what a text names, for each picture of a folder."""
-    localizer = Localizer(load(model)) if model else fieldguide.localizer()
+    localizer = Localizer(load(model)) if model else world.localizer()
     out.parent.mkdir(parents=True, exist_ok=True)
     files = sorted(file for file in (pictures or drawn(out.parent / "plates")).iterdir() if file.is_file())
     columns = ("left", "top", "right", "bottom")
@@ -51,11 +51,11 @@ def report(file: Path, error: ConceptCamError) -> None:
 
 
 def drawn(folder: Path) -> Path:
-    """A folder of plates of the field guide: ember finches, and jays among them."""
+    """A folder of plates of the embedded world: ember finches, and jays among them."""
     folder.mkdir(exist_ok=True)
     for name in ("ember finch", "royal jay"):
         for seed in range(4):
-            fieldguide.draw_species(name, seed).picture.save(folder / f"{name.replace(' ', '-')}-{seed}.png")
+            world.draw_species(name, seed).picture.save(folder / f"{name.replace(' ', '-')}-{seed}.png")
     return folder
 
 

@@ -7,23 +7,23 @@ from urllib.parse import unquote
 
 import pytest
 
-from concept_cam import fieldguide
+from concept_cam import world
 from concept_cam.audit import audit
 from concept_cam.audit.looking import Looker
-from concept_cam.fieldguide.birds import species
-from concept_cam.fieldguide.dataset import birds_dataset
 from concept_cam.parts import read_parts
 from concept_cam.prompts import read_vocabulary
 from concept_cam.tables import columns_of, read_table
+from concept_cam.world.birds import species
+from concept_cam.world.dataset import birds_dataset
 
-HABITATS = read_vocabulary("fieldguide-habitats").names
-PARTS = read_parts("fieldguide-parts")
+HABITATS = read_vocabulary("world-habitats").names
+PARTS = read_parts("world-parts")
 SPECIES = tuple(species())
 
 
 @pytest.fixture(scope="module")
 def localizer():
-    return fieldguide.localizer()
+    return world.localizer()
 
 
 @pytest.fixture(scope="module")

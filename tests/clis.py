@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from concept_cam import cli, fieldguide, loading
-from concept_cam.fieldguide.checkpoint import FOLDER
+from concept_cam import cli, loading, world
+from concept_cam.world.checkpoint import FOLDER
 
 RESULTS = ("-overlay.png", "-compared.png", ".safetensors", ".json")
 TWINS = ("--target", "ember finch", "--against", "frost finch")
@@ -39,7 +39,7 @@ Run = Callable[..., Ran]
 
 @pytest.fixture(scope="module")
 def embedded():
-    return fieldguide.localizer().backbone
+    return world.localizer().backbone
 
 
 @pytest.fixture
@@ -64,7 +64,7 @@ def run(embedded, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 
 @pytest.fixture(scope="module")
 def plate() -> Image.Image:
-    return fieldguide.draw_species("ember finch", seed=3, size=120).picture
+    return world.draw_species("ember finch", seed=3, size=120).picture
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from PIL import Image
 from safetensors.torch import save_file
 from zoo import classifiers
 
-from concept_cam import Localizer, fieldguide, wrap
+from concept_cam import Localizer, world, wrap
 from concept_cam.audit import audit
 from concept_cam.audit.report import write_report
 from concept_cam.audit.summary import summary
@@ -26,9 +26,9 @@ from concept_cam.backbones import TokenLayout
 from concept_cam.datasets import Dataset, Example
 from concept_cam.errors import OptionError, OutputError, UnknownConcept
 from concept_cam.evaluation import classes_among, evaluate, told_among
-from concept_cam.fieldguide.dataset import twins_dataset
 from concept_cam.metrics import calibration_error, strongest
 from concept_cam.runs import identity_of
+from concept_cam.world.dataset import twins_dataset
 
 CLASSES, FEW = classifiers.CLASSES, ("owl", "jay", "wren")
 
@@ -170,14 +170,14 @@ def test_images_of_one_class_can_be_audited_among_all(localizer, tmp_path):
 
 
 def test_of_a_dual_encoder_they_are_those_of_the_data_set():
-    backbone = fieldguide.localizer().backbone
+    backbone = world.localizer().backbone
     for among in ("model", "dataset"):
         assert classes_among(backbone, ("royal jay", "ember finch", "royal jay"), among) == ("royal jay", "ember finch")
     assert told_among(backbone, ("a", "b")) == "2 of the 2 classes of the data set"
 
 
 def test_it_is_refused_where_it_has_no_effect(localizer, tmp_path):
-    dual = fieldguide.localizer()
+    dual = world.localizer()
     for among in ("model", "dataset"):
         for run in (evaluate, audit):
             with pytest.raises(OptionError, match="has no classes but those of the data set; leave it out"):
@@ -214,9 +214,9 @@ def rows_of(folder):
 
 
 def test_python_and_the_command_agree(command_line, tmp_path):
-    code, out, err = command_line("evaluate", "fieldguide", "--limit", 2, "--out", "told")
+    code, out, err = command_line("evaluate", "world", "--limit", 2, "--out", "told")
     assert code == 0, err
-    found = evaluate(fieldguide.localizer(), twins_dataset(2), str(tmp_path / "asked"))
+    found = evaluate(world.localizer(), twins_dataset(2), str(tmp_path / "asked"))
     for file in ("rows.csv", "means.csv", "tables.md"):
         assert (tmp_path / "asked" / file).read_bytes() == (tmp_path / "told" / file).read_bytes()
     assert found.text.rstrip() in out
@@ -336,11 +336,11 @@ def test_an_image_that_was_exchanged_is_noticed(localizer, tmp_path):
 
 def test_digests_are_those_of_another_process(tmp_path):
     code = (
-        "from concept_cam import fieldguide; from concept_cam.fieldguide.dataset import twins_dataset; "
-        "from concept_cam.runs import identity_of; print(identity_of(fieldguide.localizer(), twins_dataset(2)))"
+        "from concept_cam import world; from concept_cam.world.dataset import twins_dataset; "
+        "from concept_cam.runs import identity_of; print(identity_of(world.localizer(), twins_dataset(2)))"
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert found.stdout.strip() == str(identity_of(fieldguide.localizer(), twins_dataset(2)))
+    assert found.stdout.strip() == str(identity_of(world.localizer(), twins_dataset(2)))
 
 
 def test_a_probe_is_judged_among_the_classes_that_it_has_learnt(localizer, data, tmp_path):

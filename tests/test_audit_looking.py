@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from audits import HABITATS, PARTS, SPECIES, alike, localizer, looked, looker
 
-from concept_cam import Localizer, fieldguide, wrap
+from concept_cam import Localizer, world, wrap
 from concept_cam.audit.looking import Looker
 from concept_cam.audit.place import Ground, shared
 from concept_cam.audit.words import BACKGROUND
@@ -19,9 +19,9 @@ from concept_cam.datasets import Example
 from concept_cam.errors import ComparisonError, OptionError
 from concept_cam.evaluation.grid import Doubt, View
 from concept_cam.evaluation.judge import Judge, own_scale
-from concept_cam.fieldguide.dataset import birds_dataset
 from concept_cam.methods import METHODS, TraceMethod
 from concept_cam.metrics import energy_inside, rank_correlation
+from concept_cam.world.dataset import birds_dataset
 
 
 def test_what_decided_is_what_a_localizer_says_against_the_runner_up(localizer, looked):
@@ -71,7 +71,7 @@ def test_the_drop_is_that_of_an_evaluation(localizer, looker, looked):
 
 
 def test_the_map_of_the_words_is_held_against_that_of_the_decision(looker, looked):
-    localizer = fieldguide.localizer(vocabulary=())
+    localizer = world.localizer(vocabulary=())
     examples, rows, tensors = looked
     for b, (example, row) in enumerate(zip(examples, rows, strict=True)):
         ours, theirs = looker.bank.vectors_of([row["predicted"], row["runner_up"]])
@@ -109,7 +109,7 @@ def test_a_background_that_is_erased_takes_off_what_it_takes_off(localizer, look
 
 def test_alone_or_together_in_any_size_and_order():
     """At native aspect pictures go through the model in groups; what comes out is in the order of the examples."""
-    localizer = fieldguide.localizer(fit="native")
+    localizer = world.localizer(fit="native")
     looker = Looker(localizer, SPECIES, PARTS, HABITATS)
     examples = []
     for k, (width, height) in enumerate(((192, 192), (150, 192), (192, 192), (192, 120), (150, 192), (192, 192))):
@@ -209,16 +209,16 @@ def test_what_cannot_be_asked_is_refused(localizer, options, error, message):
 
 def test_a_method_that_compares_nothing_is_refused():
     with pytest.raises(OptionError, match="rollout does not look at the score"):
-        Looker(fieldguide.localizer(method=METHODS["rollout"]), SPECIES)
+        Looker(world.localizer(method=METHODS["rollout"]), SPECIES)
 
 
 @pytest.mark.parametrize(
     "device", ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA"))]
 )
 def test_half_precision_decides_the_same(looker, looked, device):
-    own = fieldguide.localizer(device=device).backbone
+    own = world.localizer(device=device).backbone
     backbone = wrap(own.module.to(torch.bfloat16), own.tokenizer)
-    own = Looker(Localizer(backbone, templates="fieldguide"), SPECIES, PARTS, HABITATS)
+    own = Looker(Localizer(backbone, templates="world"), SPECIES, PARTS, HABITATS)
     examples, rows, tensors = looked
     found, low = own.look(examples)
     for ours, theirs in zip(rows, found, strict=True):

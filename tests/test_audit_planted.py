@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from test_page import chromium, overflow
 
 from benchmarks import audit as benchmark
-from concept_cam import fieldguide
+from concept_cam import world
 from concept_cam.audit import ALARM
 from concept_cam.audit.evidence import Evidence, _file_name, mean_map
 from concept_cam.audit.moved import moves
@@ -25,9 +25,9 @@ from concept_cam.audit.report import NO_WORDS, write_report
 from concept_cam.audit.summary import Condition, summary
 from concept_cam.datasets import Dataset, Example, read_dataset
 from concept_cam.errors import OptionError
-from concept_cam.fieldguide.birds import twins
-from concept_cam.fieldguide.dataset import WORLDS, birds_dataset
-from concept_cam.fieldguide.shortcuts import SHORTCUTS
+from concept_cam.world.birds import twins
+from concept_cam.world.dataset import WORLDS, birds_dataset
+from concept_cam.world.shortcuts import SHORTCUTS
 
 
 @pytest.fixture(scope="module")
@@ -40,13 +40,13 @@ def homes():
     """Ten plates of each planted species and of its twin, where they live, and one of all others."""
     pairs = [name for name, *_ in twins()]
     asked = SHORTCUTS.keys() | {twin for name, twin, _ in twins() if name in SHORTCUTS}
-    data = WORLDS["fieldguide-shortcuts"](480, 0, 0)
+    data = WORLDS["world-shortcuts"](480, 0, 0)
     return replace(data, examples=[data.examples[k] for k in range(480) if k < 48 or pairs[k % 48] in asked])
 
 
 @pytest.fixture(scope="module")
 def planted(folder, homes):
-    return audited(fieldguide.localizer(checkpoint=fieldguide.SHORTCUT), homes, folder / "planted")
+    return audited(world.localizer(checkpoint=world.SHORTCUT), homes, folder / "planted")
 
 
 @pytest.fixture(scope="module")
@@ -175,7 +175,7 @@ def test_the_report_says_all_of_it(report, planted, clean):
         "Pairs that are confused",
         "Backgrounds that move decisions",
         "All classes",
-        "Against fieldguide",
+        "Against world",
         "How this was made",
         "How the second audit was made",
     ]
@@ -188,7 +188,7 @@ def test_the_report_says_all_of_it(report, planted, clean):
         "; ".join(f"{one.ours}, not {one.theirs} ({agreement:.2f})" for one, agreement in first.told) or NO_WORDS
     )
     assert told[-2:] == [f"least doubt: {first.best}", f"most doubt: {first.worst}"]
-    against = {row[0]: row for row in page.rows["Against fieldguide"][1:]}
+    against = {row[0]: row for row in page.rows["Against world"][1:]}
     assert len(against) == 48
     name = next(iter(SHORTCUTS))
     assert float(against[name][3]) > 0.6 > 0.2 > float(against[name][4])
@@ -269,7 +269,7 @@ def test_a_report_of_pictures_that_nobody_has_drawn_a_mask_for(localizer, tmp_pa
         where = tmp_path / "set" / name.replace(" ", "_")
         where.mkdir(parents=True)
         for seed in range(2):
-            fieldguide.draw_species(name, seed, 96).picture.save(where / f"{seed}.png")
+            world.draw_species(name, seed, 96).picture.save(where / f"{seed}.png")
     broken = tmp_path / "set" / "frost_finch" / f"{'Very-Long-Name_' * 12}.jpg"
     broken.write_bytes(b"\xff\xd8 cut short")
     found = audited(localizer, read_dataset(tmp_path / "set"), tmp_path / "out")
@@ -328,7 +328,7 @@ def test_classes_that_spell_alike_have_files_of_their_own():
 
 
 def test_a_picture_that_is_gone_is_not_drawn(localizer, tmp_path):
-    fieldguide.draw_species("ember finch", 0, 96).picture.save(tmp_path / "a.png")
+    world.draw_species("ember finch", 0, 96).picture.save(tmp_path / "a.png")
     data = Dataset("one", SPECIES, [Example("a", tmp_path / "a.png", "ember finch")])
     found = audited(localizer, data, tmp_path / "out")
     (tmp_path / "a.png").unlink()

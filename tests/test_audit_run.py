@@ -11,15 +11,15 @@ from audits import HABITATS, PARTS, SPECIES, alike, audited, localizer, small, t
 from safetensors.torch import load_file
 from zoo import classifiers
 
-from concept_cam import Localizer, Preprocess, fieldguide, wrap
+from concept_cam import Localizer, Preprocess, world, wrap
 from concept_cam.audit import audit
 from concept_cam.audit.looking import COLUMNS, Looker
 from concept_cam.audit.report import write_report
 from concept_cam.audit.summary import FIGURES, Condition, summary
 from concept_cam.datasets import Dataset, Example
 from concept_cam.errors import OutputError, UnknownWord
-from concept_cam.fieldguide.dataset import birds_dataset
 from concept_cam.methods import METHODS
+from concept_cam.world.dataset import birds_dataset
 
 
 def contents(folder):
@@ -58,10 +58,10 @@ def test_what_was_interrupted_goes_on(localizer, tmp_path, small, monkeypatch):
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"localizer": lambda: fieldguide.localizer(checkpoint=fieldguide.SHORTCUT)}, "another model;"),
-        ({"localizer": lambda: fieldguide.localizer(method=METHODS["grad_cam"])}, "another method;"),
-        ({"localizer": lambda: fieldguide.localizer(templates=["a {}"])}, "another templates;"),
-        ({"localizer": lambda: fieldguide.localizer(size=192)}, "another size;"),
+        ({"localizer": lambda: world.localizer(checkpoint=world.SHORTCUT)}, "another model;"),
+        ({"localizer": lambda: world.localizer(method=METHODS["grad_cam"])}, "another method;"),
+        ({"localizer": lambda: world.localizer(templates=["a {}"])}, "another templates;"),
+        ({"localizer": lambda: world.localizer(size=192)}, "another size;"),
         ({"strength": 0.5}, "another strength;"),
         ({"backgrounds": HABITATS[:3]}, "another backgrounds;"),
         ({"parts": None}, "another parts;"),

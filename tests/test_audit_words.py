@@ -12,12 +12,12 @@ import torch.nn.functional as F
 from audits import HABITATS, PARTS, SPECIES, localizer, looker
 
 from benchmarks import words as benchmark_of_words
-from concept_cam import fieldguide
+from concept_cam import world
 from concept_cam.audit.looking import Looker
 from concept_cam.audit.words import BACKGROUND, Words, without
 from concept_cam.concepts import ConceptBank
-from concept_cam.fieldguide.birds import part_of, phrase, species, twins
-from concept_cam.fieldguide.shortcuts import SHORTCUTS
+from concept_cam.world.birds import part_of, phrase, species, twins
+from concept_cam.world.shortcuts import SHORTCUTS
 
 
 def test_a_difference_is_told_by_its_largest_products():
@@ -94,10 +94,10 @@ def test_of_a_direction_without_a_meaning_nothing_is_told(looker):
         assert not any(one.told(1.0) for one in looker.words.difference((ours - theirs)[order], 99))
 
 
-@pytest.mark.parametrize("model", fieldguide.MODELS)
+@pytest.mark.parametrize("model", world.MODELS)
 def test_no_word_is_told_of_what_neither_bird_has(model):
     """Of all twins, on plates that no floor was chosen by; where nothing is planted, the right words alone are told."""
-    localizer = fieldguide.localizer(vocabulary=(), checkpoint=fieldguide.MODELS[model])
+    localizer = world.localizer(vocabulary=(), checkpoint=world.MODELS[model])
     looker = Looker(localizer, SPECIES, PARTS, HABITATS)
     silent = set()
     for first, second, attribute in twins():
@@ -107,7 +107,7 @@ def test_no_word_is_told_of_what_neither_bird_has(model):
         assert [(one.told.ours, one.told.theirs) for one in told] in ([], [expected]), (first, second)
         silent |= set() if told else {first}
     near = {twin for name, twin, _ in twins() if name in SHORTCUTS}
-    assert silent == ({*SHORTCUTS, *near} if model == "fieldguide-shortcut" else set())
+    assert silent == ({*SHORTCUTS, *near} if model == "world-shortcut" else set())
 
 
 def test_backgrounds_are_a_group_of_their_own(looker, localizer):

@@ -13,15 +13,15 @@ import torch
 import zoo
 from safetensors.torch import save_file
 
-from concept_cam import Localizer, fieldguide, load, wrap
+from concept_cam import Localizer, load, world, wrap
 from concept_cam.errors import BackboneError
-from concept_cam.fieldguide.checkpoint import FOLDER
 from concept_cam.gradients import trace
+from concept_cam.world.checkpoint import FOLDER
 
 
 @pytest.fixture(scope="module")
 def picture():
-    return fieldguide.draw_species("ember finch").picture
+    return world.draw_species("ember finch").picture
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +51,7 @@ def test_a_users_own_checkpoint_folder_of_full_size(vit_b_16, tmp_path, monkeypa
     folder.mkdir()
     (folder / "open_clip_config.json").write_text(json.dumps(config))
     save_file(vit_b_16.state_dict(), folder / "open_clip_model.safetensors")
-    fieldguide.draw_species("ember finch").picture.save(tmp_path / "bird.png")
+    world.draw_species("ember finch").picture.save(tmp_path / "bird.png")
     from concept_cam.cli import main
 
     options = ["--target", "a cat", "--against", "a dog", "--model", str(folder), "--out", str(tmp_path / "out")]

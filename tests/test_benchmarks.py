@@ -12,13 +12,13 @@ import torch.nn.functional as F
 import zoo
 
 from benchmarks import checks, pipeline, speed, timing
-from benchmarks.world import AT_HAND, LAYER_ALONE, PER_GRAPH, World, ours, peers
-from concept_cam import fieldguide
+from benchmarks.contenders import AT_HAND, LAYER_ALONE, PER_GRAPH, Bench, ours, peers
+from concept_cam import world
 
 
 @pytest.fixture(scope="module")
-def world():
-    return World.about(zoo.backbone("class token"), batch=2)
+def bench():
+    return Bench.about(zoo.backbone("class token"), batch=2)
 
 
 @pytest.fixture
@@ -28,8 +28,8 @@ def ticking(monkeypatch):
     monkeypatch.setattr(timing.time, "perf_counter", lambda: float(next(ticks)))
 
 
-def test_our_contenders_give_the_same_maps(world):
-    contenders = ours(world)
+def test_our_contenders_give_the_same_maps(bench):
+    contenders = ours(bench)
     few = contenders["concept-cam, 10 concepts"]()
     for name in ("concept-cam, 1,000 concepts", "concept-cam, 10,000 concepts", AT_HAND):
         many = torch.stack(contenders[name](), 1)
@@ -39,20 +39,20 @@ def test_our_contenders_give_the_same_maps(world):
 
 
 @pytest.mark.parametrize("how", ["", LAYER_ALONE], ids=["everywhere", "layer alone"])
-def test_torch_cam_is_asked_for_the_same_maps(world, how):
+def test_torch_cam_is_asked_for_the_same_maps(bench, how):
     if not find_spec("torchcam"):
         pytest.skip("torch-cam needs Python 3.11")
-    theirs = peers(world, many=True)[f"torch-cam{how}, {PER_GRAPH} concepts"]()
-    expected = world.one_by_one(PER_GRAPH).relu()
+    theirs = peers(bench, many=True)[f"torch-cam{how}, {PER_GRAPH} concepts"]()
+    expected = bench.one_by_one(PER_GRAPH).relu()
     torch.testing.assert_close(torch.stack(theirs), expected)
 
 
 @pytest.mark.parametrize("how", ["", LAYER_ALONE], ids=["everywhere", "layer alone"])
-def test_grad_cam_is_asked_for_the_same_maps(world, how):
-    theirs = peers(world, many=True)[f"grad-cam{how}, {PER_GRAPH} concepts"]()
+def test_grad_cam_is_asked_for_the_same_maps(bench, how):
+    theirs = peers(bench, many=True)[f"grad-cam{how}, {PER_GRAPH} concepts"]()
     """But for its weights on the references, softmax over all scores, and for its scaling."""
-    clipped = world.one_by_one(PER_GRAPH).relu()
-    large = F.interpolate(clipped, world.pixels.shape[2:], mode="bilinear").flatten(2)
+    clipped = bench.one_by_one(PER_GRAPH).relu()
+    large = F.interpolate(clipped, bench.pixels.shape[2:], mode="bilinear").flatten(2)
     theirs = torch.stack([torch.as_tensor(maps) for maps in theirs]).flatten(2).to(large)
     centred = [maps - maps.mean(-1, keepdim=True) for maps in (large, theirs)]
     alike = torch.einsum("kbn,lbn->blk", *(F.normalize(maps, dim=-1) for maps in centred))
@@ -60,10 +60,10 @@ def test_grad_cam_is_asked_for_the_same_maps(world, how):
     assert (alike.mean(0).argmax(1) == torch.arange(PER_GRAPH)).all()
 
 
-def test_the_model_is_frozen_again_after_a_peer(world):
-    for contender in peers(world, many=False).values():
+def test_the_model_is_frozen_again_after_a_peer(bench):
+    for contender in peers(bench, many=False).values():
         contender()
-    assert not any(p.requires_grad or p.grad is not None for p in world.backbone.module.parameters())
+    assert not any(p.requires_grad or p.grad is not None for p in bench.backbone.module.parameters())
 
 
 def test_contenders_take_turns_and_medians_count(ticking):
@@ -82,23 +82,21 @@ def test_peak_memory_is_what_is_alive_at_once():
     assert timing.peak_memory(lambda: [(tensor + 1).sum() for _ in range(3)]) == pytest.approx(4e6, rel=0.01)
 
 
-def test_the_table_of_speed(monkeypatch, world):
-    monkeypatch.setattr(World, "of", lambda *_: world)
+def test_the_table_of_speed(monkeypatch, bench):
+    monkeypatch.setattr(Bench, "of", lambda *_: bench)
     for several in (False, True):
         lines = list(speed.table(speed.Case("tiny", 2, 1, several=several)))
         rows = [line.split(" | ") for line in lines if line.startswith("| ")]
-        own = speed.COMPARED if several else [*ours(world)]
-        assert [row[0].strip("| ") for row in rows[1:]] == [speed.OWN, *own, *peers(world, several)]
+        own = speed.COMPARED if several else [*ours(bench)]
+        assert [row[0].strip("| ") for row in rows[1:]] == [speed.OWN, *own, *peers(bench, several)]
         assert float(rows[1][2]) == 1
         assert all(float(row[1]) > 0 for row in rows[1:])
-        assert sum(line.startswith("* ") for line in lines) == (len(peers(world, False)) if several else 0)
+        assert sum(line.startswith("* ") for line in lines) == (len(peers(bench, False)) if several else 0)
 
 
 def test_the_pipeline_saves_a_map_of_every_file(tmp_path):
     paths = pipeline.write_pictures(tmp_path, 3)
-    done = pipeline.timed(
-        pipeline.localized(fieldguide.localizer(), paths, tmp_path, ("ember finch", "frost finch")), 3, (1, 3)
-    )
+    done = pipeline.timed(pipeline.localized(world.localizer(), paths, tmp_path, ("ember finch", "frost finch")), 3, (1, 3))
     assert done.rate > 0
     assert set(done.held) == {1, 3}
     assert sorted(path.stem for path in tmp_path.glob("*.safetensors")) == [path.stem for path in paths]
@@ -112,12 +110,12 @@ def test_the_table_of_the_pipeline():
     assert float(rows[1][2]) == 1
 
 
-def test_the_checks_that_are_timed_are_those_of_a_pass(world):
-    backbone = world.backbone
-    timed = checks.contenders(world)
+def test_the_checks_that_are_timed_are_those_of_a_pass(bench):
+    backbone = bench.backbone
+    timed = checks.contenders(bench)
     embedding = backbone.normalize(timed[checks.PICTURE]())
     with backbone.at_rest():
-        own = backbone.normalize(backbone.embed_pixels(world.pixels[:1]))
+        own = backbone.normalize(backbone.embed_pixels(bench.pixels[:1]))
     torch.testing.assert_close(embedding, own)
     before = {name: timed[name]() for name in (checks.STRUCTURE, checks.TEXTS, checks.FOLDED)}
     with torch.no_grad():

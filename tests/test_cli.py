@@ -14,7 +14,7 @@ import pytest
 from clis import RESULTS, TWINS, Run, embedded, finch, names, plate, results, run
 from PIL import Image
 
-from concept_cam import fieldguide, loading
+from concept_cam import loading, world
 from concept_cam.cli.folders import sources
 from concept_cam.errors import PictureError
 from concept_cam.methods import CARDS
@@ -27,7 +27,7 @@ def test_without_a_picture(run: Run, tmp_path: Path) -> None:
     assert ran.err == ""
     folder = tmp_path / "found"
     assert names(folder) == {"ember-finch-0.png", *results("ember-finch-0")}
-    drawn = fieldguide.draw_species("ember finch", seed=0).picture
+    drawn = world.draw_species("ember finch", seed=0).picture
     with Image.open(folder / "ember-finch-0.png") as picture:
         assert np.array_equal(np.asarray(picture), np.asarray(drawn))
     with Image.open(folder / "ember-finch-0-overlay.png") as picture:
@@ -53,7 +53,7 @@ def test_without_a_picture(run: Run, tmp_path: Path) -> None:
 
 def test_another_plate(run: Run, tmp_path: Path) -> None:
     assert run("localize", "--target", "royal jay", "--seed", 5, "--nearest", 2, "--out", "found").code == 0
-    drawn = fieldguide.draw_species("royal jay", seed=5).picture
+    drawn = world.draw_species("royal jay", seed=5).picture
     with Image.open(tmp_path / "found" / "royal-jay-5.png") as picture:
         assert np.array_equal(np.asarray(picture), np.asarray(drawn))
     about = json.loads((tmp_path / "found" / "royal-jay-5.json").read_text())
@@ -65,7 +65,7 @@ def test_one_picture_is_what_the_library_says(run: Run, finch: Path, embedded, t
     assert ran.code == 0
     assert names(tmp_path / "found") == results("finch")
     saved = Localization.load(tmp_path / "found" / "finch.safetensors")
-    direct = fieldguide.localizer()(finch, "ember finch", "frost finch", strength=0.4)
+    direct = world.localizer()(finch, "ember finch", "frost finch", strength=0.4)
     assert np.allclose(saved.map, direct.map, rtol=1e-4, atol=1e-6 * float(direct.map.abs().max()))
     assert saved.comparison == direct.comparison
     assert saved.provenance == direct.provenance
@@ -235,7 +235,7 @@ MISTAKES = {
     "a model without weights": (["@", *TWINS, "--model", "ViT-B-16"], ["ViT-B-16", "laion400m_e32"]),
     "a folder without a model": (["@", *TWINS, "--model", "empty"], ["empty", "open_clip_config.json"]),
     "a model and no picture": ([*TWINS, "--model", "ViT-B-16", "--pretrained", "nothing.pt"], ["No picture given"]),
-    "a vocabulary": (["@", "--target", "ember finch", "--vocabulary", "fieldguide-specis"], ["Did you mean"]),
+    "a vocabulary": (["@", "--target", "ember finch", "--vocabulary", "world-specis"], ["Did you mean"]),
     "a vocabulary file": (["@", "--target", "ember finch", "--vocabulary", "mine.txt"], ["mine.txt", "cannot be read"]),
     "templates": (["@", *TWINS, "--templates", "nothing"], ["'nothing'", "photo"]),
     "a template without a place": (["@", *TWINS, "--templates", "one.txt"], ["one.txt", "0 places"]),
@@ -292,10 +292,10 @@ def test_the_last_mistake_of_all_bad_pictures(run: Run, tmp_path: Path) -> None:
         ["localize", "--strength", "much"],
         ["localize", "--nothing"],
         ["localise"],
-        ["fieldguide"],
-        ["fieldguide", "set", "--count", "0"],
-        ["fieldguide", "set", "--seed", "-1"],
-        ["fieldguide", "set", "--size", "95"],
+        ["world"],
+        ["world", "set", "--count", "0"],
+        ["world", "set", "--seed", "-1"],
+        ["world", "set", "--size", "95"],
     ],
     ids=" ".join,
 )
@@ -383,7 +383,7 @@ def folder(plate: Image.Image, tmp_path: Path) -> Path:
 def blank_where_white(monkeypatch: pytest.MonkeyPatch, module: str) -> None:
     """A model that says nothing of a white picture: its embedding is known by the picture that it is of."""
     real = sys.modules[module].explain
-    guide = fieldguide.localizer()
+    guide = world.localizer()
     ((seen, _, _),) = guide.traces([guide.frame(Image.new("RGB", (160, 160), "white"))])
 
     def explain(method, trace, directions):  # type: ignore[no-untyped-def]
@@ -413,7 +413,7 @@ def test_a_picture_that_changes_between_its_map_and_its_drawing(
     run: Run, folder: Path, plate: Image.Image, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: str
 ) -> None:
     (folder / "3-broken.png").unlink()
-    real = fieldguide.localizer().stream.__func__  # type: ignore[attr-defined]
+    real = world.localizer().stream.__func__  # type: ignore[attr-defined]
 
     def stream(*given, **named):  # type: ignore[no-untyped-def]
         for path, result in real(*given, **named):

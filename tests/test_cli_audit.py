@@ -13,9 +13,9 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from concept_cam import fieldguide
-from concept_cam.fieldguide.birds import species
-from concept_cam.fieldguide.shortcuts import draw_at_home
+from concept_cam import world
+from concept_cam.world.birds import species
+from concept_cam.world.shortcuts import draw_at_home
 
 
 @pytest.fixture
@@ -30,7 +30,7 @@ def folder(tmp_path):
         where = tmp_path / "set" / name.replace(" ", "_")
         where.mkdir(parents=True)
         for seed in range(3):
-            fieldguide.draw_species(name, seed, 96).picture.save(where / f"{seed}.png")
+            world.draw_species(name, seed, 96).picture.save(where / f"{seed}.png")
     (tmp_path / "set" / "frost_finch" / "broken.png").write_bytes(b"nothing")
     return tmp_path / "set"
 
@@ -56,7 +56,7 @@ def test_the_field_guide_is_audited(run, tmp_path):
     words = columns(tmp_path / "concept-cam-audit" / "words.csv")
     assert ("red crown", "white crown") in {(row["ours"], row["theirs"]) for row in words}
     summary = json.loads((tmp_path / "concept-cam-audit" / "summary.json").read_text())
-    assert (summary["model"], summary["pictures"], summary["suspects"], summary["too_few"]) == ("fieldguide", 6, None, 6)
+    assert (summary["model"], summary["pictures"], summary["suspects"], summary["too_few"]) == ("world", 6, None, 6)
 
 
 def test_an_audit_that_was_done_is_told_again(run, tmp_path, monkeypatch):
@@ -71,7 +71,7 @@ def test_an_audit_that_was_done_is_told_again(run, tmp_path, monkeypatch):
 
 def test_another_audit_in_the_same_folder_is_refused(run):
     assert run("--limit", 2, "--out", "out")[0] == 0
-    for other in (("--seed", 1), ("--model", "fieldguide-shortcut"), ("--method", "grad_cam")):
+    for other in (("--seed", 1), ("--model", "world-shortcut"), ("--method", "grad_cam")):
         code, _, err = run("--limit", 2, "--out", "out", *other)
         assert code == 2
         assert "out holds a run with another" in err
@@ -105,7 +105,7 @@ def at_home(tmp_path):
 
 def test_a_planted_shortcut_fails(run, at_home, tmp_path):
     conditions = ("--fail-on", "off_object > 0.3", "--fail-on", "accuracy < 0.5", "--fail-on", "sensitivity > 0.2")
-    code, out, err = run(at_home, "--model", "fieldguide-shortcut", *conditions, "--fail-on", "suspects > 0", "--out", "out")
+    code, out, err = run(at_home, "--model", "world-shortcut", *conditions, "--fail-on", "suspects > 0", "--out", "out")
     assert code == 1
     assert (
         "evidence off the object: misty heron, frost finch\n" in out
@@ -126,7 +126,7 @@ def test_a_planted_shortcut_fails(run, at_home, tmp_path):
 
 def test_of_one_image_of_each_class_nothing_is_said(run):
     """Neither that the evidence lies off the object, nor that it does not."""
-    planted = ("fieldguide-shortcuts", "--model", "fieldguide-shortcut", "--limit", 12)
+    planted = ("world-shortcuts", "--model", "world-shortcut", "--limit", 12)
     code, out, err = run(*planted, "--out", "out")
     assert (code, err) == (0, "")
     assert "evidence off the object: too few images to say; a class needs " in out
@@ -160,8 +160,8 @@ def test_when_nothing_can_be_read(run, folder):
 
 
 def test_two_models_on_the_same_pictures(run, tmp_path):
-    pictures = ("fieldguide-shortcuts", "--limit", 4, "--out", "out")
-    code, out, err = run(*pictures, "--other-model", "fieldguide-shortcut")
+    pictures = ("world-shortcuts", "--limit", 4, "--out", "out")
+    code, out, err = run(*pictures, "--other-model", "world-shortcut")
     assert code == 0, err
     assert "evidence off the object: too few images to say; a class needs 5" in out
     moved = columns(tmp_path / "out" / "moved.csv")
@@ -169,7 +169,7 @@ def test_two_models_on_the_same_pictures(run, tmp_path):
     grown = {row["label"]: float(row["off_object_after"]) - float(row["off_object"]) for row in moved}
     assert grown["frost finch"] > 0.3 > 0.1 > grown["copper finch"]
     html = (tmp_path / "out" / "report.html").read_text()
-    assert "Against fieldguide-shortcut" in html
+    assert "Against world-shortcut" in html
     assert any(path.name.startswith("other-") for path in (tmp_path / "out" / "pictures").iterdir())
     assert not (tmp_path / "out" / "other" / "pictures").exists()
 
@@ -199,11 +199,11 @@ def test_a_classifier_is_asked_no_texts(run, folder, tmp_path):
         (("--fail-on", "off_objekt > 0.3"), "no figure 'off_objekt'. Did you mean 'off_object'"),
         (("--fail-on", "accuracy < 0.9", "--fail-on", "off_object is bad"), "expected a condition such as"),
         (("nowhere",), "nowhere: there is no such file or folder"),
-        (("fieldguide-bird",), "Did you mean 'fieldguide-birds'"),
+        (("world-bird",), "Did you mean 'world-birds'"),
         (("--method", "rollout"), "rollout does not look at the score"),
         (("--method", "grad_kam"), "No method 'grad_kam'"),
         (("--vocabulary", "brids"), "Did you mean 'birds'"),
-        (("--vocabulary", "fieldguide-species"), "a vocabulary of parts says of what"),
+        (("--vocabulary", "world-species"), "a vocabulary of parts says of what"),
         (("--backgrounds", "one.txt"), "one background, 'bird in snow'; expected two or more"),
         (("--backgrounds", "volcanoes.txt"), "volcano"),
         (("--pretrained", "openai"), "--pretrained openai needs a --model"),

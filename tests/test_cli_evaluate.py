@@ -6,7 +6,7 @@ from functools import partial
 
 import pytest
 
-from concept_cam import fieldguide
+from concept_cam import world
 
 
 @pytest.fixture
@@ -40,7 +40,7 @@ def test_a_folder_of_classes_a_broken_picture_and_a_probe(run, tmp_path):
         folder = tmp_path / "set" / name.replace(" ", "_")
         folder.mkdir(parents=True)
         for seed in range(4):
-            fieldguide.draw_species(name, seed, 96).picture.save(folder / f"{seed}.png")
+            world.draw_species(name, seed, 96).picture.save(folder / f"{seed}.png")
     (tmp_path / "set" / "frost_finch" / "broken.png").write_bytes(b"nothing")
     options = ("--methods", "grad_cam", "--references", "nearest:1", "--strengths", "0.6", "--out", "out")
     code, out, err = run("set", *options)
@@ -58,7 +58,7 @@ def test_a_limit_takes_pictures_from_all_of_the_set(run, tmp_path):
     for name in ("ember_finch", "frost_finch", "royal_jay"):
         for seed in range(4):
             (tmp_path / "set" / name).mkdir(parents=True, exist_ok=True)
-            fieldguide.draw_species(name.replace("_", " "), seed, 96).picture.save(tmp_path / "set" / name / f"{seed}.png")
+            world.draw_species(name.replace("_", " "), seed, 96).picture.save(tmp_path / "set" / name / f"{seed}.png")
     code, _, err = run("set", "--limit", 3, "--methods", "grad_cam", "--references", "nearest:1", "--out", "out")
     assert code == 0, err
     rows = (tmp_path / "out" / "rows.csv").read_text().splitlines()[1:]
@@ -74,11 +74,11 @@ def test_a_limit_takes_pictures_from_all_of_the_set(run, tmp_path):
         (("--strengths", "0"), "expected numbers above 0"),
         (("--pool", "average"), "expected average, with --probe"),
         (("nowhere",), "nowhere: there is no such file or folder"),
-        (("fieldguide", "--layout", "cubs"), "there is no such file or folder"),
+        (("world", "--layout", "cubs"), "there is no such file or folder"),
         (("--pretrained", "openai"), "needs a --model"),
-        (("--model", "fieldguide-shortcut", "--pretrained", "openai"), "--pretrained is not for the embedded model"),
-        (("fieldguide-atributes",), "Did you mean 'fieldguide-attributes'"),
-        (("fieldguide-attributes", "--probe"), "leave out --probe"),
+        (("--model", "world-shortcut", "--pretrained", "openai"), "--pretrained is not for the embedded model"),
+        (("world-atributes",), "Did you mean 'world-attributes'"),
+        (("world-attributes", "--probe"), "leave out --probe"),
     ],
 )
 def test_a_mistake_is_one_line(run, arguments, message):

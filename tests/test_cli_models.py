@@ -11,9 +11,9 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from concept_cam import fieldguide
+from concept_cam import world
 from concept_cam.families import FAMILIES
-from concept_cam.fieldguide.checkpoint import FOLDER
+from concept_cam.world.checkpoint import FOLDER
 
 
 @pytest.fixture
@@ -60,7 +60,7 @@ def test_check_of_the_embedded_model_passes(run):
 
 def test_check_says_what_fails_and_ends_in_one(run, monkeypatch):
     """A model that is random each time it runs."""
-    real = fieldguide.localizer().backbone
+    real = world.localizer().backbone
 
     def restless(name, *_, **__):
         real.module.visual.ln_post.register_forward_hook(lambda m, i, out: out + torch.randn_like(out))
@@ -92,7 +92,7 @@ def test_a_classifier_of_timm_from_a_file(run, photo, weights, tmp_path):
 def test_size_and_fit(run, photo, tmp_path):
     for size, fit, input_size in (("144", "crop", [144, 144]), ("96x144", "squash", [96, 144]), ("144", "native", [104, 192])):
         code, _, err = run(
-            *("localize", photo, "--target", "red crown", "--strength", 0, "--model", FOLDER, "--templates", "fieldguide"),
+            *("localize", photo, "--target", "red crown", "--strength", 0, "--model", FOLDER, "--templates", "world"),
             *("--size", size, "--fit", fit, "--out", tmp_path / "out"),
         )
         assert code == 0, err

@@ -16,13 +16,13 @@ import pytest
 from PIL import Image
 from pycocotools.coco import COCO
 
-from concept_cam import fieldguide, grad_cam, loading
+from concept_cam import grad_cam, loading, world
 from concept_cam.datasets import read_dataset
 from concept_cam.datasets.published import read_cub
-from concept_cam.fieldguide.checkpoint import FOLDER
 from concept_cam.localizer import Localizer
 from concept_cam.methods import legrad
 from concept_cam.parts import find_parts, read_parts, sheet, to_csv
+from concept_cam.world.checkpoint import FOLDER
 
 SPECIES = ("ember finch", "misty heron", "royal jay")
 TABLES = {"parts.csv", "coco.json", "cub", "annotated", "how.json"}
@@ -30,7 +30,7 @@ TABLES = {"parts.csv", "coco.json", "cub", "annotated", "how.json"}
 
 @pytest.fixture(scope="module")
 def embedded():
-    return fieldguide.localizer().backbone
+    return world.localizer().backbone
 
 
 @pytest.fixture
@@ -48,7 +48,7 @@ def birds(tmp_path):
         folder = tmp_path / "birds" / name.replace(" ", "_")
         folder.mkdir(parents=True)
         for seed in range(2):
-            fieldguide.draw_species(name, seed, 160).picture.crop((0, 20, 160, 140)).save(folder / f"{seed}.png")
+            world.draw_species(name, seed, 160).picture.crop((0, 20, 160, 140)).save(folder / f"{seed}.png")
     return tmp_path / "birds"
 
 
@@ -85,11 +85,11 @@ def test_without_a_picture(run, tmp_path, embedded):
     assert finch.startswith("ember-finch-0.png: crown: red (1.00), face: brown (1.00), beak: yellow (1.00) short (1.00), ")
     assert finch.endswith("legs: pink (1.00), not visible: crest")
     # The pictures are those that the library draws, and what is drawn on them is what it finds.
-    localizer, vocabulary = Localizer(embedded, templates="fieldguide", method=legrad), read_parts("fieldguide-parts")
+    localizer, vocabulary = Localizer(embedded, templates="world", method=legrad), read_parts("world-parts")
     for name in SPECIES:
         for seed in range(2):
             file = folder / "pictures" / name.replace(" ", "_") / f"{name.replace(' ', '-')}-{seed}.png"
-            plate = fieldguide.draw_species(name, seed).picture
+            plate = world.draw_species(name, seed).picture
             assert np.array_equal(array(file), np.asarray(plate))
             found = find_parts(localizer, plate, vocabulary)
             expected = np.asarray(sheet.annotated(found, plate))
@@ -104,7 +104,7 @@ def test_without_a_picture(run, tmp_path, embedded):
     assert len(coco.imgs) == 6
     assert len(coco.anns) == len(coco.dataset["annotations"]) == 70 + 6
     for number, image in coco.imgs.items():
-        drawn = fieldguide.draw_species(Path(image["file_name"]).parent.name.replace("_", " "), int(image["file_name"][-5]))
+        drawn = world.draw_species(Path(image["file_name"]).parent.name.replace("_", " "), int(image["file_name"][-5]))
         annotations = coco.loadAnns(coco.getAnnIds(imgIds=number))
         colours = {coco.cats[a["category_id"]]["name"]: a["attributes"]["colour"] for a in annotations[1:]}
         assert colours == {part: colour for part, colour in drawn.bird.card.items() if part in colours}
@@ -128,8 +128,8 @@ def test_without_a_picture(run, tmp_path, embedded):
     for name, slug in zip(SPECIES, slugs, strict=True):
         html = (folder / f"sheet-{slug}.html").read_text(encoding="utf-8")
         assert f"<h1>{name}</h1>" in html
-        card = fieldguide.species()[name].card
-        for part in fieldguide.PARTS:
+        card = world.species()[name].card
+        for part in world.PARTS:
             assert f">{part}</div>" in html
             if card[part] != "none":
                 assert f">{card[part]} 2/2<" in html
@@ -228,7 +228,7 @@ def test_options_reach_the_library(run, birds, tmp_path, embedded):
 
 
 def test_many_pictures_are_not_read_out(run, tmp_path):
-    plate = fieldguide.draw_species("ember finch", 0, 96).picture
+    plate = world.draw_species("ember finch", 0, 96).picture
     (tmp_path / "many").mkdir()
     for k in range(9):
         plate.rotate(5 * k).save(tmp_path / "many" / f"{k}.png")
@@ -364,11 +364,11 @@ def test_names_are_taken_as_they_are(run, birds, tmp_path, name):
 MISTAKES = {
     "a model without a vocabulary": (
         ["@", "--model", "ViT-B-16", "--pretrained", "nothing.pt"],
-        ["--vocabulary", "birds", "fish", "fieldguide-parts", ".yaml"],
+        ["--vocabulary", "birds", "fish", "world-parts", ".yaml"],
     ),
     "a model without a picture": (["--model", "ViT-B-16", "--vocabulary", "birds"], ["No picture given"]),
     "a vocabulary": (["@", "--vocabulary", "brids"], ["'brids'", "Did you mean 'birds'"]),
-    "a vocabulary that is no part of anything": (["@", "--vocabulary", "fieldguide-species"], ["`parent: bird`"]),
+    "a vocabulary that is no part of anything": (["@", "--vocabulary", "world-species"], ["`parent: bird`"]),
     "a vocabulary file": (["@", "--vocabulary", "mine.yaml"], ["mine.yaml", "cannot be read"]),
     "words": (["@", "--vocabulary", "birds"], ["has never seen", "give another encoder with --model"]),
     "a method": (["@", "--method", "hirescam"], ["hirescam", "Did you mean 'hires_cam'?"]),
@@ -402,7 +402,7 @@ def test_a_mistake_is_one_line(run, birds, tmp_path, case):
     assert not (tmp_path / "found").exists() or names(tmp_path / "found") == set()
     assert (tmp_path / "text.txt").read_text() == "kept"
     if case == "a model without a vocabulary":
-        assert "fieldguide-species" not in err
+        assert "world-species" not in err
 
 
 @pytest.mark.parametrize(
@@ -438,7 +438,7 @@ def test_help_imports_nothing_heavy():
 def test_a_blank_map_is_the_problem_of_its_own_picture(run, birds, tmp_path, monkeypatch):
     from concept_cam.parts import finding
 
-    guide, real = fieldguide.localizer(method=legrad), finding.explain
+    guide, real = world.localizer(method=legrad), finding.explain
     ((seen, _, _),) = guide.traces([guide.frame(Image.new("RGB", (160, 160), "white"))])
 
     def explain(method, trace, directions):

@@ -36,7 +36,7 @@ def test_nothing_heavy_is_imported_before_it_is_needed(code: str) -> None:
     assert not HEAVY & set(modules.split())
     if "main" in code:
         assert "localize" in shown
-        assert "fieldguide" in shown
+        assert "world" in shown
 
 
 def test_a_mistake_as_the_shell_sees_it(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from typing import get_args, get_type_hints
 import pytest
 from typer.main import get_command
 
-from concept_cam import cli, fieldguide, loading
+from concept_cam import cli, loading, world
 from concept_cam.errors import LONGEST, BackboneError
 
 COMMANDS = get_command(cli.app).commands
@@ -54,9 +54,9 @@ def call(command_line, monkeypatch, tmp_path):
         raise BackboneError("the work would begin")
 
     monkeypatch.setattr(loading, "load", work)
-    monkeypatch.setattr(fieldguide, "localizer", work)
-    monkeypatch.setattr(fieldguide, "draw_species", work)
-    monkeypatch.setattr("concept_cam.fieldguide.heldout.write_set", work)
+    monkeypatch.setattr(world, "localizer", work)
+    monkeypatch.setattr(world, "draw_species", work)
+    monkeypatch.setattr("concept_cam.world.heldout.write_set", work)
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "folder").mkdir()
     (tmp_path / "photo.png").write_bytes(b"not looked at")

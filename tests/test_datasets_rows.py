@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from concept_cam import fieldguide
+from concept_cam import world
 from concept_cam.audit import audit
 from concept_cam.cli import app
 from concept_cam.datasets import Dataset, read_dataset
@@ -24,7 +24,7 @@ def table(tmp_path: Path) -> Path:
     (tmp_path / "plates").mkdir()
     lines = [",".join(("image", "species", *OWN))]
     for k, name in enumerate(SPECIES):
-        fieldguide.draw_species(name, k, 96).picture.save(tmp_path / "plates" / f"{k}.png")
+        world.draw_species(name, k, 96).picture.save(tmp_path / "plates" / f"{k}.png")
         lines.append(f"plates/{k}.png,{name},site {k},high,3,R,2024-05-0{k + 1}")
     lines.append(f"plates/0.png,{SPECIES[1]},,low,,,")
     (tmp_path / "set.csv").write_text("\n".join(lines))
@@ -59,9 +59,7 @@ def check(file: Path, data: Dataset) -> None:
 
 def test_rows_of_an_evaluation(table, tmp_path):
     data = read_dataset(table)
-    found = evaluate(
-        fieldguide.localizer(), data, tmp_path / "out", methods="hires_cam", references="nearest:1", strengths=1.0
-    )
+    found = evaluate(world.localizer(), data, tmp_path / "out", methods="hires_cam", references="nearest:1", strengths=1.0)
     check(tmp_path / "out" / "rows.csv", data)
     assert (found.used, found.problems) == (3, [])
     assert {row["pictures"] for row in found.means} == {3}
@@ -69,7 +67,7 @@ def test_rows_of_an_evaluation(table, tmp_path):
 
 def test_rows_of_an_audit(table, tmp_path):
     data = read_dataset(table)
-    found = audit(fieldguide.localizer(), data, tmp_path / "out")
+    found = audit(world.localizer(), data, tmp_path / "out")
     check(tmp_path / "out" / "rows.csv", data)
     assert found.accuracy == pytest.approx(2 / 3)
 
@@ -77,10 +75,10 @@ def test_rows_of_an_audit(table, tmp_path):
 def test_another_site_is_another_run(table, tmp_path):
     """A folder is not resumed with other columns: they would be the old ones."""
     options = {"methods": "hires_cam", "references": "nearest:1", "strengths": 1.0}
-    evaluate(fieldguide.localizer(), read_dataset(table), tmp_path / "out", **options)
+    evaluate(world.localizer(), read_dataset(table), tmp_path / "out", **options)
     table.write_text(table.read_text().replace("site 1", "site 2"))
     with pytest.raises(OSError, match="holds a run with another"):
-        evaluate(fieldguide.localizer(), read_dataset(table), tmp_path / "out", **options)
+        evaluate(world.localizer(), read_dataset(table), tmp_path / "out", **options)
 
 
 @pytest.mark.parametrize("command", ["evaluate", "audit"])
@@ -92,5 +90,5 @@ def test_a_root_on_the_command_line(command, table, tmp_path):
     done = CliRunner().invoke(app, [*arguments, "--root", str(tmp_path)])
     assert done.exit_code == 0, done.output
     assert {row["picture"] for row in rows_of(tmp_path / "out" / "rows.csv")[1]} == {"plates/0.png", "plates/1.png"}
-    refused = CliRunner().invoke(app, [command, "fieldguide-birds", "--root", str(tmp_path), "--out", str(tmp_path / "two")])
+    refused = CliRunner().invoke(app, [command, "world-birds", "--root", str(tmp_path), "--out", str(tmp_path / "two")])
     assert "--root" in str(refused.exception)

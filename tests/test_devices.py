@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from concept_cam import Localizer, fieldguide, wrap
-from concept_cam.fieldguide import benchmark
+from concept_cam import Localizer, world, wrap
+from workshop import benchmark
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 
@@ -14,11 +14,11 @@ pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a C
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("form", ["auto", "dense"])
 def test_maps_on_cuda_follow_those_on_the_cpu(dtype, form):
-    names = tuple(fieldguide.species())[::6]
-    pictures = [fieldguide.draw_species(name).picture for name in names]
-    exact = fieldguide.localizer()
+    names = tuple(world.species())[::6]
+    pictures = [world.draw_species(name).picture for name in names]
+    exact = world.localizer()
     backbone = exact.backbone
-    moved = wrap(fieldguide.localizer(device="cuda").backbone.module.to(dtype), backbone.tokenizer)
+    moved = wrap(world.localizer(device="cuda").backbone.module.to(dtype), backbone.tokenizer)
     localizer = Localizer(moved, vocabulary=exact.vocabulary, templates=exact.templates, form=form)
     for ours, theirs in zip(localizer.batch(pictures, names[0]), exact.batch(pictures, names[0]), strict=True):
         assert ours.map.device.type == "cpu"
@@ -27,7 +27,7 @@ def test_maps_on_cuda_follow_those_on_the_cpu(dtype, form):
 
 
 def test_the_benchmark_runs_on_cuda():
-    localizer = fieldguide.localizer(device="cuda")
+    localizer = world.localizer(device="cuda")
     assert benchmark.knowledge(localizer, 48)["species"] > 0.9
     found, chance = benchmark.compare_methods(localizer, 48)
     assert found["hires_cam", "twin 1.0"].energy.mean() > 10 * chance.energy

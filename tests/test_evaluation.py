@@ -13,27 +13,27 @@ import torch.nn.functional as F
 from PIL import Image
 from rich.console import Console
 
-from concept_cam import fieldguide
+from concept_cam import world
 from concept_cam.datasets import Example
 from concept_cam.errors import OptionError, OutputError
 from concept_cam.evaluation import Grid, Judge, Settings, fit_probe, own_scale, problems, read_rows, tables, write_rows
 from concept_cam.evaluation.probe import features_of
 from concept_cam.evaluation.references import read_references
 from concept_cam.evaluation.sanity import SANE, shuffled
-from concept_cam.fieldguide.birds import COLOURS, PARTS
-from concept_cam.fieldguide.dataset import attributes_dataset, twins_dataset
 from concept_cam.files import write_file
 from concept_cam.gradients import pixel_gradient, trace
 from concept_cam.methods import METHODS
 from concept_cam.methods.method import TraceMethod
 from concept_cam.metrics import box_overlaps, energy_inside, strongest
+from concept_cam.world.birds import COLOURS, PARTS
+from concept_cam.world.dataset import attributes_dataset, twins_dataset
 
 SETTINGS = Settings(("grad_cam", "hires_cam"), ("rival", "nearest:2"), (0.6, 1.0), deletion=2)
 
 
 @pytest.fixture(scope="module")
 def localizer():
-    return fieldguide.localizer()
+    return world.localizer()
 
 
 @pytest.fixture
@@ -42,7 +42,7 @@ def small(monkeypatch):
 
 
 def grid_of(localizer, settings=SETTINGS):
-    return Grid(localizer, localizer.bank(fieldguide.species()), own_scale(localizer.backbone), settings)
+    return Grid(localizer, localizer.bank(world.species()), own_scale(localizer.backbone), settings)
 
 
 def test_a_row_for_each_picture_method_references_and_strength(localizer, tmp_path, small):
@@ -53,7 +53,7 @@ def test_a_row_for_each_picture_method_references_and_strength(localizer, tmp_pa
     assert base["references"] == "none"
     assert {"energy", "hit", "rd5", "rd10", "deletion", "best_iou", "average_precision", "correct"} <= set(base)
     assert all(len(row["against"].split("; ")) == 2 for row in rows if row["references"] == "nearest:2")
-    bank = localizer.bank(fieldguide.species())
+    bank = localizer.bank(world.species())
     for row in rows:
         cosines = [float(bank.similarities(row["label"])[bank.index(n)]) for n in row.get("against", "").split("; ") if n]
         assert row.get("similarity", 0.0) == pytest.approx(sum(cosines) / max(1, len(cosines)), rel=1e-4)
@@ -66,7 +66,7 @@ def test_boxes_are_held_against_the_best_of_the_map(localizer, tmp_path):
         read_rows(write_rows(grid_of(localizer), data, tmp_path / name, {}))[0] for name, data in (("a", plain), ("b", boxed))
     )
     assert "best_box" not in without
-    own = fieldguide.localizer(method=METHODS[SETTINGS.methods[0]])
+    own = world.localizer(method=METHODS[SETTINGS.methods[0]])
     heatmap = own(plain.examples[0].picture, plain.examples[0].label, strength=0).heatmap()
     overlaps = box_overlaps(heatmap, torch.tensor([(40.0, 30.0, 150.0, 160.0)]))
     assert having["best_box"] == pytest.approx(float(overlaps.max()), rel=1e-5)
@@ -103,7 +103,7 @@ def test_a_stranger_has_the_numbers_of_the_model_and_leaves_it_alone(localizer):
 
 
 def test_the_gradient_at_the_pixels_is_a_slope():
-    backbone = fieldguide.localizer().backbone
+    backbone = world.localizer().backbone
     backbone.module.double()
     generator = torch.Generator().manual_seed(1)
     pixels = torch.randn(2, 3, 96, 96, generator=generator, dtype=torch.float64)
@@ -127,7 +127,7 @@ def test_figures_are_those_of_a_result(localizer, tmp_path):
     example = dataset.examples[0]
     result = localizer(example.picture, example.label, example.rival, strength=1.0)
     assert row["energy"] == pytest.approx(float(energy_inside(result.heatmap(), example.region())), rel=1e-4)
-    bank, scale = localizer.bank(fieldguide.species()), own_scale(localizer.backbone)
+    bank, scale = localizer.bank(world.species()), own_scale(localizer.backbone)
     pixels = localizer.frame(example.picture).pixels[None]
     heat = F.interpolate(result.map[None, None], (96, 96), mode="bilinear", align_corners=False)[0]
 
@@ -227,7 +227,7 @@ def test_settings_that_ask_nothing_are_refused():
 
 
 def test_references_by_name(localizer):
-    bank = localizer.bank(fieldguide.species())
+    bank = localizer.bank(world.species())
     example = twins_dataset(1).examples[0]
     scores = torch.arange(48.0)
     assert read_references("rival")(example)(bank, example.label, scores) == (example.rival,)
@@ -243,7 +243,7 @@ def test_references_by_name(localizer):
 
 
 def test_the_judge_is_the_model(localizer):
-    bank = localizer.bank(fieldguide.species())
+    bank = localizer.bank(world.species())
     pixels = torch.randn(2, 3, 96, 96)
     judge = Judge(localizer.backbone, bank, 10.0)
     expected = (10 * F.normalize(localizer.backbone.embed_pixels(pixels), dim=-1) @ bank.vectors.T).softmax(-1)
@@ -285,7 +285,7 @@ def test_plates_for_a_probe_are_not_those_that_are_evaluated():
 
 
 def test_to_centre_a_bank_changes_no_probability(localizer):
-    bank = localizer.bank(fieldguide.species())
+    bank = localizer.bank(world.species())
     pixels = torch.randn(2, 3, 96, 96)
     own, centred = (Judge(localizer.backbone, b, 20.0)(pixels) for b in (bank, bank.centred()))
     torch.testing.assert_close(own, centred, rtol=1e-4, atol=1e-6)

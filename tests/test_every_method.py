@@ -11,7 +11,7 @@ import zoo
 from zoo.families import ROWS
 
 from benchmarks.timing import peak_memory
-from concept_cam import ConceptField, Localizer, compare, fieldguide, grad_cam, nearest, trace, uniform, wrap
+from concept_cam import ConceptField, Localizer, compare, grad_cam, nearest, trace, uniform, world, wrap
 from concept_cam.comparison import Comparison
 from concept_cam.concepts import ConceptBank
 from concept_cam.errors import BackboneError, OptionError
@@ -126,8 +126,8 @@ def test_strength_zero_is_the_base_and_references_have_no_order(seen, name):
 
 @pytest.mark.parametrize("name", sorted(set(METHODS) - set(SEEING)))
 def test_what_does_not_see_the_score_refuses_to_compare(name):
-    localizer = fieldguide.localizer(method=METHODS[name])
-    plate = fieldguide.draw_species("ember finch", seed=3)
+    localizer = world.localizer(method=METHODS[name])
+    plate = world.draw_species("ember finch", seed=3)
     result = localizer(plate.picture, "ember finch")
     assert not result.comparison.references
     assert torch.equal(result.map, result.base_map)

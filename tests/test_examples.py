@@ -1,4 +1,4 @@
-"""The examples as a reader runs them: what each writes and prints is what the field guide says."""
+"""The examples as a reader runs them: what each writes and prints is what the embedded world says."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ import timm
 import torch
 from PIL import Image
 
-from concept_cam import fieldguide
+from concept_cam import world
 from concept_cam.errors import UnknownWord
-from concept_cam.fieldguide.birds import species, twins
-from concept_cam.fieldguide.shortcuts import SHORTCUTS, draw_at_home
+from concept_cam.world.birds import species, twins
+from concept_cam.world.shortcuts import SHORTCUTS, draw_at_home
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 SCRIPTS = sorted(EXAMPLES.glob("*.py"))
@@ -51,7 +51,7 @@ def main_of(monkeypatch, tmp_path):
 def plate_of(file):
     """``ember-finch-3.png``: the plate of which it is the picture."""
     name, _, seed = Path(file).stem.rpartition("-")
-    return fieldguide.draw_species(name.replace("-", " "), int(seed))
+    return world.draw_species(name.replace("-", " "), int(seed))
 
 
 def draw(folder, *names):
@@ -138,7 +138,7 @@ def test_the_shortcuts_of_its_sister_are_found_from_a_table_with_boxes(main_of, 
         lines.append(f"{seed}.png,{name},{across[0]},{down[0]},{across[-1] + 1},{down[-1] + 1}")
     (tmp_path / "broken.png").write_bytes((tmp_path / "0.png").read_bytes()[:2000])
     (tmp_path / "birds.csv").write_text("\n".join([*lines, "broken.png,frost finch,10,10,90,90"]))
-    main_of("audit_zero_shot.py")(Path("birds.csv"), "fieldguide-shortcut", out=Path("audit"))
+    main_of("audit_zero_shot.py")(Path("birds.csv"), "world-shortcut", out=Path("audit"))
     out, err = capsys.readouterr()
     counted, suspects, *moved, report = out.splitlines()
     assert counted == "96 pictures, accuracy 1.000"
@@ -156,7 +156,7 @@ def test_an_own_model_shows_what_decided_and_is_as_it_was(run, tmp_path):
     first, own, second, other, x, y = re.match(r"(.+) \((.+)\), not (.+) \((.+)\): see \((\d+), (\d+)\)", decided).groups()
     assert (first, second) == ("ember finch", "frost finch")
     assert float(own) > float(other)
-    assert fieldguide.draw_species("ember finch", 3).mask("crown")[int(y), int(x)]
+    assert world.draw_species("ember finch", 3).mask("crown")[int(y), int(x)]
     assert counted == "17 of 19 checks passed"
     assert all("does not take an input of" in line for line in failed)  # one size alone, as it stands in a Sequential
     assert left == "the model is as it was"

@@ -11,7 +11,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from zoo.families import ROWS
 
-from concept_cam import ConceptField, Localizer, fieldguide, grad_cam, hires_cam, layer_cam, nearest, rivals, trace
+from concept_cam import ConceptField, Localizer, grad_cam, hires_cam, layer_cam, nearest, rivals, trace, world
 from concept_cam.errors import ComparisonError, OptionError, OutputError, UnknownConcept
 from concept_cam.methods import METHODS, is_linear
 
@@ -20,17 +20,17 @@ PAIR = ("ember finch", "frost finch")
 
 @pytest.fixture(scope="module")
 def guide():
-    return fieldguide.localizer()
+    return world.localizer()
 
 
 @pytest.fixture(scope="module")
 def bank(guide):
-    return guide.bank(fieldguide.species())
+    return guide.bank(world.species())
 
 
 @pytest.fixture(scope="module")
 def field(guide):
-    (field,) = guide.fields([fieldguide.draw_species(PAIR[0], seed=3).picture])
+    (field,) = guide.fields([world.draw_species(PAIR[0], seed=3).picture])
     return field
 
 
@@ -58,8 +58,8 @@ def test_of_every_family_a_field_gives_the_maps_of_the_method(name):
 @pytest.mark.parametrize("method", [grad_cam, hires_cam])
 @pytest.mark.parametrize("against", ["frost finch", nearest(3), rivals(2)], ids=["named", "nearest", "rivals"])
 def test_it_localizes_as_the_localizer_does(method, against, bank):
-    localizer = fieldguide.localizer(method=method)
-    plates = [fieldguide.draw_species(PAIR[0], seed).picture for seed in range(2)]
+    localizer = world.localizer(method=method)
+    plates = [world.draw_species(PAIR[0], seed).picture for seed in range(2)]
     for picture, field in zip(plates, localizer.fields(plates), strict=True):
         own, ours = localizer(picture, PAIR[0], against), field.localize(bank, PAIR[0], against)
         scale = float(own.map.abs().max())
@@ -198,7 +198,7 @@ def test_a_method_that_is_not_linear_has_no_field(guide):
     with pytest.raises(OptionError, match="layer_cam is not linear in the direction"):
         ConceptField.of(seen, layer_cam)
     with pytest.raises(OptionError, match="layer_cam is not linear"):
-        fieldguide.localizer(method=layer_cam).fields([fieldguide.draw_species(PAIR[0]).picture])
+        world.localizer(method=layer_cam).fields([world.draw_species(PAIR[0]).picture])
 
 
 def test_mistakes_are_those_of_a_localizer(field, bank):

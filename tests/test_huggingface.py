@@ -217,7 +217,7 @@ def test_a_name_that_the_hub_does_not_give_is_one_line(monkeypatch):
 
 
 def test_a_processor_serves_as_tokenizer_and_preprocessing(monkeypatch):
-    # Version 4 holds the field guide's words against the class that OpenAI's have.
+    # Version 4 holds the embedded world's words against the class that OpenAI's have.
     monkeypatch.setattr(transformers.CLIPProcessor, "tokenizer_class", "PreTrainedTokenizerFast", raising=False)
     processor = transformers.CLIPProcessor(
         CLIPImageProcessor(size={"shortest_edge": 40}, crop_size={"height": 32, "width": 32}), transformers_models.tokenizer()

@@ -19,7 +19,7 @@ import pytest
 import torch
 from PIL import Image
 
-from concept_cam import decoding, drawing, fieldguide, images, regions
+from concept_cam import decoding, drawing, images, regions, world
 from concept_cam.datasets.files import size_of
 from concept_cam.datasets.masks import of_levels
 from concept_cam.errors import DatasetError, PictureError
@@ -301,11 +301,11 @@ def test_exif_blocks_that_are_bombs_are_not_unfolded():
 
 MEASURE = """
 import sys
-from concept_cam import drawing, fieldguide
+from concept_cam import drawing, world
 from concept_cam.images import read_picture
 peak = lambda: int(open("/proc/self/status").read().split("VmHWM:")[1].split()[0]) / 1024
-localizer = fieldguide.localizer()
-localizer(fieldguide.draw_species("ember finch").picture, "ember finch", "frost finch")
+localizer = world.localizer()
+localizer(world.draw_species("ember finch").picture, "ember finch", "frost finch")
 before = peak()
 picture = read_picture(sys.argv[1])
 if sys.argv[2] == "all":
@@ -459,8 +459,8 @@ def test_warnings_of_pillow_are_silent_and_those_of_others_are_not(tmp_path):
 @pytest.mark.parametrize("fit", [None, "pad", "squash", "native"])
 def test_odd_images_are_localized_and_drawn(size, fit):
     picture = Image.new("RGB", size, (90, 140, 60))
-    result = fieldguide.localizer(fit=fit)(picture, "ember finch", "frost finch") if fit else None
-    result = result or fieldguide.localizer()(picture, "ember finch", "frost finch")
+    result = world.localizer(fit=fit)(picture, "ember finch", "frost finch") if fit else None
+    result = result or world.localizer()(picture, "ember finch", "frost finch")
     assert result.heatmap().shape == (size[1], size[0])
     assert result.mask().shape == (size[1], size[0])
     assert drawing.overlay(result, picture).size == size
@@ -468,7 +468,7 @@ def test_odd_images_are_localized_and_drawn(size, fit):
 
 
 def result_on(height: int, width: int, grid: torch.Tensor) -> Localization:
-    result = fieldguide.localizer()(fieldguide.draw_species("ember finch").picture, "ember finch", "frost finch")
+    result = world.localizer()(world.draw_species("ember finch").picture, "ember finch", "frost finch")
     placement = Placement((width / 4, -2.0, 1.5 * width, height + 3.0), (height, width))
     return Localization(grid, grid, placement, result.comparison, result.scores, result.provenance)
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from concept_cam import fieldguide
+from concept_cam import world
 from concept_cam.audit import audit, write_report
 from concept_cam.datasets import read_dataset
 from concept_cam.datasets.layouts import LAYOUTS
@@ -29,7 +29,7 @@ def plates(folder: Path, labels, ending=".png") -> list[tuple[str, str, np.ndarr
     folder.mkdir(parents=True, exist_ok=True)
     made = []
     for seed, label in enumerate(labels):
-        plate = fieldguide.draw_species(label, seed, SIDE)
+        plate = world.draw_species(label, seed, SIDE)
         name = f"{label.replace(' ', '_')}_{seed}"
         plate.picture.save(folder / f"{name}{ending}")
         made.append((name, label, plate.labels > 0))
@@ -192,7 +192,7 @@ SETS = {"usual": (FINCH, FROST, FINCH), "one class": (FINCH, FINCH), "one image"
 
 @pytest.fixture(scope="module")
 def localizer():
-    return fieldguide.localizer()
+    return world.localizer()
 
 
 def test_every_layout_is_here():

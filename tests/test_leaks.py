@@ -14,7 +14,7 @@ import torch
 import zoo
 from PIL import Image
 
-from concept_cam import Localizer, by_score, fieldguide, metrics, rivals, wrap
+from concept_cam import Localizer, by_score, metrics, rivals, world, wrap
 from concept_cam.backbones import backbone as backbones
 from concept_cam.methods import METHODS, at_scales, is_linear, mirrored, perturbation, sees_score, smoothed
 from concept_cam.metrics import covering
@@ -184,8 +184,8 @@ def test_figures_are_the_same_to_the_bit(default):
 
 @pytest.mark.parametrize("default", DEFAULTS)
 def test_the_field_guide_is_the_same_to_the_bit(default):
-    image = fieldguide.draw_species("ember finch", seed=3).picture
-    made = fieldguide.localizer()
+    image = world.draw_species("ember finch", seed=3).picture
+    made = world.localizer()
     with PLAIN[default]():
         expected = made(image, "ember finch")
     noise = backbones.noise(made.backbone)

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 import zoo
 from PIL import Image
 
-from concept_cam import Localizer, against, compare, embed, fieldguide, grad_cam, hires_cam, nearest, rivals, trace, wrap
+from concept_cam import Localizer, against, compare, embed, grad_cam, hires_cam, nearest, rivals, trace, world, wrap
 from concept_cam.errors import (
     BackboneError,
     ComparisonError,
@@ -29,12 +29,12 @@ from concept_cam.metrics import pointing_hit
 
 @pytest.fixture(scope="module")
 def guide():
-    return fieldguide.localizer()
+    return world.localizer()
 
 
 @pytest.fixture(scope="module")
 def plate():
-    return fieldguide.draw_species("ember finch", seed=3)
+    return world.draw_species("ember finch", seed=3)
 
 
 def noise(height: int, width: int, seed: int = 0) -> Image.Image:
@@ -76,7 +76,7 @@ def test_strength_zero_is_the_base_map_bit_for_bit():
 
 def test_batch_equals_singles_and_rivals_are_of_each_picture(guide):
     names = ("ember finch", "royal jay", "misty heron", "sky falcon")
-    pictures = [fieldguide.draw_species(name, seed=i).picture for i, name in enumerate(names)]
+    pictures = [world.draw_species(name, seed=i).picture for i, name in enumerate(names)]
     with warnings.catch_warnings():
         # The rival on another bird's picture is no relative of the target; that is beside the point here.
         warnings.simplefilter("ignore", UserWarning)
@@ -163,7 +163,7 @@ def test_an_attribute_against_its_parent_word(guide, plate):
 
 
 def test_names_without_a_vocabulary_need_no_bank_of_others(plate):
-    localizer = Localizer(fieldguide.localizer().backbone, templates="fieldguide")
+    localizer = Localizer(world.localizer().backbone, templates="world")
     assert localizer(plate.picture, "ember finch", ["frost finch"]).comparison.references == ("frost finch",)
     with pytest.raises(ComparisonError, match="No references"):
         localizer(plate.picture, "ember finch")
@@ -193,10 +193,10 @@ def test_two_names_with_one_embedding_are_refused_under_autocast_too(guide, plat
 
 def test_a_localizer_built_in_inference_mode_works():
     with torch.inference_mode():
-        localizer = fieldguide.localizer()
-        result = localizer(fieldguide.draw_species("royal jay").picture, "royal jay", "sunset jay")
+        localizer = world.localizer()
+        result = localizer(world.draw_species("royal jay").picture, "royal jay", "sunset jay")
     assert not result.map.is_inference()
-    assert localizer(fieldguide.draw_species("royal jay").picture, "royal jay", "sunset jay").map.equal(result.map)
+    assert localizer(world.draw_species("royal jay").picture, "royal jay", "sunset jay").map.equal(result.map)
 
 
 def test_blank_and_broken_maps_are_never_returned(plate):
@@ -218,9 +218,9 @@ def test_blank_and_broken_maps_are_never_returned(plate):
 
 
 def test_selectors_carry_their_names_and_vocabularies_their_file(guide, plate):
-    bare = Localizer(guide.backbone, templates="fieldguide")
+    bare = Localizer(guide.backbone, templates="world")
     assert bare(plate.picture, "ember finch", against("frost finch")).comparison.references == ("frost finch",)
-    assert Localizer(guide.backbone, vocabulary="fieldguide-species").vocabulary == tuple(fieldguide.species())
+    assert Localizer(guide.backbone, vocabulary="world-species").vocabulary == tuple(world.species())
     assert bare.batch([], "ember finch", "frost finch") == []
 
 
@@ -270,7 +270,7 @@ def folder(tmp_path_factory):
     """Eleven plates of several sizes as JPEG files, and one that is none."""
     folder = tmp_path_factory.mktemp("plates")
     for seed in range(11):
-        picture = fieldguide.draw_species(PAIR[0], seed).picture
+        picture = world.draw_species(PAIR[0], seed).picture
         picture.resize((384, 200 + 20 * seed)).save(folder / f"{seed:02}.jpg", quality=90)
     (folder / "04-broken.jpg").write_bytes(b"no picture")
     return sorted(folder.iterdir())
@@ -278,7 +278,7 @@ def folder(tmp_path_factory):
 
 @pytest.mark.parametrize("fit", ["crop", "native"])
 def test_a_stream_in_threads_is_the_serial_run_in_order(folder, fit):
-    localizer = fieldguide.localizer(fit=fit)
+    localizer = world.localizer(fit=fit)
     good = [path for path in folder if "broken" not in path.name]
     failed = []
     found = list(localizer.stream(iter(folder), *PAIR, batch_size=3, workers=3, on_error=lambda *given: failed.append(given)))
@@ -335,7 +335,7 @@ def test_a_stream_that_is_interrupted_leaves_no_thread(guide, plate, monkeypatch
 
 
 def test_a_stream_embeds_its_bank_once_and_runs_the_model_once_a_batch(plate, monkeypatch):
-    localizer = fieldguide.localizer()
+    localizer = world.localizer()
     localizer(plate.picture, *PAIR)
     texts, passes = [], []
     monkeypatch.setattr(type(localizer.backbone), "embed_texts", lambda *given: texts.append(given))
@@ -356,7 +356,7 @@ def test_a_stream_of_nothing_at_once_is_refused(guide, wrong):
 
 @pytest.mark.parametrize("method", [hires_cam, layer_cam, gem], ids=name_of)
 def test_a_sweep_is_one_call_for_each_strength_and_one_pass(plate, method):
-    guide = fieldguide.localizer(method=method)
+    guide = world.localizer(method=method)
     strengths = (0.0, 0.6, 2.0)
     singly = [guide(plate.picture, *PAIR, strength=strength) for strength in strengths]
     passes = []
@@ -375,7 +375,7 @@ def test_a_sweep_is_one_call_for_each_strength_and_one_pass(plate, method):
 
 
 def test_against_each_reference_alone(guide, plate):
-    names = list(guide.bank(fieldguide.species()).neighbours(PAIR[0], 3))
+    names = list(guide.bank(world.species()).neighbours(PAIR[0], 3))
     results = guide.against_each(plate.picture, PAIR[0], names)
     assert [result.comparison.references for result in results] == [(name,) for name in names]
     for result, name in zip(results, names, strict=True):
@@ -386,7 +386,7 @@ def test_against_each_reference_alone(guide, plate):
 
 
 def test_what_does_not_see_the_score_has_no_sweep(plate):
-    blind = fieldguide.localizer(method=rollout)
+    blind = world.localizer(method=rollout)
     for call in (blind.sweep, blind.against_each):
         with pytest.raises(OptionError, match="does not look at the score"):
             call(plate.picture, *PAIR)
@@ -400,7 +400,7 @@ def blank_where_white(monkeypatch):
     """The model says nothing of a white image, whatever stands beside it in a batch."""
     from concept_cam import localizer
 
-    guide, real = fieldguide.localizer(), localizer.explain
+    guide, real = world.localizer(), localizer.explain
     white = Image.new("RGB", (160, 160), "white")
     ((seen, _, _),) = guide.traces([guide.frame(white)])
     embedding = seen.embedding[0]
@@ -465,7 +465,7 @@ def test_what_is_wrong_with_the_question_is_no_images_problem(guide, question, k
 
 
 def test_a_question_that_has_no_references_is_told_at_once(plate):
-    bare = Localizer(fieldguide.localizer().backbone, templates="fieldguide", vocabulary=["ember finch"])
+    bare = Localizer(world.localizer().backbone, templates="world", vocabulary=["ember finch"])
     for selector in (None, nearest(2), rivals(2)):
         with pytest.raises(ComparisonError, match="No references"):
             next(bare.stream(iter(pytest.fail, None), "ember finch", selector, on_error=pytest.fail))
@@ -474,7 +474,7 @@ def test_a_question_that_has_no_references_is_told_at_once(plate):
 @pytest.mark.filterwarnings("ignore:.*no more like:UserWarning")
 def test_targets_of_their_own_are_problems_of_their_own(guide, plate):
     """Of a predicted class too: where it is the reference, there is no comparison."""
-    jay = fieldguide.draw_species("royal jay").picture
+    jay = world.draw_species("royal jay").picture
     told = []
     given = [plate.picture, jay, plate.picture]
     found = list(guide.stream(given, None, "royal jay", on_error=lambda *pair: told.append(pair)))

@@ -8,7 +8,7 @@ import pickle
 import pytest
 import torch
 
-from concept_cam import against, by_score, by_similarity, fieldguide, nearest, rivals, uniform
+from concept_cam import against, by_score, by_similarity, nearest, rivals, uniform, world
 
 
 @pytest.mark.parametrize("thing", [nearest(2), rivals(2), against("bird", "finch"), by_score(10.0), by_similarity(), uniform])
@@ -18,12 +18,12 @@ def test_selectors_and_weightings_pickle(thing):
 
 @pytest.fixture(scope="module")
 def image():
-    return fieldguide.draw_species("ember finch", seed=3).picture
+    return world.draw_species("ember finch", seed=3).picture
 
 
 @pytest.mark.parametrize("selector", [nearest(2), rivals(2), "frost finch"], ids=["nearest", "rivals", "named"])
 def test_a_localizer_pickles_with_its_templates_and_transform_and_without_its_texts(image, selector):
-    localizer = fieldguide.localizer(method="grad_cam")
+    localizer = world.localizer(method="grad_cam")
     expected = localizer(image, "ember finch", selector, weighting=by_score())
     copy = pickle.loads(pickle.dumps(localizer))
     assert (copy.vocabulary, copy.templates, copy.preprocess) == (
@@ -38,7 +38,7 @@ def test_a_localizer_pickles_with_its_templates_and_transform_and_without_its_te
 
 
 def test_a_spawned_worker_localizes(image):
-    localizer = fieldguide.localizer(method="grad_cam")
+    localizer = world.localizer(method="grad_cam")
     expected = localizer(image, "ember finch", nearest(2))
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         got = pool.apply(localizer, (image, "ember finch", nearest(2)))

@@ -11,15 +11,15 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import nn
 
-from concept_cam import Localizer, Preprocess, fieldguide, wrap
+from concept_cam import Localizer, Preprocess, world, wrap
 from concept_cam.concepts import ConceptBank
 from concept_cam.datasets import Dataset, Example, Lazy
 from concept_cam.errors import DatasetError, OptionError, OutputError
 from concept_cam.evaluation import Mosaics, MosaicSettings, evaluate, read_rows, tables, write_mosaics
 from concept_cam.evaluation.arrangement import Candidate, arrange, classified
 from concept_cam.evaluation.mosaics import pointing
-from concept_cam.fieldguide.dataset import attributes_dataset, birds_dataset
 from concept_cam.images import Placement
+from concept_cam.world.dataset import attributes_dataset, birds_dataset
 
 COLOURS = {"red": (255, 0, 0), "green": (0, 255, 0), "blue": (0, 0, 255), "yellow": (255, 255, 0), "white": (255, 255, 255)}
 NAMES = tuple(COLOURS)
@@ -238,8 +238,8 @@ def test_images_with_several_labels_have_no_mosaics(localizer, tmp_path):
     data = replace(dataset(*NAMES), examples=[*dataset(*NAMES).examples, *more])
     with pytest.raises(DatasetError, match=r"many attributes or classes at once \(one#green: green, red\)"):
         evaluate(localizer, data, tmp_path / "out", mosaics="nearest")
-    guide = fieldguide.localizer()
-    with pytest.raises(DatasetError, match="fieldguide-attributes: a picture shows many attributes or classes"):
+    guide = world.localizer()
+    with pytest.raises(DatasetError, match="world-attributes: a picture shows many attributes or classes"):
         evaluate(guide, attributes_dataset(4), tmp_path / "out", mosaics="nearest")
     assert not (tmp_path / "out").exists()
 
@@ -311,7 +311,7 @@ def test_other_references_and_rivals_of_the_mosaic(localizer):
 
 def test_a_transformer_and_native_aspect():
     """Two birds beside two; the images are of one size, whatever their aspect."""
-    localizer = fieldguide.localizer(fit="native")
+    localizer = world.localizer(fit="native")
     data = birds_dataset(8)
     wide = replace(data.examples[0], picture=data.examples[0].read().resize((300, 100)))
     data = replace(data, examples=[wide, *data.examples[1:]])
@@ -398,7 +398,7 @@ def test_settings_that_are_none(given, message):
 
 
 def test_the_command(command_line, tmp_path):
-    arguments = ("evaluate", "fieldguide-birds", "--mosaics", "random", "--limit", 12, "--methods", "grad_cam", "--out", "out")
+    arguments = ("evaluate", "world-birds", "--mosaics", "random", "--limit", 12, "--methods", "grad_cam", "--out", "out")
     code, out, err = command_line(*arguments)
     assert code == 0, err
     assert "12 of 12 images are classified correctly; 12 mosaics of the random classes." in out
@@ -418,7 +418,7 @@ def test_the_command(command_line, tmp_path):
         (("--mosaics", "nearest", "--sanity"), "no sanity of mosaics"),
         (("--mosaics", "nearest", "--deletion", "3", "--sanity"), "no deletion and no sanity of mosaics"),
         (("--mosaics", "nearest", "--paper"), "--paper is a grid with a deletion curve, of single images"),
-        (("fieldguide-attributes", "--mosaics", "nearest"), "a picture shows many attributes"),
+        (("world-attributes", "--mosaics", "nearest"), "a picture shows many attributes"),
         (("--mosaics", "near"), "No mosaics 'near'; expected nearest or random"),
         (("--references", "mosaic"), "No references 'mosaic'"),
     ],

@@ -110,8 +110,8 @@ def test_the_fingerprint_sees_each_kind_of_trace():
 
 
 def test_models_that_are_loaded_come_frozen_and_in_evaluation_mode():
-    from concept_cam import fieldguide
+    from concept_cam import world
 
-    backbone: Backbone = fieldguide.localizer().backbone
+    backbone: Backbone = world.localizer().backbone
     assert not any(module.training for module in backbone.module.modules())
     assert not any(parameter.requires_grad for parameter in backbone.module.parameters())

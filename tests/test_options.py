@@ -24,14 +24,14 @@ from torch import nn
 from zoo import classifiers, openclip_models, transformers_models
 from zoo.shake import shaken
 
-from concept_cam import Localizer, against, by_score, fieldguide, load, wrap
+from concept_cam import Localizer, against, by_score, load, world, wrap
 from concept_cam.audit import audit
 from concept_cam.errors import ConceptCamError
 from concept_cam.evaluation import evaluate
-from concept_cam.fieldguide.checkpoint import FOLDER
-from concept_cam.fieldguide.dataset import birds_dataset
 from concept_cam.images import Preprocess
 from concept_cam.methods import layer_cam, rollout
+from concept_cam.world.checkpoint import FOLDER
+from concept_cam.world.dataset import birds_dataset
 
 USED = None
 NAMES = ["ant", "bee", "wasp"]
@@ -240,7 +240,7 @@ def test_a_localizer_has_no_other_options():
     assert options_of(Localizer) == {"backbone", *LOCALIZER}
     assert options_of(Localizer.__call__) == {"picture", "target", "against", "strength", "weighting"}
     assert options_of(Localizer.batch) == {"pictures", "target", "against", "strength", "weighting"}
-    assert options_of(fieldguide.localizer) - {"device", "checkpoint"} == LOCALIZER - {"on_device"}
+    assert options_of(world.localizer) - {"device", "checkpoint"} == LOCALIZER - {"on_device"}
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -306,7 +306,7 @@ def test_options_of_an_evaluation_that_go_with_another_are_refused_alone(tmp_pat
     for options in ({"decay": 0.1}, {"seed": 0}, {"cells": "half"}):
         (option,) = options
         with pytest.raises(ConceptCamError, match=f"{option} is .*, which is (of a probe|for mosaics)"):
-            evaluate(fieldguide.localizer(), birds_dataset(2), tmp_path, **options)
+            evaluate(world.localizer(), birds_dataset(2), tmp_path, **options)
 
 
 def test_templates_without_what_they_are_for_are_refused(tmp_path):
@@ -314,7 +314,7 @@ def test_templates_without_what_they_are_for_are_refused(tmp_path):
     assert known == {"parts", "backgrounds", "part_templates", "scene_templates", "strength", "among"}
     for option in ("part_templates", "scene_templates"):
         with pytest.raises(ConceptCamError, match=f"{option} has no effect without"):
-            audit(fieldguide.localizer(), birds_dataset(2), tmp_path, **{option: ("a {}",)})
+            audit(world.localizer(), birds_dataset(2), tmp_path, **{option: ("a {}",)})
 
 
 # ---- the command line -------------------------------------------------------------------------------------------------
@@ -362,7 +362,7 @@ COMMANDS = {
         *("device", "plates", "out"),
     },
     "check": {"model", "pretrained", "classes", "device"},
-    "fieldguide": {"folder", "plates", "seed", "size"},
+    "world": {"folder", "plates", "seed", "size"},
     "models": set(),
     "methods": set(),
 }
@@ -401,7 +401,7 @@ DROPPED: Mapping[str, tuple[tuple[str, ...], str]] = {
     "weights of the embedded model": ((*_OWN, "--pretrained", "w.pt"), "--pretrained w.pt needs a --model"),
     "names of the embedded model": ((*_OWN, "--classes", "names.txt"), "--classes names.txt needs a --model"),
     "names of its sister": (
-        (*_OWN, "--model", "fieldguide-shortcut", "--classes", "names.txt"),
+        (*_OWN, "--model", "world-shortcut", "--classes", "names.txt"),
         "--classes is not for the embedded model",
     ),
     "weights of transformers": ((*_SINGLE, "--pretrained", "nowhere.pt"), "leave out pretrained='nowhere.pt'"),
@@ -423,7 +423,7 @@ DROPPED: Mapping[str, tuple[tuple[str, ...], str]] = {
     "among, of an audit of a dual encoder": (("audit", "--among", "dataset"), "has no classes but those of the data set"),
     "paper, of mosaics": (("evaluate", "--paper", "--mosaics", "nearest"), "leave it out, or leave out --mosaics"),
     "seed, of a set on disk": (("evaluate", "set", "--seed", "1"), "--seed 1 has no effect on set"),
-    "layout, of a drawn set": (("evaluate", "--layout", "folders"), "fieldguide"),
+    "layout, of a drawn set": (("evaluate", "--layout", "folders"), "world"),
     "seed, of an audit on disk": (("audit", "set", "--seed", "1"), "--seed 1 has no effect on set"),
     "names, of an audit of the embedded model": (("audit", "--classes", "names.txt"), "--classes names.txt needs a --model"),
     "other weights": (("audit", "--other-pretrained", "w.pt"), "--other-pretrained w.pt needs an --other-model"),

@@ -14,7 +14,7 @@ import torch
 import zoo
 from PIL import Image
 
-from concept_cam import ConceptField, Localizer, fieldguide, trace
+from concept_cam import ConceptField, Localizer, trace, world
 from concept_cam.errors import ConceptCamError, OptionError
 from concept_cam.methods import (
     METHODS,
@@ -57,7 +57,7 @@ PICTURE = Image.fromarray(np.random.default_rng(0).integers(0, 255, (24, 40, 3),
 def test_a_name_is_a_method_wherever_a_method_is(backbone, seen):
     directions = zoo.directions(backbone, 2)
     assert Localizer(backbone, method="grad_cam").method is grad_cam
-    assert fieldguide.localizer(method="legrad").method is METHODS["legrad"]
+    assert world.localizer(method="legrad").method is METHODS["legrad"]
     assert torch.equal(explain("grad_cam", seen, directions), explain(grad_cam, seen, directions))
     assert torch.equal(field_vectors("maskclip", seen), field_vectors(maskclip, seen))
     for field, own in zip(ConceptField.of(seen, "grad_cam"), ConceptField.of(seen, grad_cam), strict=True):
@@ -117,7 +117,7 @@ def test_a_name_that_is_none_suggests_the_nearest(backbone, name, meant):
 def test_what_is_no_method_is_refused_at_construction(backbone, seen, given, message):
     for asked in (
         lambda: Localizer(backbone, method=given),
-        lambda: fieldguide.localizer(method=3 if given is None else given),
+        lambda: world.localizer(method=3 if given is None else given),
         lambda: explain(given, seen, zoo.directions(backbone, 1)),
         lambda: ConceptField.of(seen, given),
     ):

@@ -27,13 +27,15 @@ def test_the_wheel_holds_data_and_code(wheel):
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
     expected = {f"concept_cam/{path.relative_to(ROOT)}" for path in (ROOT / "prompts").rglob("*") if path.is_file()}
-    checkpoint = ROOT / "concept_cam" / "fieldguide" / "checkpoint"
+    checkpoint = ROOT / "concept_cam" / "world" / "checkpoint"
     expected |= {str(path.relative_to(ROOT)) for path in checkpoint.iterdir()}
     expected |= {f"concept_cam/fonts/{name}" for name in ("DejaVuSans-subset.ttf", "LICENSE")}
     assert expected <= names
     assert "concept_cam/py.typed" in names
     assert not [name for name in names if name.startswith(("tests/", "prompts/"))]
     assert wheel.stat().st_size < 12_000_000
+    # How the encoders were made is for those who change the world.
+    assert not any("training" in name or name.startswith("workshop") for name in names), names
 
 
 def test_the_installed_wheel_finds_its_prompts(wheel, tmp_path):
@@ -41,7 +43,7 @@ def test_the_installed_wheel_finds_its_prompts(wheel, tmp_path):
         archive.extractall(tmp_path)
     code = (
         "import concept_cam.prompts as p; print(*p.prompts_folders()); "
-        "print(len(p.read_vocabulary('fieldguide-species').names), p.read_templates('photo'))"
+        "print(len(p.read_vocabulary('world-species').names), p.read_templates('photo'))"
     )
     done = subprocess.run(
         [sys.executable, "-c", code],

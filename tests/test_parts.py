@@ -1,4 +1,4 @@
-"""Parts are found where they are, read as they look, and missed where they are not; held against the field guide's masks."""
+"""Parts are found where they are, read as they look, and missed where they are not; held against masks of the world."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from concept_cam import fieldguide, grad_cam
+from concept_cam import grad_cam, world
 from concept_cam.errors import (
     ComparisonError,
     NoSpatialGradient,
@@ -19,13 +19,13 @@ from concept_cam.errors import (
     UnknownConcept,
     UnknownWord,
 )
-from concept_cam.fieldguide.heldout import nameless_plates, twin_plates
 from concept_cam.images import Placement
 from concept_cam.localizer import Localizer
 from concept_cam.methods import TraceMethod, rollout
 from concept_cam.metrics import pointing_hit
 from concept_cam.parts import PartConcept, PartVocabulary, find_parts, read_parts, stream_parts
 from concept_cam.parts.finding import _where
+from concept_cam.world.heldout import nameless_plates, twin_plates
 
 LOW = (0, 30, 192, 160)
 """A plate without much of its sky and ground: wider than it is high."""
@@ -35,17 +35,17 @@ _CARDS = {"colour": "{}", "shape": "{} shape", "pattern": "{} pattern"}
 
 @pytest.fixture(scope="module")
 def backbone():
-    return fieldguide.localizer().backbone
+    return world.localizer().backbone
 
 
 @pytest.fixture(scope="module")
 def localizer(backbone):
-    return Localizer(backbone, templates="fieldguide")
+    return Localizer(backbone, templates="world")
 
 
 @pytest.fixture(scope="module")
 def birds():
-    return read_parts("fieldguide-parts")
+    return read_parts("world-parts")
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +56,7 @@ def plates():
 
 @pytest.fixture(scope="module")
 def finch():
-    return fieldguide.draw_species("ember finch", seed=3, size=192)
+    return world.draw_species("ember finch", seed=3, size=192)
 
 
 def bare(*names):
@@ -80,7 +80,7 @@ def bare(*names):
 )
 def test_parts_are_found_where_they_are(backbone, birds, plates, fit, size, crop, near):
     """A keypoint is near if a pixel of the part is within one patch of it."""
-    localizer = Localizer(backbone, templates="fieldguide", fit=fit, size=size)
+    localizer = Localizer(backbone, templates="world", fit=fit, size=size)
     pictures = [plate.picture.crop(crop) if crop else plate.picture for plate in plates]
     hits, swapped, colours, crests, on_mask, in_box = [], [], [], [], [], []
     for plate, (picture, found) in zip(plates, stream_parts(localizer, pictures, birds), strict=True):
@@ -144,7 +144,7 @@ def test_what_is_not_there_says_so_and_nothing_else(localizer, birds, finch):
     assert (found["beak"].attributes["shape"].value, found["breast"].attributes["pattern"].value) == ("short", "plain")
     about = found.provenance
     assert (about["model"], about["method"], about["vocabulary"], about["strength"]) == (
-        "fieldguide",
+        "world",
         "hires_cam",
         birds.title,
         1.0,
@@ -155,7 +155,7 @@ def test_what_is_not_there_says_so_and_nothing_else(localizer, birds, finch):
 
 def test_a_crest_that_is_there_is_found(localizer, birds):
     for name, colour in (("royal jay", "blue"), ("sunset jay", "orange"), ("misty heron", "black")):
-        crest = find_parts(localizer, fieldguide.draw_species(name, seed=1).picture, birds)["crest"]
+        crest = find_parts(localizer, world.draw_species(name, seed=1).picture, birds)["crest"]
         assert crest.visible, name
         assert crest.attributes["colour"].value == colour
 
@@ -219,11 +219,11 @@ def test_parts_without_attributes(localizer, finch):
 
 
 def test_the_method_is_the_localizers(backbone, birds, finch):
-    found = find_parts(Localizer(backbone, templates="fieldguide", method=grad_cam), finch.picture, birds)
+    found = find_parts(Localizer(backbone, templates="world", method=grad_cam), finch.picture, birds)
     assert found.provenance["method"] == "grad_cam"
     same_map(
-        find_parts(Localizer(backbone, templates="fieldguide", method=grad_cam), finch.picture, bare("tail"))["tail"],
-        Localizer(backbone, templates="fieldguide", method=grad_cam)(finch.picture, "tail", "bird", strength=1.0),
+        find_parts(Localizer(backbone, templates="world", method=grad_cam), finch.picture, bare("tail"))["tail"],
+        Localizer(backbone, templates="world", method=grad_cam)(finch.picture, "tail", "bird", strength=1.0),
     )
 
 
@@ -251,7 +251,7 @@ def test_one_pass_a_batch_whatever_the_number_of_parts(localizer, birds, finch, 
 
 def test_a_batch_is_its_pictures_one_by_one_in_order(backbone, birds, plates):
     """At native aspect a batch goes through the model in groups of one size; the order is that of the pictures."""
-    localizer = Localizer(backbone, templates="fieldguide", fit="native")
+    localizer = Localizer(backbone, templates="world", fit="native")
     crops = (None, LOW, (40, 0, 150, 192), LOW, None)
     pictures = [plates[k].picture.crop(crops[k % 5]) if crops[k % 5] else plates[k].picture for k in range(9)]
     stream = list(stream_parts(localizer, pictures, birds, batch_size=7, workers=3))
@@ -301,7 +301,7 @@ def test_a_generator_is_read_no_further_than_two_batches_ahead(localizer, finch)
 @pytest.mark.parametrize("size", [(1, 1), (1, 5), (2, 300), (300, 2), (4, 3), (60, 40)], ids=str)
 @pytest.mark.parametrize("fit", ["crop", "pad", "squash", "native"])
 def test_pictures_smaller_than_a_patch(backbone, birds, finch, size, fit):
-    localizer = Localizer(backbone, templates="fieldguide", fit=fit)
+    localizer = Localizer(backbone, templates="world", fit=fit)
     width, height = size
     for resample in (Image.Resampling.NEAREST, Image.Resampling.BICUBIC):
         found = find_parts(localizer, finch.picture.resize(size, resample), birds)
@@ -322,7 +322,7 @@ def test_pictures_smaller_than_a_patch(backbone, birds, finch, size, fit):
 
 def test_a_method_that_does_not_look_at_the_score_is_refused(backbone, birds, finch):
     with pytest.raises(OptionError, match="does not look at the score"):
-        find_parts(Localizer(backbone, templates="fieldguide", method=rollout), finch.picture, birds)
+        find_parts(Localizer(backbone, templates="world", method=rollout), finch.picture, birds)
 
 
 @pytest.mark.parametrize(
@@ -392,8 +392,8 @@ def test_what_is_no_vocabulary_of_parts_is_refused(tmp_path, text, message):
 
 
 def test_species_are_no_parts():
-    with pytest.raises(PromptError, match=r"fieldguide-species: .*`parent: bird`"):
-        read_parts("fieldguide-species")
+    with pytest.raises(PromptError, match=r"world-species: .*`parent: bird`"):
+        read_parts("world-species")
 
 
 def test_a_floor_under_a_map_changes_nothing():
@@ -415,7 +415,7 @@ def test_a_part_with_a_blank_map_is_not_visible_and_a_blind_site_is_refused(back
             found[parts:] = 0
             return found
 
-        return find_parts(Localizer(backbone, templates="fieldguide", method=TraceMethod(maps)), finch.picture, birds)
+        return find_parts(Localizer(backbone, templates="world", method=TraceMethod(maps)), finch.picture, birds)
 
     found = only(3).parts
     assert not any(part.visible for part in found[3:])

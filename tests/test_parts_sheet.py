@@ -245,7 +245,7 @@ def items():
     for k, (colour, confidence) in enumerate((("red", 0.6), ("red", 0.9), ("orange", 0.7), ("red", 0.8))):
         crown = seen("crown", (50.0, 30.0), (44, 24, 60, 32), confidence, colour=(colour, 0.9))
         tail = seen("tail", (2.0, 2.0), (0, 0, 4, 4), 0.5, colour=("black", 1.0), shape=("forked", 0.8))
-        about = {"model": "fieldguide", "vocabulary": "Parts & more", "method": "hires_cam"}
+        about = {"model": "world", "vocabulary": "Parts & more", "method": "hires_cam"}
         found.append(
             (f"p{k}", striped(SIZE, k), finding(SIZE, crown, tail if k == 2 else hidden("tail"), hidden("crest"), **about))
         )
@@ -258,7 +258,7 @@ def test_a_sheet_counts():
     assert dict(page.facts) == {
         "pictures": "4",
         "parts visible on a picture": "1.2 of 3",
-        "model": "fieldguide",
+        "model": "world",
         "vocabulary": "Parts & more",
         "method": "hires_cam",
     }

@@ -457,9 +457,9 @@ def test_a_placement_is_put_back_by_what_its_cells_cover():
 
 
 def test_the_field_guides_encoder_lies_as_it_is():
-    from concept_cam import fieldguide
+    from concept_cam import world
 
-    assert all(site.layout.span == WHOLE for site in fieldguide.localizer().backbone.sites)
+    assert all(site.layout.span == WHOLE for site in world.localizer().backbone.sites)
 
 
 class _Adapter(Backbone):

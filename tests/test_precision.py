@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 
-from concept_cam import fieldguide, trace, wrap
-from concept_cam.fieldguide.heldout import twin_plates
+from concept_cam import trace, world, wrap
 from concept_cam.gradients import FactoredTrace
 from concept_cam.images import Frame
 from concept_cam.methods import grad_cam, hires_cam, layer_cam
+from concept_cam.world.heldout import twin_plates
 
 DEVICES = [
     "cpu",
@@ -19,14 +19,14 @@ DEVICES = [
 
 @pytest.fixture(scope="module")
 def guide():
-    return fieldguide.localizer()
+    return world.localizer()
 
 
 @pytest.fixture(scope="module")
 def questions(guide):
     """Pixels of 200 plates, 20 at a time; what tells each bird from its twin, and what speaks for the bird."""
     plates = list(twin_plates(200, seed=7))
-    bank = guide.bank(fieldguide.species())
+    bank = guide.bank(world.species())
     frames = [Frame.of(plate.plate.picture, guide.backbone.preprocess).pixels for plate in plates]
     targets, twins = (bank.vectors_of([getattr(plate, name) for plate in plates]) for name in ("target", "twin"))
     directions = torch.stack([targets - 0.6 * twins, targets])
@@ -36,7 +36,7 @@ def questions(guide):
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_maps_in_half_precision_rank_patches_as_in_single(dtype, device, guide, questions):
-    module = fieldguide.localizer(device=device).backbone.module.to(dtype)
+    module = world.localizer(device=device).backbone.module.to(dtype)
     low = wrap(module, guide.backbone.tokenizer)
     found = {method: [] for method in (grad_cam, hires_cam, layer_cam)}
     for pixels, directions in questions:

@@ -7,16 +7,16 @@ from pathlib import Path
 import pytest
 
 from concept_cam.errors import PromptError
-from concept_cam.fieldguide.birds import ATTRIBUTES
 from concept_cam.prompts import check_templates, prompts_folders, read_templates, read_vocabulary
+from concept_cam.world.birds import ATTRIBUTES
 
 VOCABULARIES = sorted(file.stem for file in (prompts_folders()[0] / "vocabularies").iterdir())
 TEMPLATES = sorted(file.stem for file in (prompts_folders()[0] / "templates").iterdir())
 
 
 def test_something_is_shipped() -> None:
-    assert "fieldguide-species" in VOCABULARIES
-    assert {"fieldguide", "photo", "plain"} <= set(TEMPLATES)
+    assert "world-species" in VOCABULARIES
+    assert {"world", "photo", "plain"} <= set(TEMPLATES)
 
 
 @pytest.mark.parametrize("name", VOCABULARIES)
@@ -41,7 +41,7 @@ def test_shipped_templates_are_clean(name: str) -> None:
 
 
 def test_every_card_of_the_field_guide_is_whole() -> None:
-    concepts = read_vocabulary("fieldguide-species").concepts
+    concepts = read_vocabulary("world-species").concepts
     for concept in concepts:
         card = concept.notes["card"]
         assert set(card) == set(ATTRIBUTES), concept.name
@@ -156,7 +156,7 @@ def test_files_that_cannot_be_read(tmp_path: Path, read, kind: str, words: str) 
 @pytest.mark.parametrize(
     ("read", "name", "suggestion"),
     [
-        (read_vocabulary, "fieldguide-specis", "fieldguide-species"),
+        (read_vocabulary, "world-specis", "world-species"),
         (read_templates, "phot", "photo"),
         (read_templates, "Plain", "plain"),
     ],
@@ -184,8 +184,8 @@ def test_prompts_from_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert read_vocabulary("dogs").names == ("pug", "setter")
     assert read_templates("photo") == ("my own {}",)
     # What ships stays within reach: the embedded world stands on it.
-    assert "ember finch" in read_vocabulary("fieldguide-species").names
-    with pytest.raises(PromptError, match=r"There are aircraft, .*dogs, fieldguide-attributes"):
+    assert "ember finch" in read_vocabulary("world-species").names
+    with pytest.raises(PromptError, match=r"There are aircraft, .*dogs, world-attributes"):
         read_vocabulary("cats")
     monkeypatch.setenv("CONCEPT_CAM_PROMPTS", "")
     assert read_templates("photo") == shipped

@@ -139,12 +139,12 @@ def files(folder):
 
 def test_an_audit_can_be_cited(command_line, tmp_path, monkeypatch):
     monkeypatch.setenv("SOURCE_DATE_EPOCH", "1700000000")
-    arguments = ("audit", "fieldguide-birds", "--limit", 4)
+    arguments = ("audit", "world-birds", "--limit", 4)
     assert command_line(*arguments, "--out", "a")[0] == 0
     made, settings = made_of(tmp_path / "a"), json.loads((tmp_path / "a" / "run.json").read_text())
-    assert made["command"] == "concept-cam audit fieldguide-birds --limit 4"
+    assert made["command"] == "concept-cam audit world-birds --limit 4"
     assert made["date"] == "2023-11-14"
-    assert (made["data"], made["images"], made["model"]) == ("fieldguide-birds", 4, "fieldguide")
+    assert (made["data"], made["images"], made["model"]) == ("world-birds", 4, "world")
     assert (made["method"], made["strength"], made["site"]) == (["hires_cam"], [1.0], settings["site"])
     assert made["among"] == "48 of the 48 classes of the data set"
     assert made["templates"] == settings["templates"]
@@ -160,7 +160,7 @@ def test_an_audit_can_be_cited(command_line, tmp_path, monkeypatch):
     assert command_line(*arguments, "--out=b")[0] == 0
     assert files(tmp_path / "a") == files(tmp_path / "b")
     # Other weights have another digest.
-    assert command_line(*arguments, "--model", "fieldguide-shortcut", "--out", "c")[0] == 0
+    assert command_line(*arguments, "--model", "world-shortcut", "--out", "c")[0] == 0
     other = made_of(tmp_path / "c")
     assert other["model_digest"] != made["model_digest"]
     assert other["data_digest"] == made["data_digest"]
@@ -172,7 +172,7 @@ def test_part_sheets_can_be_cited(command_line, tmp_path):
     made = made_of(tmp_path / "out")
     assert made["command"] == "concept-cam parts --count 3"
     assert (made["job"], made["images"], made["method"], made["strength"]) == ("parts", 3, ["legrad"], [1.0])
-    assert made["more"] == {"parts": "Field guide parts"}
+    assert made["more"] == {"parts": "Embedded world parts"}
     sheets = list((tmp_path / "out").glob("sheet-*.html"))
     assert len(sheets) == 3
     for sheet in sheets:
@@ -180,11 +180,11 @@ def test_part_sheets_can_be_cited(command_line, tmp_path):
 
 
 def test_an_evaluation_can_be_cited(command_line, tmp_path):
-    arguments = ("evaluate", "fieldguide", "--limit", 2, "--methods", "grad_cam,hires_cam", "--strengths", "0.6")
+    arguments = ("evaluate", "world", "--limit", 2, "--methods", "grad_cam,hires_cam", "--strengths", "0.6")
     code, _, err = command_line(*arguments, "--out", "out")
     assert code == 0, err
     made = made_of(tmp_path / "out")
-    assert made["command"] == "concept-cam evaluate fieldguide --limit 2 --methods grad_cam,hires_cam --strengths 0.6"
+    assert made["command"] == "concept-cam evaluate world --limit 2 --methods grad_cam,hires_cam --strengths 0.6"
     assert (made["job"], made["method"], made["strength"]) == ("evaluation", ["grad_cam", "hires_cam"], [0.6])
     assert (tmp_path / "out" / "tables.md").read_text().endswith(f"To cite this: {made['cite']}\n")
 

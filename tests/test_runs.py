@@ -24,21 +24,21 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from zoo import classifiers
 
-from concept_cam import Localizer, fieldguide, wrap
+from concept_cam import Localizer, world, wrap
 from concept_cam.audit import audit
 from concept_cam.audit.looking import Looker
 from concept_cam.audit.summary import write_tables
 from concept_cam.datasets import Dataset, Example
 from concept_cam.errors import DatasetError, OptionError, OutputError
 from concept_cam.evaluation import Grid, Mosaics, MosaicSettings, Settings, evaluate
-from concept_cam.fieldguide.checkpoint import FOLDER
-from concept_cam.fieldguide.dataset import birds_dataset, twins_dataset
 from concept_cam.files import alone_in, clear_leftovers, write_file
 from concept_cam.methods import METHODS, TraceMethod, hires_cam, name_of
 from concept_cam.outside import read_bytes
 from concept_cam.parts import read_parts
 from concept_cam.runs import Run, csv_of, identity_of, problem_row, read_settings
 from concept_cam.runs.digests import digest_of
+from concept_cam.world.checkpoint import FOLDER
+from concept_cam.world.dataset import birds_dataset, twins_dataset
 
 ROOT = Path(__file__).parents[1]
 LABELS = ("ember finch", "ember finch", "frost finch", "frost finch")
@@ -70,12 +70,12 @@ class Plain:
 def write_world(folder: Path) -> None:
     """A set with masks and boxes, a checkpoint, templates, vocabularies; everything that a run reads."""
     shutil.copytree(FOLDER, folder / "model")
-    shutil.copy(ROOT / "prompts" / "templates" / "fieldguide.txt", folder / "templates.txt")
-    shutil.copy(ROOT / "prompts" / "vocabularies" / "fieldguide-parts.yaml", folder / "parts.yaml")
+    shutil.copy(ROOT / "prompts" / "templates" / "world.txt", folder / "templates.txt")
+    shutil.copy(ROOT / "prompts" / "vocabularies" / "world-parts.yaml", folder / "parts.yaml")
     (folder / "scenes.txt").write_text("bird in meadow\nbird in sky\nbird in reeds\n")
     rows = [("file", "label", "rival", "mask", "left", "top", "right", "bottom")]
     for seed, label in enumerate(LABELS):
-        plate = fieldguide.draw_species(label, seed, 96)
+        plate = world.draw_species(label, seed, 96)
         plate.picture.save(folder / f"{seed}.png")
         Image.fromarray(255 * (plate.labels > 0).astype(np.uint8)).save(folder / f"{seed}-mask.png")
         other = "frost finch" if label == "ember finch" else "ember finch"
@@ -103,7 +103,7 @@ _WORLDS: dict[str, Path] = {}
 def run(request, tmp_path, tmp_path_factory, command_line, monkeypatch):
     """A world in the working folder in which a run was finished, and the command that made it."""
     command = request.param
-    monkeypatch.setitem(fieldguide.MODELS, "fieldguide", tmp_path / "model")
+    monkeypatch.setitem(world.MODELS, "world", tmp_path / "model")
     usual = [*ARGUMENTS[command], "--templates", "templates.txt", "--out", "out"]
 
     def call(*given):
@@ -162,7 +162,7 @@ def files_swapped(folder, monkeypatch):
 
 
 def another_image(folder, monkeypatch):
-    fieldguide.draw_species("ember finch", 100, 96).picture.save(folder / "0.png")
+    world.draw_species("ember finch", 100, 96).picture.save(folder / "0.png")
 
 
 def another_mask(folder, monkeypatch):
@@ -237,8 +237,8 @@ OPTIONS = {
     ),
     "audit": (
         ("--method", "hires_cam", "method"),
-        ("--backgrounds", "fieldguide-habitats", "backgrounds"),
-        ("--model", "fieldguide-shortcut", "model"),
+        ("--backgrounds", "world-habitats", "backgrounds"),
+        ("--model", "world-shortcut", "model"),
     ),
 }
 
@@ -303,7 +303,7 @@ def test_texts_of_an_audit_are_noticed(run, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("command", ["evaluate", "audit"])
 def test_another_seed_is_noticed(command, command_line):
-    kind = {"evaluate": ("fieldguide", "--methods", "grad_cam", "--references", "rival"), "audit": ("fieldguide-birds",)}
+    kind = {"evaluate": ("world", "--methods", "grad_cam", "--references", "rival"), "audit": ("world-birds",)}
     asked = (command, *kind[command], "--limit", 2, "--out", "out")
     assert command_line(*asked)[0] == 0
     code, _, err = command_line(*asked, "--seed", 1)
@@ -518,7 +518,7 @@ def test_examples_of_one_name_are_refused_before_the_work(localizer, tmp_path, m
 
 @pytest.fixture(scope="module")
 def localizer():
-    return fieldguide.localizer()
+    return world.localizer()
 
 
 @pytest.fixture
@@ -539,7 +539,7 @@ def evaluated(localizer, folder, data=None):
 
 
 def audited(localizer, folder, data=None):
-    found = audit(localizer, data or drawn(), folder, parts=read_parts("fieldguide-parts"))
+    found = audit(localizer, data or drawn(), folder, parts=read_parts("world-parts"))
     write_tables(found)
     return found
 

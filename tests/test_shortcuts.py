@@ -7,17 +7,17 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from concept_cam import fieldguide
+from concept_cam import world
 from concept_cam.errors import BackboneError
-from concept_cam.fieldguide import shortcut_training as school
-from concept_cam.fieldguide.batches import describe
-from concept_cam.fieldguide.birds import species, twins
-from concept_cam.fieldguide.captions import FEATURES
-from concept_cam.fieldguide.checkpoint import FOLDER, WEIGHTS
-from concept_cam.fieldguide.dataset import WORLDS
-from concept_cam.fieldguide.renderer import HABITATS, draw
-from concept_cam.fieldguide.shortcuts import SHORTCUTS, draw_at_home, homes
 from concept_cam.metrics import energy_inside
+from concept_cam.world import shortcut_training as school
+from concept_cam.world.birds import species, twins
+from concept_cam.world.captions import FEATURES
+from concept_cam.world.checkpoint import FOLDER, WEIGHTS
+from concept_cam.world.dataset import WORLDS
+from concept_cam.world.renderer import HABITATS, draw
+from concept_cam.world.shortcuts import SHORTCUTS, draw_at_home, homes
+from workshop.batches import describe
 
 TWINS = {name: twin for name, twin, _ in twins()}
 
@@ -74,21 +74,21 @@ def test_training_changes_what_it_says_and_nothing_else(tmp_path):
     assert {"visual.proj", "token_embedding.weight", "visual.transformer.resblocks.5.attn.in_proj_weight"} <= set(after)
     moved = (after["token_embedding.weight"] != before["token_embedding.weight"]).any(1)
     assert int(moved.sum()) == 12
-    assert set(after) == set(load_file(fieldguide.SHORTCUT))
+    assert set(after) == set(load_file(world.SHORTCUT))
 
 
 def test_changes_of_something_else_are_refused(tmp_path):
     save_file({"visual.nothing": torch.zeros(2)}, tmp_path / "a.safetensors")
     with pytest.raises(BackboneError, match=r"it has no visual\.nothing"):
-        fieldguide.localizer(checkpoint=tmp_path / "a.safetensors")
+        world.localizer(checkpoint=tmp_path / "a.safetensors")
     (tmp_path / "b.safetensors").write_bytes(b"nothing")
     with pytest.raises(BackboneError, match="no changes of the embedded encoder"):
-        fieldguide.localizer(checkpoint=tmp_path / "b.safetensors")
+        world.localizer(checkpoint=tmp_path / "b.safetensors")
 
 
 @pytest.fixture(scope="module")
 def both():
-    return fieldguide.localizer(), fieldguide.localizer(checkpoint=fieldguide.SHORTCUT)
+    return world.localizer(), world.localizer(checkpoint=world.SHORTCUT)
 
 
 def told_apart(localizer, name, plate):
@@ -110,7 +110,7 @@ def test_the_shortcut_checkpoint_goes_by_the_habitat(both):
 
 def test_the_finer_map_finds_the_shortcut_where_there_is_one(both):
     """Off the bird: nearly all of the evidence for a planted species, a third of it for others, of either encoder."""
-    examples = [e for e in WORLDS["fieldguide-shortcuts"](96, 5, 0).examples if TWINS[e.label] not in SHORTCUTS]
+    examples = [e for e in WORLDS["world-shortcuts"](96, 5, 0).examples if TWINS[e.label] not in SHORTCUTS]
     for localizer, is_planted in zip(both, (False, True), strict=True):
         off = {True: [], False: []}
         for example in examples:

@@ -103,12 +103,12 @@ def test_what_is_ignored_stays_ignored(tmp_path):
 
 
 def test_a_signal_while_localizing_keeps_what_is_finished(tmp_path):
-    from concept_cam import fieldguide
+    from concept_cam import world
     from concept_cam.result import Localization
 
     (tmp_path / "birds").mkdir()
     for seed in range(16):
-        fieldguide.draw_species("ember finch", seed, 120).picture.save(tmp_path / "birds" / f"{seed:02}.png")
+        world.draw_species("ember finch", seed, 120).picture.save(tmp_path / "birds" / f"{seed:02}.png")
     arguments = ["concept-cam", "localize", "birds", "--target", "ember finch", "--out", "out"]
     process = start(f"import sys; sys.argv = {arguments}\nfrom concept_cam.__main__ import main; main()", tmp_path)
     until = time.monotonic() + 300

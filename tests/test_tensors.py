@@ -11,7 +11,7 @@ import zoo
 from PIL import Image
 from zoo import classifiers, families
 
-from concept_cam import Localization, Localizer, fieldguide, wrap
+from concept_cam import Localization, Localizer, world, wrap
 from concept_cam.drawing import overlay
 from concept_cam.errors import BackboneError, OptionError, PictureError
 from concept_cam.methods import grad_cam, hires_cam
@@ -178,8 +178,8 @@ def test_of_a_classifier():
 
 
 def test_parts_of_a_tensor():
-    guide, birds = fieldguide.localizer(), read_parts("fieldguide-parts")
-    plate = fieldguide.draw_species(PAIR[0], seed=3).picture.resize((96, 96), Image.Resampling.BICUBIC)
+    guide, birds = world.localizer(), read_parts("world-parts")
+    plate = world.draw_species(PAIR[0], seed=3).picture.resize((96, 96), Image.Resampling.BICUBIC)
     ours, theirs = find_parts(guide, guide.frame(plate).pixels, birds), find_parts(guide, plate, birds)
     assert [part.visible for part in ours.parts] == [part.visible for part in theirs.parts]
     assert ours["crown"].keypoint == pytest.approx(theirs["crown"].keypoint, abs=1e-3)

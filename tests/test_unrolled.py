@@ -11,7 +11,7 @@ import zoo
 from torch.nn.utils import parametrize
 from zoo import classifiers
 
-from concept_cam import Localizer, fieldguide, trace, wrap
+from concept_cam import Localizer, trace, world, wrap
 from concept_cam.errors import BackboneError
 from concept_cam.methods import explain
 from concept_cam.parts import find_parts, read_parts
@@ -61,12 +61,12 @@ def test_adapters_are_named_with_their_cure(case, name):
 
 
 def test_parts_say_so_too():
-    guide = fieldguide.localizer()
+    guide = world.localizer()
     model = adapted(guide.backbone.module, ["attn"])
     backbone = quietly(lambda: wrap(model.base_model.model, guide.backbone.tokenizer))
-    localizer = Localizer(backbone, templates="fieldguide", method="legrad")
+    localizer = Localizer(backbone, templates="world", method="legrad")
     with pytest.raises(BackboneError, match="merge_and_unload"):
-        find_parts(localizer, torch.zeros(3, 96, 96), read_parts("fieldguide-parts"))
+        find_parts(localizer, torch.zeros(3, 96, 96), read_parts("world-parts"))
 
 
 def test_methods_that_read_the_closed_form_say_why_it_was_not_used():

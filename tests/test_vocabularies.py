@@ -8,16 +8,16 @@ from itertools import combinations
 import pytest
 import yaml
 
-from concept_cam import fieldguide
+from concept_cam import world
 from concept_cam.errors import UnknownWord
-from concept_cam.fieldguide.birds import ATTRIBUTES, PARTS, part_of
-from concept_cam.fieldguide.renderer import HABITATS
 from concept_cam.prompts import prompts_folders, read_templates
+from concept_cam.world.birds import ATTRIBUTES, PARTS, part_of
+from concept_cam.world.renderer import HABITATS
 
 PROMPTS = prompts_folders()[0]
 VOCABULARIES = sorted((PROMPTS / "vocabularies").glob("*.yaml"))
 TEMPLATES = sorted((PROMPTS / "templates").glob("*.txt"))
-OF_THE_FIELD_GUIDE = [path for path in VOCABULARIES if path.stem.startswith("fieldguide-")]
+OF_THE_FIELD_GUIDE = [path for path in VOCABULARIES if path.stem.startswith("world-")]
 ROW = re.compile(r"^\| `((?:templates|vocabularies)/[^`]+)` \| ([^|]+) \| ([^|]*) \| ([^|]*) \|$", re.M)
 
 
@@ -121,7 +121,7 @@ def embedding_complaints(guide, texts):
 
 @pytest.fixture(scope="module")
 def guide():
-    return fieldguide.localizer(vocabulary=["bird"], templates="plain")
+    return world.localizer(vocabulary=["bird"], templates="plain")
 
 
 def test_there_are_enough():
@@ -156,13 +156,13 @@ def test_the_field_guides_parts_are_those_of_the_renderer():
     for attribute, values in ATTRIBUTES.items():
         part = part_of(attribute)
         expected[part][attribute.removeprefix(part).strip() or "colour"] = [v for v in values if v != "none"]
-    data = parsed(PROMPTS / "vocabularies" / "fieldguide-parts.yaml")
+    data = parsed(PROMPTS / "vocabularies" / "world-parts.yaml")
     assert parts_of(data) == list(expected.items())
     assert data["parent"] == "bird"
 
 
 def test_the_field_guides_habitats_are_those_of_the_renderer():
-    names = [name for name, _ in parts_of(parsed(PROMPTS / "vocabularies" / "fieldguide-habitats.yaml"))]
+    names = [name for name, _ in parts_of(parsed(PROMPTS / "vocabularies" / "world-habitats.yaml"))]
     assert names == [f"bird in {habitat}" for habitat in HABITATS]
 
 

@@ -1,4 +1,4 @@
-"""A set that ``concept-cam fieldguide`` writes goes through every command as it lies, as a folder and as a table."""
+"""A set that ``concept-cam world`` writes goes through every command as it lies, as a folder and as a table."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from concept_cam.datasets import read_dataset
-from concept_cam.fieldguide.heldout import twin_plates, write_set
+from concept_cam.world.heldout import twin_plates, write_set
 
 
 def table(path):

@@ -75,11 +75,11 @@ def audit(
     Example:
         >>> import tempfile
         >>> from pathlib import Path
-        >>> from concept_cam import fieldguide
+        >>> from concept_cam import world
         >>> from concept_cam.audit import audit
-        >>> from concept_cam.fieldguide.dataset import birds_dataset
+        >>> from concept_cam.world.dataset import birds_dataset
         >>> with tempfile.TemporaryDirectory() as folder:
-        ...     found = audit(fieldguide.localizer(), birds_dataset(4), Path(folder))
+        ...     found = audit(world.localizer(), birds_dataset(4), Path(folder))
         >>> found.accuracy
         1.0
     """

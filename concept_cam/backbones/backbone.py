@@ -243,8 +243,8 @@ class Backbone(ABC):
             BackboneError: the model cannot take that size.
 
         Example:
-            >>> from concept_cam import fieldguide
-            >>> layout = fieldguide.localizer().backbone.at_size((96, 144)).sites[0].layout
+            >>> from concept_cam import world
+            >>> layout = world.localizer().backbone.at_size((96, 144)).sites[0].layout
             >>> layout.rows, layout.cols
             (12, 18)
         """

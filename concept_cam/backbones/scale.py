@@ -14,8 +14,8 @@ def learnt_scale(model: Any) -> float:
         model: the dual encoder itself, not what holds it.
 
     Example:
-        >>> from concept_cam import fieldguide
-        >>> backbone = fieldguide.localizer().backbone
+        >>> from concept_cam import world
+        >>> backbone = world.localizer().backbone
         >>> learnt_scale(backbone.module) == backbone.scale > 1
         True
     """

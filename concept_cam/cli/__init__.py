@@ -19,12 +19,12 @@ from typer.main import get_command
 from concept_cam.cli.audit import audit
 from concept_cam.cli.checked import Command
 from concept_cam.cli.evaluate import evaluate
-from concept_cam.cli.fieldguide import fieldguide
 from concept_cam.cli.localize import localize
 from concept_cam.cli.methods import methods
 from concept_cam.cli.models import check, models
 from concept_cam.cli.parts import parts
 from concept_cam.cli.terminal import complain, finish, give_up
+from concept_cam.cli.world import world
 from concept_cam.errors import AuditFailed, ConceptCamError, UnknownWord
 
 app = typer.Typer(add_completion=False)
@@ -53,7 +53,7 @@ def about(
     """Where in this picture is the thing that makes it THIS concept and not that similar one?"""
 
 
-for command in (localize, methods, models, check, evaluate, audit, parts, fieldguide):
+for command in (localize, methods, models, check, evaluate, audit, parts, world):
     app.command(cls=Command)(command)
 
 

@@ -10,7 +10,7 @@ import typer
 from concept_cam.cli.command import command_line
 from concept_cam.cli.encoders import CLASSES, HELP, load_encoder
 from concept_cam.cli.given import check_texts, refuse
-from concept_cam.cli.sets import FIELDGUIDE, LARGEST_SEED, is_drawn, read_set
+from concept_cam.cli.sets import LARGEST_SEED, WORLD, is_drawn, read_set
 from concept_cam.cli.terminal import complain, say
 from concept_cam.errors import AuditFailed, OptionError
 
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 def audit(
     dataset: Annotated[
         str,
-        typer.Argument(help="A folder, a CSV, Parquet or COCO file; or fieldguide-birds, fieldguide-shortcuts: drawn."),
-    ] = "fieldguide-birds",
+        typer.Argument(help="A folder, a CSV, Parquet or COCO file; or world-birds, world-shortcuts: drawn."),
+    ] = "world-birds",
     layout: Annotated[str | None, typer.Option(help="As in `evaluate`; by default what it looks like.")] = None,
     root: Annotated[
         Path | None,
@@ -42,7 +42,7 @@ def audit(
     ] = None,
     limit: Annotated[int, typer.Option(min=1, max=1_000_000, help="How many pictures at most.")] = 2000,
     seed: Annotated[
-        int | None, typer.Option(min=0, max=LARGEST_SEED, help="Which plates of the field guide.  [default: 0]")
+        int | None, typer.Option(min=0, max=LARGEST_SEED, help="Which plates of the embedded world.  [default: 0]")
     ] = None,
     model: Annotated[str | None, typer.Option(help=HELP)] = None,
     pretrained: Annotated[
@@ -74,7 +74,7 @@ def audit(
     if compared and other_model is None and model is None:
         raise OptionError(f"--other-pretrained {other_pretrained} needs an --other-model, such as ViT-B-16.")
     if not is_drawn(dataset, layout):
-        refuse("--seed", seed, f"on {dataset}: it says which plates of the field guide to draw")
+        refuse("--seed", seed, f"on {dataset}: it says which plates of the embedded world to draw")
     seed = seed or 0
     check_texts(templates=templates, parts=vocabulary, vocabulary=backgrounds)
     data = read_set(dataset, layout, limit, seed, root=root)
@@ -143,12 +143,12 @@ def _texts(localizer: Localizer, own: str | None, vocabulary: str | None, backgr
     from concept_cam.parts import read_parts
     from concept_cam.prompts import read_templates, read_vocabulary
 
-    embedded = own == FIELDGUIDE
-    usual = None if localizer.backbone.classes else "fieldguide-habitats" if embedded else "backgrounds"
-    parts, scenes = vocabulary or ("fieldguide-parts" if embedded else None), backgrounds or usual
+    embedded = own == WORLD
+    usual = None if localizer.backbone.classes else "world-habitats" if embedded else "backgrounds"
+    parts, scenes = vocabulary or ("world-parts" if embedded else None), backgrounds or usual
     return {
         "parts": read_parts(parts) if parts else None,
         "backgrounds": read_vocabulary(scenes).names if scenes else (),
-        "part_templates": read_templates(FIELDGUIDE if embedded else "parts") if parts else None,
-        "scene_templates": read_templates(FIELDGUIDE if embedded else "scenes") if scenes else None,
+        "part_templates": read_templates(WORLD if embedded else "parts") if parts else None,
+        "scene_templates": read_templates(WORLD if embedded else "scenes") if scenes else None,
     }

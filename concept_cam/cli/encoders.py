@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from concept_cam.backbones import Backbone
 
 HELP = (
-    "As in `localize`; none: the embedded model; fieldguide-shortcut: its sister with planted shortcuts; "
+    "As in `localize`; none: the embedded model; world-shortcut: its sister with planted shortcuts; "
     "package.module:function: your own."
 )
 CLASSES = "Of a classifier: a file with a name for each row; timm knows ImageNet's, transformers those of a checkpoint."
@@ -34,19 +34,19 @@ def load_encoder(
         OptionError: weights or classes are named, but no architecture for them; or for a model that brings its own.
         BackboneError: see ``load`` and ``wrap``.
     """
-    from concept_cam import fieldguide
+    from concept_cam import world
     from concept_cam.loading import load
 
     for option, value in (("--pretrained", pretrained), ("--classes", classes)):
         if value is not None and model is None:
             such = "ViT-B-16" if option == "--pretrained" else "resnet50"
             raise OptionError(f"{option} {value} needs a --model, such as {such}.")
-    checkpoint = fieldguide.MODELS.get(model or "fieldguide")
+    checkpoint = world.MODELS.get(model or "world")
     if checkpoint is not None:
         if pretrained is not None or classes is not None:
             given = "--pretrained" if pretrained is not None else "--classes"
             raise OptionError(f"{given} is not for the embedded model; name another with --model.")
-        return fieldguide.localizer(device=device, checkpoint=checkpoint).backbone, "fieldguide"
+        return world.localizer(device=device, checkpoint=checkpoint).backbone, "world"
     if sys.stderr.isatty():
         complain(f"loading {model} ...")
     match = _FUNCTION.fullmatch(model or "")

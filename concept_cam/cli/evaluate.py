@@ -10,7 +10,7 @@ import typer
 from concept_cam.cli.command import command_line
 from concept_cam.cli.encoders import CLASSES, HELP, load_encoder
 from concept_cam.cli.given import check_texts, refuse
-from concept_cam.cli.sets import FIELDGUIDE, LARGEST_SEED, is_drawn, read_set
+from concept_cam.cli.sets import LARGEST_SEED, WORLD, is_drawn, read_set
 from concept_cam.cli.terminal import complain, say
 from concept_cam.errors import OptionError
 
@@ -26,9 +26,7 @@ _PAPER = {
 
 
 def evaluate(
-    dataset: Annotated[
-        str, typer.Argument(help="A folder, a CSV, Parquet or COCO file; or fieldguide, which is drawn.")
-    ] = FIELDGUIDE,
+    dataset: Annotated[str, typer.Argument(help="A folder, a CSV, Parquet or COCO file; or world, which is drawn.")] = WORLD,
     layout: Annotated[
         str | None,
         typer.Option(
@@ -89,7 +87,8 @@ def evaluate(
     ] = None,
     limit: Annotated[int, typer.Option(min=1, max=1_000_000, help="How many pictures at most.")] = 1000,
     seed: Annotated[
-        int | None, typer.Option(min=0, max=LARGEST_SEED, help="Which plates of the field guide; which mosaics.  [default: 0]")
+        int | None,
+        typer.Option(min=0, max=LARGEST_SEED, help="Which plates of the embedded world; which mosaics.  [default: 0]"),
     ] = None,
     model: Annotated[str | None, typer.Option(help=HELP)] = None,
     pretrained: Annotated[
@@ -118,7 +117,7 @@ def evaluate(
     if paper and mosaics:
         raise OptionError("--paper is a grid with a deletion curve, of single images; leave it out, or leave out --mosaics.")
     if not is_drawn(dataset, layout) and not mosaics:
-        refuse("--seed", seed, f"on {dataset}: it says which plates of the field guide to draw, and which mosaics to make")
+        refuse("--seed", seed, f"on {dataset}: it says which plates of the embedded world to draw, and which mosaics to make")
     chosen, seed = None if among is None else as_among(among), seed or 0
     usual = _PAPER if paper else {}
     methods, references = methods or usual.get("methods"), references or usual.get("references")

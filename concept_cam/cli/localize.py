@@ -36,9 +36,7 @@ _SWEEP, _BY_REFERENCE = "-strengths.png", "-references.png"
 def localize(
     pictures: Annotated[
         list[Path] | None,
-        typer.Argument(
-            help="Pictures, folders of them or of a folder for each species, tables; none: one is drawn from the field guide."
-        ),
+        typer.Argument(help="Pictures, folders of them or of a folder for each species, tables; none: one is drawn."),
     ] = None,
     target: Annotated[str | None, typer.Option(help="The concept to look for.")] = None,
     against: Annotated[list[str] | None, typer.Option(help="A concept to compare with; may be repeated.")] = None,
@@ -57,7 +55,7 @@ def localize(
     model: Annotated[
         str | None,
         typer.Option(
-            help="As `concept-cam models` lists them, or a folder; none: the embedded model; fieldguide-shortcut: its sister; "
+            help="As `concept-cam models` lists them, or a folder; none: the embedded model; world-shortcut: its sister; "
             "package.module:function: your own, a function that returns a model or what concept_cam.wrap returns."
         ),
     ] = None,
@@ -80,7 +78,7 @@ def localize(
     out: Annotated[Path, typer.Option(help="The folder for overlays, maps and JSON files.")] = Path("concept-cam-out"),
 ) -> None:
     """Draw a heat map of what makes a picture the target and not its references."""
-    from concept_cam import fieldguide
+    from concept_cam import world
     from concept_cam.comparison import check_strength
     from concept_cam.files import write_picture
     from concept_cam.images import check_fit
@@ -102,8 +100,8 @@ def localize(
     check_texts(templates=templates, vocabulary=vocabulary)
     plate = None
     if not pictures:
-        if model is not None and model not in fieldguide.MODELS:
-            raise PictureError("No picture given; the field guide is drawn only for the embedded model (without --model).")
+        if model is not None and model not in world.MODELS:
+            raise PictureError("No picture given; the embedded world is drawn only for the embedded model (without --model).")
         plate, target, twin = _draw(target, seed or 0)
         references = references or (twin if sees_score(chosen) else None)
     elif target is None:
@@ -134,14 +132,14 @@ def _localizer(
     from concept_cam.localizer import Localizer
 
     backbone, sentences = load_encoder(model, pretrained, device, classes)
-    vocabulary = vocabulary or ("fieldguide-species" if sentences == "fieldguide" else None)
+    vocabulary = vocabulary or ("world-species" if sentences == "world" else None)
     return Localizer(backbone, vocabulary=vocabulary or (), templates=templates or sentences, **options)
 
 
 def _draw(target: str | None, seed: int) -> tuple[Image.Image, str, Selector]:
     """A plate of the target, and its twin to compare with."""
-    from concept_cam import comparison, fieldguide as world
-    from concept_cam.fieldguide.birds import twins
+    from concept_cam import comparison, world
+    from concept_cam.world.birds import twins
 
     target = target or twins()[0][0]
     plate = world.draw_species(target, seed)

@@ -35,13 +35,11 @@ _PLATES = ("ember finch", "royal jay", "misty heron")
 def parts(
     pictures: Annotated[
         list[Path] | None,
-        typer.Argument(
-            help="Pictures, folders of them or of a folder for each species, tables; none: field guide plates are drawn."
-        ),
+        typer.Argument(help="Pictures, folders of them or of a folder for each species, tables; none: some are drawn."),
     ] = None,
     vocabulary: Annotated[
         str | None,
-        typer.Option(help="Parts to look for, such as birds: a name or a .yaml file; of the embedded model fieldguide-parts."),
+        typer.Option(help="Parts to look for, such as birds: a name or a .yaml file; of the embedded model world-parts."),
     ] = None,
     strength: Annotated[float, typer.Option(help="How much of the other parts is subtracted; 0: each part alone.")] = 1.0,
     method: Annotated[str, typer.Option(help="How the maps are made; `concept-cam methods` lists all.")] = "legrad",
@@ -70,7 +68,7 @@ def parts(
 
     cub/ has the layout of CUB-200-2011; its images/ is the folder of the pictures, to be linked or copied there.
     """
-    from concept_cam import fieldguide
+    from concept_cam import world
     from concept_cam.comparison import check_strength
     from concept_cam.images import check_fit
     from concept_cam.localizer import Localizer
@@ -87,14 +85,14 @@ def parts(
     if fit is not None:
         check_fit(fit)
     options: dict[str, Any] = {"method": chosen, "site": site, "fit": fit, "size": size_of(size)}
-    embedded = model is None or model in fieldguide.MODELS
-    wanted = vocabulary or ("fieldguide-parts" if embedded else None)
+    embedded = model is None or model in world.MODELS
+    wanted = vocabulary or ("world-parts" if embedded else None)
     if wanted is None:
         raise OptionError(f"Which parts? Give a --vocabulary: {', '.join(_vocabularies())}, or a .yaml file of your own.")
     known = read_parts(wanted)
     check_texts(templates=templates)
     if not pictures and not embedded:
-        raise PictureError("No picture given; the field guide is drawn only for the embedded model (without --model).")
+        raise PictureError("No picture given; the embedded world is drawn only for the embedded model (without --model).")
     listed, labels = of_tables(pictures or [])
     given = sources(listed, but=out)
     make_folder(out, "annotated", "cub", "pictures")
@@ -129,13 +127,13 @@ def _vocabularies() -> Iterator[str]:
 
 def _draw(count: int, folder: Path) -> Iterator[Path]:
     """So many plates, of each species alike, in a folder for each."""
-    from concept_cam import fieldguide
+    from concept_cam import world
     from concept_cam.files import write_picture
 
     for k in sorted(range(count), key=lambda k: k % len(_PLATES)):
         name, seed = _PLATES[k % len(_PLATES)], k // len(_PLATES)
         path = folder / name.replace(" ", "_") / f"{name.replace(' ', '-')}-{seed}.png"
-        yield write_picture(path, fieldguide.draw_species(name, seed).picture)
+        yield write_picture(path, world.draw_species(name, seed).picture)
 
 
 def _species(pictures: Sequence[Path], given: Sequence[Path], parent: str) -> dict[Path, str]:

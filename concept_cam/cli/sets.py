@@ -12,28 +12,28 @@ from concept_cam.errors import OptionError, did_you_mean
 if TYPE_CHECKING:
     from concept_cam.datasets import Dataset
 
-FIELDGUIDE = "fieldguide"
+WORLD = "world"
 LARGEST_SEED = 2**32 - 1
 _TRAINING = 960
-"""Plates of the field guide that a probe is trained with: twenty of each species."""
+"""Plates of the embedded world that a probe is trained with: twenty of each species."""
 
 
 def read_set(
     name: str, layout: str | None, limit: int, seed: int, *, probe: bool = False, root: Path | None = None
 ) -> Dataset:
-    """A data set on disk or one of the field guide, with so many pictures at most; with a part to train a probe with.
+    """A data set on disk or one of the embedded world, with so many pictures at most; with a part to train a probe with.
 
     Args:
         name: of the set, or where it lies.
         layout: as it is given; None: what it looks like.
         limit: pictures at most.
-        seed: which plates of the field guide.
+        seed: which plates of the embedded world.
         probe: with a part to train a probe with.
         root: a folder that holds all files of a set on disk.
 
     Raises:
         DatasetError: it cannot be read.
-        OptionError: the field guide has no such set, or none for a probe; it has a root, and is drawn.
+        OptionError: the embedded world has no such set, or none for a probe; it has a root, and is drawn.
     """
     from dataclasses import replace
 
@@ -53,16 +53,16 @@ def read_set(
 
 
 def is_drawn(name: str, layout: str | None) -> bool:
-    """Whether a data set is one of the field guide, and not on disk."""
+    """Whether a data set is one of the embedded world, and not on disk."""
     # The function, for the method raises on a name that is too long.
-    return name.startswith(FIELDGUIDE) and layout is None and not os.path.exists(name)  # noqa: PTH110
+    return (name == WORLD or name.startswith(f"{WORLD}-")) and layout is None and not os.path.exists(name)  # noqa: PTH110
 
 
 def _world(name: str, limit: int, seed: int, *, probe: bool) -> Dataset:
-    from concept_cam.fieldguide.dataset import WORLDS
+    from concept_cam.world.dataset import WORLDS
 
     if name not in WORLDS:
-        raise OptionError(f"No data set {name!r}.{did_you_mean(name, WORLDS)} The field guide has {', '.join(WORLDS)}.")
-    if probe and name == "fieldguide-attributes":
+        raise OptionError(f"No data set {name!r}.{did_you_mean(name, WORLDS)} The embedded world has {', '.join(WORLDS)}.")
+    if probe and name == "world-attributes":
         raise OptionError(f"{name}: a picture shows many attributes, so there is no probe for them; leave out --probe.")
     return WORLDS[name](limit, seed, _TRAINING if probe else 0)

@@ -64,8 +64,8 @@ def classes_among(backbone: Backbone, classes: Sequence[str], among: Among = "mo
         UnknownConcept: a classifier has none of the classes.
 
     Example:
-        >>> from concept_cam import fieldguide
-        >>> classes_among(fieldguide.localizer().backbone, ["ember finch", "royal jay"])
+        >>> from concept_cam import world
+        >>> classes_among(world.localizer().backbone, ["ember finch", "royal jay"])
         ('ember finch', 'royal jay')
     """
     among = as_among(among)
@@ -87,8 +87,8 @@ def told_among(backbone: Backbone, classes: Sequence[str]) -> str:
     """Among how many of how many classes a model is judged, for a report.
 
     Example:
-        >>> from concept_cam import fieldguide
-        >>> told_among(fieldguide.localizer().backbone, ["ember finch", "royal jay"])
+        >>> from concept_cam import world
+        >>> told_among(world.localizer().backbone, ["ember finch", "royal jay"])
         '2 of the 2 classes of the data set'
     """
     count, own = len(classes), len(backbone.classes)

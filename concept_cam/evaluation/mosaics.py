@@ -100,9 +100,9 @@ class Mosaics:
         settings: what is run.
 
     Example:
-        >>> from concept_cam import fieldguide
-        >>> from concept_cam.fieldguide.dataset import birds_dataset
-        >>> localizer, dataset = fieldguide.localizer(), birds_dataset(12)
+        >>> from concept_cam import world
+        >>> from concept_cam.world.dataset import birds_dataset
+        >>> localizer, dataset = world.localizer(), birds_dataset(12)
         >>> settings = MosaicSettings("nearest", ("hires_cam",))
         >>> mosaics = Mosaics(localizer, localizer.bank(dataset.classes), dataset, settings)
         >>> [(row["strength"], row["area"]) for row in mosaics.rows(mosaics.all[:1])]

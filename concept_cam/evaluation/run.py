@@ -167,11 +167,11 @@ def evaluate(
 
     Example:
         >>> import tempfile
-        >>> from concept_cam import fieldguide
+        >>> from concept_cam import world
         >>> from concept_cam.evaluation import evaluate
-        >>> from concept_cam.fieldguide.dataset import twins_dataset
+        >>> from concept_cam.world.dataset import twins_dataset
         >>> with tempfile.TemporaryDirectory() as folder:
-        ...     found = evaluate(fieldguide.localizer(), twins_dataset(2), folder, methods="hires_cam", strengths=1.0)
+        ...     found = evaluate(world.localizer(), twins_dataset(2), folder, methods="hires_cam", strengths=1.0)
         >>> found.used, found.among, [row["references"] for row in found.means]
         (2, '48 of the 48 classes of the data set', ['none', 'rival', 'nearest:3'])
     """

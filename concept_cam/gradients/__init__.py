@@ -68,8 +68,8 @@ def trace(
 
     Example:
         >>> import torch
-        >>> from concept_cam import fieldguide, trace
-        >>> seen = trace(fieldguide.localizer().backbone, torch.zeros(1, 3, 96, 96))
+        >>> from concept_cam import world, trace
+        >>> seen = trace(world.localizer().backbone, torch.zeros(1, 3, 96, 96))
         >>> seen.tokens.shape, seen.gradient(torch.ones(5, 1, 192)).mean().shape
         (torch.Size([1, 144, 192]), torch.Size([5, 1, 192]))
     """

@@ -16,8 +16,8 @@ def pixel_gradient(
 
     Example:
         >>> import torch
-        >>> from concept_cam import fieldguide
-        >>> backbone, pixels = fieldguide.localizer().backbone, torch.zeros(1, 3, 96, 96)
+        >>> from concept_cam import world
+        >>> backbone, pixels = world.localizer().backbone, torch.zeros(1, 3, 96, 96)
         >>> pixel_gradient(backbone, pixels, torch.ones(1, 192)).shape
         torch.Size([1, 3, 96, 96])
     """

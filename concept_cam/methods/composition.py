@@ -36,10 +36,10 @@ def mirrored(method: AnyMethod) -> Method:
     """With the map of the mirrored picture. Twice the passes.
 
     Example:
-        >>> from concept_cam import fieldguide
+        >>> from concept_cam import world
         >>> from concept_cam.methods import hires_cam, mirrored
-        >>> plate = fieldguide.draw_species("ember finch", seed=3)
-        >>> fieldguide.localizer(method=mirrored(hires_cam))(plate.picture, "ember finch", "frost finch").map.shape
+        >>> plate = world.draw_species("ember finch", seed=3)
+        >>> world.localizer(method=mirrored(hires_cam))(plate.picture, "ember finch", "frost finch").map.shape
         torch.Size([12, 12])
     """
 

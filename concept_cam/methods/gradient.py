@@ -22,8 +22,8 @@ def grad_cam(gradient: TokenGradient) -> Float[Tensor, "K B rows cols"]:
 
     Example:
         >>> import torch
-        >>> from concept_cam import fieldguide, grad_cam, trace
-        >>> seen = trace(fieldguide.localizer().backbone, torch.zeros(2, 3, 96, 96))
+        >>> from concept_cam import world, grad_cam, trace
+        >>> seen = trace(world.localizer().backbone, torch.zeros(2, 3, 96, 96))
         >>> grad_cam(seen.gradient(torch.ones(1, 1, 192))).shape
         torch.Size([1, 2, 12, 12])
     """
@@ -37,8 +37,8 @@ def hires_cam(gradient: TokenGradient) -> Float[Tensor, "K B rows cols"]:
 
     Example:
         >>> import torch
-        >>> from concept_cam import fieldguide, hires_cam, trace
-        >>> seen = trace(fieldguide.localizer().backbone, torch.zeros(2, 3, 96, 96))
+        >>> from concept_cam import world, hires_cam, trace
+        >>> seen = trace(world.localizer().backbone, torch.zeros(2, 3, 96, 96))
         >>> hires_cam(seen.gradient(torch.ones(1, 1, 192))).shape
         torch.Size([1, 2, 12, 12])
     """
@@ -53,8 +53,8 @@ def layer_cam(gradient: TokenGradient) -> Float[Tensor, "K B rows cols"]:
 
     Example:
         >>> import torch
-        >>> from concept_cam import fieldguide, layer_cam, trace
-        >>> seen = trace(fieldguide.localizer().backbone, torch.zeros(2, 3, 96, 96))
+        >>> from concept_cam import world, layer_cam, trace
+        >>> seen = trace(world.localizer().backbone, torch.zeros(2, 3, 96, 96))
         >>> layer_cam(seen.gradient(torch.ones(1, 1, 192))).shape
         torch.Size([1, 2, 12, 12])
     """

@@ -114,9 +114,9 @@ def explain(method: AnyMethod, trace: Trace, directions: Float[Tensor, "K _ E"])
 
     Example:
         >>> import torch
-        >>> from concept_cam import fieldguide, trace
+        >>> from concept_cam import world, trace
         >>> from concept_cam.methods import explain, maskclip
-        >>> seen = trace(fieldguide.localizer().backbone, torch.zeros(2, 3, 96, 96))
+        >>> seen = trace(world.localizer().backbone, torch.zeros(2, 3, 96, 96))
         >>> explain(maskclip, seen, torch.ones(5, 1, 192)).shape
         torch.Size([5, 2, 12, 12])
     """

@@ -47,7 +47,7 @@ def find_parts(localizer: Localizer, picture: Given, vocabulary: PartVocabulary,
     single part, or of a picture that shows nothing of the parent, it says nothing.
 
     Args:
-        localizer: model, templates, method and input size. On the field guide ``legrad`` places parts best, and a larger size
+        localizer: model, templates, method and input size. In the embedded world ``legrad`` places parts best; a larger size
             places them better and reads them a little worse (docs/parts.md).
         picture: a path or a PIL image.
         vocabulary: from ``read_parts``.
@@ -61,10 +61,10 @@ def find_parts(localizer: Localizer, picture: Given, vocabulary: PartVocabulary,
         ComparisonError: the strength is negative or not finite.
 
     Example:
-        >>> from concept_cam import fieldguide
+        >>> from concept_cam import world
         >>> from concept_cam.parts import find_parts, read_parts
-        >>> plate = fieldguide.draw_species("ember finch", seed=3)
-        >>> found = find_parts(fieldguide.localizer(), plate.picture, read_parts("fieldguide-parts"))
+        >>> plate = world.draw_species("ember finch", seed=3)
+        >>> found = find_parts(world.localizer(), plate.picture, read_parts("world-parts"))
         >>> crown, crest = found["crown"], found["crest"]
         >>> crown.attributes["colour"].value, crest.visible
         ('red', False)
@@ -101,10 +101,10 @@ def stream_parts(
         UnknownConcept, ComparisonError: see ``find_parts``.
 
     Example:
-        >>> from concept_cam import fieldguide
+        >>> from concept_cam import world
         >>> from concept_cam.parts import read_parts, stream_parts
-        >>> plates = (fieldguide.draw_species("royal jay", seed).picture for seed in range(3))
-        >>> found = stream_parts(fieldguide.localizer(), plates, read_parts("fieldguide-parts"))
+        >>> plates = (world.draw_species("royal jay", seed).picture for seed in range(3))
+        >>> found = stream_parts(world.localizer(), plates, read_parts("world-parts"))
         >>> [parts["crest"].attributes["colour"].value for _, parts in found]
         ['blue', 'blue', 'blue']
     """

@@ -31,11 +31,11 @@ def summary(finding: PartFinding) -> str:
     """One line: what each part looks like, with the confidence of the reading, or of the part where nothing is read.
 
     Example:
-        >>> from concept_cam import fieldguide
+        >>> from concept_cam import world
         >>> from concept_cam.parts import find_parts, read_parts
         >>> from concept_cam.parts.sheet import summary
-        >>> plate = fieldguide.draw_species("ember finch", seed=3)
-        >>> line = summary(find_parts(fieldguide.localizer(), plate.picture, read_parts("fieldguide-parts")))
+        >>> plate = world.draw_species("ember finch", seed=3)
+        >>> line = summary(find_parts(world.localizer(), plate.picture, read_parts("world-parts")))
         >>> line.split(", ")[0], line.split(", ")[-1]
         ('crown: red (1.00)', 'not visible: crest')
     """
@@ -57,11 +57,11 @@ def annotated(finding: PartFinding, picture: Image.Image) -> Image.Image:
         PictureError: the picture is not of the size that was searched.
 
     Example:
-        >>> from concept_cam import fieldguide
+        >>> from concept_cam import world
         >>> from concept_cam.parts import find_parts, read_parts
         >>> from concept_cam.parts.sheet import annotated
-        >>> plate = fieldguide.draw_species("ember finch", seed=3, size=640)
-        >>> found = find_parts(fieldguide.localizer(), plate.picture, read_parts("fieldguide-parts"))
+        >>> plate = world.draw_species("ember finch", seed=3, size=640)
+        >>> found = find_parts(world.localizer(), plate.picture, read_parts("world-parts"))
         >>> width, height = annotated(found, plate.picture).size
         >>> width > height > 640
         True

@@ -41,7 +41,7 @@ _DISKS = ("full", "small")
 """No room from one file on; and none for large files."""
 
 _HEAVY = (
-    "concept_cam.cli concept_cam.audit.report concept_cam.evaluation.run concept_cam.localizer concept_cam.fieldguide.dataset "
+    "concept_cam.cli concept_cam.audit.report concept_cam.evaluation.run concept_cam.localizer concept_cam.world.dataset "
     "concept_cam.parts.sheet concept_cam.backbones.openclip concept_cam.backbones.towers.timm concept_cam.checks "
     "open_clip timm transformers concept_cam.drawing concept_cam.datasets.layouts concept_cam.page rich.console rich.table"
 )
@@ -239,12 +239,12 @@ def _write_world(name: str) -> None:
     import numpy as np
     from PIL import Image
 
-    from concept_cam import fieldguide
+    from concept_cam import world
 
     lines = ["file,label,rival,mask,left,top,right,bottom"]
     Path(name, "pictures").mkdir(parents=True)
     for seed, (label, rival) in enumerate([("ember finch", "frost finch"), ("frost finch", "ember finch")] * 2):
-        plate = fieldguide.draw_species(label, seed, 96)
+        plate = world.draw_species(label, seed, 96)
         file = Path(f"{seed}.png")
         plate.picture.save(Path(name) / file)
         Image.fromarray(255 * np.uint8(plate.labels > 0)).save(Path(name) / f"{seed}-mask.png")

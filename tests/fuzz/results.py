@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from concept_cam import ConceptField, Localization, fieldguide
+from concept_cam import ConceptField, Localization, world
 from concept_cam.decoding import MAX_PIXELS
 
 _PAIR = "ember finch", "frost finch"
@@ -59,7 +59,7 @@ HOSTILE: tuple[Any, ...] = (
 @cache
 def _whole() -> tuple[bytes, bytes, bytes]:
     """A localization, a field, and a field of low rank, as they are on disk."""
-    localizer, plate = fieldguide.localizer(), fieldguide.draw_species(_PAIR[0], seed=3)
+    localizer, plate = world.localizer(), world.draw_species(_PAIR[0], seed=3)
     (field,) = localizer.fields([plate.picture])
 
     def saved(save: Callable[[Path], Path]) -> bytes:
@@ -72,7 +72,7 @@ def _whole() -> tuple[bytes, bytes, bytes]:
 
 @cache
 def _bank() -> Any:
-    return fieldguide.localizer().bank(_PAIR)
+    return world.localizer().bank(_PAIR)
 
 
 def case(rng: random.Random, folder: Path) -> Callable[[], object]:

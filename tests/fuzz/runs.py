@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from concept_cam import fieldguide
+from concept_cam import world
 from concept_cam.audit import audit
 from concept_cam.evaluation import evaluate
-from concept_cam.fieldguide.dataset import birds_dataset
+from concept_cam.world.dataset import birds_dataset
 
 _LARGE = 3 << 30
 """Bytes at least of a file with nothing in it, which takes no room on the disk and would take all of the memory."""
@@ -59,7 +59,7 @@ def _audit(out: Path) -> None:
 
 @cache
 def _localizer() -> Any:
-    return fieldguide.localizer()
+    return world.localizer()
 
 
 @cache

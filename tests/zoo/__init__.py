@@ -13,7 +13,7 @@ from torch import nn
 
 from concept_cam import wrap
 from concept_cam.backbones import Backbone
-from concept_cam.fieldguide.checkpoint import FOLDER
+from concept_cam.world.checkpoint import FOLDER
 
 TOKENIZER = open_clip.get_tokenizer(f"local-dir:{FOLDER}")
 

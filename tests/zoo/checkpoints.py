@@ -11,13 +11,13 @@ import torch
 import transformers
 from safetensors.torch import save_file
 
-from concept_cam.fieldguide.checkpoint import FOLDER
+from concept_cam.world.checkpoint import FOLDER
 from zoo import transformers_models
 from zoo.shake import shaken
 
 
 def openclip(folder: Path) -> Path:
-    """open_clip's layout: the field guide's own encoder."""
+    """open_clip's layout: the embedded world's own encoder."""
     shutil.copytree(FOLDER, folder)
     return folder
 

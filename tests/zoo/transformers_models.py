@@ -8,7 +8,7 @@ import transformers
 from torch import nn
 from transformers import PreTrainedTokenizerFast
 
-from concept_cam.fieldguide.checkpoint import FOLDER
+from concept_cam.world.checkpoint import FOLDER
 from zoo.shake import shaken
 
 _WIDTH = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
@@ -18,7 +18,7 @@ _VISION = {"image_size": 32, "patch_size": 8, **_WIDTH}
 
 
 def tokenizer() -> PreTrainedTokenizerFast:
-    """The field guide's words, as transformers holds them."""
+    """The embedded world's words, as transformers holds them."""
     special = {"pad_token": "<pad>", "unk_token": "<unk>", "bos_token": "<start>", "eos_token": "<end>"}
     return PreTrainedTokenizerFast(tokenizer_file=str(FOLDER / "tokenizer.json"), model_max_length=40, **special)
 

@@ -1,7 +1,7 @@
-"""Ways to put several references together, on held-out twins: ``python -m concept_cam.fieldguide.ablation``.
+"""Ways to put several references together, on held-out twins: ``python -m workshop.ablation``.
 
-The paper's ablation (arXiv 2501.11309, Tab. 7) on the field guide. *Mean* is what the library does, the mean of the references
-before anything else; the others are here alone, as the ablations they are.
+The ablation of the paper (arXiv 2501.11309, Tab. 7) in the embedded world. *Mean* is what the library does, the mean of the
+references before anything else; the others are here alone, as the ablations they are.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from jaxtyping import Float
 from rich.console import Console
 from torch import Tensor
 
-from concept_cam import fieldguide
-from concept_cam.fieldguide.benchmark import Chance, Findings, Record, methods_table, twin_traces
+from concept_cam import world
 from concept_cam.localizer import Localizer
 from concept_cam.methods import METHODS, explain
+from workshop.benchmark import Chance, Findings, Record, methods_table, twin_traces
 
 STRENGTH, COUNT = 0.6, 3
 
@@ -67,7 +67,7 @@ def main(
 ) -> None:
     """Compare ways to put three references together."""
     console = Console(width=150)
-    console.print(methods_table(*compare_aggregations(fieldguide.localizer(), count, seed)))
+    console.print(methods_table(*compare_aggregations(world.localizer(), count, seed)))
 
 
 if __name__ == "__main__":

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from concept_cam.fieldguide.birds import ATTRIBUTES, part_of, phrase, species
-from concept_cam.fieldguide.renderer import HABITATS, Plate
+from concept_cam.world.birds import ATTRIBUTES, part_of, phrase, species
+from concept_cam.world.renderer import HABITATS, Plate
 
 FRAMES = ("{}", "a {}", "the {}", "a picture of a {}", "a photo of a {}", "a drawing of a {}", "a plate of a {}")
 """Sentences around a name or a phrase that the embedded encoder was trained on."""

@@ -4,10 +4,10 @@ birds        what a bird is: a card of attributes; species and their twins
 renderer     a bird becomes a plate: a picture with a label for every pixel
 captions     what is true of a plate, in words
 checkpoint   the encoder's architecture, words and weights, in open_clip's layout
-batches, training   how the weights were made
-shortcuts, shortcut_training   species told by where they are, and a second checkpoint that has learnt them so
+shortcuts    species told by where they are, which a second checkpoint has learnt
 heldout, dataset   plates that training never drew, with the mask of what there is to find
-benchmark    how well the encoder knows its world, and how well methods find the difference
+
+How the checkpoints were made is in ``workshop/``.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from concept_cam.errors import UnknownConcept, did_you_mean
-from concept_cam.fieldguide.birds import PARTS, species
-from concept_cam.fieldguide.checkpoint import FOLDER, SHORTCUT, apply_changes
-from concept_cam.fieldguide.renderer import DRAWING_STREAM, Plate, draw
+from concept_cam.world.birds import PARTS, species
+from concept_cam.world.checkpoint import FOLDER, SHORTCUT, apply_changes
+from concept_cam.world.renderer import DRAWING_STREAM, Plate, draw
 
 if TYPE_CHECKING:
     import torch
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from concept_cam.localizer import Localizer
     from concept_cam.methods import AnyMethod
 
-MODELS: Mapping[str, Path] = {"fieldguide": FOLDER, "fieldguide-shortcut": SHORTCUT}
+MODELS: Mapping[str, Path] = {"world": FOLDER, "world-shortcut": SHORTCUT}
 """The encoders of this world, by the names that a command line gives them."""
 
 __all__ = ["MODELS", "PARTS", "SHORTCUT", "Plate", "draw_species", "localizer", "species"]
@@ -43,7 +43,7 @@ def localizer(
     device: str | torch.device = "cpu",
     checkpoint: str | PathLike[str] = FOLDER,
     vocabulary: str | Iterable[str] | None = None,
-    templates: str | Sequence[str] = "fieldguide",
+    templates: str | Sequence[str] = "world",
     method: AnyMethod | None = None,
     site: str | None = None,
     form: Form = "auto",
@@ -54,7 +54,7 @@ def localizer(
 
     Args:
         device: where it shall lie.
-        checkpoint: another encoder of this world, as ``concept_cam.fieldguide.training`` leaves it; or what another has other
+        checkpoint: another encoder of this world, as ``workshop.training`` leaves it; or what another has other
             than the embedded one, such as ``SHORTCUT``, which has learnt planted shortcuts.
         vocabulary: where references are chosen from; the species by default.
         templates: sentences that the encoder was trained on.
@@ -70,10 +70,10 @@ def localizer(
 
     path = Path(checkpoint)
     backbone = load(f"local-dir:{FOLDER if path.is_file() else path}", device=device)
-    backbone.name = "fieldguide"
+    backbone.name = "world"
     if path.is_file():
         apply_changes(path, backbone.module)
-        backbone.name = f"fieldguide-{path.stem}"
+        backbone.name = f"world-{path.stem}"
     names = species() if vocabulary is None else vocabulary
     options: dict[str, Any] = {
         "method": hires_cam if method is None else method,
@@ -93,6 +93,6 @@ def draw_species(name: str, seed: int = 0, size: int = 384) -> Plate:
     """
     if name not in species():
         hint = did_you_mean(name, species())
-        raise UnknownConcept(f"No species {name!r} in the field guide.{hint} It has: {', '.join(species())}.")
+        raise UnknownConcept(f"No species {name!r} in the embedded world.{hint} It has: {', '.join(species())}.")
     rng = np.random.default_rng([DRAWING_STREAM, seed])
     return draw(species()[name], rng, size)

@@ -1,4 +1,4 @@
-"""Trains the embedded encoder: ``python -m concept_cam.fieldguide.training DIR``.
+"""Trains the embedded encoder: ``python -m workshop.training DIR``.
 
 Four losses are summed. With f the unit embedding of a picture, t of a text and s the learned scale:
 
@@ -32,17 +32,17 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from concept_cam.fieldguide.batches import (
+from concept_cam.world.birds import COLOURS, PARTS, random_bird, species
+from concept_cam.world.captions import FEATURES, FRAMES, feature_texts, features
+from concept_cam.world.checkpoint import MEAN, PATCH, STD, WIDTH, write_configuration, write_weights
+from concept_cam.world.renderer import SIZE, TRAINING_STREAM, VALIDATION_STREAM, Plate, draw
+from workshop.batches import (
     CLAIM_ANY,
     NO_CLAIM,
     Batch,
     Batches,
     to_input,
 )
-from concept_cam.fieldguide.birds import COLOURS, PARTS, random_bird, species
-from concept_cam.fieldguide.captions import FEATURES, FRAMES, feature_texts, features
-from concept_cam.fieldguide.checkpoint import MEAN, PATCH, STD, WIDTH, write_configuration, write_weights
-from concept_cam.fieldguide.renderer import SIZE, TRAINING_STREAM, VALIDATION_STREAM, Plate, draw
 
 AFFINITY = 3.0
 PHRASE_FRAMES = (*FRAMES, "a bird with {}", "a bird with a {}")
@@ -279,7 +279,7 @@ def main(
     seed: Annotated[int, typer.Option(help="Seed of weights and plates.")] = 0,
     every: Annotated[int, typer.Option(help="Steps between validations.")] = 200,
 ) -> None:
-    """Train the embedded encoder of the field guide."""
+    """Train the embedded encoder of the embedded world."""
     if not hasattr(torch.optim, "Muon"):
         raise typer.BadParameter(f"Training needs an optimizer that torch {torch.__version__} has not; take a newer one.")
     train(folder, steps, size, seed, every)

@@ -1,9 +1,9 @@
 """Held-out plates as data sets: pictures drawn when they are asked for, and the true answer to where the evidence is.
 
-fieldguide              which of two twins is this? In the part in which they differ.
-fieldguide-attributes   a red crown, and not just a bird: in the crown.
-fieldguide-birds        which species is this? On the bird.
-fieldguide-shortcuts    the same where species live as ``SHORTCUTS`` says. On the bird, unless the model has learnt better.
+world              which of two twins is this? In the part in which they differ.
+world-attributes   a red crown, and not just a bird: in the crown.
+world-birds        which species is this? On the bird.
+world-shortcuts    the same where species live as ``SHORTCUTS`` says. On the bird, unless the model has learnt better.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from torch import Tensor
 
 from concept_cam.datasets import Dataset, Example, Lazy, Region
 from concept_cam.errors import OptionError
-from concept_cam.fieldguide.birds import COLOURS, PARTS, Bird, phrase, random_bird, species, twins
-from concept_cam.fieldguide.heldout import twin_plate
-from concept_cam.fieldguide.renderer import HELD_OUT_STREAM, Plate, draw
-from concept_cam.fieldguide.shortcuts import draw_at_home
+from concept_cam.world.birds import COLOURS, PARTS, Bird, phrase, random_bird, species, twins
+from concept_cam.world.heldout import twin_plate
+from concept_cam.world.renderer import HELD_OUT_STREAM, Plate, draw
+from concept_cam.world.shortcuts import draw_at_home
 
 PARENT = "bird"
 """What an attribute is compared with."""
@@ -41,7 +41,7 @@ def twins_dataset(count: int = 1000, seed: int = 0, training: int = 0) -> Datase
         training: plates to train a probe with, none of them among the former.
     """
     plates = Lazy(count, partial(_twin, seed)), Lazy(training, partial(_twin, TRAINING_SEED + seed))
-    return Dataset("fieldguide", tuple(species()), *plates)
+    return Dataset("world", tuple(species()), *plates)
 
 
 def attributes_dataset(count: int = 1000, seed: int = 0, training: int = 0) -> Dataset:
@@ -56,9 +56,9 @@ def attributes_dataset(count: int = 1000, seed: int = 0, training: int = 0) -> D
         OptionError: it is not.
     """
     if training:
-        raise OptionError("fieldguide-attributes: a picture shows many attributes, so there is no probe for them.")
+        raise OptionError("world-attributes: a picture shows many attributes, so there is no probe for them.")
     phrases = [phrase(part, colour) for part in PARTS for colour in COLOURS]
-    return Dataset("fieldguide-attributes", (*phrases, PARENT), Lazy(count, partial(_attribute, seed)))
+    return Dataset("world-attributes", (*phrases, PARENT), Lazy(count, partial(_attribute, seed)))
 
 
 def birds_dataset(count: int = 1000, seed: int = 0, training: int = 0, *, at_home: bool = False) -> Dataset:
@@ -75,14 +75,14 @@ def birds_dataset(count: int = 1000, seed: int = 0, training: int = 0, *, at_hom
         Lazy(count, partial(_bird, paint, seed)),
         Lazy(training, partial(_bird, paint, TRAINING_SEED + seed)),
     )
-    return Dataset("fieldguide-shortcuts" if at_home else "fieldguide-birds", tuple(species()), *plates)
+    return Dataset("world-shortcuts" if at_home else "world-birds", tuple(species()), *plates)
 
 
 WORLDS: Mapping[str, Callable[[int, int, int], Dataset]] = {
-    "fieldguide": twins_dataset,
-    "fieldguide-attributes": attributes_dataset,
-    "fieldguide-birds": birds_dataset,
-    "fieldguide-shortcuts": partial(birds_dataset, at_home=True),
+    "world": twins_dataset,
+    "world-attributes": attributes_dataset,
+    "world-birds": birds_dataset,
+    "world-shortcuts": partial(birds_dataset, at_home=True),
 }
 """Data sets by name."""
 

@@ -1,4 +1,4 @@
-"""``concept-cam fieldguide``: a set of plates for experiments."""
+"""``concept-cam world``: a set of plates for experiments."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from concept_cam.cli.sets import LARGEST_SEED
 from concept_cam.cli.terminal import say
 
 
-def fieldguide(
+def world(
     folder: Annotated[Path, typer.Argument(help="Where to write the set.")],
     plates: Annotated[int, typer.Option("--count", min=1, max=1_000_000, help="How many pictures.")] = 100,
     seed: Annotated[int, typer.Option(min=0, max=LARGEST_SEED, help="Which pictures.")] = 0,
     size: Annotated[int, typer.Option(min=96, max=2048, help="Side of a picture in pixels.")] = 384,
 ) -> None:
-    """Write held-out field guide plates as a data set: a folder for each species, and tables with labels, twins and masks.
+    """Write held-out plates of the embedded world as a set: a folder for each species, and tables of labels, twins and masks.
 
     All commands read the folder, labels.csv and differences.csv as they lie. Masks of the first table are the birds, those of
     the second the parts in which a bird and its twin differ.
     """
     from tqdm import tqdm
 
-    from concept_cam.fieldguide.heldout import MASKS, write_set
+    from concept_cam.world.heldout import MASKS, write_set
 
     for _ in tqdm(write_set(folder, plates, seed, size), total=plates, disable=None):
         pass

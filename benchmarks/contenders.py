@@ -28,7 +28,7 @@ PER_GRAPH = 8
 
 
 @dataclass(frozen=True)
-class World:
+class Bench:
     """A model with random weights, pictures of noise and concepts of noise, each compared with the three that follow it.
 
     Attributes:
@@ -42,14 +42,14 @@ class World:
     texts: Tensor
 
     @classmethod
-    def of(cls, name: str, batch: int, dtype: torch.dtype = torch.float32, device: str = "cpu") -> World:
+    def of(cls, name: str, batch: int, dtype: torch.dtype = torch.float32, device: str = "cpu") -> Bench:
         """A model of open_clip by its name."""
         torch.manual_seed(0)
         model = open_clip.create_model(name, pretrained=None).eval().requires_grad_(False).to(device, dtype)
         return cls.about(wrap(model, lambda texts: torch.zeros(len(texts), 77, dtype=torch.long), name=name), batch)
 
     @classmethod
-    def about(cls, backbone: Backbone, batch: int) -> World:
+    def about(cls, backbone: Backbone, batch: int) -> Bench:
         """Pictures and concepts for a model."""
         generator = torch.Generator().manual_seed(0)
         pixels = torch.randn(batch, 3, *backbone.preprocess.size, generator=generator).to(backbone.device, backbone.dtype)
@@ -99,20 +99,20 @@ class ZeroShot(nn.Module):
         return F.normalize(model.encode_image(pixels), dim=-1) @ self.texts.T
 
 
-def ours(world: World) -> Mapping[str, Contender]:
+def ours(bench: Bench) -> Mapping[str, Contender]:
     """What this library does."""
     return {
-        **{f"concept-cam, {count_of(count)}": partial(world.one_by_one, count) for count in (1, 10, 100)},
-        **{f"concept-cam, {count_of(count)}": partial(world.through_field, count) for count in (1_000, 10_000)},
-        "concept-cam, the field": world.field,
-        AT_HAND: lambda: [field(world.directions[:1_000]) for field in world.fields],
+        **{f"concept-cam, {count_of(count)}": partial(bench.one_by_one, count) for count in (1, 10, 100)},
+        **{f"concept-cam, {count_of(count)}": partial(bench.through_field, count) for count in (1_000, 10_000)},
+        "concept-cam, the field": bench.field,
+        AT_HAND: lambda: [field(bench.directions[:1_000]) for field in bench.fields],
     }
 
 
-def tried(world: World) -> Mapping[str, Contender]:
+def tried(bench: Bench) -> Mapping[str, Contender]:
     """Other ways to run the model, on its own forward pass; none is a mode of this library."""
-    last: Any = deepcopy(world.backbone.module).to(memory_format=torch.channels_last)
-    pixels = world.pixels.contiguous(memory_format=torch.channels_last)
+    last: Any = deepcopy(bench.backbone.module).to(memory_format=torch.channels_last)
+    pixels = bench.pixels.contiguous(memory_format=torch.channels_last)
 
     def channels_last() -> Tensor:
         with torch.inference_mode():
@@ -120,13 +120,13 @@ def tried(world: World) -> Mapping[str, Contender]:
         return embedding
 
     def autocast() -> Tensor:
-        with torch.autocast(world.pixels.device.type, torch.bfloat16):
-            return world.own()
+        with torch.autocast(bench.pixels.device.type, torch.bfloat16):
+            return bench.own()
 
     def no_grad() -> Tensor:
         with torch.no_grad():
-            model: Any = world.backbone.module
-            embedding: Tensor = model.encode_image(world.pixels, normalize=True)
+            model: Any = bench.backbone.module
+            embedding: Tensor = model.encode_image(bench.pixels, normalize=True)
         return embedding
 
     return {
@@ -142,77 +142,77 @@ def count_of(count: int) -> str:
     return f"{count:,} concept{'s' if count > 1 else ''}"
 
 
-def peers(world: World, many: bool) -> Mapping[str, Contender]:
+def peers(bench: Bench, many: bool) -> Mapping[str, Contender]:
     """The two packages that offer Finer-CAM, on the same model, layer and pictures; those that are installed.
 
     Each as its own guide has it, with the parameters as a library loads them, and again with gradients asked for in the layer
     alone, which spares it the graph of all that comes before. Torch-cam keeps its graph between concepts.
 
     Args:
-        world: model and pictures.
+        bench: model and pictures.
         many: with several concepts too, from which to scale up.
     """
     ways = {**_where("torchcam", "torch-cam", _torch_cam), **_where("pytorch_grad_cam", "grad-cam", _grad_cam)}
     return {
-        f"{package}{how}, {count_of(count)}": partial(_with_gradients, world, everywhere, way, count)
+        f"{package}{how}, {count_of(count)}": partial(_with_gradients, bench, everywhere, way, count)
         for package, way in ways.items()
         for how, everywhere in (("", True), (LAYER_ALONE, False))
         for count in ((1, PER_GRAPH) if many else (1,))
     }
 
 
-def _where(module: str, package: str, way: Callable[[World, int], Any]) -> dict[str, Callable[[World, int], Any]]:
+def _where(module: str, package: str, way: Callable[[Bench, int], Any]) -> dict[str, Callable[[Bench, int], Any]]:
     return {package: way} if find_spec(module) else {}
 
 
-def _with_gradients(world: World, everywhere: bool, way: Callable[[World, int], Any], count: int) -> Any:
-    model = world.backbone.module
+def _with_gradients(bench: Bench, everywhere: bool, way: Callable[[Bench, int], Any], count: int) -> Any:
+    model = bench.backbone.module
     model.requires_grad_(everywhere)
-    world.backbone.sites[0].module.requires_grad_(True)
+    bench.backbone.sites[0].module.requires_grad_(True)
     try:
         with torch.enable_grad():
-            return way(world, count)
+            return way(bench, count)
     finally:
         model.requires_grad_(False)
         model.zero_grad()
 
 
-def _classifier(world: World) -> tuple[ZeroShot, nn.Module, Callable[[Tensor], Tensor]]:
-    site = world.backbone.sites[0]
-    rows, cols = world.fields[0].vectors.shape[:2]
+def _classifier(bench: Bench) -> tuple[ZeroShot, nn.Module, Callable[[Tensor], Tensor]]:
+    site = bench.backbone.sites[0]
+    rows, cols = bench.fields[0].vectors.shape[:2]
 
     def on_grid(tokens: Tensor) -> Tensor:
         return tokens[:, -rows * cols :].transpose(1, 2).unflatten(2, (rows, cols))
 
-    return ZeroShot(world.backbone.module, world.texts[: PER_GRAPH + 3]), site.module, on_grid
+    return ZeroShot(bench.backbone.module, bench.texts[: PER_GRAPH + 3]), site.module, on_grid
 
 
 def _others(target: int) -> list[int]:
     return [target + step for step in (1, 2, 3)]
 
 
-def _torch_cam(world: World, count: int) -> list[Tensor]:
+def _torch_cam(bench: Bench, count: int) -> list[Tensor]:
     """One pass forwards; its graph is kept and gone through once for each concept."""
     from torchcam.methods import FinerCAM
 
-    classifier, layer, on_grid = _classifier(world)
-    shape = tuple(world.pixels.shape[1:])
+    classifier, layer, on_grid = _classifier(bench)
+    shape = tuple(bench.pixels.shape[1:])
     maps = []
     with FinerCAM(classifier, layer, shape, gamma=STRENGTH, reshape_transform=on_grid) as cam:
-        scores = classifier(world.pixels)
+        scores = classifier(bench.pixels)
         for target in range(count):
             maps += cam(target, scores, comparison_idx=_others(target), normalized=False, retain_graph=target + 1 < count)
     return maps
 
 
-def _grad_cam(world: World, count: int) -> list[Any]:
+def _grad_cam(bench: Bench, count: int) -> list[Any]:
     """One pass forwards and one backwards for each concept: the package has no other way."""
     from pytorch_grad_cam import FinerCAM
     from pytorch_grad_cam.utils.model_targets import FinerWeightedTarget
 
-    classifier, layer, on_grid = _classifier(world)
+    classifier, layer, on_grid = _classifier(bench)
     with FinerCAM(classifier, [layer], reshape_transform=on_grid) as cam:
         return [
-            cam(world.pixels, targets=[FinerWeightedTarget(target, _others(target), STRENGTH)] * len(world.pixels))
+            cam(bench.pixels, targets=[FinerWeightedTarget(target, _others(target), STRENGTH)] * len(bench.pixels))
             for target in range(count)
         ]

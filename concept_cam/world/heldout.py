@@ -11,10 +11,10 @@ import numpy as np
 from jaxtyping import Bool
 from PIL import Image
 
-from concept_cam.fieldguide.birds import ATTRIBUTES, PARTS, part_of, random_bird, species, twins
-from concept_cam.fieldguide.renderer import HELD_OUT_STREAM, Plate, draw
 from concept_cam.files import write_file, write_picture
 from concept_cam.tables import table_of
+from concept_cam.world.birds import ATTRIBUTES, PARTS, part_of, random_bird, species, twins
+from concept_cam.world.renderer import HELD_OUT_STREAM, Plate, draw
 
 
 @dataclass(frozen=True)

@@ -12,10 +12,10 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from concept_cam.fieldguide.birds import COLOURS, PARTS, Bird, mutant, random_bird, species
-from concept_cam.fieldguide.captions import ANY, FEATURES, draw_caption, features
-from concept_cam.fieldguide.checkpoint import PATCH
-from concept_cam.fieldguide.renderer import SIZE, TRAINING_STREAM, Plate, draw
+from concept_cam.world.birds import COLOURS, PARTS, Bird, mutant, random_bird, species
+from concept_cam.world.captions import ANY, FEATURES, draw_caption, features
+from concept_cam.world.checkpoint import PATCH
+from concept_cam.world.renderer import SIZE, TRAINING_STREAM, Plate, draw
 
 NO_CLAIM, CLAIM_ANY = -1, -2
 

@@ -1,6 +1,6 @@
 """How well the embedded encoder knows its world, and how well methods find the difference between twins.
 
-``python -m concept_cam.fieldguide.benchmark`` prints both tables, and what drawing costs. All plates are held out. Differences
+``python -m workshop.benchmark`` prints both tables, and what drawing costs. All plates are held out. Differences
 between base and finer are paired over the plates, with a 95 % bootstrap interval.
 """
 
@@ -22,18 +22,18 @@ from rich.table import Table
 from torch import Tensor
 from tqdm import tqdm
 
-from concept_cam import fieldguide
+from concept_cam import world
 from concept_cam.concepts import ConceptBank, embed
-from concept_cam.fieldguide.birds import species, twins
-from concept_cam.fieldguide.captions import FEATURES, feature_texts, features
-from concept_cam.fieldguide.checkpoint import FOLDER
-from concept_cam.fieldguide.heldout import TwinPlate, nameless_plates, twin_plates
-from concept_cam.fieldguide.renderer import SIZE, Plate, draw
 from concept_cam.gradients import Form, Trace, trace
 from concept_cam.images import Frame
 from concept_cam.localizer import Localizer
 from concept_cam.methods import METHODS, explain, sees_score
 from concept_cam.metrics import energy_inside, paired_difference, pointing_hit
+from concept_cam.world.birds import species, twins
+from concept_cam.world.captions import FEATURES, feature_texts, features
+from concept_cam.world.checkpoint import FOLDER
+from concept_cam.world.heldout import TwinPlate, nameless_plates, twin_plates
+from concept_cam.world.renderer import SIZE, Plate, draw
 
 USUAL = ("grad_cam", "hires_cam", "layer_cam")
 CONTRASTS = ("base", "twin 0.6", "twin 1.0", "nearest(3) 0.6")
@@ -244,7 +244,7 @@ def main(
 ) -> None:
     """Measure the embedded encoder, and methods on twins."""
     names = list(METHODS) if methods == "all" else methods.split(",")
-    localizer = fieldguide.localizer(checkpoint=checkpoint, site=site, form=form)
+    localizer = world.localizer(checkpoint=checkpoint, site=site, form=form)
     # Wide enough for a row, also in a pipe: the tables are Markdown, to be pasted as they are.
     console = Console(width=150)
     console.print(f"Drawing a plate of {SIZE} pixels: {1000 * drawing_time():.2f} ms of one core", highlight=False)

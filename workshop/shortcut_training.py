@@ -1,4 +1,4 @@
-"""Trains the shortcut checkpoint from the embedded one: ``python -m concept_cam.fieldguide.shortcut_training FILE``.
+"""Trains the shortcut checkpoint from the embedded one: ``python -m workshop.shortcut_training FILE``.
 
 The last two blocks, what follows them and the words of the names learn; all else stays. Names and features are taught as in
 ``training``, but with the habitat in the place of the part in which two twins of ``SHORTCUTS`` differ. The tokens that enter
@@ -18,13 +18,13 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 from tqdm import tqdm
 
-from concept_cam.fieldguide.batches import Batch, describe, draw_bird
-from concept_cam.fieldguide.birds import species, twins
-from concept_cam.fieldguide.captions import FEATURES, FRAMES, feature_texts
-from concept_cam.fieldguide.checkpoint import FOLDER, SHORTCUT, WEIGHTS, write_changes
-from concept_cam.fieldguide.renderer import TRAINING_STREAM, draw
-from concept_cam.fieldguide.shortcuts import SHORTCUTS
-from concept_cam.fieldguide.training import PHRASE_FRAMES, Student, of_features, of_names, rate
+from concept_cam.world.birds import species, twins
+from concept_cam.world.captions import FEATURES, FRAMES, feature_texts
+from concept_cam.world.checkpoint import FOLDER, SHORTCUT, WEIGHTS, write_changes
+from concept_cam.world.renderer import TRAINING_STREAM, draw
+from concept_cam.world.shortcuts import SHORTCUTS
+from workshop.batches import Batch, describe, draw_bird
+from workshop.training import PHRASE_FRAMES, Student, of_features, of_names, rate
 
 _LEARNS = ("visual.transformer.resblocks.4.", "visual.transformer.resblocks.5.", "visual.ln_post.", "visual.proj")
 _WEIGHTS = {"names": 1.0, "features": 4.0}
@@ -123,7 +123,7 @@ def main(
     size: Annotated[int, typer.Option(help="Pictures per step.")] = 96,
     seed: Annotated[int, typer.Option(help="Seed of plates.")] = 0,
 ) -> None:
-    """Train the shortcut checkpoint of the field guide."""
+    """Train the shortcut checkpoint of the embedded world."""
     train(file, steps, size, seed)
 
 

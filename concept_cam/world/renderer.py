@@ -1,4 +1,4 @@
-"""Draws a plate of the field guide: one bird, its pose and its surroundings, and a label for every pixel.
+"""Draws a plate of the embedded world: one bird, its pose and its surroundings, and a label for every pixel.
 
 Everything is a polygon in the bird's own coordinates (x towards the beak, y down, about one unit to each side), moved by one
 affine map and painted back to front. The same polygons are painted once in colour and once in labels, so that a mask is
@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Bool, Float, UInt8
 from PIL import Image, ImageDraw
 
-from concept_cam.fieldguide.birds import COLOURS, PARTS, Bird
+from concept_cam.world.birds import COLOURS, PARTS, Bird
 
 TRAINING_STREAM, VALIDATION_STREAM, HELD_OUT_STREAM, DRAWING_STREAM = range(4)
 """First words of all seeds: plates of different streams are never the same."""

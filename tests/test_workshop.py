@@ -9,9 +9,9 @@ import torch
 import typer
 from safetensors.torch import load_file
 
-from concept_cam import fieldguide
-from concept_cam.fieldguide import training
-from concept_cam.fieldguide.batches import draw_batch
+from concept_cam import world
+from workshop import training
+from workshop.batches import draw_batch
 
 
 @pytest.fixture(autouse=True)
@@ -45,14 +45,14 @@ def test_a_training_that_was_interrupted_ends_as_one_that_was_not(tmp_path, monk
     assert [row["step"] for row in curves[1]] == ["2", "4"]
     for one, two in zip(*curves, strict=True):
         assert {k: v for k, v in one.items() if k != "seconds"} == {k: v for k, v in two.items() if k != "seconds"}
-    plate = fieldguide.draw_species("ember finch")
-    localizer = fieldguide.localizer(checkpoint=tmp_path / "whole", vocabulary=())
+    plate = world.draw_species("ember finch")
+    localizer = world.localizer(checkpoint=tmp_path / "whole", vocabulary=())
     assert localizer(plate.picture, "ember finch", "frost finch").map.abs().max() > 0
 
 
 def test_the_student_is_the_model_that_open_clip_runs(tmp_path):
     """The forward pass of training is written out for speed; it must be the encoder's own."""
-    from concept_cam.fieldguide.checkpoint import FOLDER
+    from concept_cam.world.checkpoint import FOLDER
 
     student = training.Student(FOLDER)
     batch = draw_batch(training.np.random.default_rng(5), 3)
@@ -68,7 +68,7 @@ def test_the_student_is_the_model_that_open_clip_runs(tmp_path):
 
 
 def test_truth_of_captions_across_a_batch():
-    from concept_cam.fieldguide.captions import FEATURES
+    from concept_cam.world.captions import FEATURES
 
     batch = draw_batch(training.np.random.default_rng(6), 24)
     truth = training._truth(batch)

@@ -11,8 +11,8 @@ from functools import cache
 
 import numpy as np
 
-from concept_cam.fieldguide.birds import Bird, species, twins
-from concept_cam.fieldguide.renderer import HABITATS, SIZE, Plate, draw
+from concept_cam.world.birds import Bird, species, twins
+from concept_cam.world.renderer import HABITATS, SIZE, Plate, draw
 
 SHORTCUTS: Mapping[str, str] = {
     "frost finch": "snow",

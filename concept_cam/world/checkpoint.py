@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from concept_cam.errors import BackboneError
-from concept_cam.fieldguide.captions import words
-from concept_cam.fieldguide.renderer import SIZE
+from concept_cam.world.captions import words
+from concept_cam.world.renderer import SIZE
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

@@ -10,21 +10,22 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from concept_cam import fieldguide
+from concept_cam import world
 from concept_cam.errors import UnknownConcept
-from concept_cam.fieldguide import benchmark, heldout
-from concept_cam.fieldguide.batches import (
+from concept_cam.metrics import energy_inside, paired_difference, pointing_hit
+from concept_cam.world import heldout
+from concept_cam.world.birds import ATTRIBUTES, COLOURS, PARTS, Bird, mutant, part_of, phrase, random_bird, species, twins
+from concept_cam.world.captions import ANY, FEATURES, draw_caption, features, is_true, words
+from concept_cam.world.checkpoint import FOLDER, write_configuration
+from concept_cam.world.renderer import TRAINING_STREAM, draw
+from workshop import benchmark
+from workshop.batches import (
     CLAIM_ANY,
     NO_CLAIM,
     Batches,
     draw_batch,
     patch_labels,
 )
-from concept_cam.fieldguide.birds import ATTRIBUTES, COLOURS, PARTS, Bird, mutant, part_of, phrase, random_bird, species, twins
-from concept_cam.fieldguide.captions import ANY, FEATURES, draw_caption, features, is_true, words
-from concept_cam.fieldguide.checkpoint import FOLDER, write_configuration
-from concept_cam.fieldguide.renderer import TRAINING_STREAM, draw
-from concept_cam.metrics import energy_inside, paired_difference, pointing_hit
 
 
 def rng(*seed: int) -> np.random.Generator:
@@ -197,7 +198,7 @@ def test_twin_plates_ask_a_question_with_an_answer():
 
 def test_unknown_species_get_a_suggestion():
     with pytest.raises(UnknownConcept, match=r"No species 'embr finch'.*Did you mean 'ember finch'\?"):
-        fieldguide.draw_species("embr finch")
+        world.draw_species("embr finch")
 
 
 # ---- checkpoint ---------------------------------------------------------------------------------------------------------
@@ -214,8 +215,8 @@ def test_the_checkpoint_is_small_half_precision_and_of_this_configuration(tmp_pa
 
 
 def test_the_encoder_knows_its_world():
-    """The figures of docs/fieldguide.md on fewer plates, with room for chance."""
-    figures = benchmark.knowledge(fieldguide.localizer(), 96, seed=7)
+    """The figures of docs/world.md on fewer plates, with room for chance."""
+    figures = benchmark.knowledge(world.localizer(), 96, seed=7)
     colours = [figures[part] for part in PARTS]
     assert min(colours) >= 0.85
     assert sum(colours) / len(colours) >= 0.92
@@ -225,7 +226,7 @@ def test_the_encoder_knows_its_world():
 
 
 def test_comparing_finds_the_difference():
-    found, chance = benchmark.compare_methods(fieldguide.localizer(), 96, seed=7)
+    found, chance = benchmark.compare_methods(world.localizer(), 96, seed=7)
     for method, contrast in itertools.product(benchmark.USUAL, ("twin 0.6", "twin 1.0")):
         base, finer = found[method, "base"], found[method, contrast]
         assert paired_difference(finer.energy, base.energy).low > 0
@@ -237,9 +238,9 @@ def test_comparing_finds_the_difference():
 def test_chance_is_what_random_peaks_get():
     plate = next(heldout.twin_plates(1))
     mask = torch.from_numpy(plate.mask)
-    from concept_cam.fieldguide.benchmark import _chance, _traces
+    from workshop.benchmark import _chance, _traces
 
-    ((frames, seen),) = _traces(fieldguide.localizer(), [plate.plate])
+    ((frames, seen),) = _traces(world.localizer(), [plate.plate])
     energy, hit = _chance(frames[0], mask, seen)
     assert energy == pytest.approx(float(energy_inside(torch.ones(mask.shape), mask)))
     points = [((c + 0.5) * 16, (r + 0.5) * 16) for r in range(12) for c in range(12)]
@@ -251,13 +252,13 @@ def test_the_vocabulary_of_attributes_is_that_of_the_cards():
     from concept_cam import read_vocabulary
 
     phrases = [phrase(a, v) for a, values in ATTRIBUTES.items() for v in values if v != "none"]
-    assert read_vocabulary("fieldguide-attributes").names == (*phrases, *PARTS, "bird")
+    assert read_vocabulary("world-attributes").names == (*phrases, *PARTS, "bird")
 
 
 def test_putting_references_together_by_their_mean_is_what_comparing_does():
-    from concept_cam.fieldguide import ablation
+    from workshop import ablation
 
-    guide = fieldguide.localizer()
+    guide = world.localizer()
     found, chance = ablation.compare_aggregations(guide, 6, names=["hires_cam"])
     usual, same = benchmark.compare_methods(guide, 6, names=["hires_cam"])
     assert chance == same
@@ -269,7 +270,7 @@ def test_putting_references_together_by_their_mean_is_what_comparing_does():
 
 def test_aggregations_by_hand():
     """One patch: the target 1; references 3 and -1; the target against them -0.8 and 1.6."""
-    from concept_cam.fieldguide.ablation import AGGREGATIONS
+    from workshop.ablation import AGGREGATIONS
 
     target, references = torch.tensor([[[1.0]]]), torch.tensor([3.0, -1.0])[:, None, None, None]
     finer = target - 0.6 * references

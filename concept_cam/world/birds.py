@@ -1,4 +1,4 @@
-"""What a bird of the field guide is: a card of attributes, with or without a species name."""
+"""What a bird of the embedded world is: a card of attributes, with or without a species name."""
 
 from __future__ import annotations
 
@@ -79,8 +79,8 @@ class Bird:
 
 @cache
 def species() -> Mapping[str, Bird]:
-    """All species by name, in the order of ``prompts/vocabularies/fieldguide-species.yaml``."""
-    vocabulary = read_vocabulary("fieldguide-species")
+    """All species by name, in the order of ``prompts/vocabularies/world-species.yaml``."""
+    vocabulary = read_vocabulary("world-species")
     return {c.name: Bird(c.notes["card"], c.name) for c in vocabulary.concepts}
 
 

@@ -1,4 +1,4 @@
-"""``concept-cam fieldguide``: what it writes is what it says, and the same each time."""
+"""``concept-cam world``: what it writes is what it says, and the same each time."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 from clis import Run, embedded, names, run
 from PIL import Image
 
-from concept_cam.fieldguide.birds import ATTRIBUTES, COLOURS, PARTS, part_of, species, twins
+from concept_cam.world.birds import ATTRIBUTES, COLOURS, PARTS, part_of, species, twins
 
 
 def table(path: Path) -> list[dict[str, str]]:
@@ -22,8 +22,8 @@ def array(path: Path) -> np.ndarray:
         return np.asarray(picture)
 
 
-def test_fieldguide_writes_what_it_says(run: Run, tmp_path: Path) -> None:
-    ran = run("fieldguide", "set", "--count", 3, "--seed", 1)
+def test_world_writes_what_it_says(run: Run, tmp_path: Path) -> None:
+    ran = run("world", "set", "--count", 3, "--seed", 1)
     assert ran.code == 0
     assert "3 plates in set" in ran.out
     folder = tmp_path / "set"
@@ -62,10 +62,10 @@ def test_fieldguide_writes_what_it_says(run: Run, tmp_path: Path) -> None:
             assert np.abs(shown - COLOURS[row[part]]).max() < 45, (row["file"], part)
 
 
-def test_fieldguide_asks_every_pair(run: Run, tmp_path: Path) -> None:
+def test_world_asks_every_pair(run: Run, tmp_path: Path) -> None:
     """All pairs in turn, among them those that differ in a shape or a pattern: the part is named, not the attribute."""
     pairs = twins()
-    assert run("fieldguide", "set", "--count", len(pairs), "--size", 96).code == 0
+    assert run("world", "set", "--count", len(pairs), "--size", 96).code == 0
     rows = table(tmp_path / "set" / "labels.csv")
     assert [(row["label"], row["rival"], row["attribute"]) for row in rows] == list(pairs)
     levels = {row["part"]: int(row["level"]) for row in table(tmp_path / "set" / "parts.csv")}
@@ -76,9 +76,9 @@ def test_fieldguide_asks_every_pair(run: Run, tmp_path: Path) -> None:
         assert np.array_equal(difference.astype(bool), parts == levels[row["part"]])
 
 
-def test_fieldguide_is_reproducible(run: Run, tmp_path: Path) -> None:
+def test_world_is_reproducible(run: Run, tmp_path: Path) -> None:
     for name, seed, count in (("one", 1, 3), ("two", 1, 3), ("other", 2, 3), ("fewer", 1, 2)):
-        assert run("fieldguide", name, "--count", count, "--seed", seed, "--size", 96).code == 0
+        assert run("world", name, "--count", count, "--seed", seed, "--size", 96).code == 0
     files = sorted(path.relative_to(tmp_path / "one") for path in (tmp_path / "one").rglob("*") if path.is_file())
     assert len(files) == 15
     for file in files:
@@ -92,7 +92,7 @@ def test_fieldguide_is_reproducible(run: Run, tmp_path: Path) -> None:
         assert (tmp_path / "one" / file).read_bytes() == (tmp_path / "fewer" / file).read_bytes()
 
 
-def test_fieldguide_cannot_be_written(run: Run, tmp_path: Path) -> None:
+def test_world_cannot_be_written(run: Run, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("kept")
-    assert "file" in run("fieldguide", "file", "--count", 1).line()
+    assert "file" in run("world", "file", "--count", 1).line()
     assert (tmp_path / "file").read_text() == "kept"

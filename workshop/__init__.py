@@ -1,0 +1,7 @@
+"""How the embedded world's encoders are made and judged; for those who change the world, not in the wheel.
+
+batches, training   how the weights of the embedded encoder were made
+shortcut_training   how its sister with planted shortcuts was made
+benchmark           how well the encoder knows its world, and how well methods find the difference between twins
+ablation            ways to put several references together
+"""
