@@ -117,7 +117,7 @@ def mosaics(localizer: Localizer, bank: ConceptBank, dataset: Dataset, kind: str
 
 def drops(localizer: Localizer, bank: ConceptBank, dataset: Dataset, methods: Sequence[str]) -> Iterator[str]:
     """The table of relative drops, against the three classes that score highest."""
-    settings = Settings(tuple(methods), ("scoring:3",), STRENGTHS)
+    settings = Settings(tuple(methods), ("rivals:3",), STRENGTHS)
     with tempfile.TemporaryDirectory() as folder:
         rows = read_rows(write_rows(Grid(localizer, bank, own_scale(localizer.backbone), settings), dataset, Path(folder), {}))
     yield from markdown(tables(rows))

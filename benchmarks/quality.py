@@ -79,11 +79,11 @@ def peer_rows(localizer: Localizer, count: int) -> Iterator[Row]:
         pixels = view.frame.pixels[None]
         seen: Trace = trace(backbone, pixels)
         doubt = Doubt.of(judge, seen, [example])
-        classifier = ZeroShot(backbone.module, bank.vectors_of([example.label, example.rival or ""]))
+        classifier = ZeroShot(backbone.module, bank.vectors_of([example.label, example.twin or ""]))
         for name, (module, peer) in PEERS.items():
             if find_spec(module) is None:
                 continue
-            for references, strength in ((BASE, 0.0), ("rival", STRENGTH), ("rival", 1.0)):
+            for references, strength in ((BASE, 0.0), ("twin", STRENGTH), ("twin", 1.0)):
                 with _gradients(site.module, backbone.module):
                     grid = peer(classifier, site.module, pixels, strength).float()
                 keys = dict(zip(KEYS, (example.name, example.label, name, references, strength), strict=True))
@@ -113,7 +113,7 @@ def main() -> None:
     print(f"{machine()}\n")
     localizer = world.localizer()
     bank = localizer.bank(world.species())
-    settings = Settings(tuple(given.methods.split(",")), ("rival",), (STRENGTH, 1.0))
+    settings = Settings(tuple(given.methods.split(",")), ("twin",), (STRENGTH, 1.0))
     grid = Grid(localizer, bank, own_scale(localizer.backbone), settings)
     with tempfile.TemporaryDirectory() as folder:
         rows = read_rows(write_rows(grid, twins_dataset(given.count), Path(folder), {}))

@@ -28,7 +28,7 @@ def shared(localizer: Localizer, bank: ConceptBank, count: int, method: str) -> 
     with torch.no_grad():
         for start in range(0, count, 50):
             batch = examples[start : start + 50]
-            own, twin = (bank.vectors_of(names) for names in ([e.label for e in batch], [e.rival or "" for e in batch]))
+            own, twin = (bank.vectors_of(names) for names in ([e.label for e in batch], [e.twin or "" for e in batch]))
             ((seen, _, _),) = localizer.traces([localizer.frame(e.read()) for e in batch])
             ours, theirs = explain(METHODS[method], seen, torch.stack([own, twin])).flatten(2)
             positive = F.cosine_similarity(ours.clamp(min=0), theirs.clamp(min=0), dim=-1)

@@ -33,7 +33,7 @@ def main(
 ) -> None:
     """Print the share of the evidence off the bird, base and against the twin."""
     twin = {name: other for name, other, _ in twins()}
-    settings = Settings(tuple(methods.split(",")), ("rival",), (1.0,))
+    settings = Settings(tuple(methods.split(",")), ("twin",), (1.0,))
     table = Table("encoder", "method", "against", "planted", "their twins", "all others", box=box.MARKDOWN)
     for model, checkpoint in world.MODELS.items():
         localizer = world.localizer(checkpoint=checkpoint)
@@ -45,7 +45,7 @@ def main(
             kind = 0 if row["label"] in SHORTCUTS else 1 if twin[row["label"]] in SHORTCUTS else 2
             groups[row["method"], row["references"], kind].append(1 - row["energy"])
         for method in settings.methods:
-            for references in ("none", "rival"):
+            for references in ("none", "twin"):
                 found = [mean_interval(tensor(groups[method, references, kind]).double()) for kind in range(3)]
                 cells = (f"{one.mean:.3f} [{one.low:.3f}, {one.high:.3f}]" for one in found)
                 table.add_row(model, method, "nothing" if references == "none" else "the twin, 1", *cells)

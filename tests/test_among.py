@@ -81,7 +81,7 @@ def known(data):
 @pytest.mark.parametrize("among", ["model", "dataset"])
 def test_an_evaluation_is_among_those_classes(localizer, data, logits, tmp_path, among):
     found = evaluate(
-        localizer, data, tmp_path, methods="grad_cam", references=["scoring:1", "nearest:1"], strengths=1.0, among=among
+        localizer, data, tmp_path, methods="grad_cam", references=["rivals:1", "nearest:1"], strengths=1.0, among=among
     )
     columns = kept(among)
     assert found.problems == [f"6: No concept 'dodo' among the {len(columns)} of this bank."]
@@ -94,7 +94,7 @@ def test_an_evaluation_is_among_those_classes(localizer, data, logits, tmp_path,
         rivals = [c for c in columns if c != own]
         best = CLASSES[max(rivals, key=lambda c: float(scores[c]))]
         near = CLASSES[max(rivals, key=lambda c: float(F.cosine_similarity(weight[c], weight[own], dim=0)))]
-        assert rows[str(i), "scoring:1"]["against"] == best
+        assert rows[str(i), "rivals:1"]["against"] == best
         assert rows[str(i), "nearest:1"]["against"] == near
         assert rows[str(i), "none"]["correct"] == float(max(columns, key=lambda c: float(scores[c])) == own)
         # RD@5 %: the confidence among those classes, before and after.
@@ -107,7 +107,7 @@ def test_an_evaluation_is_among_those_classes(localizer, data, logits, tmp_path,
         lost = before - after
         place = {c: k for k, c in enumerate(columns)}
         drop = lost[place[own]] - lost[place[CLASSES.index(near)]]
-        assert rows[str(i), "scoring:1"]["rd5"] == pytest.approx(float(drop), abs=2e-5)
+        assert rows[str(i), "rivals:1"]["rd5"] == pytest.approx(float(drop), abs=2e-5)
 
 
 @pytest.mark.parametrize(("among", "told"), [("model", "7 of the 7"), ("dataset", "3 of the 7")])
@@ -314,7 +314,7 @@ def test_rows_of_another_model_or_of_other_images_are_not_given_back(localizer, 
     assert again().rows == rows
     with pytest.raises(OutputError, match=r"another model \(its numbers or its layers are not the same\);"):
         again(lambda model: model.head.weight[0, 0].add_(1e-6))
-    with pytest.raises(OutputError, match="another set of names, labels or rivals;"):
+    with pytest.raises(OutputError, match="another set of names, labels or twins;"):
         again(data=Dataset("own", FEW, examples(*FEW[::-1])))
     others = [replace(example, picture=noise(100 + i)) for i, example in enumerate(first.examples)]
     with pytest.raises(OutputError, match="another set of images;"):

@@ -15,7 +15,7 @@ def run(command_line):
 
 
 def test_the_field_guide_is_measured(run, tmp_path):
-    arguments = ("--limit", 3, "--methods", "hires_cam", "--references", "rival", "--out", "out")
+    arguments = ("--limit", 3, "--methods", "hires_cam", "--references", "twin", "--out", "out")
     code, out, err = run(*arguments)
     assert code == 0, err
     assert "3 pictures, 0 skipped" in out
@@ -31,8 +31,8 @@ def test_the_grid_of_the_paper(run):
     code, out, err = run("--paper", "--limit", 1, "--methods", "grad_cam", "--strengths", "0.6", "--out", "out")
     assert code == 0, err
     assert "deletion" in out
-    assert all(f"ranked:{place}" in out for place in (1, 2, 3))
-    assert "scoring:3" in out
+    assert all(f"rank:{place}" in out for place in (1, 2, 3))
+    assert "rivals:3" in out
 
 
 def test_a_folder_of_classes_a_broken_picture_and_a_probe(run, tmp_path):
@@ -69,7 +69,7 @@ def test_a_limit_takes_pictures_from_all_of_the_set(run, tmp_path):
     ("arguments", "message"),
     [
         (("--methods", "grad_kam"), "No method grad_kam"),
-        (("--references", "twins"), "No references 'twins'; expected rival or one of nearest:K"),
+        (("--references", "twins"), "No references 'twins'; expected twin or one of nearest:K"),
         (("--strengths", "much"), "--strengths much: expected numbers"),
         (("--strengths", "0"), "expected numbers above 0"),
         (("--pool", "average"), "expected average, with --probe"),

@@ -36,9 +36,9 @@ def test_world_writes_what_it_says(run: Run, tmp_path: Path) -> None:
         "parts.csv",
     }
     about = ["attribute", "part", "habitat", "difference_mask", "parts_mask"]
-    assert list(rows[0]) == ["file", "label", "rival", "mask", *about, *ATTRIBUTES]
+    assert list(rows[0]) == ["file", "label", "twin", "mask", *about, *ATTRIBUTES]
     assert len(rows) == len({row["file"] for row in rows}) == 3
-    shared = ("file", "label", "rival", "attribute", "part")
+    shared = ("file", "label", "twin", "attribute", "part")
     assert differences == [{key: row[key] for key in shared} | {"mask": row["difference_mask"]} for row in rows]
     for kind, column in kinds.items():
         assert {f".masks/{kind}/{name}" for name in names(folder / ".masks" / kind)} == {row[column] for row in rows}
@@ -46,7 +46,7 @@ def test_world_writes_what_it_says(run: Run, tmp_path: Path) -> None:
     assert levels == {part: 1 + k for k, part in enumerate(PARTS)}
     for row in rows:
         assert Path(row["file"]).parent.name.replace("_", " ") == row["label"]
-        target, twin = species()[row["label"]], species()[row["rival"]]
+        target, twin = species()[row["label"]], species()[row["twin"]]
         assert target.differences(twin) == (row["attribute"],)
         assert {attribute: row[attribute] for attribute in ATTRIBUTES} == target.card
         assert row["part"] == part_of(row["attribute"])
@@ -67,7 +67,7 @@ def test_world_asks_every_pair(run: Run, tmp_path: Path) -> None:
     pairs = twins()
     assert run("world", "set", "--count", len(pairs), "--size", 96).code == 0
     rows = table(tmp_path / "set" / "labels.csv")
-    assert [(row["label"], row["rival"], row["attribute"]) for row in rows] == list(pairs)
+    assert [(row["label"], row["twin"], row["attribute"]) for row in rows] == list(pairs)
     levels = {row["part"]: int(row["level"]) for row in table(tmp_path / "set" / "parts.csv")}
     assert any(row["part"] != row["attribute"] for row in rows)
     for row in rows:

@@ -44,7 +44,7 @@ def test_folders(tmp_path):
 def test_table(tmp_path):
     found = read_dataset(write_table(tmp_path))
     first, second, third = found.examples
-    assert (found.classes, first.rival, second.rival) == (("red finch", "blue finch"), "blue finch", None)
+    assert (found.classes, first.twin, second.twin) == (("red finch", "blue finch"), "blue finch", None)
     expected = torch.zeros(HEIGHT, WIDTH, dtype=torch.bool)
     expected[5:10, 20:30] = True
     assert torch.equal(first.region(), expected)

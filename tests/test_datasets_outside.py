@@ -33,7 +33,7 @@ from concept_cam.datasets.files import files_in
 from concept_cam.datasets.matlab import MAX_BYTES, read_matlab
 from concept_cam.errors import DatasetError, PictureError
 
-HEADER = "file,label,rival,mask,left,top,right,bottom"
+HEADER = "file,label,twin,mask,left,top,right,bottom"
 
 
 def a_table(root: Path, *lines: str, name: str = "set.csv") -> Path:
@@ -106,9 +106,9 @@ def test_two_rows_of_a_picture_add_up(tmp_path):
     expected = torch.zeros(HEIGHT, WIDTH, dtype=torch.bool)
     expected[5:10, 20:30] = expected[20:, 30:] = expected[0, :2] = True
     assert torch.equal(example.region(), expected)
-    assert (example.boxes, example.rival) == (((0, 0, 2, 1),), "y")
+    assert (example.boxes, example.twin) == (((0, 0, 2, 1),), "y")
     two = read_dataset(a_table(tmp_path, HEADER, "b.jpg,x,,,,,,", "a.jpg,x,y,,,,,", "a.jpg,x,z,,,,,"))
-    assert only_problem(two) == "a.jpg: its rows name the rivals y, z; expected one."
+    assert only_problem(two) == "a.jpg: its rows name the twins y, z; expected one."
 
 
 def test_no_label_is_cut(tmp_path):
@@ -148,7 +148,7 @@ def test_a_table_in_another_encoding_is_refused_with_a_reason(tmp_path):
 def test_columns_by_the_names_that_people_use(tmp_path, name, label):
     file = a_table(tmp_path, f"id,{name},{label},twin,xmin,ymin,xmax,ymax,date", "7,a.jpg,x,y,1,2,11,7,May")
     (example,) = read_dataset(file).examples
-    assert (example.name, example.label, example.rival, example.boxes) == ("a.jpg", "x", "y", ((1, 2, 11, 7),))
+    assert (example.name, example.label, example.twin, example.boxes) == ("a.jpg", "x", "y", ((1, 2, 11, 7),))
     assert example.extra == {"id": "7", "date": "May"}
 
 

@@ -28,7 +28,7 @@ from concept_cam.metrics import box_overlaps, energy_inside, strongest
 from concept_cam.world.birds import COLOURS, PARTS
 from concept_cam.world.dataset import attributes_dataset, twins_dataset
 
-SETTINGS = Settings(("grad_cam", "hires_cam"), ("rival", "nearest:2"), (0.6, 1.0), deletion=2)
+SETTINGS = Settings(("grad_cam", "hires_cam"), ("twin", "nearest:2"), (0.6, 1.0), deletion=2)
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +82,7 @@ def test_sanity_knows_a_map_that_looks_at_nothing(localizer, tmp_path, monkeypat
         return grey.flatten(1).expand(len(directions), -1, -1)
 
     monkeypatch.setitem(METHODS, "edges", TraceMethod(edges))
-    settings = Settings(("hires_cam", "edges"), ("rival",), (1.0,), sanity=True)
+    settings = Settings(("hires_cam", "edges"), ("twin",), (1.0,), sanity=True)
     rows = read_rows(write_rows(grid_of(localizer, settings), twins_dataset(4), tmp_path, {}))
     mean = {name: {key: np.mean([r[key] for r in rows if r["method"] == name]) for key in SANE} for name in settings.methods}
     assert mean["edges"]["parameters"] == mean["edges"]["labels"] == pytest.approx(1, abs=1e-6)
@@ -123,9 +123,9 @@ def test_figures_are_those_of_a_result(localizer, tmp_path):
     """The same map by the library's front door, and the drop by hand."""
     dataset = twins_dataset(1)
     rows = read_rows(write_rows(grid_of(localizer), dataset, tmp_path, {}))
-    row = next(r for r in rows if (r["method"], r["references"], r["strength"]) == ("hires_cam", "rival", 1.0))
+    row = next(r for r in rows if (r["method"], r["references"], r["strength"]) == ("hires_cam", "twin", 1.0))
     example = dataset.examples[0]
-    result = localizer(example.picture, example.label, example.rival, strength=1.0)
+    result = localizer(example.picture, example.label, example.twin, strength=1.0)
     assert row["energy"] == pytest.approx(float(energy_inside(result.heatmap(), example.region())), rel=1e-4)
     bank, scale = localizer.bank(world.species()), own_scale(localizer.backbone)
     pixels = localizer.frame(example.picture).pixels[None]
@@ -137,8 +137,8 @@ def test_figures_are_those_of_a_result(localizer, tmp_path):
 
     covered = pixels.masked_fill(strongest(heat, 0.05)[:, None], 0.0)
     lost = confidence(pixels) - confidence(covered)
-    target, rival = bank.index(example.label), bank.index(example.rival)
-    assert row["rd5"] == pytest.approx(float(lost[target] - lost[rival]), abs=1e-4)
+    target, twin = bank.index(example.label), bank.index(example.twin)
+    assert row["rd5"] == pytest.approx(float(lost[target] - lost[twin]), abs=1e-4)
 
 
 def test_one_forward_pass_for_all_methods_and_strengths(localizer, tmp_path, monkeypatch):
@@ -197,16 +197,16 @@ def test_what_cannot_be_used_is_a_row_that_says_why(localizer, tmp_path):
         good,
         Example("unknown", picture, "ember finsh"),
         Example("wrong size", picture, good.label, region=lambda: torch.ones(3, 4, dtype=torch.bool)),
-        Example("no such rival", picture, good.label, rival="ember finsh"),
-        Example("its own rival", good.picture, good.label, rival=good.label),
+        Example("no such twin", picture, good.label, twin="ember finsh"),
+        Example("its own twin", good.picture, good.label, twin=good.label),
         Example("empty", picture, good.label, region=lambda: torch.zeros(192, 192, dtype=torch.bool)),
-        Example("no truth", good.picture, good.label, rival=good.rival),
+        Example("no truth", good.picture, good.label, twin=good.twin),
     ]
     rows = read_rows(write_rows(grid_of(localizer), replace(twins_dataset(1), examples=examples), tmp_path / "out", {}))
     found = dict(line.split(": ", 1) for line in problems(rows))
-    assert set(found) == {"broken", "unknown", "no such rival", "its own rival", "wrong size", "empty"}
-    assert "among its own references" in found["its own rival"]
-    kept = [row["references"] for row in rows if row["picture"] == "its own rival" and "method" in row]
+    assert set(found) == {"broken", "unknown", "no such twin", "its own twin", "wrong size", "empty"}
+    assert "among its own references" in found["its own twin"]
+    kept = [row["references"] for row in rows if row["picture"] == "its own twin" and "method" in row]
     assert kept == ["none", "nearest:2", "nearest:2"] * 2
     assert "Did you mean 'ember finch'" in found["unknown"]
     assert "the mask is 3 x 4, the picture 192 x 192" in found["wrong size"]
@@ -221,7 +221,7 @@ def test_settings_that_ask_nothing_are_refused():
         Settings(("grad_kam",))
     with pytest.raises(OptionError, match="expected numbers above 0"):
         Settings(("grad_cam",), strengths=(0.0,))
-    for text in ("nearest:0", "rival:2", "farthest:3", "nearest:x"):
+    for text in ("nearest:0", "twin:2", "farthest:3", "nearest:x"):
         with pytest.raises(OptionError, match=f"No references '{text}'"):
             Settings(("grad_cam",), references=(text,))
 
@@ -230,16 +230,16 @@ def test_references_by_name(localizer):
     bank = localizer.bank(world.species())
     example = twins_dataset(1).examples[0]
     scores = torch.arange(48.0)
-    assert read_references("rival")(example)(bank, example.label, scores) == (example.rival,)
+    assert read_references("twin")(example)(bank, example.label, scores) == (example.twin,)
     assert read_references("nearest:2")(example)(bank, example.label, scores) == bank.neighbours(example.label, 2)
-    assert read_references("scoring:2")(example)(bank, example.label, scores) == bank.names[:-3:-1]
-    assert read_references("ranked:2")(example)(bank, example.label, scores) == (bank.names[-2],)
+    assert read_references("rivals:2")(example)(bank, example.label, scores) == bank.names[:-3:-1]
+    assert read_references("rank:2")(example)(bank, example.label, scores) == (bank.names[-2],)
     first, again = (read_references("random:3")(example)(bank, example.label, scores) for _ in range(2))
     assert first == again
     assert len(set(first) - {example.label}) == 3
     other = read_references("random:3")(twins_dataset(2).examples[1])(bank, example.label, scores)
     assert other != first
-    assert read_references("rival")(replace(example, rival=None)) is None
+    assert read_references("twin")(replace(example, twin=None)) is None
 
 
 def test_the_judge_is_the_model(localizer):
@@ -311,7 +311,7 @@ def test_attributes_are_asked_for_where_they_are():
         # Ink and shade aside, a part is of its colour.
         assert np.abs(np.median(pixels, 0) - COLOURS[colour]).max() < 60, example.label
         assert part in PARTS
-        assert example.rival == "bird"
+        assert example.twin == "bird"
         assert {example.label, "bird"} <= set(dataset.classes)
 
 
@@ -323,10 +323,10 @@ def test_gains_in_the_table_are_paired(tmp_path):
         writer.writeheader()
         common = {"method": "grad_cam", "area": 0.1, "hit": 1, "chance": 0.2}
         writer.writerow({**common, "picture": "a", "references": "none", "strength": 0, "energy": 0.2})
-        writer.writerow({**common, "picture": "a", "references": "rival", "strength": 0.6, "energy": 0.5})
+        writer.writerow({**common, "picture": "a", "references": "twin", "strength": 0.6, "energy": 0.5})
         writer.writerow({**common, "picture": "b", "references": "none", "strength": 0, "energy": 0.6})
-        writer.writerow({**common, "picture": "b", "references": "rival", "strength": 0.6, "energy": 0.9})
-        writer.writerow({**common, "picture": "c", "references": "rival", "strength": 0.6, "energy": 0.7})
+        writer.writerow({**common, "picture": "b", "references": "twin", "strength": 0.6, "energy": 0.9})
+        writer.writerow({**common, "picture": "c", "references": "twin", "strength": 0.6, "energy": 0.7})
     console = Console(width=200, record=True, file=io.StringIO())
     for table in tables(read_rows(file)):
         console.print(table)
@@ -344,10 +344,10 @@ def test_a_blank_map_is_a_problem_of_its_picture_alone(localizer, tmp_path, monk
         return maps
 
     monkeypatch.setitem(METHODS, "half blind", TraceMethod(second_is_blank))
-    settings = Settings(("half blind",), ("rival",), (1.0,))
+    settings = Settings(("half blind",), ("twin",), (1.0,))
     data = twins_dataset(3)
     rows = read_rows(write_rows(grid_of(localizer, settings), data, tmp_path, {}))
     blank = [row for row in rows if "problem" in row]
     assert {row["picture"] for row in blank} == {data.examples[1].name}
-    assert [row["problem"] for row in blank] == [f"half blind against {name}: the map is blank" for name in ("none", "rival")]
+    assert [row["problem"] for row in blank] == [f"half blind against {name}: the map is blank" for name in ("none", "twin")]
     assert len(rows) - len(blank) == 4

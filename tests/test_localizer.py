@@ -78,7 +78,7 @@ def test_batch_equals_singles_and_rivals_are_of_each_picture(guide):
     names = ("ember finch", "royal jay", "misty heron", "sky falcon")
     pictures = [world.draw_species(name, seed=i).picture for i, name in enumerate(names)]
     with warnings.catch_warnings():
-        # The rival on another bird's picture is no relative of the target; that is beside the point here.
+        # The twin on another bird's picture is no relative of the target; that is beside the point here.
         warnings.simplefilter("ignore", UserWarning)
         together = guide.batch(pictures, "frost finch", rivals(1))
         singles = [guide(picture, "frost finch", rivals(1)) for picture in pictures]

@@ -302,10 +302,10 @@ def test_right_is_whether_the_model_sees_one_of_the_four(localizer):
 
 
 def test_other_references_and_rivals_of_the_mosaic(localizer):
-    settings = {"references": ("mosaic", "nearest:1", "scoring:2"), "strengths": (1.0,)}
+    settings = {"references": ("mosaic", "nearest:1", "rivals:2"), "strengths": (1.0,)}
     mosaics = mosaics_of(localizer, dataset(*NAMES), **settings)
     rows = mosaics.rows(mosaics.all[:1])
-    assert [row["references"] for row in rows] == ["none", "mosaic", "nearest:1", "scoring:2"]
+    assert [row["references"] for row in rows] == ["none", "mosaic", "nearest:1", "rivals:2"]
     assert [len(row["against"].split("; ")) for row in rows[1:]] == [3, 1, 2]
 
 

@@ -81,7 +81,7 @@ def test_tables_of_photographs(tmp_path, monkeypatch, capsys):
     assert [row[1:4] for row in rows[:8]] == mosaic * 2
     assert [row[1:4] for row in rows[8:]] == [
         ["none", "0", "2"],
-        ["scoring:3", "0.6", "2"],
-        ["scoring:3", "1", "2"],
+        ["rivals:3", "0.6", "2"],
+        ["rivals:3", "1", "2"],
     ]
     assert all(len(row) == 10 for row in rows)

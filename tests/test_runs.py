@@ -73,7 +73,7 @@ def write_world(folder: Path) -> None:
     shutil.copy(ROOT / "prompts" / "templates" / "world.txt", folder / "templates.txt")
     shutil.copy(ROOT / "prompts" / "vocabularies" / "world-parts.yaml", folder / "parts.yaml")
     (folder / "scenes.txt").write_text("bird in meadow\nbird in sky\nbird in reeds\n")
-    rows = [("file", "label", "rival", "mask", "left", "top", "right", "bottom")]
+    rows = [("file", "label", "twin", "mask", "left", "top", "right", "bottom")]
     for seed, label in enumerate(LABELS):
         plate = world.draw_species(label, seed, 96)
         plate.picture.save(folder / f"{seed}.png")
@@ -93,7 +93,7 @@ def write_csv(folder: Path, rows) -> None:
 
 
 ARGUMENTS = {
-    "evaluate": ("set.csv", "--methods", "grad_cam", "--references", "rival", "--strengths", "1"),
+    "evaluate": ("set.csv", "--methods", "grad_cam", "--references", "twin", "--strengths", "1"),
     "audit": ("set.csv", "--vocabulary", "parts.yaml", "--backgrounds", "scenes.txt", "--method", "grad_cam"),
 }
 _WORLDS: dict[str, Path] = {}
@@ -216,7 +216,7 @@ CHANGES = {
     "another weight": (another_weight, r"model \(its numbers or its layers are not the same\)"),
     "another tokenizer": (another_tokenizer, "tokenizer"),
     "another preprocessing": (another_preprocessing, "[^;]*preprocessing"),
-    "other labels": (other_labels, "set of names, labels or rivals|classes"),
+    "other labels": (other_labels, "set of names, labels or twins|classes"),
     "files swapped": (files_swapped, "set of images"),
     "another image": (another_image, "set of images"),
     "another mask": (another_mask, "set of masks, boxes or points"),
@@ -303,7 +303,7 @@ def test_texts_of_an_audit_are_noticed(run, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("command", ["evaluate", "audit"])
 def test_another_seed_is_noticed(command, command_line):
-    kind = {"evaluate": ("world", "--methods", "grad_cam", "--references", "rival"), "audit": ("world-birds",)}
+    kind = {"evaluate": ("world", "--methods", "grad_cam", "--references", "twin"), "audit": ("world-birds",)}
     asked = (command, *kind[command], "--limit", 2, "--out", "out")
     assert command_line(*asked)[0] == 0
     code, _, err = command_line(*asked, "--seed", 1)
@@ -463,7 +463,7 @@ def test_what_lies_in_a_transform_is_noticed():
 EXAMPLE = {
     "name": "other",
     "label": "frost finch",
-    "rival": "royal jay",
+    "twin": "royal jay",
     "boxes": ((1, 2, 3, 4),),
     "points": (("beak", (1.0, 2.0)),),
     "attributes": ("red crown",),
@@ -507,7 +507,7 @@ def test_what_cannot_be_read_has_a_digest_too(localizer, tmp_path):
 def test_examples_of_one_name_are_refused_before_the_work(localizer, tmp_path, monkeypatch):
     not_made_again(monkeypatch)
     one = twins_dataset(1).examples[0]
-    data = replace(twins_dataset(1), examples=[one, replace(one, rival=None)])
+    data = replace(twins_dataset(1), examples=[one, replace(one, twin=None)])
     for work in (evaluate, audit):
         with pytest.raises(DatasetError, match=r"Two examples are called '0-00000' and show 'ember finch', so their rows"):
             work(localizer, data, tmp_path / work.__name__)
@@ -534,7 +534,7 @@ def drawn(seed=0):
 
 
 def evaluated(localizer, folder, data=None):
-    asked = {"methods": "grad_cam", "references": "rival", "strengths": 1.0}
+    asked = {"methods": "grad_cam", "references": "twin", "strengths": 1.0}
     return evaluate(localizer, data or drawn(), folder, **asked)
 
 
@@ -876,7 +876,7 @@ def test_used_and_skipped_are_all_examples(localizer, tmp_path, monkeypatch):
     data = replace(data, problems=("gone.png: there is no such file",))
     monkeypatch.setitem(METHODS, "half blind", TraceMethod(second_is_blank))
     for methods, used in ((("grad_cam",), 3), (("half blind",), 2), (("grad_cam", "half blind"), 3)):
-        found = evaluate(localizer, data, tmp_path / "-".join(methods), methods=methods, references="rival", strengths=1.0)
+        found = evaluate(localizer, data, tmp_path / "-".join(methods), methods=methods, references="twin", strengths=1.0)
         assert (found.used, found.skipped) == (used, 7 - used)
     looked = audit(localizer, data, tmp_path / "audit")
     assert (len(looked.good), looked.skipped) == (3, 4)
@@ -894,7 +894,7 @@ def test_no_address_stands_in_a_row(localizer, tmp_path):
 
     methods = (partial(scaled, by=2.0), Own(), lambda gradient: 2 * hires_cam(gradient), partial(scaled, by=Own()))
     assert [name_of(method) for method in methods] == ["scaled(by=2.0)", "Own", "<lambda>", "scaled(by=Own)"]
-    found = evaluate(localizer, twins_dataset(1), tmp_path, methods=methods[:3], references="rival", strengths=1.0)
+    found = evaluate(localizer, twins_dataset(1), tmp_path, methods=methods[:3], references="twin", strengths=1.0)
     assert {row["method"] for row in found.rows} == {"scaled(by=2.0)", "Own", "<lambda>"}
     assert not re.search("0x[0-9a-f]{6}", (tmp_path / "rows.csv").read_text() + (tmp_path / "run.json").read_text())
     error = ValueError("cannot identify <_io.BytesIO object at 0x7f00aa>\r\nfor two reasons")
@@ -907,7 +907,7 @@ def test_no_address_stands_in_a_row(localizer, tmp_path):
     [
         ({"strengths": (0.6, 1.0, 0.6)}, "strengths 0.6, 1, 0.6 two have one name, 0.6"),
         ({"strengths": (0.6, 0.60000001)}, "0.6"),
-        ({"references": ("rival", "rival")}, "rival"),
+        ({"references": ("twin", "twin")}, "twin"),
         ({"references": ("nearest", "nearest:3")}, "nearest:3"),
         ({"references": ("nearest:03", "nearest:3")}, "nearest:3"),
         ({"methods": ("grad_cam", "grad_cam")}, "grad_cam"),
@@ -923,7 +923,7 @@ def test_what_is_given_twice_is_refused(localizer, tmp_path, given, double):
 
 
 def test_given_twice_on_the_command_line(command_line, tmp_path):
-    for option in (("--strengths", "0.6,0.6"), ("--references", "rival,rival"), ("--methods", "grad_cam,grad_cam")):
+    for option in (("--strengths", "0.6,0.6"), ("--references", "twin,twin"), ("--methods", "grad_cam,grad_cam")):
         code, _, err = command_line("evaluate", "--limit", 1, *option, "--out", "out")
         assert code
         assert "two have one name" in err
@@ -952,7 +952,7 @@ def test_an_image_that_goes_away_costs_its_own_mosaics(localizer, tmp_path):
 
 
 def test_of_one_class_base_maps_are_measured(localizer, tmp_path):
-    examples = [replace(one, label="ember finch", rival=None) for one in twins_dataset(2).examples]
+    examples = [replace(one, label="ember finch", twin=None) for one in twins_dataset(2).examples]
     data = Dataset("one", ("ember finch",), examples)
     found = evaluate(localizer, data, tmp_path / "a", methods=("grad_cam", "hires_cam"), sanity=True)
     assert [(row["method"], row["references"]) for row in found.rows] == [("grad_cam", "none"), ("hires_cam", "none")] * 2

@@ -114,7 +114,7 @@ def test_the_finer_map_finds_the_shortcut_where_there_is_one(both):
     for localizer, is_planted in zip(both, (False, True), strict=True):
         off = {True: [], False: []}
         for example in examples:
-            heatmap = localizer(example.picture, example.label, example.rival, strength=1.0).heatmap()
+            heatmap = localizer(example.picture, example.label, example.twin, strength=1.0).heatmap()
             off[is_planted and example.label in SHORTCUTS].append(1 - float(energy_inside(heatmap, example.region())))
         assert np.mean(off[False]) < 0.45
         if is_planted:

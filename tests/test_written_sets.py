@@ -44,7 +44,7 @@ def test_a_written_set_is_a_data_set_as_it_lies(command_line, written, tmp_path,
 def test_masks_of_a_written_set_are_those_of_its_tables(written):
     birds, differences = (read_dataset(written / name) for name in ("labels.csv", "differences.csv"))
     for bird, difference, item in zip(birds.examples, differences.examples, twin_plates(8, 3, 96), strict=True):
-        assert (bird.label, bird.rival) == (difference.label, difference.rival) == (item.target, item.twin)
+        assert (bird.label, bird.twin) == (difference.label, difference.twin) == (item.target, item.twin)
         assert np.array_equal(bird.region().numpy(), item.plate.labels > 0)
         assert np.array_equal(difference.region().numpy(), item.mask)
 

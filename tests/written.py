@@ -41,7 +41,7 @@ def write_table(root: Path) -> Path:
         writer = csv.writer(stream)
         writer.writerows(
             [
-                ("file", "label", "rival", "mask", "left", "top", "right", "bottom"),
+                ("file", "label", "twin", "mask", "left", "top", "right", "bottom"),
                 ("a.jpg", "red finch", "blue finch", "a-mask.png", "", "", "", ""),
                 ("b.jpg", "blue finch", "", "", 1, 2, 11, 7),
                 ("b.jpg", "blue finch", "", "", 30, 20, 40, 30),

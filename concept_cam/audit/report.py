@@ -47,7 +47,7 @@ def write_report(audit: Audit, other: Audit | None = None) -> Path:
 
 
 def _lead(audit: Audit) -> str:
-    if not audit.ranked:
+    if not audit.rank:
         return "Where the object is on these images is not known, so the audit cannot say whether evidence lies off it."
     few = len(audit.ranked) - len(audit.judged)
     if not audit.judged:
@@ -78,7 +78,7 @@ def _facts(audit: Audit) -> tuple[tuple[str, str], ...]:
 def _off_object(audit: Audit, evidence: Evidence) -> Section:
     """Classes by their evidence off the object, with the image that shows most of it."""
     title = "Evidence off the object"
-    if not audit.ranked:
+    if not audit.rank:
         return Section(title, "Not known: no image has a mask or a box of its object.")
     worst: dict[str, tuple[float, str]] = {}
     for row in audit.good:

@@ -108,7 +108,7 @@ def audit(
 
 def _told(found: Audit) -> str:
     """The suspects, and how much can be said of the classes."""
-    if not found.ranked:
+    if not found.rank:
         return "not known, without masks or boxes"
     if not found.judged:
         return f"too few images to say; a class needs {found.fewest}"

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 _PAPER = {
     "methods": "grad_cam,layer_cam,score_cam",
-    "references": "ranked:1,ranked:2,ranked:3,scoring:3",
+    "references": "rank:1,rank:2,rank:3,rivals:3",
     "strengths": "0.2,0.4,0.6,0.8,1.0,1.5,2.0",
 }
 
@@ -43,8 +43,8 @@ def evaluate(
     references: Annotated[
         str | None,
         typer.Option(
-            help="rival (as the data set says), nearest:K, scoring:K, ranked:K, random:K; mosaic: the other three of a mosaic."
-            "  [default: rival,nearest:3; with --mosaics: mosaic]"
+            help="twin (as the data set says), nearest:K, rivals:K, rank:K, random:K; mosaic: the other three of a mosaic."
+            "  [default: twin,nearest:3; with --mosaics: mosaic]"
         ),
     ] = None,
     strengths: Annotated[

@@ -30,7 +30,7 @@ class Example:
         name: of the picture, as the data set has it; no two examples of a data set have the same name and label.
         picture: a path, a picture, or what gives one when it is asked for.
         label: the concept that it shows.
-        rival: the concept that it is most easily taken for, where the data set knows.
+        twin: the class that is most easily confused with the label, where the data set knows.
         region: where the evidence should lie, if that is known. Whatever goes wrong when it is read is a ``DatasetError``.
         parts: regions of named parts, likewise.
         boxes: around the object, half-open, in pixels.
@@ -42,7 +42,7 @@ class Example:
     name: str
     picture: Source | Callable[[], Image.Image]
     label: str
-    rival: str | None = None
+    twin: str | None = None
     region: Region | None = None
     parts: tuple[tuple[str, Region], ...] = ()
     boxes: tuple[Box, ...] = ()

@@ -16,7 +16,7 @@ from concept_cam.regions import Box
 COLUMNS: Mapping[str, tuple[str, ...]] = {
     "file": ("file", "image", "picture", "path", "file_name", "filename", "filepath", "file_path", "image_path"),
     "label": ("label", "class", "class_name", "species", "target", "category"),
-    "rival": ("rival", "twin"),
+    "twin": ("twin", "rival"),
     "mask": ("mask", "mask_path", "mask_file"),
     "left": ("left", "xmin", "x_min"),
     "top": ("top", "ymin", "y_min"),
@@ -31,7 +31,7 @@ _Row = tuple[int, Mapping[str, str]]
 
 
 def read_table(file: Path, root: Path | None = None) -> Dataset:
-    """CSV or Parquet with a row a picture: a file, a label, and if it has any a rival, a mask, and a box; see ``COLUMNS``.
+    """CSV or Parquet with a row a picture: a file, a label, and if it has any a twin, a mask, and a box; see ``COLUMNS``.
 
     A box is ``left``, ``top``, ``right``, ``bottom`` in pixels of the picture as it is shown, upright, half-open. With several
     rows for a picture and label, masks and boxes add up. Columns that are none of these are ``Example.extra``.
@@ -58,9 +58,9 @@ def read_table(file: Path, root: Path | None = None) -> Dataset:
         name, label = key
         picture = within([root, file.parent] if root else file.parent, name, root)
         given = [{known: row[column] for known, column in columns.items() if column in row} for _, row in grouped[key]]
-        rivals = {one["rival"].strip() for one in given if "rival" in one}
-        if len(rivals) > 1:
-            raise DatasetError(f"{one_line(name, 120)}: its rows name the rivals {', '.join(sorted(rivals))}; expected one.")
+        named = {one["twin"].strip() for one in given if "twin" in one}
+        if len(named) > 1:
+            raise DatasetError(f"{one_line(name, 120)}: its rows name the twins {', '.join(sorted(named))}; expected one.")
         regions: list[Region] = []
         boxes: list[Box] = []
         for one in given:
@@ -74,7 +74,7 @@ def read_table(file: Path, root: Path | None = None) -> Dataset:
         known = {column: _joined([row[column] for _, row in grouped[key] if column in row]) for column in extra}
         more = {column: value for column, value in known.items() if value}
         region = union(regions) if regions else None
-        return Example(name, picture, label, next(iter(rivals), None), region=region, boxes=tuple(boxes), extra=more)
+        return Example(name, picture, label, next(iter(named), None), region=region, boxes=tuple(boxes), extra=more)
 
     gathered.add(grouped, read, name=lambda key: key[0])
     return gathered.dataset(file, [label for _, label in grouped], extra)
@@ -96,7 +96,7 @@ def _columns(file: Path, header: Sequence[str]) -> dict[str, str]:
         if needed not in found:
             raise DatasetError(
                 f"{file}: no column of {needed}s, such as {', '.join(COLUMNS[needed][:6])}. It has the columns {shown}; "
-                "expected file and label, and if there are any rival, mask, left, top, right, bottom."
+                "expected file and label, and if there are any twin, mask, left, top, right, bottom."
             )
     sides = [side for side in _SIDES if side in found]
     if 1 < len(sides) < len(_SIDES):

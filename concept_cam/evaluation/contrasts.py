@@ -29,7 +29,7 @@ class Contrast:
         against: names.
         similarity: mean cosine of those and the target.
         direction: what is explained; the base's where there is a problem, and has no row then.
-        problem: why there is no such contrast, if there is none; nothing to say where the data set names no rival.
+        problem: why there is no such contrast, if there is none; nothing to say where the data set names no twin.
     """
 
     references: str

@@ -82,7 +82,7 @@ class Grid:
             views: dict[int, View] = {}
             for index, example in enumerate(examples):
                 try:
-                    self.bank.vectors_of([example.label, example.rival or example.label])
+                    self.bank.vectors_of([example.label, example.twin or example.label])
                     views[index] = View.of(example, self.localizer.preprocess)
                 except MemoryError:
                     raise
@@ -224,7 +224,7 @@ class Doubt:
         judge: the model.
         pixels: the pictures.
         before: confidences with nothing covered.
-        target, rival: the label of each picture, and the class that it is most easily taken for.
+        target, twin: the label of each picture, and the class that it is most easily taken for.
         span: of the pixels that maps cover.
     """
 
@@ -232,16 +232,16 @@ class Doubt:
     pixels: Float[Tensor, "B 3 height width"]
     before: Float[Tensor, "B K"]
     target: Int[Tensor, " B"]
-    rival: Int[Tensor, " B"]
+    twin: Int[Tensor, " B"]
     span: Span = WHOLE
 
     @classmethod
     def of(cls, judge: Judge, seen: Trace, examples: Sequence[Example]) -> Doubt:
-        """The rival is the data set's, or the nearest by text."""
+        """The twin is the data set's, or the nearest by text."""
         bank = judge.bank
-        rivals = [example.rival or bank.neighbours(example.label, 1)[0] for example in examples]
-        target, rival = (_indices(bank, names) for names in ([e.label for e in examples], rivals))
-        return cls(judge, seen.pixels, judge.of_embedding(seen.embedding), target, rival, seen.layout.span)
+        twins = [example.twin or bank.neighbours(example.label, 1)[0] for example in examples]
+        target, twin = (_indices(bank, names) for names in ([e.label for e in examples], twins))
+        return cls(judge, seen.pixels, judge.of_embedding(seen.embedding), target, twin, seen.layout.span)
 
     def about(self, grids: Float[Tensor, "B rows cols"], steps: int) -> dict[str, Float[Tensor, " B"]]:
         """Metrics of faithfulness, one map for each picture; with a deletion curve of so many steps, if any."""
@@ -250,7 +250,7 @@ class Doubt:
         found = {}
         for key, share in _SHARES.items():
             after = self.judge(_FILL(self.pixels, strongest(heatmaps, share)))
-            found[key] = relative_drop(self.before, after, self.target, self.rival)
+            found[key] = relative_drop(self.before, after, self.target, self.twin)
         if steps:
             found["deletion"] = area_under(deletion_curve(self.judge, self.pixels, heatmaps, self.target, steps, _FILL))
         return found

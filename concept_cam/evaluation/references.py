@@ -17,11 +17,11 @@ References: TypeAlias = Callable[[Example], Selector | None]
 
 
 def read_references(text: str) -> References:
-    """``rival``, ``nearest:3``, ``scoring:3``, ``ranked:2`` or ``random:3``; a number that is left out is 3.
+    """The references that a text names: ``twin``, ``nearest:3``, ``rivals:3``, ``rank:2`` or ``random:3``.
 
-    ``rival`` is the concept that the data set says an example is most easily taken for; ``nearest`` goes by text, ``scoring``
-    by the scores on the picture (the paper's top predictions), ``ranked`` is the one in that place alone; ``random`` takes any
-    other classes, the same for an example each time.
+    ``twin`` is the class that the data set says is most easily confused with the label. ``nearest`` ranks classes by text
+    similarity, ``rivals`` by their scores on the image (the paper's top predictions). ``rank:2`` is the second of the rivals
+    alone. ``random`` draws other classes, the same for an example each time. A number that is left out is 3.
 
     Raises:
         OptionError: it is none of these.
@@ -31,8 +31,8 @@ def read_references(text: str) -> References:
         True
     """
     kind, count = _parsed(text)
-    if kind == "rival":
-        return lambda example: against(example.rival) if example.rival else None
+    if kind == "twin":
+        return lambda example: against(example.twin) if example.twin else None
     if kind == "random":
         return lambda example: _at_random(example.name, count)
     selector = _SELECTORS[kind](count)
@@ -50,26 +50,26 @@ def canonical(text: str) -> str:
         'nearest:3'
     """
     kind, count = _parsed(text)
-    return kind if kind == "rival" else f"{kind}:{count}"
+    return kind if kind == "twin" else f"{kind}:{count}"
 
 
 def _parsed(text: str) -> tuple[str, int]:
     kind, _, given = text.partition(":")
-    if text == "rival":
+    if text == "twin":
         return kind, 1
     # Of digits that int() knows; a number of thousands of digits is none.
     count = int(given or 3) if re.fullmatch("[0-9]{0,9}", given) else 0
     if kind not in (*_SELECTORS, "random") or count < 1:
         listed = ", ".join(f"{name}:K" for name in (*_SELECTORS, "random"))
-        raise OptionError(f"No references {text!r:.60}; expected rival or one of {listed} with K of at least 1.")
+        raise OptionError(f"No references {text!r:.60}; expected twin or one of {listed} with K of at least 1.")
     return kind, count
 
 
-def _ranked(place: int) -> Selector:
+def _rank(place: int) -> Selector:
     return lambda bank, target, scores: bank.ranked(scores, target, place)[place - 1 :]
 
 
-_SELECTORS: Mapping[str, Callable[[int], Selector]] = {"nearest": nearest, "scoring": rivals, "ranked": _ranked}
+_SELECTORS: Mapping[str, Callable[[int], Selector]] = {"nearest": nearest, "rivals": rivals, "rank": _rank}
 
 
 def _at_random(seed: str, count: int) -> Selector:

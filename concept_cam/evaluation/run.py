@@ -33,7 +33,7 @@ from concept_cam.runs.digests import digest_of
 from concept_cam.runs.identity import digests_of_examples
 
 USUAL_METHODS = ("grad_cam", "hires_cam", "layer_cam")
-USUAL_REFERENCES = ("rival", "nearest:3")
+USUAL_REFERENCES = ("twin", "nearest:3")
 USUAL_STRENGTHS = (0.6, 1.0)
 
 _WIDTH = 320
@@ -138,7 +138,7 @@ def evaluate(
         folder: for ``run.json``, ``how.json``, ``batches/``, ``rows.csv``, ``means.csv`` and ``tables.md``; one that is half
             done is resumed.
         methods: by name, or functions of your own; by default the three that are usual, and the localizer's own.
-        references: as ``read_references`` knows them; by default the rival of the data set and the three nearest. Of a mosaic
+        references: as ``read_references`` knows them; by default the twin of the data set and the three nearest. Of a mosaic
             they may be ``mosaic``, its other three classes, which are the default there.
         strengths: above 0, by default 0.6 and 1; each method's base map, at 0, is always made.
         deletion: steps of the deletion curve; 0 leaves it out.
@@ -173,7 +173,7 @@ def evaluate(
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     found = evaluate(world.localizer(), twins_dataset(2), folder, methods="hires_cam", strengths=1.0)
         >>> found.used, found.among, [row["references"] for row in found.means]
-        (2, '48 of the 48 classes of the data set', ['none', 'rival', 'nearest:3'])
+        (2, '48 of the 48 classes of the data set', ['none', 'twin', 'nearest:3'])
     """
     backbone = localizer.backbone
     among = chosen_among(among, backbone, probe)

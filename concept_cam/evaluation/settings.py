@@ -28,7 +28,7 @@ class Settings:
     """
 
     methods: tuple[AnyMethod, ...]
-    references: tuple[str, ...] = ("rival",)
+    references: tuple[str, ...] = ("twin",)
     strengths: tuple[float, ...] = (0.6,)
     deletion: int = 0
     sanity: bool = False

@@ -25,9 +25,9 @@ _ROAD = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 
 
 def relative_drop(
-    before: Float[Tensor, "B K"], after: Float[Tensor, "B K"], target: Int[Tensor, " B"], rival: Int[Tensor, " B"]
+    before: Float[Tensor, "B K"], after: Float[Tensor, "B K"], target: Int[Tensor, " B"], reference: Int[Tensor, " B"]
 ) -> Float[Tensor, " B"]:
-    """RD = (p_c - p*_c) - (p_d - p*_d): what the target loses more than its rival when the strongest pixels go.
+    """RD = (p_c - p*_c) - (p_d - p*_d): what the target loses more than the reference when the strongest pixels go.
 
     From -2 to 2, higher is better; a map that knows nothing has about 0. Source: Finer-CAM (arXiv 2501.11309), Eq. 10, with
     the most similar class for d and 5 or 10 % of the pixels. The paper does not state what comes in their place.
@@ -36,7 +36,7 @@ def relative_drop(
         before: confidence in all labels.
         after: the same of ``fill(pixels, strongest(heatmaps, 0.05))``.
         target: index of the label c.
-        rival: index of the label d.
+        reference: index of the label d.
 
     Example:
         >>> import torch
@@ -45,7 +45,7 @@ def relative_drop(
         tensor([1.3000])
     """
     lost = before - after
-    return _of(lost, target) - _of(lost, rival)
+    return _of(lost, target) - _of(lost, reference)
 
 
 def deletion_curve(

@@ -29,7 +29,7 @@ _DIGESTS = {
     "texts_digest": "tokenizer (it reads the texts otherwise)",
     "method_digests": "method of the same name",
     "images_digest": "set of images",
-    "labels_digest": "set of names, labels or rivals",
+    "labels_digest": "set of names, labels or twins",
     "regions_digest": "set of masks, boxes or points",
     "training_digest": "set of training images or labels",
     "vocabulary_digest": "vocabulary",

@@ -33,7 +33,7 @@ _SIZE = 192
 
 
 def twins_dataset(count: int = 1000, seed: int = 0, training: int = 0) -> Dataset:
-    """Held-out plates: the label is the species, the rival its twin, the region the part in which the two differ.
+    """Held-out plates: the label is the species, the twin its twin, the region the part in which the two differ.
 
     Args:
         count: plates to evaluate.
@@ -45,7 +45,7 @@ def twins_dataset(count: int = 1000, seed: int = 0, training: int = 0) -> Datase
 
 
 def attributes_dataset(count: int = 1000, seed: int = 0, training: int = 0) -> Dataset:
-    """Held-out birds of no species: the label is the colour of a part, the rival is "bird", the region that part.
+    """Held-out birds of no species: the label is the colour of a part, the twin is "bird", the region that part.
 
     Args:
         count: plates to evaluate.
@@ -62,7 +62,7 @@ def attributes_dataset(count: int = 1000, seed: int = 0, training: int = 0) -> D
 
 
 def birds_dataset(count: int = 1000, seed: int = 0, training: int = 0, *, at_home: bool = False) -> Dataset:
-    """Held-out plates: the label is the species, the rival its twin, the region the whole bird.
+    """Held-out plates: the label is the species, the twin its twin, the region the whole bird.
 
     Args:
         count: plates to audit, all species in turn.

@@ -67,7 +67,7 @@ def write_set(folder: Path, count: int, seed: int = 0, size: int = 384) -> Itera
     """Write twin plates as a data set, one picture at a time as it is asked for.
 
     The folder is a data set in two layouts at once: a folder of classes, ``ember_finch/00000-ember-finch.png``; and tables
-    with a row for each picture, written at the end. ``labels.csv`` has the species as ``label``, its twin as ``rival``, the
+    with a row for each picture, written at the end. ``labels.csv`` has the species as ``label``, its twin as ``twin``, the
     whole bird as ``mask``, and the attribute in which the two differ, its part, the habitat and the card.
     ``differences.csv`` is the same with the part in which the two differ as ``mask``. Masks lie in ``.masks/``: ``bird/``,
     ``difference/``, and ``parts/``, where the grey level of a pixel is 0 or 1 + the number of its part; ``parts.csv`` names
@@ -79,8 +79,8 @@ def write_set(folder: Path, count: int, seed: int = 0, size: int = 384) -> Itera
     levels: list[tuple[str, ...]] = [("level", "part"), *((str(i + 1), part) for i, part in enumerate(PARTS))]
     write_file(folder / "parts.csv", _csv(levels))
     about = ("attribute", "part", "habitat", "difference_mask", "parts_mask")
-    labels: list[tuple[str, ...]] = [("file", "label", "rival", "mask", *about, *ATTRIBUTES)]
-    differences: list[tuple[str, ...]] = [("file", "label", "rival", "mask", "attribute", "part")]
+    labels: list[tuple[str, ...]] = [("file", "label", "twin", "mask", *about, *ATTRIBUTES)]
+    differences: list[tuple[str, ...]] = [("file", "label", "twin", "mask", "attribute", "part")]
     for index, item in enumerate(twin_plates(count, seed, size)):
         name = f"{index:05d}-{item.target.replace(' ', '-')}.png"
         file = f"{item.target.replace(' ', '_')}/{name}"

@@ -33,7 +33,7 @@ from typing import NoReturn
 COMMANDS = {
     "localize": ("pictures", "--target", "ember finch", "--against", "frost finch", "--sweep", "--out", "out"),
     "parts": ("pictures", "--method", "hires_cam", "--out", "out"),
-    "evaluate": ("set.csv", "--methods", "grad_cam", "--references", "rival", "--strengths", "1", "--out", "out"),
+    "evaluate": ("set.csv", "--methods", "grad_cam", "--references", "twin", "--strengths", "1", "--out", "out"),
     "audit": ("set.csv", "--backgrounds", "scenes.txt", "--out", "out"),
 }
 _SIGNALS = {"KILL": signal.SIGKILL, "TERM": signal.SIGTERM, "HUP": signal.SIGHUP, "INT": signal.SIGINT}
@@ -241,16 +241,16 @@ def _write_world(name: str) -> None:
 
     from concept_cam import world
 
-    lines = ["file,label,rival,mask,left,top,right,bottom"]
+    lines = ["file,label,twin,mask,left,top,right,bottom"]
     Path(name, "pictures").mkdir(parents=True)
-    for seed, (label, rival) in enumerate([("ember finch", "frost finch"), ("frost finch", "ember finch")] * 2):
+    for seed, (label, twin) in enumerate([("ember finch", "frost finch"), ("frost finch", "ember finch")] * 2):
         plate = world.draw_species(label, seed, 96)
         file = Path(f"{seed}.png")
         plate.picture.save(Path(name) / file)
         Image.fromarray(255 * np.uint8(plate.labels > 0)).save(Path(name) / f"{seed}-mask.png")
         if seed < 3:
             plate.picture.save(Path(name) / "pictures" / file)
-        lines.append(f"{file},{label},{rival},{seed}-mask.png,10,10,80,90")
+        lines.append(f"{file},{label},{twin},{seed}-mask.png,10,10,80,90")
     Path(name, "scenes.txt").write_text("bird in meadow\nbird in sky\n")
     Path(name, "set.csv").write_text("\n".join(lines) + "\n")
 

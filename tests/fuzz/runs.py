@@ -49,7 +49,7 @@ def case(rng: random.Random, folder: Path) -> Callable[[], object]:
 
 def _evaluate(out: Path) -> None:
     with mock.patch("concept_cam.evaluation.rows.BATCH", 1):
-        evaluate(_localizer(), _data(), out, methods="grad_cam", references="rival", strengths=1.0)
+        evaluate(_localizer(), _data(), out, methods="grad_cam", references="twin", strengths=1.0)
 
 
 def _audit(out: Path) -> None:

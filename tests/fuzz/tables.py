@@ -14,7 +14,7 @@ from written import write_folders, write_table
 
 from fuzz.sets import NUMBERS, TEXTS, damaged, misplace, reader
 
-_HEADERS = ("file", "image", "Picture", "path", "file_name", "label", "class", "Species", "target", "rival", "twin", "mask")
+_HEADERS = ("file", "image", "Picture", "path", "file_name", "label", "class", "Species", "target", "twin", "twin", "mask")
 _MORE = ("left", "top", "right", "bottom", "xmin", "site", "energy", "picture", "", " ", "label ", "\x1b[31m", "x" * 300)
 
 
