@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from concept_cam import world
 from concept_cam.audit import ALARM, Audit
-from concept_cam.audit.looking import Looker, Row
+from concept_cam.audit.examine import Examiner, Row
 from concept_cam.datasets import Dataset
 from concept_cam.metrics import mean_interval
 from concept_cam.world.birds import species
@@ -44,15 +44,15 @@ class Alarms(NamedTuple):
     resampled: frozenset[str]
 
 
-def rows_of(looker: Looker, data: Dataset) -> Iterator[Row]:
+def rows_of(examiner: Examiner, data: Dataset) -> Iterator[Row]:
     """The rows of an audit, without its maps."""
     for start in range(0, len(data.examples), _BATCH):
-        yield from looker.look(data.examples[start : start + _BATCH])[0]
+        yield from examiner.examine(data.examples[start : start + _BATCH])[0]
 
 
-def alarms_of(looker: Looker, data: Dataset, rows: Sequence[Row]) -> Alarms:
+def alarms_of(examiner: Examiner, data: Dataset, rows: Sequence[Row]) -> Alarms:
     """The suspects; and those that a bootstrap interval for each class would give, as for many images."""
-    found = Audit(looker, data, Path(), rows, ())
+    found = Audit(examiner, data, Path(), rows, ())
     of_class: dict[str, list[float]] = {}
     for row in found.good:
         of_class.setdefault(row["predicted"], []).append(row["off_object"])
@@ -64,11 +64,11 @@ def alarms_of(looker: Looker, data: Dataset, rows: Sequence[Row]) -> Alarms:
 
 def draws_of(encoder: str, plates: str, draws: Sequence[int]) -> Iterator[dict[int, Alarms]]:
     """The alarms of each draw, by the number of images of a class."""
-    looker = Looker(world.localizer(vocabulary=(), checkpoint=world.MODELS[encoder]), tuple(species()))
+    examiner = Examiner(world.localizer(vocabulary=(), checkpoint=world.MODELS[encoder]), tuple(species()))
     for seed in draws:
         data = WORLDS[plates](len(species()) * max(COUNTS), seed, 0)
-        rows = list(rows_of(looker, data))
-        yield {count: alarms_of(looker, data, rows[: len(species()) * count]) for count in COUNTS}
+        rows = list(rows_of(examiner, data))
+        yield {count: alarms_of(examiner, data, rows[: len(species()) * count]) for count in COUNTS}
 
 
 def main(

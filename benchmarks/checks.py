@@ -37,11 +37,11 @@ def contenders(bench: Bench) -> Mapping[str, Contender]:
         raise SystemExit(f"{backbone.name} does not read its class token in a last block; measure another model.")
     around, by_row, end = head.around, head.by_row, head.end()
     entered: list[torch.Tensor] = []
-    with on_input(around, lambda _, inputs: entered.append(inputs[0])), backbone.at_rest():
+    with on_input(around, lambda _, inputs: entered.append(inputs[0])), backbone.evaluating():
         backbone.embed_pixels(bench.pixels)
 
     def picture() -> torch.Tensor:
-        with backbone.at_rest(), on_input(by_row, lambda _, inputs: (inputs[0][:, :1],)):
+        with backbone.evaluating(), on_input(by_row, lambda _, inputs: (inputs[0][:, :1],)):
             embedding: torch.Tensor = head.rest(around(entered[0][:1])[:, 0])
         return embedding
 

@@ -26,9 +26,9 @@ from tqdm import tqdm
 from benchmarks.contenders import ZeroShot
 from benchmarks.timing import machine
 from concept_cam import trace, world
-from concept_cam.evaluation import Grid, Judge, Settings, own_scale, read_rows, tables, write_rows
+from concept_cam.evaluation import ClassProbabilities, Grid, Settings, own_scale, read_rows, tables, write_rows
 from concept_cam.evaluation.contrasts import BASE
-from concept_cam.evaluation.grid import KEYS, Doubt, Row, View
+from concept_cam.evaluation.grid import KEYS, OcclusionScores, Row, View
 from concept_cam.gradients import Trace
 from concept_cam.localizer import Localizer
 from concept_cam.world.dataset import twins_dataset
@@ -73,12 +73,12 @@ def peer_rows(localizer: Localizer, count: int) -> Iterator[Row]:
     """The rows of the packages, base and finer."""
     bank, backbone = localizer.bank(world.species()), localizer.backbone
     site = backbone.sites[0]
-    judge = Judge(backbone, bank, own_scale(backbone))
+    probabilities = ClassProbabilities(backbone, bank, own_scale(backbone))
     for example in tqdm(twins_dataset(count).examples, desc="peers", disable=None):
         view = View.of(example, localizer.preprocess)
         pixels = view.frame.pixels[None]
         seen: Trace = trace(backbone, pixels)
-        doubt = Doubt.of(judge, seen, [example])
+        occluded = OcclusionScores.of(probabilities, seen, [example])
         classifier = ZeroShot(backbone.module, bank.vectors_of([example.label, example.twin or ""]))
         for name, (module, peer) in PEERS.items():
             if find_spec(module) is None:
@@ -87,7 +87,8 @@ def peer_rows(localizer: Localizer, count: int) -> Iterator[Row]:
                 with _gradients(site.module, backbone.module):
                     grid = peer(classifier, site.module, pixels, strength).float()
                 keys = dict(zip(KEYS, (example.name, example.label, name, references, strength), strict=True))
-                yield keys | view.where(grid, seen.layout.rows) | {k: float(v) for k, v in doubt.about(grid[None], 0).items()}
+                rests_on = occluded.about(grid[None], 0)
+                yield keys | view.where(grid, seen.layout.rows) | {key: float(value) for key, value in rests_on.items()}
 
 
 @contextmanager

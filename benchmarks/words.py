@@ -22,7 +22,7 @@ from rich.console import Console
 from rich.table import Table
 
 from concept_cam import world
-from concept_cam.audit.looking import Looker
+from concept_cam.audit.examine import Examiner
 from concept_cam.audit.words import BACKGROUND, Difference
 from concept_cam.methods import explain
 from concept_cam.metrics import rank_correlation
@@ -47,13 +47,13 @@ class Found(NamedTuple):
         return self.told.told(self.agreement)
 
 
-def of_pair(looker: Looker, first: str, second: str, plates: int, seed: int) -> list[Found]:
+def of_pair(examiner: Examiner, first: str, second: str, plates: int, seed: int) -> list[Found]:
     """Every attribute's phrases for a pair, with the mean agreement of their maps over some plates of the first."""
-    localizer, (ours, theirs) = looker.localizer, looker.bank.vectors_of([first, second])
-    told = looker.words.difference(ours - theirs, len(looker.words.groups))
+    localizer, (ours, theirs) = examiner.localizer, examiner.bank.vectors_of([first, second])
+    told = examiner.words.difference(ours - theirs, len(examiner.words.groups))
     rng = np.random.default_rng([HELD_OUT_STREAM, seed, list(species()).index(first), 5000])
     frames = [localizer.frame(draw_at_home(species()[first], rng, 192).picture) for _ in range(plates)]
-    directions = torch.stack([ours - theirs, *(one.direction(looker.words.bank) for one in told)])
+    directions = torch.stack([ours - theirs, *(one.direction(examiner.words.bank) for one in told)])
     with torch.no_grad():
         ((seen, _, _),) = localizer.traces(frames)
         maps = explain(localizer.method, seen, directions[:, None].expand(-1, plates, -1).contiguous())
@@ -83,9 +83,9 @@ def halves() -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
     return groups
 
 
-def measured(looker: Looker, pairs: Sequence[tuple[str, str]], plates: int, seed: int) -> tuple[str, ...]:
+def measured(examiner: Examiner, pairs: Sequence[tuple[str, str]], plates: int, seed: int) -> tuple[str, ...]:
     """The cells of a row."""
-    found = [of_pair(looker, first, second, plates, seed) for first, second in pairs]
+    found = [of_pair(examiner, first, second, plates, seed) for first, second in pairs]
     every = [one for of_one in found for one in of_one]
     right, false = ([one for one in every if getattr(one, kind)] for kind in ("right", "false"))
     printed = [one for one in every if one.printed]
@@ -114,11 +114,11 @@ def main(
     habitats = read_vocabulary("world-habitats").names
     for model, checkpoint in world.MODELS.items():
         localizer = world.localizer(vocabulary=(), checkpoint=checkpoint)
-        looker = Looker(localizer, tuple(species()), read_parts("world-parts"), habitats)
+        examiner = Examiner(localizer, tuple(species()), read_parts("world-parts"), habitats)
         if model == "world":
-            table.add_row("world, chosen by", *measured(looker, chosen, plates, 0))
-            table.add_row("world, other pairs", *measured(looker, others, plates, seed))
-        table.add_row(f"{model}, all pairs", *measured(looker, chosen + others, plates, seed))
+            table.add_row("world, chosen by", *measured(examiner, chosen, plates, 0))
+            table.add_row("world, other pairs", *measured(examiner, others, plates, seed))
+        table.add_row(f"{model}, all pairs", *measured(examiner, chosen + others, plates, seed))
     Console(width=160).print(table)
 
 

@@ -104,7 +104,7 @@ def _directions(embedding: Tensor, count: int = 1) -> Tensor:
 
 def _embedding(backbone: Backbone) -> Verdict:
     pixels = noise(backbone)
-    with backbone.at_rest():
+    with backbone.evaluating():
         own, again = (backbone.normalize(backbone.embed_pixels(pixels)) for _ in range(2))
         # A hook that only looks: the model runs as it does without us.
         with on_output(backbone.sites[0].module, lambda *_: None):
@@ -147,7 +147,7 @@ def _batch(backbone: Backbone) -> Verdict:
 
 def _concepts(backbone: Backbone) -> Verdict:
     names = backbone.classes[:2] or ("red", "blue")
-    with backbone.at_rest():
+    with backbone.evaluating():
         vectors = backbone.embed_concepts(names, ["{}"])
         width = backbone.embed_pixels(noise(backbone)).shape[-1]
     fits = vectors.shape[-1] == width and bool(vectors.isfinite().all()) and not torch.equal(*vectors)

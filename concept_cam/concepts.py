@@ -154,7 +154,7 @@ def embed(backbone: Backbone, names: Iterable[str], templates: Sequence[str], kn
     templates = check_templates(tuple(templates), "templates")
     fresh = tuple(name for name in wanted if known is None or name not in known)
     batch = max(1, _BATCH // len(templates))
-    with backbone.at_rest():
+    with backbone.evaluating():
         backbone.original.refresh()
         banks = [] if known is None else [known]
         if fresh and (reader := backbone.reader()) is not None:

@@ -287,14 +287,14 @@ class Localizer:
 
     def _check(self, question: Question) -> None:
         """Raise what is wrong with a question whatever the image: a word, a reference."""
-        with self.backbone.at_rest():
+        with self.backbone.evaluating():
             question.check(self.bank(question.names))
 
     def _localize(self, frames: Sequence[Frame], question: Question) -> list[list[Localization]]:
         """For each image a result for each variant of its comparison; the same number for all images."""
         results: dict[int, list[Localization]] = {}
         # One look at the model for the texts and the passes; out of the caller's inference mode, so that results are ordinary.
-        with self.backbone.at_rest():
+        with self.backbone.evaluating():
             bank = self.bank(question.names)
             for seen, alike, provenance in self.traces(frames):
                 # The caller's autocast is for the model, not for the algebra.

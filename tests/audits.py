@@ -9,7 +9,7 @@ import pytest
 
 from concept_cam import world
 from concept_cam.audit import audit
-from concept_cam.audit.looking import Looker
+from concept_cam.audit.examine import Examiner
 from concept_cam.parts import read_parts
 from concept_cam.prompts import read_vocabulary
 from concept_cam.tables import columns_of, read_table
@@ -27,15 +27,15 @@ def localizer():
 
 
 @pytest.fixture(scope="module")
-def looker(localizer):
-    return Looker(localizer, SPECIES, PARTS, HABITATS)
+def examiner(localizer):
+    return Examiner(localizer, SPECIES, PARTS, HABITATS)
 
 
 @pytest.fixture(scope="module")
-def looked(looker):
+def looked(examiner):
     """Four plates, with what was seen on them."""
     examples = birds_dataset(4, seed=2).examples[:]
-    return examples, *looker.look(examples)
+    return examples, *examiner.examine(examples)
 
 
 @pytest.fixture

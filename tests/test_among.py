@@ -140,7 +140,7 @@ def test_an_audit_is_among_those_classes(localizer, data, logits, tmp_path, amon
         confidence, order = probabilities[int(row["picture"])].sort(descending=True)
         assert (row["predicted"], row["runner_up"]) == (names[order[0]], names[order[1]])
         assert row["confidence"] == pytest.approx(float(confidence[0]), rel=1e-4)
-        assert row["doubt"] == pytest.approx(float(confidence[1]), rel=1e-4)
+        assert row["runner_up_probability"] == pytest.approx(float(confidence[1]), rel=1e-4)
         rights.append(row["predicted"] == row["label"])
         confidences.append(float(confidence[0]))
     expected = calibration_error(torch.tensor(confidences, dtype=torch.float64), torch.tensor(rights))
@@ -155,8 +155,8 @@ def test_an_audit_is_among_those_classes(localizer, data, logits, tmp_path, amon
 def test_all_classes_are_the_default_and_it_matters(localizer, data, logits, tmp_path):
     default = audit(localizer, data, tmp_path / "default")
     few = audit(localizer, data, tmp_path / "few", among="dataset")
-    assert default.looker.classes == CLASSES
-    assert few.looker.classes == FEW
+    assert default.examiner.classes == CLASSES
+    assert few.examiner.classes == FEW
     assert any(a["runner_up"] != b["runner_up"] for a, b in zip(default.good, few.good, strict=True))
     both = zip(default.good, few.good, strict=True)
     assert all(ours["confidence"] < theirs["confidence"] for ours, theirs in both if ours["predicted"] == theirs["predicted"])

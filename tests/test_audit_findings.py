@@ -8,19 +8,19 @@ import re
 import pytest
 import torch
 import torch.nn.functional as F
-from audits import HABITATS, SPECIES, Cells, localizer, looked, looker, table
+from audits import HABITATS, SPECIES, Cells, examiner, localizer, looked, table
 from safetensors.torch import save_file
 
 from concept_cam.audit import Audit
+from concept_cam.audit.examine import Examiner
 from concept_cam.audit.figures import Effect
-from concept_cam.audit.looking import Looker
-from concept_cam.audit.place import ALIGNED
+from concept_cam.audit.object_share import ALIGNED
 from concept_cam.audit.report import write_report
 from concept_cam.audit.summary import FIGURES, Condition, summary, write_tables
 from concept_cam.audit.words import BACKGROUND, random_axes
 from concept_cam.datasets import Dataset, Example
 from concept_cam.errors import OptionError
-from concept_cam.evaluation.judge import Judge
+from concept_cam.evaluation.probabilities import ClassProbabilities
 from concept_cam.metrics import bounded_interval
 
 A, B, C = SPECIES[:3]
@@ -30,7 +30,18 @@ A, B, C = SPECIES[:3]
 def by_hand(localizer, tmp_path_factory):
     """Eight pictures, of which one is broken; maps and effects are the number of the picture."""
     folder = tmp_path_factory.mktemp("hand")
-    columns = ("label", "predicted", "runner_up", "confidence", "doubt", "off_object", "energy", "rd5", "border", "off_area")
+    columns = (
+        "label",
+        "predicted",
+        "runner_up",
+        "confidence",
+        "runner_up_probability",
+        "off_object",
+        "energy",
+        "rd5",
+        "border",
+        "off_area",
+    )
     given = [
         (A, A, B, 0.9, 0.1, 0.5, 0.4, 1.0, 0.2, 0.6),
         (B, A, B, 0.6, 0.35, 0.7, 0.2, 0.5, 0.4, 0.8),  # shows the second
@@ -62,9 +73,9 @@ def by_hand(localizer, tmp_path_factory):
             "chance": torch.tensor([[0.0, 0.2, -0.3]] * len(some)),
         }
         save_file(tensors, batches[-1])
-    looker = Looker(localizer, (A, B, C, SPECIES[3]), backgrounds=HABITATS[:2])
+    examiner = Examiner(localizer, (A, B, C, SPECIES[3]), backgrounds=HABITATS[:2])
     examples = [Example(row["picture"], folder / "gone.png", row["label"]) for row in rows]
-    return Audit(looker, Dataset("hand", (A, B, C, SPECIES[3]), examples, problems=("q: cut short",)), folder, rows, batches)
+    return Audit(examiner, Dataset("hand", (A, B, C, SPECIES[3]), examples, problems=("q: cut short",)), folder, rows, batches)
 
 
 def test_what_is_said_of_a_class(by_hand):
@@ -114,14 +125,21 @@ def audit_of(localizer, folder, shares):
     names, rows = list(shares), []
     for name in names:
         other = names[names.index(name) - 1]
-        about = {"label": name, "predicted": name, "runner_up": other, "correct": 1.0, "confidence": 0.9, "doubt": 0.1}
+        about = {
+            "label": name,
+            "predicted": name,
+            "runner_up": other,
+            "correct": 1.0,
+            "confidence": 0.9,
+            "runner_up_probability": 0.1,
+        }
         figures = {"energy": 0.1, "off_area": 0.6, "border": 0.0, "rd5": 0.5}
         rows += [{"picture": f"{name} {k}", **about, **figures, "off_object": off} for k, off in enumerate(shares[name])]
     shapes = {"aligned": (ALIGNED, ALIGNED), "shared": (0, 0), "agreements": (0,), "effects": (0,), "chance": (0,)}
     save_file({name: torch.zeros(len(rows), *shape) for name, shape in shapes.items()}, folder / "0.safetensors")
-    looker = Looker(localizer, tuple(names))
+    examiner = Examiner(localizer, tuple(names))
     examples = [Example(row["picture"], folder / "gone.png", row["label"]) for row in rows]
-    return Audit(looker, Dataset("shares", tuple(names), examples), folder, rows, [folder / "0.safetensors"])
+    return Audit(examiner, Dataset("shares", tuple(names), examples), folder, rows, [folder / "0.safetensors"])
 
 
 @pytest.mark.parametrize(
@@ -184,15 +202,15 @@ def test_the_most_confused_pairs(by_hand):
     assert [pair.errors for pair in pairs] == [2, 1, 0, 0]
     assert [pair.swapped for pair in pairs] == [1, 1, 0, 0]
     assert [pair.pictures for pair in pairs] == [3, 1, 1, 2]
-    assert [pair.doubt for pair in pairs] == pytest.approx([0.25, 0.45, 0.15, 0.12])
+    assert [pair.runner_up_probability for pair in pairs] == pytest.approx([0.25, 0.45, 0.15, 0.12])
     confused = pairs[0]
     assert (confused.best, confused.worst) == ("p0", "p1")
     assert torch.allclose(confused.map, torch.full((ALIGNED, ALIGNED), (0 + 1 + 3) / 3, dtype=torch.float64))
     assert torch.allclose(confused.shared, confused.map / 10)
     assert confused.agreements == pytest.approx((0.1 * 4 / 3,))
     assert [one.what for one in confused.differences] == [BACKGROUND]
-    ours, theirs = by_hand.looker.bank.vectors_of([A, B])
-    assert confused.differences == by_hand.looker.words.difference(ours - theirs)
+    ours, theirs = by_hand.examiner.bank.vectors_of([A, B])
+    assert confused.differences == by_hand.examiner.words.difference(ours - theirs)
     assert [pair.first for pair in by_hand.pairs(2)] == [A, B]
 
 
@@ -243,7 +261,7 @@ def test_backgrounds_that_move_nothing_are_not_listed(by_hand):
     assert Effect(A, "snow", 0.0101, 0.0102).moves is False
 
 
-def test_what_random_directions_take_off(localizer, looker, looked):
+def test_what_random_directions_take_off(localizer, examiner, looked):
     """A mean of nothing, and less than a habitat takes off where it was learnt."""
     examples, rows, tensors = looked
     assert tensors["chance"].shape == (4, 100)
@@ -253,9 +271,12 @@ def test_what_random_directions_take_off(localizer, looker, looked):
     assert torch.equal(axes, random_axes(scenes, 100))
     with torch.no_grad():
         embedding = F.normalize(localizer.backbone.embed_pixels(localizer.frame(examples[0].read()).pixels[None]), dim=-1)
-    judge, target = Judge(localizer.backbone, looker.bank, looker.scale), SPECIES.index(rows[0]["predicted"])
+    probabilities, target = (
+        ClassProbabilities(localizer.backbone, examiner.bank, examiner.scale),
+        SPECIES.index(rows[0]["predicted"]),
+    )
     off = F.normalize(embedding - (embedding - scenes.mean(0)) @ axes[7][:, None] * axes[7], dim=-1)
-    lost = (judge.of_embedding(embedding) - judge.of_embedding(off))[0, target]
+    lost = (probabilities.of_embedding(embedding) - probabilities.of_embedding(off))[0, target]
     assert float(tensors["chance"][0, 7]) == pytest.approx(float(lost), abs=1e-5)
 
 

@@ -18,11 +18,11 @@ from test_page import chromium, overflow
 from benchmarks import audit as benchmark
 from concept_cam import world
 from concept_cam.audit import ALARM
-from concept_cam.audit.evidence import Evidence, _file_name, mean_map
-from concept_cam.audit.moved import moves
-from concept_cam.audit.place import ALIGNED
+from concept_cam.audit.model_diff import moves
+from concept_cam.audit.object_share import ALIGNED
 from concept_cam.audit.report import NO_WORDS, write_report
 from concept_cam.audit.summary import Condition, summary
+from concept_cam.audit.thumbnails import Thumbnails, _file_name, mean_map
 from concept_cam.datasets import Dataset, Example, read_dataset
 from concept_cam.errors import OptionError
 from concept_cam.world.birds import twins
@@ -187,7 +187,7 @@ def test_the_report_says_all_of_it(report, planted, clean):
     assert told[5] == (
         "; ".join(f"{one.ours}, not {one.theirs} ({agreement:.2f})" for one, agreement in first.told) or NO_WORDS
     )
-    assert told[-2:] == [f"least doubt: {first.best}", f"most doubt: {first.worst}"]
+    assert told[-2:] == [f"runner-up least likely: {first.best}", f"runner-up most likely: {first.worst}"]
     against = {row[0]: row for row in page.rows["Against world"][1:]}
     assert len(against) == 48
     name = next(iter(SHORTCUTS))
@@ -306,7 +306,7 @@ def test_no_two_drawings_have_one_file(localizer, tmp_path):
     plates = birds_dataset(len(names)).examples
     examples = [replace(e, name=name) for e, name in zip(plates, names, strict=True)]
     found = audited(localizer, replace(birds_dataset(1), examples=examples), tmp_path / "out")
-    evidence = Evidence(found, tmp_path / "page")
+    evidence = Thumbnails(found, tmp_path / "page")
     drawn = [evidence.decision(name, "decision") for name in names]
     drawn += [evidence.background(names[0], text, "background") for text in HABITATS]
     links = [one.link for one in drawn]
@@ -332,7 +332,7 @@ def test_a_picture_that_is_gone_is_not_drawn(localizer, tmp_path):
     data = Dataset("one", SPECIES, [Example("a", tmp_path / "a.png", "ember finch")])
     found = audited(localizer, data, tmp_path / "out")
     (tmp_path / "a.png").unlink()
-    assert Evidence(found, tmp_path).decision("a", "") is None
+    assert Thumbnails(found, tmp_path).decision("a", "") is None
     assert "Pairs that are confused" in write_report(found).read_text()
 
 

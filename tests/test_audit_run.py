@@ -13,7 +13,7 @@ from zoo import classifiers
 
 from concept_cam import Localizer, Preprocess, world, wrap
 from concept_cam.audit import audit
-from concept_cam.audit.looking import COLUMNS, Looker
+from concept_cam.audit.examine import COLUMNS, Examiner
 from concept_cam.audit.report import write_report
 from concept_cam.audit.summary import FIGURES, Condition, summary
 from concept_cam.datasets import Dataset, Example
@@ -29,7 +29,7 @@ def contents(folder):
 def test_what_was_interrupted_goes_on(localizer, tmp_path, small, monkeypatch):
     data = birds_dataset(8)
     whole = audited(localizer, data, tmp_path / "whole")
-    looked, own = [], Looker.look
+    looked, own = [], Examiner.look
 
     def stopping(self, examples):
         if len(looked) == 1:
@@ -37,14 +37,14 @@ def test_what_was_interrupted_goes_on(localizer, tmp_path, small, monkeypatch):
         looked.append(examples[0].name)
         return own(self, examples)
 
-    monkeypatch.setattr(Looker, "look", stopping)
+    monkeypatch.setattr(Examiner, "look", stopping)
     with pytest.raises(KeyboardInterrupt):
         audited(localizer, data, tmp_path / "parts")
     made = sorted(path.name for path in (tmp_path / "parts" / "batches").iterdir())
     assert made == ["00000.csv", "00000.json", "00000.safetensors"]
     # Maps without their rows are those of a batch that was not finished.
     (tmp_path / "parts" / "batches" / "00001.safetensors").write_bytes(b"half")
-    monkeypatch.setattr(Looker, "look", lambda self, examples: looked.append(examples[0].name) or own(self, examples))
+    monkeypatch.setattr(Examiner, "look", lambda self, examples: looked.append(examples[0].name) or own(self, examples))
     again = audited(localizer, data, tmp_path / "parts")
     assert looked == ["0-00000", "0-00003", "0-00006"]
     assert contents(tmp_path / "parts") == contents(tmp_path / "whole")
@@ -88,7 +88,7 @@ def test_texts_that_are_not_known_are_found_before_anything_is_written(localizer
 def test_rows_are_read_as_they_were_written(localizer, tmp_path, small):
     data = birds_dataset(4)
     found = audited(localizer, data, tmp_path)
-    rows, tensors = found.looker.look(data.examples[:])
+    rows, tensors = found.examiner.examine(data.examples[:])
     for row, read in zip(rows, found.rows, strict=True):
         assert alike(row, read)
     assert tuple((tmp_path / "rows.csv").read_text().splitlines()[0].split(",")) == COLUMNS
@@ -116,7 +116,7 @@ def test_without_pictures_there_is_a_report_all_the_same(localizer, tmp_path):
     assert found.accuracy is None
     assert "No rows." in write_report(found).read_text()
     assert {figure: summary(found)[figure] for figure in FIGURES} == dict.fromkeys(FIGURES)
-    assert (tmp_path / "pairs.csv").read_text() == "first,second,pictures,errors,swapped,doubt,best,worst\n"
+    assert (tmp_path / "pairs.csv").read_text() == "first,second,pictures,errors,swapped,runner_up_probability,best,worst\n"
 
 
 def test_when_all_pictures_are_broken_all_are_listed(localizer, tmp_path, small):

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from audits import HABITATS, PARTS, SPECIES, localizer, looker
+from audits import HABITATS, PARTS, SPECIES, examiner, localizer
 
 from benchmarks import words as benchmark_of_words
 from concept_cam import world
-from concept_cam.audit.looking import Looker
+from concept_cam.audit.examine import Examiner
 from concept_cam.audit.words import BACKGROUND, Words, without
 from concept_cam.concepts import ConceptBank
 from concept_cam.world.birds import part_of, phrase, species, twins
@@ -32,14 +32,14 @@ def test_a_difference_is_told_by_its_largest_products():
     assert words.difference(torch.tensor([-3.0, 1.0, 0.5]), 1) == (first,)
 
 
-def test_twins_are_told_apart_by_the_part_and_the_colours(looker):
+def test_twins_are_told_apart_by_the_part_and_the_colours(examiner):
     """On random twins; the bar is 0.8 for the part and 0.7 for both of its values."""
     rng = np.random.default_rng([7, 100])
     part, both = [], []
     for number in rng.integers(len(twins()), size=100):
         first, second, attribute = twins()[int(number)]
-        ours, theirs = looker.bank.vectors_of([first, second])
-        told = looker.words.difference(ours - theirs)[0]
+        ours, theirs = examiner.bank.vectors_of([first, second])
+        told = examiner.words.difference(ours - theirs)[0]
         part.append(told.what.rpartition(" ")[0] == part_of(attribute))
         values = [f"{species()[name].card[attribute]} {part_of(attribute)}" for name in (first, second)]
         both.append([told.ours, told.theirs] == values)
@@ -83,25 +83,25 @@ def test_of_few_attributes_nobody_knows_what_is_usual():
     assert math.isnan(words.difference(torch.eye(6, dtype=torch.float64)[0])[0].stands_out)
 
 
-def test_of_a_direction_without_a_meaning_nothing_is_told(looker):
+def test_of_a_direction_without_a_meaning_nothing_is_told(examiner):
     generator = torch.Generator().manual_seed(0)
     for _ in range(200):
-        direction = torch.randn(looker.bank.vectors.shape[1], generator=generator)
-        assert not any(one.told(1.0) for one in looker.words.difference(direction, 99))
-    ours, theirs = looker.bank.vectors_of(["ember finch", "frost finch"])
+        direction = torch.randn(examiner.bank.vectors.shape[1], generator=generator)
+        assert not any(one.told(1.0) for one in examiner.words.difference(direction, 99))
+    ours, theirs = examiner.bank.vectors_of(["ember finch", "frost finch"])
     for _ in range(20):
         order = torch.randperm(len(ours), generator=generator)
-        assert not any(one.told(1.0) for one in looker.words.difference((ours - theirs)[order], 99))
+        assert not any(one.told(1.0) for one in examiner.words.difference((ours - theirs)[order], 99))
 
 
 @pytest.mark.parametrize("model", world.MODELS)
 def test_no_word_is_told_of_what_neither_bird_has(model):
     """Of all twins, on plates that no floor was chosen by; where nothing is planted, the right words alone are told."""
     localizer = world.localizer(vocabulary=(), checkpoint=world.MODELS[model])
-    looker = Looker(localizer, SPECIES, PARTS, HABITATS)
+    examiner = Examiner(localizer, SPECIES, PARTS, HABITATS)
     silent = set()
     for first, second, attribute in twins():
-        told = [one for one in benchmark_of_words.of_pair(looker, first, second, 1, 11) if one.printed]
+        told = [one for one in benchmark_of_words.of_pair(examiner, first, second, 1, 11) if one.printed]
         assert not any(one.false for one in told), (first, second)
         expected = tuple(phrase(attribute, species()[name].card[attribute]) for name in (first, second))
         assert [(one.told.ours, one.told.theirs) for one in told] in ([], [expected]), (first, second)
@@ -110,14 +110,14 @@ def test_no_word_is_told_of_what_neither_bird_has(model):
     assert silent == ({*SHORTCUTS, *near} if model == "world-shortcut" else set())
 
 
-def test_backgrounds_are_a_group_of_their_own(looker, localizer):
-    groups = dict(looker.words.groups)
+def test_backgrounds_are_a_group_of_their_own(examiner, localizer):
+    groups = dict(examiner.words.groups)
     assert groups[BACKGROUND] == HABITATS
     assert set(groups) == {f"{part.name} {name}" for part in PARTS.parts for name in part.attributes} | {BACKGROUND}
-    snow, water = looker.words.bank.vectors_of(["bird in snow", "bird in water"])
-    told = looker.words.difference(snow - water, 1)[0]
+    snow, water = examiner.words.bank.vectors_of(["bird in snow", "bird in water"])
+    told = examiner.words.difference(snow - water, 1)[0]
     assert (told.what, told.ours, told.theirs) == (BACKGROUND, "bird in snow", "bird in water")
-    alone = Looker(localizer, SPECIES)
+    alone = Examiner(localizer, SPECIES)
     assert alone.words.difference(snow - water) == ()
 
 

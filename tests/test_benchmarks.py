@@ -114,7 +114,7 @@ def test_the_checks_that_are_timed_are_those_of_a_pass(bench):
     backbone = bench.backbone
     timed = checks.contenders(bench)
     embedding = backbone.normalize(timed[checks.PICTURE]())
-    with backbone.at_rest():
+    with backbone.evaluating():
         own = backbone.normalize(backbone.embed_pixels(bench.pixels[:1]))
     torch.testing.assert_close(embedding, own)
     before = {name: timed[name]() for name in (checks.STRUCTURE, checks.TEXTS, checks.FOLDED)}

@@ -16,10 +16,20 @@ from rich.console import Console
 from concept_cam import world
 from concept_cam.datasets import Example
 from concept_cam.errors import OptionError, OutputError
-from concept_cam.evaluation import Grid, Judge, Settings, fit_probe, own_scale, problems, read_rows, tables, write_rows
+from concept_cam.evaluation import (
+    ClassProbabilities,
+    Grid,
+    Settings,
+    fit_probe,
+    own_scale,
+    problems,
+    read_rows,
+    tables,
+    write_rows,
+)
 from concept_cam.evaluation.probe import features_of
 from concept_cam.evaluation.references import read_references
-from concept_cam.evaluation.sanity import SANE, shuffled
+from concept_cam.evaluation.sanity import SANITY, shuffled
 from concept_cam.files import write_file
 from concept_cam.gradients import pixel_gradient, trace
 from concept_cam.methods import METHODS
@@ -84,7 +94,7 @@ def test_sanity_knows_a_map_that_looks_at_nothing(localizer, tmp_path, monkeypat
     monkeypatch.setitem(METHODS, "edges", TraceMethod(edges))
     settings = Settings(("hires_cam", "edges"), ("twin",), (1.0,), sanity=True)
     rows = read_rows(write_rows(grid_of(localizer, settings), twins_dataset(4), tmp_path, {}))
-    mean = {name: {key: np.mean([r[key] for r in rows if r["method"] == name]) for key in SANE} for name in settings.methods}
+    mean = {name: {key: np.mean([r[key] for r in rows if r["method"] == name]) for key in SANITY} for name in settings.methods}
     assert mean["edges"]["parameters"] == mean["edges"]["labels"] == pytest.approx(1, abs=1e-6)
     assert abs(mean["hires_cam"]["parameters"]) < 0.3
     assert mean["hires_cam"]["labels"] < 0.5
@@ -95,11 +105,11 @@ def test_sanity_knows_a_map_that_looks_at_nothing(localizer, tmp_path, monkeypat
 
 def test_a_stranger_has_the_numbers_of_the_model_and_leaves_it_alone(localizer):
     before = {name: p.clone() for name, p in localizer.backbone.module.named_parameters()}
-    stranger = shuffled(localizer.backbone)
-    for (name, own), other in zip(before.items(), stranger.module.parameters(), strict=True):
+    randomized = shuffled(localizer.backbone)
+    for (name, own), other in zip(before.items(), randomized.module.parameters(), strict=True):
         assert torch.equal(own, dict(localizer.backbone.module.named_parameters())[name])
         assert torch.equal(own.flatten().sort().values, other.flatten().sort().values), name
-    assert not torch.equal(before["visual.proj"], stranger.module.visual.proj)
+    assert not torch.equal(before["visual.proj"], randomized.module.visual.proj)
 
 
 def test_the_gradient_at_the_pixels_is_a_slope():
@@ -245,9 +255,9 @@ def test_references_by_name(localizer):
 def test_the_judge_is_the_model(localizer):
     bank = localizer.bank(world.species())
     pixels = torch.randn(2, 3, 96, 96)
-    judge = Judge(localizer.backbone, bank, 10.0)
+    probabilities = ClassProbabilities(localizer.backbone, bank, 10.0)
     expected = (10 * F.normalize(localizer.backbone.embed_pixels(pixels), dim=-1) @ bank.vectors.T).softmax(-1)
-    torch.testing.assert_close(judge(pixels), expected)
+    torch.testing.assert_close(probabilities(pixels), expected)
     assert own_scale(localizer.backbone) == pytest.approx(localizer.backbone.module.logit_scale.exp().item())
 
 
@@ -287,7 +297,7 @@ def test_plates_for_a_probe_are_not_those_that_are_evaluated():
 def test_to_centre_a_bank_changes_no_probability(localizer):
     bank = localizer.bank(world.species())
     pixels = torch.randn(2, 3, 96, 96)
-    own, centred = (Judge(localizer.backbone, b, 20.0)(pixels) for b in (bank, bank.centred()))
+    own, centred = (ClassProbabilities(localizer.backbone, b, 20.0)(pixels) for b in (bank, bank.centred()))
     torch.testing.assert_close(own, centred, rtol=1e-4, atol=1e-6)
     assert bank.centred().vectors.sum(0).abs().max() < 1e-5
     assert bank.centred().vectors.norm(dim=1).max() < 0.9

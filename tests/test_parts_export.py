@@ -21,7 +21,7 @@ from concept_cam.datasets import read_dataset
 from concept_cam.errors import DatasetError, OptionError
 from concept_cam.images import Placement
 from concept_cam.parts.export import to_coco, to_csv, to_cub, to_supervision
-from concept_cam.parts.part import Part, PartFinding, Reading
+from concept_cam.parts.part import AttributeReading, Part, PartFinding
 
 pycocotools_and_a_new_numpy = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 
@@ -34,7 +34,7 @@ def ellipse(size, box):
 
 
 def seen(name, size, keypoint, box, confidence, **attributes):
-    readings = {attribute: Reading(*reading) for attribute, reading in attributes.items()}
+    readings = {attribute: AttributeReading(*reading) for attribute, reading in attributes.items()}
     return Part(name, True, confidence, keypoint, box, ellipse(size, box), readings, torch.ones(2, 2))
 
 

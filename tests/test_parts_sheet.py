@@ -12,8 +12,8 @@ from PIL import Image
 from concept_cam.errors import OptionError, PictureError
 from concept_cam.images import Placement
 from concept_cam.page import Thumbnail, to_html
-from concept_cam.parts.marks import COLOURS, Mark, beside
-from concept_cam.parts.part import Part, PartFinding, Reading
+from concept_cam.parts.labels import COLOURS, Mark, beside
+from concept_cam.parts.part import AttributeReading, Part, PartFinding
 from concept_cam.parts.sheet import PartSheet, annotated, part_sheet, summary
 
 GROUND = (128, 128, 128)
@@ -21,7 +21,7 @@ GROUND = (128, 128, 128)
 
 
 def seen(name, keypoint, box, confidence=0.75, **attributes):
-    readings = {attribute: Reading(*reading) for attribute, reading in attributes.items()}
+    readings = {attribute: AttributeReading(*reading) for attribute, reading in attributes.items()}
     return Part(name, True, confidence, keypoint, box, torch.ones(1, 1) > 0, readings, torch.ones(2, 2))
 
 

@@ -26,7 +26,7 @@ from zoo import classifiers
 
 from concept_cam import Localizer, world, wrap
 from concept_cam.audit import audit
-from concept_cam.audit.looking import Looker
+from concept_cam.audit.examine import Examiner
 from concept_cam.audit.summary import write_tables
 from concept_cam.datasets import Dataset, Example
 from concept_cam.errors import DatasetError, OptionError, OutputError
@@ -246,7 +246,7 @@ OPTIONS = {
 def not_made_again(monkeypatch):
     """Whatever is looked at again fails."""
     monkeypatch.setattr(Grid, "rows", None)
-    monkeypatch.setattr(Looker, "look", None)
+    monkeypatch.setattr(Examiner, "look", None)
 
 
 @pytest.mark.parametrize("change", CHANGES)
@@ -631,7 +631,7 @@ def test_a_damaged_batch_of_rows_or_maps_is_made_again(finished, ending, damage)
 def test_only_the_damaged_batch_is_made_again(finished, monkeypatch):
     work, out, before = finished
     (out / "batches" / "00001.csv").write_bytes(b"")
-    made, kind, name = [], *((Grid, "rows") if work.name == "evaluate" else (Looker, "look"))
+    made, kind, name = [], *((Grid, "rows") if work.name == "evaluate" else (Examiner, "look"))
     real = getattr(kind, name)
     monkeypatch.setattr(kind, name, lambda self, some: made.append(len(some)) or real(self, some))
     work()

@@ -74,13 +74,13 @@ class Pair:
         pictures: so many.
         errors: of which so many show another class than the first; over all pairs, all errors.
         swapped: of the errors, so many show the second.
-        doubt: the mean probability of the second, 0 to 1.
+        runner_up_probability: the mean probability of the second, 0 to 1.
         map: the mean of what decided, in the frames of the objects.
         differences: in words, those with the largest weights; ``told`` are those that mean something.
         agreements: for each of those, how far its map is that of the decision: mean of Spearman's correlation, -1 to 1.
         shared: where the map of the first agrees with that of the decision, in the frames of the objects, -1 to 1; None
             without words.
-        best, worst: names of the pictures with the least and the most doubt.
+        best, worst: names of the pictures on which the runner-up is least and most likely.
     """
 
     first: str
@@ -88,7 +88,7 @@ class Pair:
     pictures: int
     errors: int
     swapped: int
-    doubt: float
+    runner_up_probability: float
     map: Float[Tensor, "side side"]
     differences: tuple[Difference, ...]
     agreements: tuple[float, ...]

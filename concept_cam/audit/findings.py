@@ -14,8 +14,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load
 from torch import Tensor
 
+from concept_cam.audit.examine import Examiner
 from concept_cam.audit.figures import ALARM, ERROR, ClassAudit, Effect, Pair
-from concept_cam.audit.looking import Looker
 from concept_cam.datasets import Dataset
 from concept_cam.errors import OutputError
 from concept_cam.evaluation.among import told_among
@@ -32,15 +32,15 @@ class Audit:
     """An audit that was run.
 
     Attributes:
-        looker: model and texts.
+        examiner: model and texts.
         dataset: the pictures.
         folder: where it lies.
-        rows: one for each picture, see ``looking.COLUMNS``.
-        batches: files with the tensors of ``looking.Looker.look``, in the order of the rows.
+        rows: one for each picture, see ``examine.COLUMNS``.
+        batches: files with the tensors of ``examine.Examiner.examine``, in the order of the rows.
         made: how; a page and a summary tell it.
     """
 
-    looker: Looker
+    examiner: Examiner
     dataset: Dataset
     folder: Path
     rows: Sequence[Row]
@@ -70,7 +70,7 @@ class Audit:
     @property
     def among(self) -> str:
         """Among how many of how many classes the model decides."""
-        return told_among(self.looker.localizer.backbone, self.looker.classes)
+        return told_among(self.examiner.localizer.backbone, self.examiner.classes)
 
     @property
     def accuracy(self) -> float | None:
@@ -96,9 +96,9 @@ class Audit:
     def classes(self) -> list[ClassAudit]:
         """Those that a picture shows or is predicted as, in the order of the data set; then those of the model alone."""
         shown, predicted = _grouped(self.good, "label"), _grouped(self.good, "predicted")
-        effects = self._sums("effects", lambda row: row["predicted"]) if self.looker.backgrounds else {}
+        effects = self._sums("effects", lambda row: row["predicted"]) if self.examiner.backgrounds else {}
         found = []
-        for name in dict.fromkeys((*self.dataset.classes, *self.looker.classes)):
+        for name in dict.fromkeys((*self.dataset.classes, *self.examiner.classes)):
             ours, theirs = shown.get(name, []), predicted.get(name, [])
             if not ours and not theirs:
                 continue
@@ -118,7 +118,7 @@ class Audit:
                     _mean(theirs, "off_area"),
                     _mean(theirs, "border"),
                     _mean(theirs, "rd5"),
-                    None if moved is None else (self.looker.backgrounds[int(moved.argmax())], float(moved.max())),
+                    None if moved is None else (self.examiner.backgrounds[int(moved.argmax())], float(moved.max())),
                 )
             )
         return found
@@ -161,16 +161,16 @@ class Audit:
         def confusion(pair: tuple[str, str]) -> tuple[int, int, float]:
             rows = grouped[pair]
             wrong, swapped = sum(not row["correct"] for row in rows), sum(row["label"] == pair[1] for row in rows)
-            return wrong, swapped, sum(row["doubt"] for row in rows) / len(rows)
+            return wrong, swapped, sum(row["runner_up_probability"] for row in rows) / len(rows)
 
         chosen = sorted(grouped, key=confusion, reverse=True)[:count]
         maps, shared, agreements = (self._sums(kind, _pair, set(chosen)) for kind in ("aligned", "shared", "agreements"))
         found = []
         for first, second in chosen:
             pair = first, second
-            rows = sorted(grouped[pair], key=lambda row: row["doubt"])
-            ours, theirs = self.looker.bank.vectors_of(pair)
-            told = self.looker.words.difference(ours - theirs)
+            rows = sorted(grouped[pair], key=lambda row: row["runner_up_probability"])
+            ours, theirs = self.examiner.bank.vectors_of(pair)
+            told = self.examiner.words.difference(ours - theirs)
             found.append(
                 Pair(
                     first,
@@ -194,12 +194,12 @@ class Audit:
         found = [
             Effect(name, text, float(total) / counts[name], float(chance[name].max()) / counts[name])
             for name, totals in effects.items()
-            for text, total in zip(self.looker.backgrounds, totals, strict=True)
+            for text, total in zip(self.examiner.backgrounds, totals, strict=True)
         ]
         return sorted(found, key=lambda one: -one.effect)
 
     def tensors(self, kind: str) -> Iterator[tuple[Row, Tensor]]:
-        """Each good row with one of its tensors, see ``looking.Looker.look``; a batch at a time.
+        """Each good row with one of its tensors, see ``examine.Examiner.examine``; a batch at a time.
 
         Raises:
             OutputError: a file of theirs cannot be read.

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from concept_cam.audit.evidence import Evidence, mean_map
 from concept_cam.audit.figures import ALARM, LEAST
 from concept_cam.audit.findings import Audit
-from concept_cam.audit.moved import Move, moves
+from concept_cam.audit.model_diff import Shift, moves
 from concept_cam.audit.summary import write_tables
+from concept_cam.audit.thumbnails import Thumbnails, mean_map
 from concept_cam.files import write_file
 from concept_cam.page import Cell, Page, Section, Table, Thumbnail, how_made, to_html
 
@@ -31,17 +31,17 @@ def write_report(audit: Audit, other: Audit | None = None) -> Path:
         OptionError: the other audit is of other pictures.
     """
     folder = audit.folder
-    evidence = Evidence(audit, folder)
+    evidence = Thumbnails(audit, folder)
     moved = moves(audit, other) if other else None
     sections = [_off_object(audit, evidence), _pairs(audit, evidence), _backgrounds(audit, evidence), _classes(audit)]
     if other and moved is not None:
-        sections.append(_moved((audit, other), moved, (evidence, Evidence(other, folder, "other-"))))
+        sections.append(_moved((audit, other), moved, (evidence, Thumbnails(other, folder, "other-"))))
     if audit.problems:
         sections.append(Section("Skipped", "\n\n".join(audit.problems)))
     titles = "How this was made", "How the second audit was made"
     sections += [how_made(one.made, title) for one, title in zip((audit, other), titles, strict=True) if one and one.made]
     write_tables(audit, moved)
-    model = audit.looker.localizer.backbone.name
+    model = audit.examiner.localizer.backbone.name
     page = Page(f"{audit.dataset.name}: what {model} relies on", _lead(audit), tuple(s for s in sections if s), _facts(audit))
     return write_file(folder / "report.html", to_html(page).encode())
 
@@ -75,7 +75,7 @@ def _facts(audit: Audit) -> tuple[tuple[str, str], ...]:
     return (*facts, ("suspects", suspects))
 
 
-def _off_object(audit: Audit, evidence: Evidence) -> Section:
+def _off_object(audit: Audit, evidence: Thumbnails) -> Section:
     """Classes by their evidence off the object, with the image that shows most of it."""
     title = "Evidence off the object"
     if not audit.rank:
@@ -106,8 +106,8 @@ def _off_object(audit: Audit, evidence: Evidence) -> Section:
     return Section(title, text, Table(columns, tuple(rows)))
 
 
-def _pairs(audit: Audit, evidence: Evidence) -> Section:
-    pairs, words = audit.pairs(SHOWN), bool(audit.looker.words.groups)
+def _pairs(audit: Audit, evidence: Thumbnails) -> Section:
+    pairs, words = audit.pairs(SHOWN), bool(audit.examiner.words.groups)
     rows: list[tuple[Cell, ...]] = []
     for pair in pairs:
         told = "; ".join(f"{one.ours}, not {one.theirs} ({agreement:.2f})" for one, agreement in pair.told)
@@ -119,12 +119,12 @@ def _pairs(audit: Audit, evidence: Evidence) -> Section:
                 pair.pictures,
                 pair.errors,
                 pair.swapped,
-                pair.doubt,
+                pair.runner_up_probability,
                 told or (NO_WORDS if words else None),
                 mean_map(pair.map, "what decided"),
                 None if agrees is None else mean_map(agrees, f"where {pair.differences[0].what} agrees"),
-                evidence.decision(pair.best, f"least doubt: {pair.best}"),
-                evidence.decision(pair.worst, f"most doubt: {pair.worst}"),
+                evidence.decision(pair.best, f"runner-up least likely: {pair.best}"),
+                evidence.decision(pair.worst, f"runner-up most likely: {pair.worst}"),
             )
         )
     others = len({(row["predicted"], row["runner_up"]) for row in audit.good}) - len(pairs)
@@ -135,9 +135,9 @@ def _pairs(audit: Audit, evidence: Evidence) -> Section:
         rows.append((f"{_counted(others, 'other pair')} (pairs.csv)", *left, *[None] * 6))
     text = (
         "A pair is the predicted class and the runner-up. Errors are images that show another class than the predicted one: "
-        f"{audit.errors} of {_counted(len(audit.good), 'image')}. Swapped are the errors that show the runner-up. Doubt is "
-        "the mean probability of the runner-up. The pairs are sorted by errors, then by doubt. Mean maps are in the frame of "
-        "the object: warm for the first class, cold for the second."
+        f"{audit.errors} of {_counted(len(audit.good), 'image')}. Swapped are the errors that show the runner-up. The "
+        "column runner-up is its mean probability. The pairs are sorted by errors, then by that. Mean maps are in the frame "
+        "of the object: warm for the first class, cold for the second."
     )
     if words:
         text += (
@@ -146,12 +146,23 @@ def _pairs(audit: Audit, evidence: Evidence) -> Section:
             f"phrases that mean nothing here; otherwise {NO_WORDS}. The map beside it shows where the first words agree with "
             "the decision."
         )
-    columns = ("pair", "images", "errors", "swapped", "doubt", "in words", "mean map", "words agree", "for it", "against it")
+    columns = (
+        "pair",
+        "images",
+        "errors",
+        "swapped",
+        "runner-up",
+        "in words",
+        "mean map",
+        "words agree",
+        "for it",
+        "against it",
+    )
     return Section("Pairs that are confused", text, Table(columns, tuple(rows)))
 
 
-def _backgrounds(audit: Audit, evidence: Evidence) -> Section | None:
-    texts = audit.looker.backgrounds
+def _backgrounds(audit: Audit, evidence: Thumbnails) -> Section | None:
+    texts = audit.examiner.backgrounds
     if not texts:
         return None
     most: dict[tuple[str, int], tuple[float, str]] = {}
@@ -191,8 +202,8 @@ def _classes(audit: Audit) -> Section:
     return Section("All classes", text, Table(columns, tuple(rows)))
 
 
-def _moved(audits: tuple[Audit, Audit], moved: Sequence[Move], evidence: tuple[Evidence, Evidence]) -> Section:
-    names = [audit.looker.localizer.backbone.name for audit in audits]
+def _moved(audits: tuple[Audit, Audit], moved: Sequence[Shift], evidence: tuple[Thumbnails, Thumbnails]) -> Section:
+    names = [audit.examiner.localizer.backbone.name for audit in audits]
     if names[0] == names[1]:
         names = [f"{name}, {place}" for name, place in zip(names, ("first", "second"), strict=True)]
     ours, theirs = ({one.name: one for one in audit.classes} for audit in audits)

@@ -9,8 +9,8 @@ from typing import Any
 
 from safetensors.torch import save
 
+from concept_cam.audit.examine import COLUMNS, Examiner
 from concept_cam.audit.findings import Audit
-from concept_cam.audit.looking import COLUMNS, Looker
 from concept_cam.datasets import Dataset, Example
 from concept_cam.datasets.extra import extra_columns, with_extra
 from concept_cam.errors import OptionError
@@ -89,10 +89,10 @@ def audit(
             raise OptionError(f"{option}_templates has no effect without {needed}; give {needed}, or leave it out.")
     among = chosen_among(among, localizer.backbone)
     folder, classes = Path(folder), classes_among(localizer.backbone, dataset.classes, among)
-    looker = Looker(localizer, classes, parts, backgrounds, part_templates, scene_templates, strength)
-    looker.prepare()
+    examiner = Examiner(localizer, classes, parts, backgrounds, part_templates, scene_templates, strength)
+    examiner.prepare()
     judged = told_among(localizer.backbone, classes)
-    identity = identity_of(localizer, dataset, {name_of(localizer.method): localizer.method}, looker.sentences())
+    identity = identity_of(localizer, dataset, {name_of(localizer.method): localizer.method}, examiner.sentences())
     settings = {
         "dataset": dataset.name,
         "examples": len(dataset.examples),
@@ -131,11 +131,11 @@ def audit(
     columns = (*COLUMNS, *extra.values())
 
     def make(examples: Sequence[Example]) -> Files:
-        rows, tensors = looker.look(examples)
+        rows, tensors = examiner.examine(examples)
         return {".safetensors": save(tensors), ".csv": csv_of(with_extra(zip(rows, examples, strict=True), extra), columns)}
 
     with Run.held(folder, settings, columns) as run:
         made = made.kept(folder)
         batches = run.batches(dataset.examples, BATCH, name_of_example, make)
     maps = tuple(batch.file(".safetensors") for batch in batches)
-    return Audit(looker, dataset, folder, read_rows(run.table), maps, made)
+    return Audit(examiner, dataset, folder, read_rows(run.table), maps, made)

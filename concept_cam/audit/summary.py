@@ -13,7 +13,7 @@ from typing import Any, final
 
 from concept_cam.audit.figures import ClassAudit, Effect, Pair
 from concept_cam.audit.findings import Audit
-from concept_cam.audit.moved import Move
+from concept_cam.audit.model_diff import Shift
 from concept_cam.errors import OptionError, did_you_mean
 from concept_cam.files import write_file
 from concept_cam.runs import csv_of
@@ -37,13 +37,13 @@ _CLASS = (
     "judged",
     "suspect",
 )
-_PAIR = ("first", "second", "pictures", "errors", "swapped", "doubt", "best", "worst")
+_PAIR = ("first", "second", "pictures", "errors", "swapped", "runner_up_probability", "best", "worst")
 _WORDS = ("first", "second", "what", "ours", "theirs", "weight", "stands_out", "agreement")
 _BACKGROUND = ("class", "background", "effect", "chance", "moves")
 _MOVE = ("picture", "label", "before", "after", "agreement", "off_object", "off_object_after")
 
 
-def write_tables(audit: Audit, moved: Sequence[Move] | None = None) -> None:
+def write_tables(audit: Audit, moved: Sequence[Shift] | None = None) -> None:
     """Write ``classes.csv``, ``pairs.csv``, ``words.csv``, ``backgrounds.csv``, ``summary.json``, and ``moved.csv``.
 
     Args:
@@ -77,7 +77,7 @@ def summary(audit: Audit) -> dict[str, Any]:
     drops = [one.rd5 for one in audit.classes if one.rd5 is not None]
     return {
         "dataset": audit.dataset.name,
-        "model": audit.looker.localizer.backbone.name,
+        "model": audit.examiner.localizer.backbone.name,
         "pictures": len(audit.good),
         "skipped": audit.skipped,
         "among": audit.among,
@@ -176,7 +176,7 @@ def _background_row(one: Effect) -> dict[str, Any]:
     return {"class": one.name, "background": one.text, "effect": one.effect, "chance": one.chance, "moves": int(one.moves)}
 
 
-def _move_row(move: Move) -> dict[str, Any]:
+def _move_row(move: Shift) -> dict[str, Any]:
     before, after = move.off_object or (None, None)
     return {**vars(move), "off_object": before, "off_object_after": after}
 

@@ -33,8 +33,8 @@ class Backbone(ABC):
     """A model that embeds pictures and concepts. Adapters are final; they hold the user's model and change nothing in it.
 
     What is derived from the model (sites, closed forms, copies for other sizes, embedded texts) is derived anew when the model
-    has changed: ``refresh`` compares the structure before each pass (once in a block of ``at_rest``, within which nobody else
-    changes the model), ``text_state`` also the numbers in the text encoder.
+    has changed: ``refresh`` compares the structure before each pass (once in a block of ``evaluating``, within which nobody
+    else changes the model), ``text_state`` also the numbers in the text encoder.
 
     Attributes:
         name: how the user named the model.
@@ -92,7 +92,7 @@ class Backbone(ABC):
             self.sites = tower.sites
         else:
             # In the model's own precision: what the caller's autocast rounds off says nothing about places.
-            with self.at_rest(), torch.autocast(self.device.type, enabled=False):
+            with self.evaluating(), torch.autocast(self.device.type, enabled=False):
                 self.sites = placed(self.embed_pixels, tower, noise(self), self.module, self.name)
         _, top, _, bottom = self.sites[0].layout.span
         share = bottom - top if isinstance(tower.stride, float) else 1
@@ -105,7 +105,7 @@ class Backbone(ABC):
         Raises:
             BackboneError: the model has become one that this adapter does not know.
         """
-        with self.at_rest():
+        with self.evaluating():
             if self._described is not None and self._looked == block_number():
                 return
             before, now, self._looked = self._described, self._structure(), block_number()
@@ -272,7 +272,7 @@ class Backbone(ABC):
 
     _original: Backbone | None = None
 
-    def at_rest(self) -> AbstractContextManager[None]:
+    def evaluating(self) -> AbstractContextManager[None]:
         """Run the model out of the caller's inference mode, without a graph, in evaluation mode; all as before afterwards.
 
         One thread at a time; see ``guard``.
@@ -286,7 +286,7 @@ class Backbone(ABC):
         """
         kind = self.device.type
         autocast = torch.is_autocast_enabled(kind) and torch.get_autocast_dtype(kind)
-        with self.at_rest():
+        with self.evaluating():
             self.original.refresh()
             module = Snapshot(self.module, self.image_parts(), contents=True, ignored=self._rewritten)
         return TextState(module, (self.original._forgotten, *self.probe_tokens()), autocast)

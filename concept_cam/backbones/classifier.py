@@ -19,7 +19,7 @@ from concept_cam.backbones.site import Tower
 from concept_cam.backbones.sizes import share
 from concept_cam.backbones.snapshot import Snapshot, TextState
 from concept_cam.backbones.stated import preprocess_of
-from concept_cam.backbones.towers import anything, timm as timm_towers, torchvision as torchvision_towers
+from concept_cam.backbones.towers import generic, timm as timm_towers, torchvision as torchvision_towers
 from concept_cam.backbones.transforms import read_transform
 from concept_cam.backbones.weights import ADVICE, first_run
 from concept_cam.backbones.wrappers import called, hold, outermost
@@ -72,7 +72,7 @@ class Classifier(Backbone):
         self.name, self.module, self.head, self.call = name, model, head, call
         self._prefix, self._called = called(model)
         self.classes = tuple(classes)
-        with self.at_rest():
+        with self.evaluating():
             self.preprocess = read_transform(preprocess) if preprocess is not None else self._said()
             with first_run(name, self.preprocess.size, f"{ADVICE}, or say how it is called with call="):
                 self.refresh()
@@ -160,7 +160,7 @@ class Classifier(Backbone):
 
     def text_state(self) -> TextState:
         """The last layer's rows alone."""
-        with self.at_rest():
+        with self.evaluating():
             self.original.refresh()
             return TextState(Snapshot(self._rows.module, contents=True), (self.original._forgotten,), False)
 
@@ -172,9 +172,9 @@ class Classifier(Backbone):
                 return (
                     timm_towers.describe(trunk, prefix, project, self.embed_pixels, pixels, whole=whole)
                     or torchvision_towers.describe(trunk, prefix, project)
-                    or anything.describe(self._called, self._prefix, self.embed_pixels, pixels)
+                    or generic.describe(self._called, self._prefix, self.embed_pixels, pixels)
                 )
-        return anything.describe(self._called, self._prefix, self.embed_pixels, pixels)
+        return generic.describe(self._called, self._prefix, self.embed_pixels, pixels)
 
     def _way_from(self, trunk: nn.Module, pixels: Tensor) -> tuple[bool, Callable[[Tensor], Tensor]] | None:
         """Whether a trunk's own last layer is on the way to the embedding, and what comes after the trunk; None: unknown."""

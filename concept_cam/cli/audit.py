@@ -100,7 +100,7 @@ def audit(
     say(f"evidence off the object: {_told(found)}")
     say(f"report in {report}")
     for one in audits:
-        say(f"{one.looker.localizer.backbone.name} decides among {one.among}")
+        say(f"{one.examiner.localizer.backbone.name} decides among {one.among}")
     reasons = [reason for condition in conditions if (reason := condition.reason(figures))]
     if reasons:
         raise AuditFailed(f"{'; '.join(reasons)}: {report} shows why.")

@@ -2,7 +2,7 @@
 
 example   one picture and what is known of it; a data set of them
 layouts   readers by name; those of a table, of COCO's form, of published sets and of huggingface have files of their own
-gathered  examples as they are read, and what was wrong with others
+builder   examples as they are read, and what was wrong with others
 masks     regions as grey levels, polygons, run lengths, boxes
 files     what all layouts have in common: nothing outside the set's folder is opened
 extra     further columns of a table, in the rows of a run

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from concept_cam.datasets.builder import DatasetBuilder
 from concept_cam.datasets.example import Dataset, Example, Region
 from concept_cam.datasets.files import checked_box, json_of, size_of, within
-from concept_cam.datasets.gathered import Gathered
 from concept_cam.datasets.masks import of_boxes, of_coco, union
 from concept_cam.errors import DatasetError, one_line
 
@@ -33,7 +33,7 @@ def read_coco(file: Path, root: Path | None = None) -> Dataset:
         raise DatasetError(
             f"{file}: expected COCO's images, annotations and categories, each a list; no {', '.join(missing)}."
         )
-    gathered = Gathered()
+    gathered = DatasetBuilder()
     categories = _by_id(held["categories"], "category", "name", gathered.problems)
     pictures = _by_id(held["images"], "image", "file_name", gathered.problems)
     labels = {number: about["name"].replace("_", " ") for number, about in categories.items()}

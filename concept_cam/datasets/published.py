@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
+from concept_cam.datasets.builder import DatasetBuilder
 from concept_cam.datasets.example import Dataset, Example, Point
 from concept_cam.datasets.files import checked_box, json_of, lines, numbered, size_of, table, within, words
-from concept_cam.datasets.gathered import Gathered
 from concept_cam.datasets.masks import of_boxes, of_levels
 from concept_cam.datasets.matlab import read_matlab
 from concept_cam.errors import DatasetError, did_you_mean, one_line, reason, refused_as
@@ -27,7 +27,7 @@ def read_cub(folder: Path, root: Path | None = None) -> Dataset:
 
     Attributes are those that somebody saw "probably" or "definitely", if the files of attributes are there.
     """
-    gathered = Gathered()
+    gathered = DatasetBuilder()
     files, classes, labels, boxes, training, parts = (
         numbered(folder / name, gathered.problems)
         for name in (
@@ -107,14 +107,14 @@ def read_pets(folder: Path, root: Path | None = None) -> Dataset:
         picture = within(folder / "images", f"{name}.jpg", root)
         return Example(name, picture, known[name], region=of_levels(trimap, picture, lambda levels: levels != 2))
 
-    gathered = Gathered()
+    gathered = DatasetBuilder()
     gathered.add(known, read, lambda name: name in training)
     return gathered.dataset(folder, known.values())
 
 
 def read_aircraft(folder: Path, root: Path | None = None) -> Dataset:
     """FGVC-Aircraft (Maji et al. 2013), by variant: boxes in whole pixels, from one and inclusive."""
-    gathered = Gathered()
+    gathered = DatasetBuilder()
     data = folder / "data" if (folder / "data").is_dir() else folder
     boxes = numbered(data / "images_box.txt", gathered.problems)
     parts = {part: numbered(data / f"images_variant_{part}.txt", gathered.problems) for part in ("trainval", "test")}
@@ -152,7 +152,7 @@ def read_cars(folder: Path, root: Path | None = None) -> Dataset:
         box = checked_box((left - 1, top - 1, right, bottom), size, name)
         return Example(f"{split}/{name}", picture, classes[number - 1], region=of_boxes([box], size), boxes=(box,))
 
-    gathered = Gathered()
+    gathered = DatasetBuilder()
     gathered.add(items, read, lambda item: item[0] == "cars_train")
     return gathered.dataset(folder, classes)
 
@@ -177,7 +177,7 @@ def read_fishvista(folder: Path, root: Path | None = None) -> Dataset:
     except (AttributeError, ValueError) as error:
         raise DatasetError(f"{file}: expected a trait for each level ({reason(error)}).") from error
     pictures = next((folder / name for name in ("Images", "AllImages") if (folder / name).is_dir()), folder)
-    gathered = Gathered()
+    gathered = DatasetBuilder()
     items: list[tuple[str, Mapping[str, str]]] = []
     for split in ("train", "val", "test"):
         listed = folder / f"segmentation_{split}.csv"

@@ -6,9 +6,9 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from concept_cam.datasets.builder import DatasetBuilder
 from concept_cam.datasets.example import Dataset, Example, Region
 from concept_cam.datasets.files import checked_box, size_of, table, within
-from concept_cam.datasets.gathered import Gathered
 from concept_cam.datasets.masks import of_boxes, of_levels, union
 from concept_cam.errors import DatasetError, one_line
 from concept_cam.regions import Box
@@ -44,7 +44,7 @@ def read_table(file: Path, root: Path | None = None) -> Dataset:
     found = table(file)
     columns = _columns(file, found.header)
     extra = tuple(name for name in found.header if name and name not in columns.values())
-    gathered = Gathered(problems=[f"{file.name}: {problem}" for problem in found.problems])
+    gathered = DatasetBuilder(problems=[f"{file.name}: {problem}" for problem in found.problems])
     grouped: dict[tuple[str, str], list[_Row]] = defaultdict(list)
     for number, row in found.rows:
         name, label = row.get(columns["file"], ""), row.get(columns["label"], "").strip()

@@ -2,7 +2,7 @@
 
 references   which references, by the names that a command line gives them
 among        which classes compete
-judge        the model as faithfulness metrics see it
+probabilities  the model as faithfulness metrics see it
 probe        a linear probe in the place of texts
 sanity       maps that should be like the one in question, and maps that should not
 contrasts    the directions of one image
@@ -19,8 +19,8 @@ from __future__ import annotations
 
 from concept_cam.evaluation.among import Among, classes_among, told_among
 from concept_cam.evaluation.grid import Grid
-from concept_cam.evaluation.judge import Judge, own_scale
 from concept_cam.evaluation.mosaics import Mosaics, MosaicSettings, write_mosaics
+from concept_cam.evaluation.probabilities import ClassProbabilities, own_scale
 from concept_cam.evaluation.probe import fit_probe
 from concept_cam.evaluation.report import means, problems, tables
 from concept_cam.evaluation.rows import write_rows
@@ -30,9 +30,9 @@ from concept_cam.runs import csv_of, read_rows
 
 __all__ = [
     "Among",
+    "ClassProbabilities",
     "Evaluation",
     "Grid",
-    "Judge",
     "MosaicSettings",
     "Mosaics",
     "Settings",

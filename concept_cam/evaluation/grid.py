@@ -17,9 +17,9 @@ from concept_cam.concepts import ConceptBank
 from concept_cam.datasets import Example
 from concept_cam.errors import DatasetError
 from concept_cam.evaluation.contrasts import Contrast, contrasts_of
-from concept_cam.evaluation.judge import Judge
+from concept_cam.evaluation.probabilities import ClassProbabilities
 from concept_cam.evaluation.references import read_references
-from concept_cam.evaluation.sanity import SANE, Doppelgangers, shuffled
+from concept_cam.evaluation.sanity import SANITY, SanityChecks, shuffled
 from concept_cam.evaluation.settings import Settings
 from concept_cam.gradients import Trace, trace
 from concept_cam.images import WHOLE, Frame, Size, Span, by_size
@@ -46,11 +46,11 @@ from concept_cam.runs import Row, problem_row
 KEYS = ("picture", "label", "method", "references", "strength")
 WHERE = ("energy", "area", "hit", "chance", "iou", "best_iou", "average_precision", "best_box")
 RESTS_ON = ("rd5", "rd10")
-COLUMNS = (*KEYS, "against", "similarity", "correct", *WHERE, *RESTS_ON, "deletion", *SANE, "problem")
+COLUMNS = (*KEYS, "against", "similarity", "correct", *WHERE, *RESTS_ON, "deletion", *SANITY, "problem")
 """What a row holds; what does not apply is empty. See docs/evaluation.md."""
 
 _SHARES = {"rd5": 0.05, "rd10": 0.1}
-_FILL = constant()
+_GREY = constant()
 
 
 @final
@@ -71,7 +71,7 @@ class Grid:
     settings: Settings
 
     @cached_property
-    def stranger(self) -> Backbone:
+    def randomized(self) -> Backbone:
         """The model with its parameters shuffled."""
         return shuffled(self.localizer.backbone)
 
@@ -102,12 +102,14 @@ class Grid:
         with torch.autocast(localizer.backbone.device.type, enabled=False):
             scores = bank.scores(seen.embedding)
             asked = [self._contrasts(view.example, of_one) for view, of_one in zip(views, scores, strict=True)]
-            judge = Judge(localizer.backbone, bank, self.scale)
+            probabilities = ClassProbabilities(localizer.backbone, bank, self.scale)
             # Of one class a model is always sure: that its score rests on something cannot be seen.
-            doubt = Doubt.of(judge, seen, [view.example for view in views]) if len(bank.names) > 1 else None
+            occluded = (
+                OcclusionScores.of(probabilities, seen, [view.example for view in views]) if len(bank.names) > 1 else None
+            )
             target = _indices(bank, [view.example.label for view in views])
             sanity = self.settings.sanity
-            alike = Doppelgangers.of(localizer, self.stranger, seen, bank, target) if sanity else None
+            alike = SanityChecks.of(localizer, self.randomized, seen, bank, target) if sanity else None
             rows: list[list[Row]] = [[] for _ in views]
             for name, method in self.settings.named.items():
                 count = len(asked[0]) if sees_score(method) else 1
@@ -117,7 +119,7 @@ class Grid:
                 checked_maps(maps.abs().sum((0, 1)), seen.site.name)
                 sane = alike.about(method, maps, directions) if alike else {}
                 for k, grids in enumerate(maps):
-                    rests_on = doubt.about(grids, self.settings.deletion) if doubt else {}
+                    rests_on = occluded.about(grids, self.settings.deletion) if occluded else {}
                     rests_on |= {key: of_all[k] for key, of_all in sane.items()}
                     for b, (view, grid) in enumerate(zip(views, grids.cpu(), strict=True)):
                         contrast = asked[b][k]
@@ -217,18 +219,18 @@ class View:
 
 @final
 @dataclass(frozen=True, eq=False)
-class Doubt:
+class OcclusionScores:
     """What the model says of pictures when something is covered.
 
     Attributes:
-        judge: the model.
+        probabilities: the model.
         pixels: the pictures.
         before: confidences with nothing covered.
         target, twin: the label of each picture, and the class that it is most easily taken for.
         span: of the pixels that maps cover.
     """
 
-    judge: Judge
+    probabilities: ClassProbabilities
     pixels: Float[Tensor, "B 3 height width"]
     before: Float[Tensor, "B K"]
     target: Int[Tensor, " B"]
@@ -236,12 +238,12 @@ class Doubt:
     span: Span = WHOLE
 
     @classmethod
-    def of(cls, judge: Judge, seen: Trace, examples: Sequence[Example]) -> Doubt:
+    def of(cls, probabilities: ClassProbabilities, seen: Trace, examples: Sequence[Example]) -> OcclusionScores:
         """The twin is the data set's, or the nearest by text."""
-        bank = judge.bank
+        bank = probabilities.bank
         twins = [example.twin or bank.neighbours(example.label, 1)[0] for example in examples]
         target, twin = (_indices(bank, names) for names in ([e.label for e in examples], twins))
-        return cls(judge, seen.pixels, judge.of_embedding(seen.embedding), target, twin, seen.layout.span)
+        return cls(probabilities, seen.pixels, probabilities.of_embedding(seen.embedding), target, twin, seen.layout.span)
 
     def about(self, grids: Float[Tensor, "B rows cols"], steps: int) -> dict[str, Float[Tensor, " B"]]:
         """Metrics of faithfulness, one map for each picture; with a deletion curve of so many steps, if any."""
@@ -249,8 +251,10 @@ class Doubt:
         heatmaps = TokenLayout(0, grids.shape[1], grids.shape[2], self.span).enlarged(grids, size)
         found = {}
         for key, share in _SHARES.items():
-            after = self.judge(_FILL(self.pixels, strongest(heatmaps, share)))
+            after = self.probabilities(_GREY(self.pixels, strongest(heatmaps, share)))
             found[key] = relative_drop(self.before, after, self.target, self.twin)
         if steps:
-            found["deletion"] = area_under(deletion_curve(self.judge, self.pixels, heatmaps, self.target, steps, _FILL))
+            found["deletion"] = area_under(
+                deletion_curve(self.probabilities, self.pixels, heatmaps, self.target, steps, _GREY)
+            )
         return found

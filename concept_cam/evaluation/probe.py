@@ -100,5 +100,5 @@ def embed_frames(localizer: Localizer, frames: Sequence[Frame]) -> Float[Tensor,
     """The embeddings of frames of one size, on the CPU."""
     backbone = localizer.backbone.at_size(frames[0].size)
     pixels = torch.stack([frame.pixels for frame in frames]).to(backbone.device, backbone.dtype)
-    with backbone.at_rest():
+    with backbone.evaluating():
         return backbone.normalize(backbone.embed_pixels(pixels)).float().cpu()

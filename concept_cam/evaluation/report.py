@@ -13,7 +13,7 @@ from torch import Tensor
 
 from concept_cam.evaluation.contrasts import BASE
 from concept_cam.evaluation.grid import RESTS_ON, WHERE
-from concept_cam.evaluation.sanity import SANE
+from concept_cam.evaluation.sanity import SANITY
 from concept_cam.metrics import effect_size, mean_interval, paired_difference
 from concept_cam.runs import Row
 
@@ -26,7 +26,7 @@ Image: TypeAlias = tuple[str, str]
 WHERE_SHOWN = ("energy", "hit", "best_iou", "average_precision", "best_box")
 RESTS_SHOWN = (*RESTS_ON, "deletion")
 _CHANCES = {"energy": "area", "hit": "chance", "average_precision": "area", "best_iou": "area"}
-NUMBERS = ("similarity", "correct", *WHERE, *RESTS_SHOWN, *SANE)
+NUMBERS = ("similarity", "correct", *WHERE, *RESTS_SHOWN, *SANITY)
 
 
 def tables(rows: Sequence[Row]) -> list[Table]:
@@ -34,7 +34,7 @@ def tables(rows: Sequence[Row]) -> list[Table]:
     good = [row for row in rows if "method" in row]
     return [
         _table(good, metrics)
-        for metrics in (WHERE_SHOWN, RESTS_SHOWN, SANE)
+        for metrics in (WHERE_SHOWN, RESTS_SHOWN, SANITY)
         if any(metric in row for row in good for metric in metrics)
     ]
 

@@ -18,8 +18,8 @@ from concept_cam.errors import OptionError
 from concept_cam.evaluation.among import Among, chosen_among, classes_among, figures_among, told_among
 from concept_cam.evaluation.grid import Grid
 from concept_cam.evaluation.how import how_it_is_made
-from concept_cam.evaluation.judge import own_scale
 from concept_cam.evaluation.mosaics import OTHERS, Mosaics, MosaicSettings, write_mosaics
+from concept_cam.evaluation.probabilities import own_scale
 from concept_cam.evaluation.probe import DECAY, features_of, fit_probe
 from concept_cam.evaluation.report import means, problems, tables
 from concept_cam.evaluation.rows import write_rows

@@ -18,7 +18,7 @@ from concept_cam.localizer import Localizer
 from concept_cam.methods import Method, explain, sees_score
 from concept_cam.metrics import flip_agreement, rank_correlation, shift_agreement
 
-SANE = ("flip", "shift", "parameters", "labels", "input_gradient")
+SANITY = ("flip", "shift", "parameters", "labels", "input_gradient")
 """Agreement with the map of the mirrored and of the moved picture (higher is better), of the same model with its parameters
 shuffled and of a label that is not there (nearer zero is better), and with the gradient at the pixels (neither)."""
 
@@ -41,30 +41,30 @@ def shuffled(backbone: Backbone) -> Backbone:
 
 @final
 @dataclass(frozen=True, eq=False)
-class Doppelgangers:
+class SanityChecks:
     """The pictures of one trace, and those that they are held against.
 
     Attributes:
         localizer: what explains.
         seen: the pictures.
-        stranger: the model with its parameters shuffled.
+        randomized: the model with its parameters shuffled.
         absent: the embedding of a label for each picture that it does not have; None where there is one label.
     """
 
     localizer: Localizer
     seen: Trace
-    stranger: Backbone
+    randomized: Backbone
     absent: Float[Tensor, "B E"] | None
 
     @classmethod
     def of(
-        cls, localizer: Localizer, stranger: Backbone, seen: Trace, bank: ConceptBank, labels: Int[Tensor, " B"]
-    ) -> Doppelgangers:
+        cls, localizer: Localizer, randomized: Backbone, seen: Trace, bank: ConceptBank, labels: Int[Tensor, " B"]
+    ) -> SanityChecks:
         """The absent label is the one least like the picture's own by text: what twins share is no failure of a map."""
         least = (bank.vectors @ bank.vectors[labels].T).argmin(0)
         absent = bank.vectors[least] if len(bank.names) > 1 else None
         size = int(seen.pixels.shape[2]), int(seen.pixels.shape[3])
-        return cls(localizer, seen, stranger.at_size(size), absent)
+        return cls(localizer, seen, randomized.at_size(size), absent)
 
     def about(
         self, method: Method, maps: Float[Tensor, "K B rows cols"], directions: Float[Tensor, "K B E"]
@@ -80,7 +80,7 @@ class Doppelgangers:
         found = {
             "flip": flip_agreement(explained, seen.pixels, seen.layout.span),
             "shift": shift_agreement(explained, seen.pixels, span=seen.layout.span),
-            "parameters": rank_correlation(maps, explained(seen.pixels, self.stranger)),
+            "parameters": rank_correlation(maps, explained(seen.pixels, self.randomized)),
         }
         if sees_score(method):
             if self.absent is not None:

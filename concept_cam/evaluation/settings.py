@@ -21,7 +21,7 @@ class Settings:
         references: as ``read_references`` knows them, each once.
         strengths: above 0, each once; each method's base map, at 0, is always made.
         deletion: steps of the deletion curve; 0 leaves it out.
-        sanity: whether maps are checked without a truth as well, see ``Doppelgangers``; takes six times as long.
+        sanity: whether maps are checked without a truth as well, see ``SanityChecks``; takes six times as long.
 
     Raises:
         OptionError: one of them is none of these.

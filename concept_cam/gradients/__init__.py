@@ -75,7 +75,7 @@ def trace(
     """
     if form not in get_args(Form):
         raise BackboneError(f"No form {form!r} of a gradient; there are {', '.join(get_args(Form))}.")
-    with backbone.at_rest():
+    with backbone.evaluating():
         backbone, size = backbone.current(), (pixels.shape[2], pixels.shape[3])
         if size != backbone.preprocess.size and isinstance(backbone.site(site).layout, FeatureMap):
             # A map of any size can be read, but where its cells look is another matter.

@@ -101,7 +101,7 @@ MOST_OFF = {torch.float64: 1e-9, torch.float32: 1e-4, torch.bfloat16: 5e-2, torc
 """How far an embedding that was made another way may be off, relative: rounding passes, another formula does not."""
 
 
-def is_off(ours: Float[Tensor, "*batch E"], own: Float[Tensor, "*batch E"]) -> float:
+def relative_error(ours: Float[Tensor, "*batch E"], own: Float[Tensor, "*batch E"]) -> float:
     """By how much, relative; not a number if one of them is none."""
     return float((ours - own).norm() / own.norm())
 

@@ -53,7 +53,7 @@ def _batches(count: int, what: str) -> Iterator[range]:
 
 
 def _embed(trace: Trace, pixels: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch E"]:
-    with trace.backbone.at_rest():
+    with trace.backbone.evaluating():
         return trace.backbone.normalize(trace.backbone.embed_pixels(pixels))
 
 

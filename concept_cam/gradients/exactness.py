@@ -10,7 +10,7 @@ import torch
 from concept_cam.backbones.backbone import Backbone, noise
 from concept_cam.backbones.site import Site
 from concept_cam.errors import NoSpatialGradient
-from concept_cam.gradients.base import MOST_OFF, is_off
+from concept_cam.gradients.base import MOST_OFF, relative_error
 from concept_cam.gradients.dense import cut_at
 from concept_cam.gradients.factored import read_output
 
@@ -33,16 +33,16 @@ class Exactness:
 def try_head(backbone: Backbone, site: Site) -> Exactness:
     """Compare the closed form of a site with the model's own embedding, and with the gradient by autograd."""
     # In the model's own precision: what the caller's autocast rounds off says nothing about the formula.
-    with backbone.at_rest(), torch.autocast(backbone.device.type, enabled=False):
+    with backbone.evaluating(), torch.autocast(backbone.device.type, enabled=False):
         pixels = noise(backbone)
         own, entering = cut_at(backbone, pixels, site)
         try:
             ours = read_output(backbone, pixels, site, entering, own.leaf.detach())
-            embedding = is_off(ours.embedding, own.embedding)
+            embedding = relative_error(ours.embedding, own.embedding)
             direction = torch.randn(
                 own.embedding.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float32, device="cpu"
             )[None].to(own.embedding)
-            gradient = is_off(ours.gradient(direction).mean(), own.gradient(direction).mean())
+            gradient = relative_error(ours.gradient(direction).mean(), own.gradient(direction).mean())
         except NoSpatialGradient as blind:
             return Exactness(False, str(blind))
         except torch.cuda.OutOfMemoryError:

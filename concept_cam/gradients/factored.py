@@ -12,10 +12,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from concept_cam.backbones.backbone import Backbone
-from concept_cam.backbones.heads import Head, Reading
+from concept_cam.backbones.heads import Head, HeadState
 from concept_cam.backbones.site import Site
 from concept_cam.errors import BackboneError
-from concept_cam.gradients.base import MOST_OFF, TokenGradient, Trace, first_output, for_each, is_off
+from concept_cam.gradients.base import MOST_OFF, TokenGradient, Trace, first_output, for_each, relative_error
 from concept_cam.gradients.folded import fold
 from concept_cam.gradients.jacobian import pull, push
 from concept_cam.hooks import on_input, on_site
@@ -56,7 +56,7 @@ def read_head(backbone: Backbone, pixels: Float[Tensor, "B 3 height width"], sit
     seen = read_output(backbone, pixels, site, read.entering, read.output)
     kind = backbone.device.type
     rounded = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else backbone.dtype
-    off = is_off(seen.embedding[:1], read.own.to(seen.embedding))
+    off = relative_error(seen.embedding[:1], read.own.to(seen.embedding))
     # Numbers that are none have an error of their own, whatever made the map.
     if not off <= MOST_OFF.get(rounded, 1e-4) and read.own.isfinite().all():
         raise UnlikeTheModel(f"its embedding is off by {off:.1e}")
@@ -138,7 +138,7 @@ def read_output(backbone: Backbone, pixels: Tensor, site: Site, entering: Tensor
 class FactoredTrace(Trace):
     """What the head has read; the rest of the model is one vector a picture."""
 
-    reading: Reading
+    reading: HeadState
 
     def gradient(self, directions: Float[Tensor, "K _ E"]) -> TokenGradient:
         """Gamma = dS/do for all directions: one vector a picture, so K of them go backwards as one batch."""
@@ -146,12 +146,12 @@ class FactoredTrace(Trace):
 
     def matrix(self, method: Callable[[TokenGradient], Tensor]) -> Float[Tensor, "B N E"]:
         """L J^T, J being the way from the pooled vector to the embedding: by products forwards or backwards, the fewer."""
-        with self._at_rest():
+        with self._evaluating():
             return self.through(method(EveryGradient(self.tokens, self.layout, self.reading)).flatten(2).permute(1, 2, 0))
 
     def through(self, linear: Float[Tensor, "B N W"]) -> Float[Tensor, "B N E"]:
         """L J^T: vectors in the space of the pooled vector, seen in that of texts."""
-        with self._at_rest():
+        with self._evaluating():
             if self.layout.patches <= self.embedding.shape[-1]:
                 if (moved := self._push_folded(linear)) is not None:
                     return moved
@@ -167,12 +167,12 @@ class FactoredTrace(Trace):
             return None
         end, residual = self.reading.end
         embedding, moved = fold(self.backbone, end).push(self.reading.pooled, residual, linear)
-        fits = is_off(embedding, self.embedding) <= MOST_OFF.get(linear.dtype, 1e-4)
+        fits = relative_error(embedding, self.embedding) <= MOST_OFF.get(linear.dtype, 1e-4)
         return moved if fits else None
 
     def _pull(self, directions: Float[Tensor, "K B E"]) -> Float[Tensor, "K B W"]:
-        with self._at_rest():
-            off = is_off(self._finish(self.reading.pooled), self.embedding)
+        with self._evaluating():
+            off = relative_error(self._finish(self.reading.pooled), self.embedding)
             if not off <= MOST_OFF.get(self.embedding.dtype, 1e-4) and self.embedding.isfinite().all():
                 raise BackboneError(
                     f"{self.backbone.name} has changed since this trace was made (its embedding is off by {off:.1e}); "
@@ -185,9 +185,9 @@ class FactoredTrace(Trace):
         return self.backbone.normalize(self.reading.finish(pooled[None])[0])
 
     @contextmanager
-    def _at_rest(self) -> Iterator[None]:
+    def _evaluating(self) -> Iterator[None]:
         """The end of the model runs as the rest of it did: no dropout, none of the caller's modes."""
-        with self.backbone.at_rest(), torch.autocast(self.embedding.device.type, enabled=False):
+        with self.backbone.evaluating(), torch.autocast(self.embedding.device.type, enabled=False):
             yield
 
 
@@ -196,7 +196,7 @@ class FactoredTrace(Trace):
 class FactoredGradient(TokenGradient):
     """G in closed form; see ``concept_cam.backbones.heads``."""
 
-    reading: Reading
+    reading: HeadState
     gamma: Float[Tensor, "K B W"]
 
     def mean(self) -> Float[Tensor, "K B D"]:
@@ -221,7 +221,7 @@ class FactoredGradient(TokenGradient):
 class EveryGradient(TokenGradient):
     """G for every unit vector of gamma at once, K = W: what a method linear in the direction makes of it is its matrix L."""
 
-    reading: Reading
+    reading: HeadState
 
     def mean(self) -> Float[Tensor, "W B D"]:
         """G averaged over the patches."""

@@ -21,7 +21,7 @@ def pixel_gradient(
         >>> pixel_gradient(backbone, pixels, torch.ones(1, 192)).shape
         torch.Size([1, 3, 96, 96])
     """
-    with backbone.at_rest(), torch.enable_grad():
+    with backbone.evaluating(), torch.enable_grad():
         leaf = pixels.detach().clone().requires_grad_()
         score = (backbone.normalize(backbone.embed_pixels(leaf)) * direction.to(leaf.dtype)).sum()
         (gradient,) = torch.autograd.grad(score, leaf)

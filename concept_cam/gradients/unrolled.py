@@ -16,7 +16,7 @@ from concept_cam.backbones.backbone import Backbone
 from concept_cam.backbones.heads import Block, Pooling
 from concept_cam.backbones.site import TokenLayout
 from concept_cam.errors import BackboneError
-from concept_cam.gradients.base import MOST_OFF, Trace, is_off
+from concept_cam.gradients.base import MOST_OFF, Trace, relative_error
 from concept_cam.hooks import on_output
 
 
@@ -99,7 +99,7 @@ def unroll(trace: Trace, depth: int | None = None, *, graph: bool = True, pictur
         raise BackboneError(f"{backbone.name} ({backbone.family}) has no attention that can be laid open.{reason}")
     chosen = blocks[-min(depth or len(blocks), len(blocks)) :]
     which = slice(None) if picture is None else slice(picture, picture + 1)
-    with backbone.at_rest():
+    with backbone.evaluating():
         x = _entering(backbone, chosen[0], trace.pixels[which])
         with torch.autocast(backbone.device.type, enabled=False), torch.set_grad_enabled(graph):
             x = x.to(backbone.dtype).detach().requires_grad_(graph)
@@ -111,7 +111,7 @@ def unroll(trace: Trace, depth: int | None = None, *, graph: bool = True, pictur
             weights = weights if weights.requires_grad or not graph else weights.requires_grad_()
             embedding = backbone.normalize(pooling.finish(pooling.gather(x, weights)))
     own = trace.embedding[which]
-    off = is_off(embedding.detach(), own)
+    off = relative_error(embedding.detach(), own)
     if not off <= MOST_OFF.get(embedding.dtype, 1e-4):
         reason = alterations(backbone) or " Use a method that asks for gradients alone, such as hires_cam."
         raise BackboneError(

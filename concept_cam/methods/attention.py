@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from concept_cam.backbones.heads import ClassAttention, LatentAttention, LatentPooling
-from concept_cam.backbones.heads.attention import AttentionReading
+from concept_cam.backbones.heads.attention import AttentionState
 from concept_cam.errors import BackboneError
 from concept_cam.gradients import FactoredTrace, Layer, Trace, Unrolled, alterations, unroll
 from concept_cam.methods.method import FieldMethod, TraceMethod
@@ -132,14 +132,14 @@ def grad_eclip(trace: Trace) -> Float[Tensor, "B N E"]:
     return through.through(weights[..., None] * _values(reading).flatten(-2))
 
 
-def _last_query(trace: Trace) -> tuple[AttentionReading, FactoredTrace]:
+def _last_query(trace: Trace) -> tuple[AttentionState, FactoredTrace]:
     if isinstance(trace.site.head, ClassAttention | LatentAttention) and not isinstance(trace, FactoredTrace):
         reason = alterations(trace.backbone) or " Leave out form='dense', or use hires_cam."
         raise BackboneError(
             f"This method reads the closed form at {trace.site.name} of {trace.backbone.name}, but the gradient is dense."
             f"{reason}"
         )
-    if not isinstance(trace, FactoredTrace) or not isinstance(trace.reading, AttentionReading):
+    if not isinstance(trace, FactoredTrace) or not isinstance(trace.reading, AttentionState):
         raise BackboneError(
             f"{trace.site.name} of {trace.backbone.name} has no single query that makes the embedding, whose values could be "
             f"told apart.{alterations(trace.backbone) or ' Use hires_cam.'}"
@@ -147,7 +147,7 @@ def _last_query(trace: Trace) -> tuple[AttentionReading, FactoredTrace]:
     return trace.reading, trace
 
 
-def _values(reading: AttentionReading) -> Float[Tensor, "B N H d"]:
+def _values(reading: AttentionState) -> Float[Tensor, "B N H d"]:
     """v_hn, with the bias."""
     values: Tensor = reading.values(reading.entered)
     return values + reading.projections.value[1].view(values.shape[-2:])

@@ -123,7 +123,7 @@ def explain(method: AnyMethod, trace: Trace, directions: Float[Tensor, "K _ E"])
     method = as_method(method)
     directions = directions.to(trace.embedding).expand(-1, len(trace.embedding), -1)
     count, grid = directions.shape[:2], (trace.layout.rows, trace.layout.cols)
-    with _at_rest(trace):
+    with _evaluating(trace):
         if isinstance(method, FieldMethod):
             maps = torch.einsum("bne,kbe->kbn", _vectors(method, trace), directions)
         elif isinstance(method, TraceMethod):
@@ -142,7 +142,7 @@ def field_vectors(method: AnyMethod, trace: Trace) -> Float[Tensor, "B N E"] | N
     method = as_method(method)
     if not is_linear(method) or isinstance(method, TraceMethod):
         return None
-    with _at_rest(trace):
+    with _evaluating(trace):
         if isinstance(method, FieldMethod):
             return _vectors(method, trace)
         shape = len(trace.tokens), trace.layout.rows, trace.layout.cols
@@ -177,9 +177,9 @@ def _answer(method: Method, given: Any, axes: str, shape: tuple[int, ...]) -> Te
 
 
 @contextmanager
-def _at_rest(trace: Trace) -> Iterator[None]:
+def _evaluating(trace: Trace) -> Iterator[None]:
     """Pieces of the model run as the whole of it did: no dropout, none of the caller's modes."""
-    with trace.backbone.at_rest(), torch.autocast(trace.backbone.device.type, enabled=False):
+    with trace.backbone.evaluating(), torch.autocast(trace.backbone.device.type, enabled=False):
         yield
 
 

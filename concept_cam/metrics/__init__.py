@@ -5,13 +5,12 @@ faithfulness    does the score rest on what the map points at?
 sanity          is the map about the model and the question at all?
 calibration     is the model as sure as it is right?
 statistics      how sure is a difference?
-covering        which pixels a map points at, and what is put in their place
+masking         which pixels a map points at, and what is put in their place
 """
 
 from __future__ import annotations
 
 from concept_cam.metrics.calibration import calibration_error
-from concept_cam.metrics.covering import Fill, blurred, constant, mean_colour, noisy_linear, strongest
 from concept_cam.metrics.faithfulness import (
     Confidence,
     area_under,
@@ -37,6 +36,7 @@ from concept_cam.metrics.localization import (
     pck,
     pointing_hit,
 )
+from concept_cam.metrics.masking import Imputation, blurred, constant, mean_colour, noisy_linear, strongest
 from concept_cam.metrics.sanity import flip_agreement, rank_correlation, shift_agreement, swap_agreement
 from concept_cam.metrics.statistics import (
     Interval,
@@ -49,7 +49,7 @@ from concept_cam.metrics.statistics import (
 
 __all__ = [
     "Confidence",
-    "Fill",
+    "Imputation",
     "Interval",
     "area_under",
     "average_precision",

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from concept_cam.metrics.covering import Fill, constant, noisy_linear, strongest
+from concept_cam.metrics.masking import Imputation, constant, noisy_linear, strongest
 from concept_cam.metrics.sanity import Explain
 
 Confidence: TypeAlias = Callable[[Float[Tensor, "B 3 height width"]], Float[Tensor, "B K"]]
@@ -54,7 +54,7 @@ def deletion_curve(
     heatmaps: Float[Tensor, "B height width"],
     target: Int[Tensor, " B"],
     steps: int = 10,
-    fill: Fill = _GREY,
+    fill: Imputation = _GREY,
 ) -> Float[Tensor, "B points"]:
     """The target's confidence while the strongest pixels go, from none to all in equal steps; its area: lower is better.
 
@@ -69,7 +69,7 @@ def insertion_curve(
     heatmaps: Float[Tensor, "B height width"],
     target: Int[Tensor, " B"],
     steps: int = 10,
-    fill: Fill = _GREY,
+    fill: Imputation = _GREY,
 ) -> Float[Tensor, "B points"]:
     """The target's confidence while the strongest pixels come, from none to all in equal steps; its area: higher is better.
 
@@ -114,7 +114,7 @@ def road(
     heatmaps: Float[Tensor, "B height width"],
     target: Int[Tensor, " B"],
     shares: Sequence[float] = _ROAD,
-    fill: Fill = _LINEAR,
+    fill: Imputation = _LINEAR,
 ) -> Float[Tensor, " B"]:
     """Half of what the target has more when the weakest pixels go than when the strongest do, averaged over shares.
 
@@ -135,7 +135,7 @@ def comprehensiveness(
     heatmaps: Float[Tensor, "B height width"],
     target: Int[Tensor, " B"],
     shares: Sequence[float] = _RATIONALES,
-    fill: Fill = _GREY,
+    fill: Imputation = _GREY,
 ) -> Float[Tensor, " B"]:
     """What the target loses without the strongest pixels, averaged over shares: -1 to 1, higher is better.
 
@@ -150,7 +150,7 @@ def sufficiency(
     heatmaps: Float[Tensor, "B height width"],
     target: Int[Tensor, " B"],
     shares: Sequence[float] = _RATIONALES,
-    fill: Fill = _GREY,
+    fill: Imputation = _GREY,
 ) -> Float[Tensor, " B"]:
     """What the target loses with the strongest pixels alone, averaged over shares: -1 to 1, lower is better.
 
@@ -191,15 +191,17 @@ def max_sensitivity(
     return sensitivity
 
 
-def _lost(confidence: Confidence, pixels: Tensor, gone: Sequence[Tensor], target: Tensor, fill: Fill) -> Float[Tensor, " B"]:
-    return _of(confidence(pixels), target) - _without(confidence, pixels, gone, target, fill).mean(1)
+def _lost(
+    confidence: Confidence, pixels: Tensor, removed: Sequence[Tensor], target: Tensor, fill: Imputation
+) -> Float[Tensor, " B"]:
+    return _of(confidence(pixels), target) - _without(confidence, pixels, removed, target, fill).mean(1)
 
 
 def _without(
-    confidence: Confidence, pixels: Tensor, gone: Sequence[Tensor], target: Tensor, fill: Fill
+    confidence: Confidence, pixels: Tensor, removed: Sequence[Tensor], target: Tensor, fill: Imputation
 ) -> Float[Tensor, "B masks"]:
-    """The target's confidence when one mask of pixels or another is gone."""
-    return torch.stack([_of(confidence(fill(pixels, which)), target) for which in gone], 1)
+    """The target's confidence when one mask of pixels or another is removed."""
+    return torch.stack([_of(confidence(fill(pixels, which)), target) for which in removed], 1)
 
 
 def _of(confidence: Float[Tensor, "B K"], label: Int[Tensor, " B"]) -> Float[Tensor, " B"]:

@@ -4,7 +4,7 @@ vocabulary   parts with what each can look like
 finding      each part's phrase against its parent and its siblings, one forward pass for all
 part         what is found
 sheet        findings as pictures, and a sheet for each species
-marks        colours, lines and labels on them
+labels       colours, lines and labels on them
 export       COCO, CUB-200-2011, CSV, supervision
 """
 
@@ -12,17 +12,17 @@ from __future__ import annotations
 
 from concept_cam.parts.export import to_coco, to_csv, to_cub, to_supervision
 from concept_cam.parts.finding import find_parts, stream_parts
-from concept_cam.parts.part import Part, PartFinding, Reading
+from concept_cam.parts.part import AttributeReading, Part, PartFinding
 from concept_cam.parts.sheet import PartSheet, annotated, part_sheet, summary
 from concept_cam.parts.vocabulary import PartConcept, PartVocabulary, read_parts
 
 __all__ = [
+    "AttributeReading",
     "Part",
     "PartConcept",
     "PartFinding",
     "PartSheet",
     "PartVocabulary",
-    "Reading",
     "annotated",
     "find_parts",
     "part_sheet",

@@ -14,11 +14,11 @@ from torch import Tensor
 from concept_cam.comparison import check_strength
 from concept_cam.concepts import ConceptBank
 from concept_cam.errors import ConceptCamError, OptionError
-from concept_cam.evaluation.judge import own_scale
+from concept_cam.evaluation.probabilities import own_scale
 from concept_cam.images import Frame, Placement
 from concept_cam.localizer import Localizer
 from concept_cam.methods import explain, sees_score
-from concept_cam.parts.part import Part, PartFinding, Reading
+from concept_cam.parts.part import AttributeReading, Part, PartFinding
 from concept_cam.parts.vocabulary import PartConcept, PartVocabulary
 from concept_cam.prefetch import one_by_one, tell
 from concept_cam.regions import Box, bounding_boxes
@@ -123,7 +123,7 @@ class _Look(NamedTuple):
 
     phrase: str
     stands_out: float | None
-    attributes: Mapping[str, Reading]
+    attributes: Mapping[str, AttributeReading]
 
 
 def _check(localizer: Localizer, vocabulary: PartVocabulary, strength: float) -> None:
@@ -165,7 +165,7 @@ def _look(part: PartConcept, bank: ConceptBank, scores: Float[Tensor, " K"], sca
     for attribute, values in part.attributes.items():
         of_values = scores[[bank.index(part.phrase(value)) for value in values]].float()
         chosen = int(of_values.argmax())
-        readings[attribute] = Reading(values[chosen], float((scale * of_values).softmax(0)[chosen]))
+        readings[attribute] = AttributeReading(values[chosen], float((scale * of_values).softmax(0)[chosen]))
         stands_out = float(of_values[chosen] - of_values.mean())
         if best is None or stands_out > best:
             best, phrase = stands_out, part.phrase(values[chosen])

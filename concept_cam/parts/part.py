@@ -16,7 +16,7 @@ from concept_cam.regions import Box
 
 @final
 @dataclass(frozen=True)
-class Reading:
+class AttributeReading:
     """What an attribute of a part looks like: ``red``, with a confidence from 0 to 1 among the values that it could have."""
 
     value: str
@@ -35,7 +35,7 @@ class Part:
         keypoint: (x, y) in pixels of the picture.
         box: half-open (left, top, right, bottom) in pixels of the picture.
         mask: its pixels.
-        attributes: what is read of each, by name: ``{"colour": Reading("red", 0.71)}``; empty if it is not visible.
+        attributes: what is read of each, by name: ``{"colour": AttributeReading("red", 0.71)}``; empty if it is not visible.
         map: signed evidence for each patch.
     """
 
@@ -45,7 +45,7 @@ class Part:
     keypoint: tuple[float, float] | None
     box: Box | None
     mask: Bool[Tensor, "height width"] | None
-    attributes: Mapping[str, Reading]
+    attributes: Mapping[str, AttributeReading]
     map: Float[Tensor, "rows cols"]
 
 

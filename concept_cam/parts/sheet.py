@@ -14,7 +14,7 @@ from concept_cam.drawing import shortened, upright
 from concept_cam.errors import OptionError
 from concept_cam.lettering import Lettering
 from concept_cam.page import Cell, Page, Section, Table, Thumbnail, how_made
-from concept_cam.parts.marks import INK, Layer, beside, marked, wrapped
+from concept_cam.parts.labels import INK, Layer, beside, marked, wrapped
 from concept_cam.parts.part import PartFinding
 from concept_cam.provenance import Provenance
 from concept_cam.regions import Box

@@ -10,7 +10,7 @@ from __future__ import annotations
 from concept_cam.backbones.heads.attention import ClassAttention, LatentAttention
 from concept_cam.backbones.heads.block import Block, Projections, Rotation, is_of
 from concept_cam.backbones.heads.end import End
-from concept_cam.backbones.heads.head import Head, Reading, Rest
+from concept_cam.backbones.heads.head import Head, HeadState, Rest
 from concept_cam.backbones.heads.mean import MeanPooling
 from concept_cam.backbones.heads.mean_query import MeanQueryAttention
 from concept_cam.backbones.heads.pooling import ClassToken, LatentPooling, PatchMean, Pooling
@@ -21,6 +21,7 @@ __all__ = [
     "ClassToken",
     "End",
     "Head",
+    "HeadState",
     "LatentAttention",
     "LatentPooling",
     "MeanPooling",
@@ -28,7 +29,6 @@ __all__ = [
     "PatchMean",
     "Pooling",
     "Projections",
-    "Reading",
     "Rest",
     "Rotation",
     "is_of",

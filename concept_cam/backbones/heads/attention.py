@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from concept_cam.backbones.heads.block import Block, Projections, Rotation
 from concept_cam.backbones.heads.end import End
-from concept_cam.backbones.heads.head import Head, Reading, Rest, dot
+from concept_cam.backbones.heads.head import Head, HeadState, Rest, dot
 
 
 @final
@@ -37,7 +37,7 @@ class ClassAttention(Head):
     by_row: nn.Module | None = None
     end: Callable[[], End | None] = lambda: None
 
-    def read(self, entering: Float[Tensor, "B M D"], tokens: Float[Tensor, "B M D"], prefix: int) -> Reading:
+    def read(self, entering: Float[Tensor, "B M D"], tokens: Float[Tensor, "B M D"], prefix: int) -> HeadState:
         """The class token asks all tokens."""
         own = self.block.projections()
         residual, tokens = entering[:, 0].to(own.query[0].dtype), tokens.to(own.query[0].dtype)
@@ -69,7 +69,7 @@ class LatentAttention(Head):
     rest: Rest
     asks_prefix: bool = True
 
-    def read(self, entering: Tensor, tokens: Float[Tensor, "B M D"], prefix: int) -> Reading:
+    def read(self, entering: Tensor, tokens: Float[Tensor, "B M D"], prefix: int) -> HeadState:
         """The latent asks all tokens, or all patches."""
         own = self.projections()
         if not self.asks_prefix:
@@ -86,7 +86,7 @@ def attend(
     prefix: int,
     rest: Rest,
     rotate: Rotation | None = None,
-) -> AttentionReading:
+) -> AttentionState:
     """One query asks all tokens; what it learns of the patches is kept. Instead of keys and values, a vector a head."""
     heads = projections.heads
     query = query.unflatten(-1, (heads, -1))
@@ -106,7 +106,7 @@ def attend(
     means = attention.transpose(1, 2) @ entered
     pooled = torch.einsum("bhc,hdc->bhd", means, value_weight).flatten(-2) + projections.value[1]
     patches = entered[:, prefix:]
-    return AttentionReading(
+    return AttentionState(
         tokens=patches,
         entered=patches,
         pooled=pooled,
@@ -120,7 +120,7 @@ def attend(
 
 @final
 @dataclass(frozen=True)
-class AttentionReading(Reading):
+class AttentionState(HeadState):
     """One attention with one query, read; H heads of width d.
 
     Attributes:

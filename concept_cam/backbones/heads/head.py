@@ -15,7 +15,7 @@ Rest = Callable[..., Tensor]
 """All that comes after pooling, up to the embedding before it is normalised: any number of vectors in, as many out."""
 
 
-class Reading(ABC):
+class HeadState(ABC):
     """What a head has read of a batch; K directions, B pictures, N patches, D channels, W of them after pooling.
 
     Attributes:
@@ -75,5 +75,5 @@ class Head(ABC):
     by_row: nn.Module | None = None
 
     @abstractmethod
-    def read(self, entering: Tensor, tokens: Float[Tensor, "B M D"], prefix: int) -> Reading:
+    def read(self, entering: Tensor, tokens: Float[Tensor, "B M D"], prefix: int) -> HeadState:
         """Read the site: what entered its module, and the tokens that left it, prefix first."""

@@ -9,7 +9,7 @@ from typing import final
 from jaxtyping import Float
 from torch import Tensor
 
-from concept_cam.backbones.heads.head import Head, Reading, Rest, dot
+from concept_cam.backbones.heads.head import Head, HeadState, Rest, dot
 
 
 @final
@@ -19,15 +19,15 @@ class MeanPooling(Head):
 
     rest: Rest
 
-    def read(self, entering: Tensor, tokens: Float[Tensor, "B M D"], prefix: int) -> Reading:
+    def read(self, entering: Tensor, tokens: Float[Tensor, "B M D"], prefix: int) -> HeadState:
         """The patch tokens and their mean."""
         patches = tokens[:, prefix:]
-        return MeanReading(patches, patches.mean(1), self.rest)
+        return MeanState(patches, patches.mean(1), self.rest)
 
 
 @final
 @dataclass(frozen=True)
-class MeanReading(Reading):
+class MeanState(HeadState):
     """A mean, read: every patch has the same gradient, gamma / N."""
 
     tokens: Float[Tensor, "B N D"]

@@ -11,9 +11,9 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from concept_cam.backbones.heads.attention import AttentionReading, attend
+from concept_cam.backbones.heads.attention import AttentionState, attend
 from concept_cam.backbones.heads.block import Projections
-from concept_cam.backbones.heads.head import Head, Reading, Rest, dot
+from concept_cam.backbones.heads.head import Head, HeadState, Rest, dot
 
 
 @final
@@ -31,7 +31,7 @@ class MeanQueryAttention(Head):
     positions: Callable[[], Tensor]
     rest: Rest
 
-    def read(self, entering: Tensor, tokens: Float[Tensor, "B M D"], prefix: int) -> Reading:
+    def read(self, entering: Tensor, tokens: Float[Tensor, "B M D"], prefix: int) -> HeadState:
         """The mean asks itself and all cells."""
         own = self.projections()
         tokens = tokens.to(own.key[0].dtype)
@@ -50,12 +50,12 @@ class MeanQueryAttention(Head):
         turns = torch.einsum("bnhd,bnhe->bhde", whole.moved, keys)
         by_token = ("tokens", "entered", "attention", "centred_key")
         asker = replace(whole, **{name: getattr(whole, name)[:, :1] for name in by_token})
-        return MeanQueryReading(tokens, whole.pooled, cells, asker, turns, own.query[0])
+        return MeanQueryState(tokens, whole.pooled, cells, asker, turns, own.query[0])
 
 
 @final
 @dataclass(frozen=True)
-class MeanQueryReading(Reading):
+class MeanQueryState(HeadState):
     """A mean that asked, read: every cell also has its share in what the mean asked and answered.
 
     Attributes:
@@ -67,8 +67,8 @@ class MeanQueryReading(Reading):
 
     tokens: Float[Tensor, "B N D"]
     pooled: Float[Tensor, "B W"]
-    cells: AttentionReading
-    asker: AttentionReading
+    cells: AttentionState
+    asker: AttentionState
     turns: Float[Tensor, "B H d d"]
     query_weight: Float[Tensor, "W D"]
 

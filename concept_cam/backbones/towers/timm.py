@@ -34,7 +34,7 @@ from concept_cam.backbones.heads import (
 )
 from concept_cam.backbones.names import told_apart
 from concept_cam.backbones.site import Site, TokenLayout, Tower
-from concept_cam.backbones.towers import anything
+from concept_cam.backbones.towers import generic
 from concept_cam.backbones.towers.positions import check_multiple, interpolate
 from concept_cam.images import Fit, Preprocess, Size
 
@@ -69,7 +69,7 @@ def describe(
     if isinstance(trunk, VisionTransformer | Eva) and getattr(trunk, "fc_norm", None) is not None:
         return _vit(trunk, prefix, tail)
     stages = tuple(info["module"] for info in getattr(trunk, "feature_info", ()))
-    own = anything.describe(trunk, prefix, embed, pixels, partial(_head_of_a_map, trunk, project, whole), stages)
+    own = generic.describe(trunk, prefix, embed, pixels, partial(_head_of_a_map, trunk, project, whole), stages)
     return own and replace(own, family=_family(trunk), stride=stride(trunk))
 
 

@@ -21,7 +21,7 @@ from concept_cam.backbones.heads import (
     is_of,
 )
 from concept_cam.backbones.site import Site, TokenLayout, Tower
-from concept_cam.backbones.towers import anything
+from concept_cam.backbones.towers import generic
 
 _CLASS_TOKEN = {"clip": "CLIP", "metaclip_2": "MetaCLIP 2", "altclip": "AltCLIP", "chinese_clip": "Chinese-CLIP"}
 _ATTENTION_POOLING = {"siglip": "SigLIP", "siglip2": "SigLIP 2, NaFlex"}
@@ -40,7 +40,7 @@ def describe(model: nn.Module, embed: Callable[[Tensor], Tensor], pixels: Float[
     if kind not in _CLASS_TOKEN and kind not in _ATTENTION_POOLING:
         prefix, tower = ("vision_model.", own.vision_model) if hasattr(own, "vision_model") else ("", own)
         stages = [name for name, _ in tower.named_modules() if re.fullmatch(r"encoder\.(blocks|layers|stages)\.\d+", name)]
-        found = anything.describe(tower, prefix, embed, pixels, stages=stages)
+        found = generic.describe(tower, prefix, embed, pixels, stages=stages)
         return found and replace(found, family="ALIGN" if kind == "align" else f"transformers {kind}")
     vision = own.vision_model
     step = vision.config.patch_size

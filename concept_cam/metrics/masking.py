@@ -13,7 +13,7 @@ from torch import Tensor
 
 from concept_cam.errors import OptionError
 
-Fill: TypeAlias = Callable[
+Imputation: TypeAlias = Callable[
     [Float[Tensor, "B 3 height width"], Bool[Tensor, "B height width"]], Float[Tensor, "B 3 height width"]
 ]
 """From pixels, and which of them go, to pixels in which those are replaced."""
@@ -52,30 +52,30 @@ def strongest(heatmaps: Float[Tensor, "*batch height width"], share: float) -> B
     return chosen.reshape(heatmaps.shape)
 
 
-def constant(value: float = 0.0) -> Fill:
+def constant(value: float = 0.0) -> Imputation:
     """One value for all; zero is the mean colour of the pictures that the model was trained on."""
 
-    def fill(pixels: Tensor, gone: Tensor) -> Tensor:
-        return pixels.masked_fill(gone[:, None], value)
+    def fill(pixels: Tensor, removed: Tensor) -> Tensor:
+        return pixels.masked_fill(removed[:, None], value)
 
     return fill
 
 
 def mean_colour(
-    pixels: Float[Tensor, "B 3 height width"], gone: Bool[Tensor, "B height width"]
+    pixels: Float[Tensor, "B 3 height width"], removed: Bool[Tensor, "B height width"]
 ) -> Float[Tensor, "B 3 height width"]:
     """The mean of each picture (ROAD's fixed-value imputation)."""
-    return torch.where(gone[:, None], pixels.mean((2, 3), keepdim=True), pixels)
+    return torch.where(removed[:, None], pixels.mean((2, 3), keepdim=True), pixels)
 
 
-def blurred(sigma: float = 5.0) -> Fill:
+def blurred(sigma: float = 5.0) -> Imputation:
     """A Gaussian blur of the picture, sigma in pixels, cut off at 3 sigma (RISE inserts into such a picture)."""
     radius = math.ceil(3 * sigma)
     steps = torch.arange(-radius, radius + 1, dtype=torch.float64, device="cpu")
     kernel = torch.exp(-0.5 * (steps / sigma) ** 2)
     kernel = kernel / kernel.sum()
 
-    def fill(pixels: Tensor, gone: Tensor) -> Tensor:
+    def fill(pixels: Tensor, removed: Tensor) -> Tensor:
         weights = kernel.to(pixels)
         channels = pixels.flatten(0, 1)[:, None]
         # Weights of what lies on the picture alone, so that borders do not darken.
@@ -83,12 +83,12 @@ def blurred(sigma: float = 5.0) -> Fill:
         for shape, padding in (((1, 1, -1, 1), (radius, 0)), ((1, 1, 1, -1), (0, radius))):
             along = weights.reshape(shape)
             channels, ones = (F.conv2d(x, along, padding=padding) for x in (channels, ones))
-        return torch.where(gone[:, None], (channels / ones).reshape(pixels.shape), pixels)
+        return torch.where(removed[:, None], (channels / ones).reshape(pixels.shape), pixels)
 
     return fill
 
 
-def noisy_linear(noise: float = 0.01, seed: int = 0) -> Fill:
+def noisy_linear(noise: float = 0.01, seed: int = 0) -> Imputation:
     """Each pixel that goes becomes the weighted mean of its neighbours, all at once, and a little noise.
 
     Source: Rong et al., A Consistent and Efficient Evaluation Strategy for Attribution Methods (ROAD, arXiv 2202.00449),
@@ -96,21 +96,21 @@ def noisy_linear(noise: float = 0.01, seed: int = 0) -> Fill:
     pixels go, all are noise around zero. The noise is drawn from ``seed`` anew for each call.
     """
 
-    def fill(pixels: Tensor, gone: Tensor) -> Tensor:
-        smooth = _harmonic(pixels, gone)
+    def fill(pixels: Tensor, removed: Tensor) -> Tensor:
+        smooth = _harmonic(pixels, removed)
         drawn = torch.randn(pixels.shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float32, device="cpu").to(
             pixels
         )
-        return torch.where(gone[:, None], smooth + noise * drawn, pixels)
+        return torch.where(removed[:, None], smooth + noise * drawn, pixels)
 
     return fill
 
 
 def _harmonic(
-    pixels: Float[Tensor, "B 3 height width"], gone: Bool[Tensor, "B height width"]
+    pixels: Float[Tensor, "B 3 height width"], removed: Bool[Tensor, "B height width"]
 ) -> Float[Tensor, "B 3 height width"]:
     """The weighted mean of neighbours wherever a pixel goes."""
-    inside = gone[:, None].to(pixels)
+    inside = removed[:, None].to(pixels)
     kernel = torch.tensor(_NEIGHBOURS, dtype=torch.float32, device="cpu").to(pixels).expand(3, 1, 3, 3)
 
     def gathered(x: Tensor) -> Tensor:
@@ -130,7 +130,7 @@ def _harmonic(
     residual, tiny = wanted, torch.finfo(pixels.dtype).tiny
     step, norm = residual, inner(residual, residual)
     enough = 1e-10 * inner(wanted, wanted)
-    for _ in range(gone.shape[-1] * gone.shape[-2]):
+    for _ in range(removed.shape[-1] * removed.shape[-2]):
         if bool((norm <= enough).all()):
             break
         moved = laplacian(step)

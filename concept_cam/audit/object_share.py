@@ -29,7 +29,7 @@ ALIGNED = 24
 
 @final
 @dataclass(frozen=True)
-class Place:
+class EvidenceShares:
     """Shares of the positive evidence on a picture, 0 to 1; None where they are not known.
 
     Attributes:
@@ -50,7 +50,7 @@ class Place:
 
 @final
 @dataclass(frozen=True, eq=False)
-class Ground:
+class ObjectMask:
     """A picture and the object on it, some pixels to a patch.
 
     Attributes:
@@ -64,7 +64,7 @@ class Ground:
     object: Float[Tensor, "height width"] | None
 
     @classmethod
-    def of(cls, placement: Placement, region: Bool[Tensor, "height width"] | None, grid: Sequence[int]) -> Ground:
+    def of(cls, placement: Placement, region: Bool[Tensor, "height width"] | None, grid: Sequence[int]) -> ObjectMask:
         """Of a frame that has maps of (rows, cols); the region is the object, in pixels of the picture."""
         height, width = placement.picture_size
         patch = max(placement.cell_size(grid))
@@ -73,7 +73,7 @@ class Ground:
         object_ = None if region is None else F.adaptive_avg_pool2d(region[None].float(), size)[0]
         return cls(placement.scaled(size), max(1, round(patch * scale)), object_)
 
-    def place(self, grid: Float[Tensor, "rows cols"]) -> Place:
+    def shares(self, grid: Float[Tensor, "rows cols"]) -> EvidenceShares:
         """Where the positive evidence of a map lies."""
         canvas = self.placement.project(grid)
         seen, positive = canvas.isfinite(), canvas.nan_to_num(nan=0.0).clamp(min=0)
@@ -89,8 +89,8 @@ class Ground:
 
         border = share(off & edge)
         if self.object is None:
-            return Place(None, None, None, border)
-        return Place(share(self.object), share(off), float(off[seen].double().mean()), border)
+            return EvidenceShares(None, None, None, border)
+        return EvidenceShares(share(self.object), share(off), float(off[seen].double().mean()), border)
 
     def whole(self, grid: Float[Tensor, "rows cols"]) -> Float[Tensor, "side side"]:
         """A map in the frame of the whole picture; zero where the model did not see it."""

@@ -17,7 +17,7 @@ _LONGEST = 400
 
 
 @dataclass
-class Gathered:
+class DatasetBuilder:
     """What a reader fills, one item after another; what is wrong with an item is a line, and the others are there."""
 
     examples: list[Example] = field(default_factory=list)

@@ -9,16 +9,16 @@ from dataclasses import replace
 import pytest
 import torch
 import torch.nn.functional as F
-from audits import HABITATS, PARTS, SPECIES, alike, localizer, looked, looker
+from audits import HABITATS, PARTS, SPECIES, alike, examiner, localizer, looked
 
 from concept_cam import Localizer, world, wrap
-from concept_cam.audit.looking import Looker
-from concept_cam.audit.place import Ground, shared
+from concept_cam.audit.examine import Examiner
+from concept_cam.audit.object_share import ObjectMask, shared
 from concept_cam.audit.words import BACKGROUND
 from concept_cam.datasets import Example
 from concept_cam.errors import ComparisonError, OptionError
-from concept_cam.evaluation.grid import Doubt, View
-from concept_cam.evaluation.judge import Judge, own_scale
+from concept_cam.evaluation.grid import OcclusionScores, View
+from concept_cam.evaluation.probabilities import ClassProbabilities, own_scale
 from concept_cam.methods import METHODS, TraceMethod
 from concept_cam.metrics import energy_inside, rank_correlation
 from concept_cam.world.dataset import birds_dataset
@@ -28,7 +28,7 @@ def test_what_decided_is_what_a_localizer_says_against_the_runner_up(localizer, 
     examples, rows, tensors = looked
     for b, (example, row) in enumerate(zip(examples, rows, strict=True)):
         result = localizer(example.read(), row["predicted"], row["runner_up"], strength=1.0)
-        ground = Ground.of(result.placement, example.region(), result.map.shape)
+        ground = ObjectMask.of(result.placement, example.region(), result.map.shape)
         assert torch.allclose(tensors["aligned"][b], ground.aligned(result.map), atol=1e-7)
         assert torch.allclose(tensors["whole"][b], ground.whole(result.map), atol=1e-7)
         # By the metric of ``evaluate``, in the pixels of the picture: on the object, and on what is a patch around it.
@@ -50,14 +50,14 @@ def test_what_was_decided_is_the_models_own(localizer, looked):
         sure = (own_scale(localizer.backbone) * embedding @ bank.vectors.T).softmax(-1)[0].topk(2)
         names = [SPECIES[i] for i in sure.indices]
         assert [row["predicted"], row["runner_up"]] == names
-        assert [row["confidence"], row["doubt"]] == pytest.approx(sure.values.tolist(), abs=1e-5)
+        assert [row["confidence"], row["runner_up_probability"]] == pytest.approx(sure.values.tolist(), abs=1e-5)
         assert row["label"] == example.label
         assert row["correct"] == int(names[0] == example.label)
 
 
-def test_the_drop_is_that_of_an_evaluation(localizer, looker, looked):
+def test_the_drop_is_that_of_an_evaluation(localizer, examiner, looked):
     examples, rows, _ = looked
-    judge = Judge(localizer.backbone, looker.bank, looker.scale)
+    probabilities = ClassProbabilities(localizer.backbone, examiner.bank, examiner.scale)
     views = [View.of(example, localizer.preprocess) for example in examples]
     with torch.no_grad():
         ((seen, _, _),) = localizer.traces([view.frame for view in views])
@@ -65,17 +65,19 @@ def test_the_drop_is_that_of_an_evaluation(localizer, looker, looked):
             localizer(e.read(), r["predicted"], r["runner_up"], strength=1.0).map for e, r in zip(examples, rows, strict=True)
         ]
         which = [torch.tensor([SPECIES.index(row[key]) for row in rows]) for key in ("predicted", "runner_up")]
-        drops = Doubt(judge, seen.pixels, judge.of_embedding(seen.embedding), *which).about(torch.stack(maps), 0)["rd5"]
+        drops = OcclusionScores(probabilities, seen.pixels, probabilities.of_embedding(seen.embedding), *which).about(
+            torch.stack(maps), 0
+        )["rd5"]
     assert [row["rd5"] for row in rows] == pytest.approx(drops.tolist(), abs=1e-4)
     assert len({round(row["rd5"], 3) for row in rows}) == 4
 
 
-def test_the_map_of_the_words_is_held_against_that_of_the_decision(looker, looked):
+def test_the_map_of_the_words_is_held_against_that_of_the_decision(examiner, looked):
     localizer = world.localizer(vocabulary=())
     examples, rows, tensors = looked
     for b, (example, row) in enumerate(zip(examples, rows, strict=True)):
-        ours, theirs = looker.bank.vectors_of([row["predicted"], row["runner_up"]])
-        told = looker.words.difference(ours - theirs)
+        ours, theirs = examiner.bank.vectors_of([row["predicted"], row["runner_up"]])
+        told = examiner.words.difference(ours - theirs)
         means = [one for one, agreement in zip(told, tensors["agreements"][b].tolist(), strict=True) if one.told(agreement)]
         assert row.get("words", "") == "; ".join(f"{one.ours} (not {one.theirs})" for one in means)
         assert means == [told[0]]
@@ -86,22 +88,24 @@ def test_the_map_of_the_words_is_held_against_that_of_the_decision(looker, looke
                 agreement = float(rank_correlation(words.map, decision.map))
                 assert float(tensors["agreements"][b, k]) == pytest.approx(agreement, abs=1e-3)
                 if k == 0:
-                    both = Ground.of(decision.placement, example.region(), (12, 12)).aligned(shared(decision.map, words.map))
+                    both = ObjectMask.of(decision.placement, example.region(), (12, 12)).aligned(
+                        shared(decision.map, words.map)
+                    )
                     assert torch.allclose(tensors["shared"][b], both, atol=1e-3)
                     assert row["agreement"] == pytest.approx(agreement, abs=1e-3)
 
 
-def test_a_background_that_is_erased_takes_off_what_it_takes_off(localizer, looker, looked):
+def test_a_background_that_is_erased_takes_off_what_it_takes_off(localizer, examiner, looked):
     examples, rows, tensors = looked
     scenes = localizer.bank(HABITATS)
     for example, row, effects in zip(examples, rows, tensors["effects"], strict=True):
         with torch.no_grad():
             embedding = F.normalize(localizer.backbone.embed_pixels(localizer.frame(example.read()).pixels[None]), dim=-1)
-        judge = Judge(localizer.backbone, looker.bank, looker.scale)
+        probabilities = ClassProbabilities(localizer.backbone, examiner.bank, examiner.scale)
         target = SPECIES.index(row["predicted"])
         axis = F.normalize(scenes.vectors[3] - scenes.vectors.mean(0), dim=0)
         erased = F.normalize(embedding - (embedding - scenes.vectors.mean(0)) @ axis[:, None] * axis, dim=-1)
-        lost = (judge.of_embedding(embedding) - judge.of_embedding(erased))[0, target]
+        lost = (probabilities.of_embedding(embedding) - probabilities.of_embedding(erased))[0, target]
         assert float(effects[3]) == pytest.approx(float(lost), abs=1e-5)
         assert row["background"] == HABITATS[int(effects.argmax())]
         assert row["sensitivity"] == float(effects.max())
@@ -110,7 +114,7 @@ def test_a_background_that_is_erased_takes_off_what_it_takes_off(localizer, look
 def test_alone_or_together_in_any_size_and_order():
     """At native aspect pictures go through the model in groups; what comes out is in the order of the examples."""
     localizer = world.localizer(fit="native")
-    looker = Looker(localizer, SPECIES, PARTS, HABITATS)
+    examiner = Examiner(localizer, SPECIES, PARTS, HABITATS)
     examples = []
     for k, (width, height) in enumerate(((192, 192), (150, 192), (192, 192), (192, 120), (150, 192), (192, 192))):
         example = birds_dataset(6, seed=4).examples[k]
@@ -118,20 +122,20 @@ def test_alone_or_together_in_any_size_and_order():
         picture = example.read().crop((0, 0, width, height))
         examples.append(Example(example.name, picture, example.label, region=lambda mask=mask: mask))
     examples.insert(2, Example("gone", "no such file.png", SPECIES[0]))
-    rows, tensors = looker.look(examples)
+    rows, tensors = examiner.examine(examples)
     assert [row["picture"] for row in rows] == [example.name for example in examples]
     good = [k for k, row in enumerate(rows) if "problem" not in row]
     assert good == [0, 1, 3, 4, 5, 6]
     for place, k in enumerate(good):
-        (row,), alone = looker.look([examples[k]])
+        (row,), alone = examiner.examine([examples[k]])
         assert alike(row, rows[k])
         for name, tensor in alone.items():
             assert torch.allclose(tensor[0], tensors[name][place], atol=1e-4), name
     assert len({tuple(tensor.flatten()[:50].tolist()) for tensor in tensors["whole"]}) == 6
-    assert looker.scene_localizer.preprocess == localizer.preprocess
+    assert examiner.scene_localizer.preprocess == localizer.preprocess
 
 
-def test_what_cannot_be_used_is_said_and_the_rest_is_there(looker, tmp_path):
+def test_what_cannot_be_used_is_said_and_the_rest_is_there(examiner, tmp_path):
     (tmp_path / "broken.png").write_bytes(b"nothing")
     good = birds_dataset(2).examples[:]
     none = torch.zeros(192, 192, dtype=torch.bool)
@@ -143,34 +147,34 @@ def test_what_cannot_be_used_is_said_and_the_rest_is_there(looker, tmp_path):
         replace(good[0], name="nowhere", region=lambda: none),
         good[1],
     ]
-    rows, tensors = looker.look(examples)
+    rows, tensors = examiner.examine(examples)
     assert [k for k, row in enumerate(rows) if "problem" not in row] == [1, 5]
     assert re.search("broken.png: the picture cannot be read: it is not a picture", rows[0]["problem"])
     assert re.search("Did you mean 'ember finch'", rows[2]["problem"])
     assert re.search("the mask is 100 x 192, the picture 192 x 192", rows[3]["problem"])
     assert "mask" in rows[4]["problem"]
     assert set(rows[3]) == {"picture", "label", "problem"}
-    _, expected = looker.look(good)
+    _, expected = examiner.examine(good)
     assert all(torch.allclose(tensors[name], expected[name], atol=1e-5) for name in expected)
-    assert looker.look(examples[:1])[1] == {}
+    assert examiner.examine(examples[:1])[1] == {}
 
 
-def test_two_passes_a_picture(looker, monkeypatch):
+def test_two_passes_a_picture(examiner, monkeypatch):
     """The trace, and what is covered for the relative drop."""
-    kind, passed = type(looker.localizer.backbone), []
+    kind, passed = type(examiner.localizer.backbone), []
     own = kind.embed_pixels
     monkeypatch.setattr(kind, "embed_pixels", lambda self, pixels: passed.append(len(pixels)) or own(self, pixels))
-    looker.look(birds_dataset(3).examples[:])
+    examiner.examine(birds_dataset(3).examples[:])
     assert passed == [3, 3]
 
 
 def test_classes_that_have_one_embedding_are_not_told_apart(localizer):
     """The same words for the encoder, and two names for us."""
-    looker = Looker(localizer, ("Ember finch", "ember finch", "frost finch"), PARTS, HABITATS)
-    ours, theirs = looker.bank.vectors[:2]
+    examiner = Examiner(localizer, ("Ember finch", "ember finch", "frost finch"), PARTS, HABITATS)
+    ours, theirs = examiner.bank.vectors[:2]
     assert torch.allclose(ours, theirs)
     examples = [replace(example, label="frost finch") for example in birds_dataset(2).examples]
-    rows, tensors = looker.look(examples)
+    rows, tensors = examiner.examine(examples)
     assert re.search("cannot tell from '[Ee]mber finch': leave one of them out", rows[0]["problem"])
     assert rows[1]["predicted"] == "frost finch"
     assert len(tensors["aligned"]) == 1
@@ -185,7 +189,7 @@ def test_a_picture_without_evidence_is_listed_and_the_others_are_looked_at(local
         return found
 
     own = Localizer(localizer.backbone, templates=localizer.templates, method=TraceMethod(maps))
-    rows, tensors = Looker(own, SPECIES).look(birds_dataset(3).examples[:])
+    rows, tensors = Examiner(own, SPECIES).look(birds_dataset(3).examples[:])
     assert re.match("nothing speaks for '.*' and not '.*'", rows[1]["problem"])
     assert [("problem" in row) for row in rows] == [False, True, False]
     assert len(tensors["aligned"]) == 2
@@ -204,23 +208,23 @@ def test_a_picture_without_evidence_is_listed_and_the_others_are_looked_at(local
 )
 def test_what_cannot_be_asked_is_refused(localizer, options, error, message):
     with pytest.raises(error, match=message):
-        Looker(**({"localizer": localizer, "classes": SPECIES} | options))
+        Examiner(**({"localizer": localizer, "classes": SPECIES} | options))
 
 
 def test_a_method_that_compares_nothing_is_refused():
     with pytest.raises(OptionError, match="rollout does not look at the score"):
-        Looker(world.localizer(method=METHODS["rollout"]), SPECIES)
+        Examiner(world.localizer(method=METHODS["rollout"]), SPECIES)
 
 
 @pytest.mark.parametrize(
     "device", ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA"))]
 )
-def test_half_precision_decides_the_same(looker, looked, device):
+def test_half_precision_decides_the_same(examiner, looked, device):
     own = world.localizer(device=device).backbone
     backbone = wrap(own.module.to(torch.bfloat16), own.tokenizer)
-    own = Looker(Localizer(backbone, templates="world"), SPECIES, PARTS, HABITATS)
+    own = Examiner(Localizer(backbone, templates="world"), SPECIES, PARTS, HABITATS)
     examples, rows, tensors = looked
-    found, low = own.look(examples)
+    found, low = own.examine(examples)
     for ours, theirs in zip(rows, found, strict=True):
         assert [ours[key] for key in ("predicted", "runner_up")] == [theirs[key] for key in ("predicted", "runner_up")]
         assert theirs["off_object"] == pytest.approx(ours["off_object"], abs=0.03)

@@ -39,7 +39,7 @@ _WARM, _COLD = (
 
 @final
 @dataclass(frozen=True, eq=False)
-class Evidence:
+class Thumbnails:
     """Draws what an audit found on its pictures; each picture is read again when it is drawn.
 
     Attributes:
@@ -59,14 +59,14 @@ class Evidence:
 
     def decision(self, picture: str, caption: str) -> Thumbnail | None:
         """What decided on a picture: what it is predicted as, against its runner-up; None if it is not there any more."""
-        row, looker = self.audit.rows[self._examples[picture]], self.audit.looker
-        return self._draw(picture, looker.localizer, row["predicted"], [row["runner_up"]], caption)
+        row, examiner = self.audit.rows[self._examples[picture]], self.audit.examiner
+        return self._draw(picture, examiner.localizer, row["predicted"], [row["runner_up"]], caption)
 
     def background(self, picture: str, text: str, caption: str) -> Thumbnail | None:
         """Where a picture shows a background and no other."""
-        looker = self.audit.looker
-        others = [other for other in looker.backgrounds if other != text]
-        return self._draw(picture, looker.scene_localizer, text, others, caption)
+        examiner = self.audit.examiner
+        others = [other for other in examiner.backgrounds if other != text]
+        return self._draw(picture, examiner.scene_localizer, text, others, caption)
 
     def _draw(self, picture: str, localizer: Localizer, target: str, references: list[str], caption: str) -> Thumbnail | None:
         index = self._examples[picture]
@@ -78,7 +78,7 @@ class Evidence:
                     # That what a model confuses is not alike in its texts is for the page to show.
                     warnings.simplefilter("ignore", UserWarning)
                     image = example.read()
-                    found = localizer(image, target, references, strength=self.audit.looker.strength)
+                    found = localizer(image, target, references, strength=self.audit.examiner.strength)
             except (PictureError, ComparisonError):
                 # Gone since it was looked at, or texts that the model cannot tell apart: the page does without it.
                 return None

@@ -12,14 +12,14 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from concept_cam.audit.place import Ground, shared
+from concept_cam.audit.object_share import ObjectMask, shared
 from concept_cam.audit.words import Words, erased, random_axes, without
 from concept_cam.comparison import SAME, check_strength
 from concept_cam.concepts import ConceptBank, embed
 from concept_cam.datasets import Example
 from concept_cam.errors import OptionError
 from concept_cam.evaluation.grid import View
-from concept_cam.evaluation.judge import Judge, own_scale
+from concept_cam.evaluation.probabilities import ClassProbabilities, own_scale
 from concept_cam.gradients import Trace
 from concept_cam.localizer import Localizer
 from concept_cam.methods import explain, name_of, sees_score
@@ -35,7 +35,7 @@ COLUMNS = (
     "runner_up",
     "correct",
     "confidence",
-    "doubt",
+    "runner_up_probability",
     "energy",
     "off_object",
     "off_area",
@@ -52,13 +52,13 @@ COLUMNS = (
 _DIRECTIONS = 100
 """How many random directions are erased beside the backgrounds."""
 
-_COVERED = 0.05
-_FILL = constant()
+_MASKED = 0.05
+_GREY = constant()
 
 
 @final
 @dataclass(frozen=True, eq=False)
-class Looker:
+class Examiner:
     """What looks at pictures, and the texts that it asks about.
 
     Attributes:
@@ -139,12 +139,12 @@ class Looker:
         with torch.inference_mode(False), torch.no_grad():
             _ = self.bank, self.words
 
-    def look(self, examples: Sequence[Example]) -> tuple[list[Row], dict[str, Tensor]]:
+    def examine(self, examples: Sequence[Example]) -> tuple[list[Row], dict[str, Tensor]]:
         """A row for each example, and tensors of all that could be used, in their order.
 
         An example that cannot be used has a row that says why. The tensors, in float32:
 
-            aligned (N, side, side)    the map of what decided, in the frame of the object; see ``Ground``
+            aligned (N, side, side)    the map of what decided, in the frame of the object; see ``ObjectMask``
             whole (N, side, side)      the same in the frame of the picture
             shared (N, side, side)     where the map of the first words agrees with it, in the frame of the object, -1 to 1
             agreements (N, words)      how far the map of each of the words is that of what decided: Spearman's, -1 to 1
@@ -177,8 +177,8 @@ class Looker:
 
     def _decide(self, seen: Trace, views: Sequence[View]) -> list[tuple[Row, dict[str, Tensor]]]:
         """Why each picture is predicted as its class, and not as the runner-up."""
-        bank, judge = self.bank, Judge(self.localizer.backbone, self.bank, self.scale)
-        before = judge.of_embedding(seen.embedding)
+        bank, probabilities = self.bank, ClassProbabilities(self.localizer.backbone, self.bank, self.scale)
+        before = probabilities.of_embedding(seen.embedding)
         first, second = bank.scores(seen.embedding).topk(2, dim=1).indices.T
         base, other = bank.vectors[first], bank.vectors[second]
         told = [self.words.difference(direction) for direction in base - other]
@@ -188,8 +188,8 @@ class Looker:
         same, blank = F.cosine_similarity(base, other) > SAME, ~maps[0].flatten(1).any(1)
         # One picture may have no evidence at all, for a method that is never negative: the others are looked at.
         checked_maps(maps[0, ~(same | blank)], seen.site.name)
-        drops = _drops(judge, seen, maps[0], before, first, second)
-        effects, chance = self._effects(seen.embedding, judge, before, first)
+        drops = _drops(probabilities, seen, maps[0], before, first, second)
+        effects, chance = self._effects(seen.embedding, probabilities, before, first)
         maps, before, first, second = (tensor.cpu() for tensor in (maps, before, first, second))
         agreements = rank_correlation(maps[1:], maps[:1].expand_as(maps[1:])).float()
         found: list[tuple[Row, dict[str, Tensor]]] = []
@@ -202,7 +202,7 @@ class Looker:
                 text = f"predicted as {predicted!r}, which the model cannot tell from {runner_up!r}: leave one of them out"
                 found.append((_problem(view.example, text), {}))
                 continue
-            ground = Ground.of(view.frame.placement.covering(seen.layout.span), view.region, maps.shape[2:])
+            ground = ObjectMask.of(view.frame.placement.covering(seen.layout.span), view.region, maps.shape[2:])
             row: Row = {
                 "picture": _spelt(view.example.name),
                 "label": view.example.label,
@@ -210,8 +210,8 @@ class Looker:
                 "runner_up": runner_up,
                 "correct": int(predicted == view.example.label),
                 "confidence": float(before[b, first[b]]),
-                "doubt": float(before[b, second[b]]),
-                **vars(ground.place(maps[0, b])),
+                "runner_up_probability": float(before[b, second[b]]),
+                **vars(ground.shares(maps[0, b])),
                 "rd5": float(drops[b]),
             }
             means = [(one, x) for one, x in zip(told[b], agreements[:, b].tolist(), strict=True) if one.told(x)]
@@ -231,7 +231,11 @@ class Looker:
         return found
 
     def _effects(
-        self, embedding: Float[Tensor, "B E"], judge: Judge, before: Float[Tensor, "B K"], first: Int[Tensor, " B"]
+        self,
+        embedding: Float[Tensor, "B E"],
+        probabilities: ClassProbabilities,
+        before: Float[Tensor, "B K"],
+        first: Int[Tensor, " B"],
     ) -> tuple[Float[Tensor, "B backgrounds"], Float[Tensor, "B directions"]]:
         """What erasing takes off the probability of the prediction: each background, and random directions."""
         if not self.backgrounds:
@@ -241,7 +245,7 @@ class Looker:
         rows = torch.arange(len(first), device=first.device, dtype=torch.int64)
 
         def lost(erased_: Float[Tensor, "K B E"]) -> Float[Tensor, "B K"]:
-            after = [judge.of_embedding(self.localizer.backbone.normalize(of_one))[rows, first] for of_one in erased_]
+            after = [probabilities.of_embedding(self.localizer.backbone.normalize(of_one))[rows, first] for of_one in erased_]
             return (before[rows, first] - torch.stack(after)).T.float().cpu()
 
         chance = erased(embedding, scenes.mean(0), random_axes(scenes, _DIRECTIONS))
@@ -249,7 +253,7 @@ class Looker:
 
 
 def _drops(
-    judge: Judge,
+    probabilities: ClassProbabilities,
     seen: Trace,
     maps: Float[Tensor, "B rows cols"],
     before: Float[Tensor, "B K"],
@@ -259,7 +263,7 @@ def _drops(
     """What the first loses more than the second when the strongest 5 % of the input are covered; see ``relative_drop``."""
     size = (int(seen.pixels.shape[2]), int(seen.pixels.shape[3]))
     heatmaps = seen.layout.enlarged(maps, size)
-    after = judge(_FILL(seen.pixels, strongest(heatmaps, _COVERED)))
+    after = probabilities(_GREY(seen.pixels, strongest(heatmaps, _MASKED)))
     return relative_drop(before, after, first, second).cpu()
 
 

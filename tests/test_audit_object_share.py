@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from concept_cam import Preprocess
-from concept_cam.audit.place import ALIGNED, Ground, shared
+from concept_cam.audit.object_share import ALIGNED, ObjectMask, shared
 from concept_cam.images import Frame, Placement
 
 SQUARE = Placement((0, 0, 96, 96), (96, 96))
@@ -30,7 +30,7 @@ def box(size, left, top, right, bottom):
 
 
 def place_of(grid, placement, region):
-    return Ground.of(placement, region, grid.shape).place(grid)
+    return ObjectMask.of(placement, region, grid.shape).place(grid)
 
 
 @pytest.mark.parametrize(
@@ -117,8 +117,8 @@ def test_evidence_in_the_padding_counts_for_nothing():
 def test_an_object_that_was_not_seen():
     crop = Placement((48, 0, 144, 96), (96, 192))
     region = box((96, 192), 0, 0, 20, 96)
-    ground = Ground.of(crop, region, (12, 12))
-    found = ground.place(hot((6, 6)))
+    ground = ObjectMask.of(crop, region, (12, 12))
+    found = ground.shares(hot((6, 6)))
     assert (found.energy, found.off_object, found.off_area) == pytest.approx((0.0, 1.0, 1.0))
     assert torch.equal(ground.aligned(hot((6, 6))), torch.zeros(ALIGNED, ALIGNED))
 
@@ -127,10 +127,10 @@ def test_an_object_that_was_not_seen():
 def test_an_object_of_one_pixel(side):
     grid = torch.arange(144.0).reshape(12, 12)
     y, x = side // 3, side // 2
-    ground = Ground.of(Placement((0, 0, side, side), (side, side)), box((side, side), x, y, x + 1, y + 1), (12, 12))
+    ground = ObjectMask.of(Placement((0, 0, side, side), (side, side)), box((side, side), x, y, x + 1, y + 1), (12, 12))
     (value,) = ground.aligned(grid).unique()
     assert float(value) == pytest.approx(12 * 3.5 + 5.5, abs=7)
-    found = ground.place(grid)
+    found = ground.shares(grid)
     assert 0 < found.energy < 1e-3
     assert found.off_area == pytest.approx(1 - (17 / 96) ** 2, abs=1e-6)
 
@@ -138,9 +138,9 @@ def test_an_object_of_one_pixel(side):
 def test_a_sliver_takes_no_more_room_than_a_picture():
     picture = Image.new("RGB", (20000, 1), "grey")
     frame = Frame.of(picture, Preprocess((96, 96), (0.5,) * 3, (0.5,) * 3))
-    ground = Ground.of(frame.placement, torch.ones(1, 20000, dtype=torch.bool), (12, 12))
+    ground = ObjectMask.of(frame.placement, torch.ones(1, 20000, dtype=torch.bool), (12, 12))
     assert math.prod(ground.placement.picture_size) <= 4_100_000
-    assert ground.place(hot((6, 6))).energy == pytest.approx(1.0)
+    assert ground.shares(hot((6, 6))).energy == pytest.approx(1.0)
 
 
 def test_maps_are_aligned_by_their_objects():
@@ -149,7 +149,9 @@ def test_maps_are_aligned_by_their_objects():
     evidence = torch.zeros(12, 12)
     evidence[2:5, 1:6] = torch.randn(3, 5, generator=generator)
     there = evidence.roll((5, 4), (0, 1))
-    here, moved = (Ground.of(SQUARE, box((96, 96), 16 + x, 16 + y, 40 + x, 40 + y), (12, 12)) for x, y in ((0, 0), (32, 40)))
+    here, moved = (
+        ObjectMask.of(SQUARE, box((96, 96), 16 + x, 16 + y, 40 + x, 40 + y), (12, 12)) for x, y in ((0, 0), (32, 40))
+    )
     assert torch.allclose(here.aligned(evidence), moved.aligned(there), atol=1e-6)
     assert here.aligned(evidence).std() > 0.1
     assert not torch.allclose(here.whole(evidence), moved.whole(there), atol=0.1)
@@ -157,11 +159,11 @@ def test_maps_are_aligned_by_their_objects():
 
 def test_an_aligned_map_is_what_lies_in_the_box():
     ramp = torch.arange(12.0).expand(12, 12)
-    ground = Ground.of(SQUARE, box((96, 96), 24, 0, 72, 96), (12, 12))
+    ground = ObjectMask.of(SQUARE, box((96, 96), 24, 0, 72, 96), (12, 12))
     # 48 pixels to 24: the mean of each two, of a ramp of 1/8 a pixel that is 2.5625 at the middle of column 24.
     expected = 2.5625 + (2 * torch.arange(24.0) + 0.5) / 8
     assert torch.allclose(ground.aligned(ramp)[:, 2:-2], expected[2:-2].expand(24, 20), atol=1e-5)
-    assert torch.equal(Ground.of(SQUARE, None, (12, 12)).aligned(ramp), ground.whole(ramp))
+    assert torch.equal(ObjectMask.of(SQUARE, None, (12, 12)).aligned(ramp), ground.whole(ramp))
 
 
 def test_where_two_maps_agree():

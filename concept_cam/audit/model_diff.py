@@ -13,7 +13,7 @@ from concept_cam.runs import Row
 
 @final
 @dataclass(frozen=True)
-class Move:
+class Shift:
     """One picture under two models.
 
     Attributes:
@@ -36,7 +36,7 @@ class Move:
         return self.off_object[1] - self.off_object[0] if self.off_object else 0.0
 
 
-def moves(before: Audit, after: Audit) -> list[Move]:
+def moves(before: Audit, after: Audit) -> list[Shift]:
     """Every picture that both could use, in the order of the data set.
 
     Raises:
@@ -57,7 +57,7 @@ def _of(row: Row) -> tuple[str, str]:
     return row["picture"], row["label"]
 
 
-def _move(ours: Row, theirs: Row, agreement: float) -> Move:
+def _move(ours: Row, theirs: Row, agreement: float) -> Shift:
     both = "off_object" in ours and "off_object" in theirs
     off = (float(ours["off_object"]), float(theirs["off_object"])) if both else None
-    return Move(ours["picture"], ours["label"], ours["predicted"], theirs["predicted"], agreement, off)
+    return Shift(ours["picture"], ours["label"], ours["predicted"], theirs["predicted"], agreement, off)

@@ -14,7 +14,7 @@ from concept_cam.concepts import ConceptBank
 
 @final
 @dataclass(frozen=True, eq=False)
-class Judge:
+class ClassProbabilities:
     """softmax(scale * scores) over the concepts of a bank.
 
     Attributes:
@@ -31,7 +31,7 @@ class Judge:
         """Probabilities, from the model's own forward pass."""
         height, width = pixels.shape[2:]
         backbone = self.backbone.at_size((int(height), int(width)))
-        with backbone.at_rest():
+        with backbone.evaluating():
             return self.of_embedding(backbone.normalize(backbone.embed_pixels(pixels)))
 
     def of_embedding(self, embedding: Float[Tensor, "B E"]) -> Float[Tensor, "B K"]:
