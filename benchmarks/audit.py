@@ -1,4 +1,4 @@
-"""Does an audit of many pictures take more memory than one of few? ``python -m benchmarks.audit``: peaks, and seconds.
+"""Does an audit of many images take more memory than one of few? ``python -m benchmarks.audit``: peaks, and seconds.
 
 Each audit has a process of its own: the embedded encoder on plates of the embedded world, drawn as they are asked for,
 with words, backgrounds, all tables and the report. A peak is the most that the process ever held, as Linux counts it.
@@ -24,14 +24,14 @@ class Run:
     """One audit.
 
     Attributes:
-        pictures: so many.
+        images: so many.
         seconds: for all of it.
-        before: the peak in bytes when the model and its texts were there, and no picture had been looked at but one.
+        before: the peak in bytes when the model and its texts were there, and no image had been looked at but one.
         looked: when all had been.
         reported: when the report was written.
     """
 
-    pictures: int
+    images: int
     seconds: float
     before: int
     looked: int
@@ -65,12 +65,12 @@ def run(count: int) -> Run:
 
 
 def main(
-    count: Annotated[int, typer.Option(min=1, help="Pictures of the larger audit.")] = 2000,
-    few: Annotated[int, typer.Option(min=1, help="Pictures of the smaller.")] = 500,
+    count: Annotated[int, typer.Option(min=1, help="Images of the larger audit.")] = 2000,
+    few: Annotated[int, typer.Option(min=1, help="Images of the smaller.")] = 500,
 ) -> None:
     """Print the table."""
     print(f"{machine()}\n")
-    print("| pictures | seconds | pictures a second | MB at first | MB when all were looked at | MB with the report |")
+    print("| images | seconds | images a second | MB at first | MB when all were looked at | MB with the report |")
     print("|---|---|---|---|---|---|")
     for number in (few, count):
         # A process that is started anew: what one audit has held shall not be counted for the next.

@@ -24,7 +24,7 @@ from concept_cam.hooks import on_input
 
 OWN = "the model's own forward pass"
 STRUCTURE = "structure: modules, attributes, hooks (each pass)"
-PICTURE = "the first image on to the model's own embedding (each pass)"
+IMAGE = "the first image on to the model's own embedding (each pass)"
 TEXTS = "every number of the text encoder (each call that uses embedded texts)"
 FOLDED = "every number of the end whose products are kept (each field)"
 
@@ -40,7 +40,7 @@ def contenders(bench: Bench) -> Mapping[str, Contender]:
     with on_input(around, lambda _, inputs: entered.append(inputs[0])), backbone.evaluating():
         backbone.embed_pixels(bench.pixels)
 
-    def picture() -> torch.Tensor:
+    def image() -> torch.Tensor:
         with backbone.evaluating(), on_input(by_row, lambda _, inputs: (inputs[0][:, :1],)):
             embedding: torch.Tensor = head.rest(around(entered[0][:1])[:, 0])
         return embedding
@@ -48,7 +48,7 @@ def contenders(bench: Bench) -> Mapping[str, Contender]:
     return {
         OWN: bench.own,
         STRUCTURE: lambda: Snapshot(backbone.module, backbone.text_parts()),
-        PICTURE: picture,
+        IMAGE: image,
         TEXTS: lambda: Snapshot(backbone.module, backbone.image_parts(), contents=True),
         **({} if end is None else {FOLDED: lambda: checksum(end.tensors())}),
     }
@@ -69,7 +69,7 @@ def main() -> None:
     print(f"| medians of {given.runs} | milliseconds | share of the pass, % |\n|---|---|---|")
     for name, taken in seconds.items():
         print(f"| {name} | {1000 * taken:.2f} | {100 * taken / seconds[OWN]:.3f} |")
-    each = sum(seconds[name] for name in (STRUCTURE, PICTURE)) / seconds[OWN]
+    each = sum(seconds[name] for name in (STRUCTURE, IMAGE)) / seconds[OWN]
     print(
         f"\nEach pass: {100 * each:.2f} %; with texts that are at hand {100 * (each + seconds[TEXTS] / seconds[OWN]):.2f} %."
     )

@@ -1,4 +1,4 @@
-"""The model and the pictures that all contenders are given, and the contenders."""
+"""The model and the images that all contenders are given, and the contenders."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ PER_GRAPH = 8
 
 @dataclass(frozen=True)
 class Bench:
-    """A model with random weights, pictures of noise and concepts of noise, each compared with the three that follow it.
+    """A model with random weights, images of noise and concepts of noise, each compared with the three that follow it.
 
     Attributes:
         backbone: wraps the model; its closed form has been tried.
@@ -50,7 +50,7 @@ class Bench:
 
     @classmethod
     def about(cls, backbone: Backbone, batch: int) -> Bench:
-        """Pictures and concepts for a model."""
+        """Images and concepts for a model."""
         generator = torch.Generator().manual_seed(0)
         pixels = torch.randn(batch, 3, *backbone.preprocess.size, generator=generator).to(backbone.device, backbone.dtype)
         width = trace(backbone, pixels[:1]).embedding.shape[-1]
@@ -73,7 +73,7 @@ class Bench:
         return grad_cam(trace(self.backbone, self.pixels).gradient(self.directions[:count, None]))
 
     def field(self) -> tuple[ConceptField, ...]:
-        """A field for each picture."""
+        """A field for each image."""
         return ConceptField.of(trace(self.backbone, self.pixels), grad_cam)
 
     @cached_property
@@ -143,13 +143,13 @@ def count_of(count: int) -> str:
 
 
 def peers(bench: Bench, many: bool) -> Mapping[str, Contender]:
-    """The two packages that offer Finer-CAM, on the same model, layer and pictures; those that are installed.
+    """The two packages that offer Finer-CAM, on the same model, layer and images; those that are installed.
 
     Each as its own guide has it, with the parameters as a library loads them, and again with gradients asked for in the layer
     alone, which spares it the graph of all that comes before. Torch-cam keeps its graph between concepts.
 
     Args:
-        bench: model and pictures.
+        bench: model and images.
         many: with several concepts too, from which to scale up.
     """
     ways = {**_where("torchcam", "torch-cam", _torch_cam), **_where("pytorch_grad_cam", "grad-cam", _grad_cam)}

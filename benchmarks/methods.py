@@ -1,4 +1,4 @@
-"""What each method takes in time and memory on a ViT-B/16 at 224, for one picture and 16 concepts.
+"""What each method takes in time and memory on a ViT-B/16 at 224, for one image and 16 concepts.
 
 python -m benchmarks.methods            those that need a few passes, and occlusion
 python -m benchmarks.methods --all      all: hundreds of passes each for those by perturbation
@@ -19,7 +19,7 @@ from concept_cam.methods import CARDS, Method, explain
 
 CONCEPTS = 16
 SHORT = "occlusion"
-"""Of those by perturbation the one with the fewest passes: they all hold one batch of changed pictures at a time."""
+"""Of those by perturbation the one with the fewest passes: they all hold one batch of changed images at a time."""
 
 
 def run(bench: Bench, method: Method) -> None:

@@ -42,7 +42,7 @@ def judge(plate: Plate, finding: PartFinding) -> list[dict[str, Any]]:
         mask = torch.from_numpy(plate.mask(part.name))
         row: dict[str, Any] = {"part": part.name, "there": bool(mask.any()), "found": part.visible}
         if row["there"] and part.keypoint is not None and part.mask is not None:
-            patch = plate.picture.width / part.map.shape[1]
+            patch = plate.image.width / part.map.shape[1]
             point = torch.tensor(part.keypoint)
             row["inside"], row["near"] = bool(pointing_hit(point, mask)), bool(pointing_hit(point, mask, patch))
             row["iou"] = float((part.mask & mask).sum() / (part.mask | mask).sum())
@@ -62,7 +62,7 @@ def main(
     localizer = world.localizer(vocabulary=(), method=method_named(method), size=size)
     vocabulary = read_parts("world-parts")
     plates = [plate_of(index, seed) for index in range(count)]
-    found = stream_parts(localizer, (plate.picture for plate in plates), vocabulary, batch_size=25)
+    found = stream_parts(localizer, (plate.image for plate in plates), vocabulary, batch_size=25)
     rows = [row for plate, (_, finding) in zip(plates, found, strict=True) for row in judge(plate, finding)]
     table = Table("part", "there", "found", "inside", "within a patch", "IoU", "colour", "shape", "pattern", box=box.MARKDOWN)
     groups: dict[str, list[dict[str, Any]]] = defaultdict(list)

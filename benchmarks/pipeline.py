@@ -2,7 +2,7 @@
 
     python -m benchmarks.pipeline                   the table of docs/performance.md, some four minutes on two cores
 
-Both read every picture, shrink it as the model wants and run the model in batches of 8; ``stream`` also localizes one concept
+Both read every image, shrink it as the model wants and run the model in batches of 8; ``stream`` also localizes one concept
 against another and saves each result. They take turns.
 """
 
@@ -37,15 +37,15 @@ class Run:
     """One way through all files.
 
     Attributes:
-        rate: pictures a second.
-        held: memory of the process at some numbers of pictures, in bytes.
+        rate: images a second.
+        held: memory of the process at some numbers of images, in bytes.
     """
 
     rate: float
     held: dict[int, int]
 
 
-def write_pictures(folder: Path, count: int) -> list[Path]:
+def write_images(folder: Path, count: int) -> list[Path]:
     """JPEG files of 500 x 375, as datasets have them: smooth patches with some noise on them."""
     paths = []
     for seed in range(count):
@@ -62,13 +62,13 @@ def write_pictures(folder: Path, count: int) -> list[Path]:
 def bare(model: Any, transform: Any, paths: list[Path]) -> Iterator[None]:
     """What a plain loop does: decode, transform, encode."""
     for start in range(0, len(paths), BATCH):
-        pictures = []
+        images = []
         for path in paths[start : start + BATCH]:
-            with Image.open(path) as picture:
-                pictures.append(transform(picture))
+            with Image.open(path) as image:
+                images.append(transform(image))
         with torch.inference_mode():
-            model.encode_image(torch.stack(pictures), normalize=True)
-        yield from [None] * len(pictures)
+            model.encode_image(torch.stack(images), normalize=True)
+        yield from [None] * len(images)
 
 
 def localized(localizer: Localizer, paths: list[Path], out: Path, pair: tuple[str, str] = PAIR) -> Iterator[None]:
@@ -78,11 +78,11 @@ def localized(localizer: Localizer, paths: list[Path], out: Path, pair: tuple[st
         yield
 
 
-def timed(pictures: Iterator[None], total: int, marks: tuple[int, ...]) -> Run:
+def timed(images: Iterator[None], total: int, marks: tuple[int, ...]) -> Run:
     """Go through them all."""
     held = {}
     start = time.perf_counter()
-    for done, _ in enumerate(tqdm(pictures, total=total, disable=None, leave=False), 1):
+    for done, _ in enumerate(tqdm(images, total=total, disable=None, leave=False), 1):
         if done in marks:
             held[done] = resident()
     return Run(total / (time.perf_counter() - start), held)
@@ -97,7 +97,7 @@ def table(model_name: str, count: int, rounds: int) -> Iterator[str]:
     localizer = Localizer(wrap(model, tokenizer, name=model_name))
     marks = (count // 3, count)
     with tempfile.TemporaryDirectory() as folder:
-        paths = write_pictures(Path(folder), count)
+        paths = write_images(Path(folder), count)
         ways = {
             "decode and forward pass alone": lambda some: bare(model, transform, some),
             "Localizer.stream, one concept, saved": lambda some: localized(localizer, some, Path(folder)),
@@ -111,7 +111,7 @@ def table(model_name: str, count: int, rounds: int) -> Iterator[str]:
     first, last = marks
     yield f"### {model_name}, {count} JPEG files of 500 x 375, batches of {BATCH}, float32"
     yield ""
-    yield f"| medians of {rounds} | pictures a second | relative | MB held at {first} | MB held at {last} |"
+    yield f"| medians of {rounds} | images a second | relative | MB held at {first} | MB held at {last} |"
     yield "|---|---|---|---|---|"
     rates = {name: statistics.median(run.rate for run in some) for name, some in runs.items()}
     for name, rate in rates.items():

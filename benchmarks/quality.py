@@ -1,4 +1,4 @@
-"""How well maps localize, beside those of the packages that people use, on the same pictures and the same model.
+"""How well maps localize, beside those of the packages that people use, on the same images and the same model.
 
     python -m benchmarks.quality                    the table of docs/evaluation.md, some 15 minutes on two cores
     python -m benchmarks.quality --count 500 --methods grad_cam,hires_cam,layer_cam

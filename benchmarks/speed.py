@@ -32,7 +32,7 @@ class Case:
 
     Attributes:
         model: open_clip's name.
-        batch: pictures.
+        batch: images.
         runs: that the medians are of.
         dtype: of the model, by torch's name.
         peers: whether the other packages take part.

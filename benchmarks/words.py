@@ -52,7 +52,7 @@ def of_pair(examiner: Examiner, first: str, second: str, plates: int, seed: int)
     localizer, (ours, theirs) = examiner.localizer, examiner.bank.vectors_of([first, second])
     told = examiner.words.difference(ours - theirs, len(examiner.words.groups))
     rng = np.random.default_rng([HELD_OUT_STREAM, seed, list(species()).index(first), 5000])
-    frames = [localizer.frame(draw_at_home(species()[first], rng, 192).picture) for _ in range(plates)]
+    frames = [localizer.frame(draw_at_home(species()[first], rng, 192).image) for _ in range(plates)]
     directions = torch.stack([ours - theirs, *(one.direction(examiner.words.bank) for one in told)])
     with torch.no_grad():
         ((seen, _, _),) = localizer.traces(frames)

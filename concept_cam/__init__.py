@@ -1,7 +1,7 @@
-"""Where in a picture is the thing that makes it this concept and not that similar one?
+"""Where in an image is the thing that makes it this concept and not that similar one?
 
     TEXT                                          IMAGE
-    names, templates      prompts                 picture
+    names, templates      prompts                 image
       v                                             v
     ConceptBank (K, E)    concepts                Frame                    images
       v                                             v

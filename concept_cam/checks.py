@@ -111,7 +111,7 @@ def _embedding(backbone: Backbone) -> Verdict:
             watched = backbone.normalize(backbone.embed_pixels(pixels))
     cut = _off(trace(backbone, pixels, form="dense").embedding, own)
     if not torch.equal(own, again):
-        return Verdict("embedding", False, f"two runs on one picture are off by {_off(again, own):.1e}: the model is random")
+        return Verdict("embedding", False, f"two runs on one image are off by {_off(again, own):.1e}: the model is random")
     same = torch.equal(own, watched) and cut <= _ROUNDING.get(backbone.dtype, 1e-3)
     return Verdict("embedding", same, f"bit-equal with a site watched; off by {cut:.1e} with a graph from it")
 

@@ -26,7 +26,7 @@ from concept_cam.errors import ComparisonError, UnknownConcept, one_line
 from concept_cam.weightings import Weighting, uniform
 
 Selector = Callable[[ConceptBank, str, Float[Tensor, " K"]], tuple[str, ...]]
-"""Picks references: (bank, target, scores of the bank on this picture) -> names."""
+"""Picks references: (bank, target, scores of the bank on this image) -> names."""
 
 SAME = 1 - 1e-5
 """Two concepts with a larger cosine are one and the same to the model."""
@@ -75,7 +75,7 @@ class Comparison:
         return [replace(self, references=(name,), weights=(1.0,), similarities=(alike,)) for name, alike in pairs]
 
     def direction(self, bank: ConceptBank) -> Float[Tensor, " E"]:
-        """The vector whose inner product with the picture's embedding is the score."""
+        """The vector whose inner product with the image's embedding is the score."""
         target = bank.vectors[bank.index(self.target)]
         if not self.references:
             return target
@@ -97,7 +97,7 @@ def compare(
         bank: holds the target and whatever the selector may pick.
         target: the concept looked for.
         selector: ``nearest``, ``rivals``, ``against`` or a function of your own; None only where strength is 0.
-        scores: of this picture and every concept of the bank, as ``ConceptBank.scores`` gives them.
+        scores: of this image and every concept of the bank, as ``ConceptBank.scores`` gives them.
         strength: 0 or more.
         weighting: ``uniform`` by default.
 
@@ -137,11 +137,11 @@ def compare(
 
 
 def check_for_all(bank: ConceptBank, target: str, selector: Selector | None, strength: float) -> None:
-    """Raise what ``compare`` would raise for every picture, whatever the scores; nothing of a selector of the user's own."""
+    """Raise what ``compare`` would raise for every image, whatever the scores; nothing of a selector of the user's own."""
     if selector is None or isinstance(selector, _OWN):
         references = selector(bank, target, torch.zeros_like(bank.vectors[:, 0])) if selector else ()
         _check_some(target, references, strength)
-        if not isinstance(selector, _Rivals):  # each picture has its own
+        if not isinstance(selector, _Rivals):  # each image has its own
             _check_distinct(bank, target, references)
 
 
@@ -226,14 +226,14 @@ def against(*names: str) -> Named:
     Example:
         >>> from concept_cam import against, world
         >>> plate = world.draw_species("ember finch")
-        >>> world.localizer()(plate.picture, "ember finch", against("frost finch", "willow finch")).comparison.weights
+        >>> world.localizer()(plate.image, "ember finch", against("frost finch", "willow finch")).comparison.weights
         (0.5, 0.5)
     """
     return Named(tuple(dict.fromkeys(names)))
 
 
 def nearest(count: int = 3) -> Selector:
-    """Compare with the concepts whose texts are nearest to the target's; the same for every picture.
+    """Compare with the concepts whose texts are nearest to the target's; the same for every image.
 
     Raises:
         ComparisonError: the count is below one.
@@ -241,14 +241,14 @@ def nearest(count: int = 3) -> Selector:
     Example:
         >>> from concept_cam import world, nearest
         >>> plate = world.draw_species("ember finch")
-        >>> world.localizer()(plate.picture, "ember finch", nearest(1)).comparison.references
+        >>> world.localizer()(plate.image, "ember finch", nearest(1)).comparison.references
         ('frost finch',)
     """
     return _Nearest(count)
 
 
 def rivals(count: int = 3) -> Selector:
-    """Compare with the concepts that score highest on this picture, the target left out (the paper's "top predictions").
+    """Compare with the concepts that score highest on this image, the target left out (the paper's "top predictions").
 
     Raises:
         ComparisonError: the count is below one.
@@ -256,7 +256,7 @@ def rivals(count: int = 3) -> Selector:
     Example:
         >>> from concept_cam import world, rivals
         >>> plate = world.draw_species("ember finch")
-        >>> world.localizer()(plate.picture, "frost finch", rivals(1)).comparison.references
+        >>> world.localizer()(plate.image, "frost finch", rivals(1)).comparison.references
         ('ember finch',)
     """
     return _Rivals(count)

@@ -73,7 +73,7 @@ class ConceptBank:
         return ConceptBank(self.names, self.vectors.clone(), None if self.biases is None else self.biases.clone())
 
     def scores(self, embedding: Float[Tensor, "B E"]) -> Float[Tensor, "B K"]:
-        """Of pictures and every concept: cosines, or the logits of a classifier."""
+        """Of images and every concept: cosines, or the logits of a classifier."""
         scores = embedding.to(self.vectors) @ self.vectors.T
         return scores if self.biases is None else scores + self.biases
 
@@ -101,7 +101,7 @@ class ConceptBank:
         return tuple(self.names[i] for i in order if self.names[i] != without)[:count]
 
     def centred(self) -> ConceptBank:
-        """With the mean of all taken off each concept: differences of scores on a picture are as they were, maps are not."""
+        """With the mean of all taken off each concept: differences of scores on an image are as they were, maps are not."""
         biases = None if self.biases is None else self.biases - self.biases.mean()
         return ConceptBank(self.names, self.vectors - self.vectors.mean(0), biases)
 

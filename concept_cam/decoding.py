@@ -14,7 +14,7 @@ from typing import Any
 
 from PIL import Image, UnidentifiedImageError
 
-from concept_cam.errors import ConceptCamError, PictureError, reason
+from concept_cam.errors import ConceptCamError, ImageError, reason
 from concept_cam.exif import first_values, orientation_in, png_exif
 from concept_cam.formats import FORMATS
 from concept_cam.metered import Metered
@@ -43,7 +43,7 @@ _LARGE = threading.Lock()
 
 
 @contextmanager
-def refusing(name: str, kind: type[ConceptCamError] = PictureError, what: str = "picture") -> Iterator[None]:
+def refusing(name: str, kind: type[ConceptCamError] = ImageError, what: str = "image") -> Iterator[None]:
     """Whatever a decoder raises on one image becomes an error of one kind in one line; a lack of memory is passed on."""
     try:
         with quiet_pillow():
@@ -53,7 +53,7 @@ def refusing(name: str, kind: type[ConceptCamError] = PictureError, what: str = 
     except UnidentifiedImageError as error:
         known = ", ".join(FORMATS)
         raise kind(
-            f"{name}: the {what} cannot be read: it is not a picture in a known format ({known}); convert it to JPEG or PNG."
+            f"{name}: the {what} cannot be read: it is not an image in a known format ({known}); convert it to JPEG or PNG."
         ) from error
     except Image.DecompressionBombError as error:
         raise kind(f"{name}: the {what} has too many pixels ({reason(error)}); make it smaller first.") from error
@@ -107,13 +107,13 @@ class Stored:
 def located(source: str | os.PathLike[str] | bytes, name: str | None) -> tuple[Path | bytes, str]:
     """A file, or what is in one, and what messages call it: by default its path."""
     if isinstance(source, bytes):
-        return source, name or "the picture"
+        return source, name or "the image"
     return Path(source), name or str(source)
 
 
 @contextmanager
 def opened(
-    source: Path | bytes, called: str, kind: type[ConceptCamError] = PictureError, what: str = "picture"
+    source: Path | bytes, called: str, kind: type[ConceptCamError] = ImageError, what: str = "image"
 ) -> Iterator[Stored]:
     """An encoded image, its size checked from its header.
 
@@ -158,7 +158,7 @@ def opened(
         yield stored
 
 
-def check_size(size: tuple[int, int], name: str, kind: type[ConceptCamError] = PictureError) -> None:
+def check_size(size: tuple[int, int], name: str, kind: type[ConceptCamError] = ImageError) -> None:
     """Refuse an image of a (width, height) that is not handled.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Results become pictures: heat on the picture, and the base map beside the finer one."""
+"""Results become images: heat on the image, and the base map beside the finer one."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from jaxtyping import Float, UInt8
 from PIL import Image, ImageDraw
 from torch import Tensor
 
-from concept_cam.errors import OptionError, PictureError
+from concept_cam.errors import ImageError, OptionError
 from concept_cam.images import Placement
 from concept_cam.lettering import Lettering
 from concept_cam.reading import seen
@@ -27,109 +27,109 @@ _MARGIN, _LINE, _LETTERS = 12, 20, 14
 _INK = (30, 30, 30)
 
 
-def overlay(localization: Localization, picture: Image.Image, *, base: bool = False) -> Image.Image:
-    """The evidence for the target on the picture, at the picture's own size.
+def overlay(localization: Localization, image: Image.Image, *, base: bool = False) -> Image.Image:
+    """The evidence for the target on the image, at the image's own size.
 
-    Strong evidence is bright and opaque, none shows the picture, greyed; what the model did not see is darkened. Evidence
+    Strong evidence is bright and opaque, none shows the image, greyed; what the model did not see is darkened. Evidence
     against the target is not drawn. Every map is scaled to its own maximum.
 
     Raises:
-        PictureError: the picture is not of the size that was localized.
+        ImageError: the image is not of the size that was localized.
 
     Example:
         >>> from concept_cam import drawing, world
         >>> plate = world.draw_species("ember finch", seed=3)
-        >>> result = world.localizer()(plate.picture, "ember finch", "frost finch")
-        >>> drawing.overlay(result, plate.picture).size
+        >>> result = world.localizer()(plate.image, "ember finch", "frost finch")
+        >>> drawing.overlay(result, plate.image).size
         (384, 384)
     """
-    picture = upright(picture, localization.placement)
-    return _blend(picture, localization.placement, localization.base_map if base else localization.map)
+    image = upright(image, localization.placement)
+    return _blend(image, localization.placement, localization.base_map if base else localization.map)
 
 
-def upright(picture: Image.Image, placement: Placement, what: str = "map") -> Image.Image:
-    """The picture upright, if it can be the one that a map, or ``what`` it is, is of; not to be drawn on.
+def upright(image: Image.Image, placement: Placement, what: str = "map") -> Image.Image:
+    """The image upright, if it can be the one that a map, or ``what`` it is, is of; not to be drawn on.
 
     Raises:
-        PictureError: it is of another size.
+        ImageError: it is of another size.
     """
-    picture = seen(picture)
-    height, width = placement.picture_size
-    if picture.size != (width, height):
-        raise PictureError(
-            f"The picture is {picture.width} x {picture.height}, but the {what} is of one of {width} x {height} pixels; "
-            "draw on the picture that was looked at."
+    image = seen(image)
+    height, width = placement.image_size
+    if image.size != (width, height):
+        raise ImageError(
+            f"The image is {image.width} x {image.height}, but the {what} is of one of {width} x {height} pixels; "
+            "draw on the image that was looked at."
         )
-    return picture
+    return image
 
 
-def _blend(picture: Image.Image, placement: Placement, grid: Float[Tensor, "rows cols"]) -> Image.Image:
+def _blend(image: Image.Image, placement: Placement, grid: Float[Tensor, "rows cols"]) -> Image.Image:
     grid = grid.float().cpu()
     # Without evidence for the target there is nothing to scale, and nothing above zero to draw.
     hottest = max(float(np.nanmax(heat.numpy(), initial=0.0)) for _, heat in placement.strips(grid)) or 1.0
-    blended = picture.copy()
-    # In strips: a large picture in floating point would take gigabytes.
+    blended = image.copy()
+    # In strips: a large image in floating point would take gigabytes.
     for rows, heat in placement.strips(grid):
-        strip = np.asarray(picture.crop((0, rows.start, picture.width, rows.stop)), dtype=np.float32)
+        strip = np.asarray(image.crop((0, rows.start, image.width, rows.stop)), dtype=np.float32)
         blended.paste(Image.fromarray(_heat(strip, heat.numpy() / hottest)), (0, rows.start))
     return blended
 
 
 def _heat(
-    picture: Float[np.ndarray, "height width 3"], strength: Float[np.ndarray, "height width"]
+    image: Float[np.ndarray, "height width 3"], strength: Float[np.ndarray, "height width"]
 ) -> UInt8[np.ndarray, "height width 3"]:
-    """Pixels of a picture under evidence from 0 to 1; less than 0 shows as none, NaN as not seen."""
+    """Pixels of an image under evidence from 0 to 1; less than 0 shows as none, NaN as not seen."""
     positive = np.nan_to_num(strength, nan=0.0).clip(0, 1)
     steps = np.linspace(0, 1, len(_RAMP))
     colours = np.stack([np.interp(positive, steps, _RAMP[:, channel]) for channel in range(3)], axis=-1)
-    calm = 0.45 * picture + 0.55 * (0.75 * picture.mean(-1, keepdims=True) + 45)
+    calm = 0.45 * image + 0.55 * (0.75 * image.mean(-1, keepdims=True) + 45)
     opacity = 0.88 * np.clip(1.6 * positive, 0, 1)[..., None]
-    mixed = np.where(np.isnan(strength)[..., None], 0.4 * picture, (1 - opacity) * calm + opacity * colours)
+    mixed = np.where(np.isnan(strength)[..., None], 0.4 * image, (1 - opacity) * calm + opacity * colours)
     pixels: UInt8[np.ndarray, "height width 3"] = mixed.round().clip(0, 255).astype(np.uint8)
     return pixels
 
 
-def side_by_side(localization: Localization, picture: Image.Image) -> Image.Image:
-    """The picture, the base map and the finer map, with captions.
+def side_by_side(localization: Localization, image: Image.Image) -> Image.Image:
+    """The image, the base map and the finer map, with captions.
 
     Raises:
-        PictureError: the picture is not of the size that was localized.
+        ImageError: the image is not of the size that was localized.
     """
-    picture = upright(picture, localization.placement)
+    image = upright(image, localization.placement)
     comparison = localization.comparison
     others = ", ".join(comparison.references) or "nothing"
-    small, placement = _small(picture, localization.placement, _PANEL)
+    small, placement = _small(image, localization.placement, _PANEL)
     return _captioned(
         [
-            (small, "the picture"),
+            (small, "the image"),
             (_blend(small, placement, localization.base_map), comparison.target),
             (_blend(small, placement, localization.map), f"{comparison.target}, not {others}"),
         ]
     )
 
 
-def strip(localizations: Sequence[Localization], picture: Image.Image) -> Image.Image:
+def strip(localizations: Sequence[Localization], image: Image.Image) -> Image.Image:
     """The maps of one comparison at several strengths, side by side, as ``Localizer.sweep`` gives them.
 
     Raises:
-        PictureError: the picture is not of the size that was localized.
+        ImageError: the image is not of the size that was localized.
     """
-    small, placement = _small(upright(picture, localizations[0].placement), localizations[0].placement, _STRIP_PANEL)
+    small, placement = _small(upright(image, localizations[0].placement), localizations[0].placement, _STRIP_PANEL)
     return _captioned([(_blend(small, placement, one.map), f"strength {one.comparison.strength:g}") for one in localizations])
 
 
-def by_reference(localizations: Sequence[Localization], picture: Image.Image) -> Image.Image:
+def by_reference(localizations: Sequence[Localization], image: Image.Image) -> Image.Image:
     """Each place in the colour of the reference that it speaks against most, as ``Localizer.against_each`` gives them.
 
-    Where no map is positive there is no colour; the stronger the evidence, the less of the picture shines through.
+    Where no map is positive there is no colour; the stronger the evidence, the less of the image shines through.
 
     Raises:
-        PictureError: the picture is not of the size that was localized.
+        ImageError: the image is not of the size that was localized.
         OptionError: there are more references than colours.
     """
     if len(localizations) > len(_COLOURS):
         raise OptionError(f"{len(localizations)} references; colours that can be told apart are {len(_COLOURS)}.")
-    small, placement = _small(upright(picture, localizations[0].placement), localizations[0].placement, _PANEL)
+    small, placement = _small(upright(image, localizations[0].placement), localizations[0].placement, _PANEL)
     maps = np.stack([placement.project(one.map.float().cpu()).numpy() for one in localizations])
     strongest = np.nan_to_num(maps.max(0), nan=0.0).clip(min=0)
     opacity = 0.85 * np.sqrt(strongest / (strongest.max() or 1.0))[..., None]
@@ -150,11 +150,11 @@ def by_reference(localizations: Sequence[Localization], picture: Image.Image) ->
     return whole
 
 
-def _small(picture: Image.Image, placement: Placement, side: int) -> tuple[Image.Image, Placement]:
-    """The picture with its longer side so long, and where the grid lies on that."""
-    scale = side / max(picture.size)
-    width, height = (max(1, round(length * scale)) for length in picture.size)
-    return picture.resize((width, height), Image.Resampling.LANCZOS), placement.scaled((height, width))
+def _small(image: Image.Image, placement: Placement, side: int) -> tuple[Image.Image, Placement]:
+    """The image with its longer side so long, and where the grid lies on that."""
+    scale = side / max(image.size)
+    width, height = (max(1, round(length * scale)) for length in image.size)
+    return image.resize((width, height), Image.Resampling.LANCZOS), placement.scaled((height, width))
 
 
 def _captioned(panels: Sequence[tuple[Image.Image, str]]) -> Image.Image:

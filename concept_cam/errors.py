@@ -17,8 +17,8 @@ class ConceptCamError(Exception):
         return one_line(super().__str__())
 
 
-class PictureError(ConceptCamError, ValueError):
-    """A picture that cannot be read or is not what a model can see."""
+class ImageError(ConceptCamError, ValueError):
+    """An image that cannot be read or is not what a model can see."""
 
 
 class PromptError(ConceptCamError, ValueError):

@@ -1,4 +1,4 @@
-"""MAP: one picture, every text. A field answers any concept, reference set and strength by one product, without the model."""
+"""MAP: one image, every text. A field answers any concept, reference set and strength by one product, without the model."""
 
 from __future__ import annotations
 
@@ -38,14 +38,14 @@ class ConceptField:
 
     Attributes:
         vectors: for each patch, in float32 unless the model is in another precision.
-        embedding: of the picture, from which scores come.
-        placement: which window of the picture the grid shows.
+        embedding: of the image, from which scores come.
+        placement: which window of the image the grid shows.
         provenance: model, site, form of the gradient, method, templates, versions.
 
     Example:
         >>> from concept_cam import world
         >>> localizer, plate = world.localizer(), world.draw_species("ember finch", seed=3)
-        >>> (field,) = localizer.fields([plate.picture])
+        >>> (field,) = localizer.fields([plate.image])
         >>> bank = localizer.bank(world.species())
         >>> field(bank).shape, field.localize(bank, "ember finch", "frost finch").comparison.references
         (torch.Size([48, 12, 12]), ('frost finch',))
@@ -64,12 +64,12 @@ class ConceptField:
         placements: Sequence[Placement] | None = None,
         provenance: Mapping[str, Any] | None = None,
     ) -> tuple[ConceptField, ...]:
-        """The fields of the pictures of one trace.
+        """The fields of the images of one trace.
 
         Args:
-            trace: of B pictures.
+            trace: of B images.
             method: linear in the direction; that is tried, on numbers of no meaning.
-            placements: of each picture's frame; by default a patch is one pixel.
+            placements: of each image's frame; by default a patch is one pixel.
             provenance: kept with the fields.
 
         Raises:
@@ -111,7 +111,7 @@ class ConceptField:
         """As a Localizer does, among the concepts of a bank.
 
         Args:
-            bank: holds the target and the references, embedded by the model of the picture.
+            bank: holds the target and the references, embedded by the model of the image.
             target: the concept looked for, or its number in the bank; by default the one that scores highest.
             against: names or numbers to compare with, or a selector that chooses from the bank.
             strength: 0 is the base method; the paper uses 0.6.

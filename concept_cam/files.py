@@ -56,10 +56,10 @@ def write_file(path: str | os.PathLike[str], content: bytes) -> Path:
     return path
 
 
-def write_picture(path: str | os.PathLike[str], picture: Image.Image) -> Path:
-    """Write a picture as PNG, as ``write_file`` does."""
+def write_image(path: str | os.PathLike[str], image: Image.Image) -> Path:
+    """Write an image as PNG, as ``write_file`` does."""
     stream = io.BytesIO()
-    picture.save(stream, "PNG")
+    image.save(stream, "PNG")
     return write_file(path, stream.getvalue())
 
 

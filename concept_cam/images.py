@@ -1,4 +1,4 @@
-"""IMAGE IN: resize and crop. A Frame is what the model saw, and which window of the picture that is."""
+"""IMAGE IN: resize and crop. A Frame is what the model saw, and which window of the image that is."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from concept_cam.preprocess import Fit, Preparation, Preprocess, Size, Window, check_fit
-from concept_cam.reading import Source, read_levels, read_picture
+from concept_cam.reading import Source, read_image, read_levels
 
 __all__ = [
     "WHOLE",
@@ -27,8 +27,8 @@ __all__ = [
     "by_size",
     "check_fit",
     "interpolation",
+    "read_image",
     "read_levels",
-    "read_picture",
 ]
 
 Span = tuple[float, float, float, float]
@@ -37,21 +37,21 @@ Span = tuple[float, float, float, float]
 WHOLE: Span = (0.0, 0.0, 1.0, 1.0)
 
 _STRIP = 1 << 18
-"""Pixels of a picture that a map is projected onto at once, where it is done in strips."""
+"""Pixels of an image that a map is projected onto at once, where it is done in strips."""
 
 
 @dataclass(frozen=True)
 class Placement:
-    """Where a frame lies on its picture: all that it takes to put a map back.
+    """Where a frame lies on its image: all that it takes to put a map back.
 
     Attributes:
-        window: the part of the picture that the frame shows; it reaches outside where the input was padded.
-        picture_size: (height, width) of the picture.
+        window: the part of the image that the frame shows; it reaches outside where the input was padded.
+        image_size: (height, width) of the image.
         cells: the part that the cells of a map cover, where that is another; see ``covering``.
     """
 
     window: Window
-    picture_size: tuple[int, int]
+    image_size: tuple[int, int]
     cells: Window | None = None
 
     def covering(self, span: Span) -> Placement:
@@ -64,13 +64,13 @@ class Placement:
         return replace(self, cells=cells)
 
     def project(self, grid: Float[Tensor, "rows cols"], rows: range | None = None) -> Float[Tensor, "height width"]:
-        """A map of the frame in the pixels of the picture, bilinear; NaN where the model did not see the picture.
+        """A map of the frame in the pixels of the image, bilinear; NaN where the model did not see the image.
 
         Args:
             grid: the map.
-            rows: those of the picture that are wanted; by default all.
+            rows: those of the image that are wanted; by default all.
         """
-        height, width = self.picture_size
+        height, width = self.image_size
         left, top, right, bottom = self._cells
         wanted = range(height) if rows is None else rows
         down = interpolation(wanted, top, bottom, grid.shape[0])
@@ -81,8 +81,8 @@ class Placement:
         return down.to(grid) @ grid @ across.to(grid).T
 
     def strips(self, grid: Float[Tensor, "rows cols"]) -> Iterator[tuple[range, Float[Tensor, "height width"]]]:
-        """What ``project`` gives, in strips of rows from the top, so that no more than a strip is held of a large picture."""
-        height, width = self.picture_size
+        """What ``project`` gives, in strips of rows from the top, so that no more than a strip is held of a large image."""
+        height, width = self.image_size
         step = max(1, _STRIP // width)
         for top in range(0, height, step):
             rows = range(top, min(top + step, height))
@@ -90,12 +90,12 @@ class Placement:
 
     def as_dict(self) -> dict[str, object]:
         """As JSON knows it; without ``cells`` where they cover the window."""
-        known: dict[str, object] = {"window": self.window, "picture_size": self.picture_size}
+        known: dict[str, object] = {"window": self.window, "image_size": self.image_size}
         return known if self.cells is None else {**known, "cells": self.cells}
 
     def scaled(self, size: tuple[int, int]) -> Placement:
-        """The same on the picture at another (height, width)."""
-        down, across = (new / old for new, old in zip(size, self.picture_size, strict=True))
+        """The same on the image at another (height, width)."""
+        down, across = (new / old for new, old in zip(size, self.image_size, strict=True))
 
         def moved(window: Window) -> Window:
             left, top, right, bottom = window
@@ -104,22 +104,22 @@ class Placement:
         return Placement(moved(self.window), size, self.cells and moved(self.cells))
 
     def shown(self, grid: Sequence[int]) -> Bool[Tensor, "rows cols"]:
-        """Which cells of a (rows, cols) grid lie at least in part on what the model saw of the picture; others in padding."""
+        """Which cells of a (rows, cols) grid lie at least in part on what the model saw of the image; others in padding."""
         left, top, right, bottom = self._cells
         rows, cols = (torch.arange(count + 1, dtype=torch.float64, device="cpu") / count for count in grid)
         y, x = top + rows * (bottom - top), left + cols * (right - left)
-        height, width = self.picture_size
+        height, width = self.image_size
         down = (y[:-1] < min(height, self.window[3])) & (y[1:] > max(0, self.window[1]))
         across = (x[:-1] < min(width, self.window[2])) & (x[1:] > max(0, self.window[0]))
         return down[:, None] & across
 
     def cell_size(self, grid: Sequence[int]) -> tuple[float, float]:
-        """(height, width) of a cell of a (rows, cols) grid, in pixels of the picture."""
+        """(height, width) of a cell of a (rows, cols) grid, in pixels of the image."""
         left, top, right, bottom = self._cells
         return (bottom - top) / grid[0], (right - left) / grid[1]
 
     def locate(self, row: float, column: float, grid: Sequence[int]) -> tuple[float, float]:
-        """(x, y) on the picture of the centre of a cell of a (rows, cols) grid."""
+        """(x, y) on the image of the centre of a cell of a (rows, cols) grid."""
         left, top, right, bottom = self._cells
         rows, cols = grid
         return left + (column + 0.5) / cols * (right - left), top + (row + 0.5) / rows * (bottom - top)
@@ -132,16 +132,16 @@ class Placement:
     def read(cls, kept: Mapping[str, Any]) -> Placement:
         """What ``dataclasses.asdict`` and JSON made of one; files of version 0.1.0 know no cells."""
         cells = kept.get("cells")
-        return cls(tuple(kept["window"]), tuple(kept["picture_size"]), cells and tuple(cells))
+        return cls(tuple(kept["window"]), tuple(kept["image_size"]), cells and tuple(cells))
 
 
 @dataclass(frozen=True)
 class Frame:
-    """What the model saw of a picture.
+    """What the model saw of an image.
 
     Attributes:
         pixels: the model's input, normalised.
-        placement: which window of the picture that is.
+        placement: which window of the image that is.
     """
 
     pixels: Float[Tensor, "3 height width"]
@@ -158,14 +158,14 @@ class Frame:
         return replace(self, placement=self.placement.covering(span))
 
     @classmethod
-    def of(cls, picture: Image.Image, preprocess: Preparation) -> Frame:
+    def of(cls, image: Image.Image, preprocess: Preparation) -> Frame:
         """Resize and crop as the model's own transform does, but remember the window.
 
         Raises:
-            PictureError: a transform that is run fails on it, or what it shows of it is not known; see ``UserTransform``.
+            ImageError: a transform that is run fails on it, or what it shows of it is not known; see ``UserTransform``.
         """
-        pixels, window = preprocess.view(picture)
-        return cls(pixels, Placement(window, (picture.height, picture.width)))
+        pixels, window = preprocess.view(image)
+        return cls(pixels, Placement(window, (image.height, image.width)))
 
 
 def interpolation(
@@ -187,7 +187,7 @@ def interpolation(
     reach = max(1.0, cells / (stop - start)) if antialias else 1.0
     position = ((centres - start) / (stop - start) * cells - 0.5).clamp(-0.5, cells - 0.5)
     weights = position[:, None] - torch.arange(cells, device="cpu", dtype=torch.int64)
-    # In place: a picture may have many pixels on a side.
+    # In place: an image may have many pixels on a side.
     weights.abs_().div_(-reach).add_(1).clamp_(min=0)
     return weights.div_(weights.sum(1, keepdim=True))
 

@@ -16,7 +16,7 @@ from concept_cam.concepts import ConceptBank, embed
 from concept_cam.errors import ConceptCamError
 from concept_cam.field import ConceptField
 from concept_cam.gradients import Form, Trace, trace
-from concept_cam.images import Fit, Frame, Size, by_size, read_picture
+from concept_cam.images import Fit, Frame, Size, by_size, read_image
 from concept_cam.kept import Kept
 from concept_cam.methods import AnyMethod, as_method, explain, hires_cam
 from concept_cam.options import templates_of, vocabulary_of
@@ -37,7 +37,7 @@ STRENGTHS = (0.0, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0)
 
 @final
 class Localizer:
-    """Finds where a picture shows the target and not the concepts it is confused with.
+    """Finds where an image shows the target and not the concepts it is confused with.
 
     Args:
         backbone: from ``load`` or ``wrap``.
@@ -61,7 +61,7 @@ class Localizer:
         >>> from concept_cam import world
         >>> localizer = world.localizer()
         >>> plate = world.draw_species("ember finch", seed=3)
-        >>> result = localizer(plate.picture, "ember finch", against="frost finch")
+        >>> result = localizer(plate.image, "ember finch", against="frost finch")
         >>> result.comparison.references
         ('frost finch',)
     """
@@ -90,7 +90,7 @@ class Localizer:
 
     def __call__(
         self,
-        picture: Given,
+        image: Given,
         target: Targets = None,
         against: References = None,
         *,
@@ -98,11 +98,11 @@ class Localizer:
         weighting: Weighting | None = None,
     ) -> Localization:
         """Localize in one image; see ``batch``."""
-        return self.batch([picture], target, against, strength=strength, weighting=weighting)[0]
+        return self.batch([image], target, against, strength=strength, weighting=weighting)[0]
 
     def batch(
         self,
-        pictures: Several,
+        images: Several,
         target: Targets = None,
         against: References = None,
         *,
@@ -112,7 +112,7 @@ class Localizer:
         """Localize in several images, in one forward pass for each input size.
 
         Args:
-            pictures: paths or PIL images; or a tensor (B, 3, height, width), or several (3, height, width), which are the
+            images: paths or PIL images; or a tensor (B, 3, height, width), or several (3, height, width), which are the
                 model's input as they are: the map lies in their own pixels.
             target: the concept looked for, or the number of a class (of a dual encoder: of the vocabulary); a list has one for
                 each image. By default the predicted class: of all classes, or of the vocabulary, the one that scores highest.
@@ -122,20 +122,20 @@ class Localizer:
             weighting: of the references; uniform by default.
 
         Raises:
-            PictureError: an image cannot be read, or a tensor is no input of a model.
+            ImageError: an image cannot be read, or a tensor is no input of a model.
             OptionError: a target is neither a name nor a number in range, or there are not as many as images.
             UnknownConcept: the text encoder has never seen a word.
             ComparisonError: see ``compare``.
             NoSpatialGradient, BackboneError: a map is blank, or not finite; the model does not take a tensor of that size.
         """
-        question, given = self._question(against, strength, weighting), as_images(pictures)
+        question, given = self._question(against, strength, weighting), as_images(images)
         asked = question.about(target, len(given))
         items = list(zip(zip(given, asked.targets, strict=True), map(self.frame, given), strict=True))
         return together(partial(self._answer, question), items, lambda: self._check(asked))
 
     def sweep(
         self,
-        picture: Given,
+        image: Given,
         target: Targets = None,
         against: References = None,
         *,
@@ -151,16 +151,16 @@ class Localizer:
         Example:
             >>> from concept_cam import world
             >>> plate = world.draw_species("ember finch", seed=3)
-            >>> results = world.localizer().sweep(plate.picture, "ember finch", "frost finch")
+            >>> results = world.localizer().sweep(plate.image, "ember finch", "frost finch")
             >>> [result.comparison.strength for result in results]
             [0.0, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0]
         """
         question = self._question(against, max(strengths), weighting, lambda one: one.at_each(strengths))
-        return self._localize([self.frame(picture)], question.about(target, 1))[0]
+        return self._localize([self.frame(image)], question.about(target, 1))[0]
 
     def against_each(
         self,
-        picture: Given,
+        image: Given,
         target: Targets = None,
         against: References = None,
         *,
@@ -177,16 +177,16 @@ class Localizer:
         Example:
             >>> from concept_cam import world
             >>> plate = world.draw_species("ember finch", seed=3)
-            >>> results = world.localizer().against_each(plate.picture, "ember finch", ["frost finch", "royal jay"])
+            >>> results = world.localizer().against_each(plate.image, "ember finch", ["frost finch", "royal jay"])
             >>> [result.comparison.references for result in results]
             [('frost finch',), ('royal jay',)]
         """
         question = self._question(against, strength, None, Comparison.with_each)
-        return self._localize([self.frame(picture)], question.about(target, 1))[0]
+        return self._localize([self.frame(image)], question.about(target, 1))[0]
 
     def stream(
         self,
-        pictures: Iterable[S],
+        images: Iterable[S],
         target: Targets = None,
         against: References = None,
         *,
@@ -202,50 +202,50 @@ class Localizer:
         enough to stop them. Whatever ends a stream, the results of the images before that are given first.
 
         Args:
-            pictures: paths, PIL images or tensors (3, height, width); a generator will do.
+            images: paths, PIL images or tensors (3, height, width); a generator will do.
             target: one for all, the predicted class by default, or an iterable of one for each image; see ``batch``.
             against: names to compare with, or a selector; see ``batch``.
             strength: 0 is the base method; the paper uses 0.6.
             weighting: of the references; uniform by default.
             batch_size: how many go through the model at once.
-            workers: threads that read and prepare pictures.
+            workers: threads that read and prepare images.
             on_error: called with an image that fails, and why; it is skipped. Without it the error is raised. What is wrong
                 with the question, whatever the image, is always raised.
 
         Raises:
             OptionError: the batch size or the number of workers is below one, or see ``batch``.
-            PictureError, NoSpatialGradient, BackboneError: an image fails, and nobody listens; see ``batch``.
+            ImageError, NoSpatialGradient, BackboneError: an image fails, and nobody listens; see ``batch``.
             ComparisonError, UnknownConcept: see ``batch``.
 
         Example:
             >>> from concept_cam import world
-            >>> plates = (world.draw_species("ember finch", seed).picture for seed in range(3))
+            >>> plates = (world.draw_species("ember finch", seed).image for seed in range(3))
             >>> [result.map.shape for _, result in world.localizer().stream(plates, "ember finch", "frost finch")]
             [torch.Size([12, 12]), torch.Size([12, 12]), torch.Size([12, 12])]
         """
         question = self._question(against, strength, weighting)
-        pairs = in_step(pictures, target, question.choices)
+        pairs = in_step(images, target, question.choices)
         if is_one(target):
             self._check(question.about(target, 1))
         read, fail = lambda pair: self.frame(pair[0]), lambda pair, error: tell(pair[0], error, on_error)
         found = one_by_one(pairs, read, partial(self._answer, question), batch_size, workers, fail)
         with closing(found):
-            yield from ((picture, result) for (picture, _), result in found)
+            yield from ((image, result) for (image, _), result in found)
 
-    def fields(self, pictures: Several) -> list[ConceptField]:
+    def fields(self, images: Several) -> list[ConceptField]:
         """The fields of several images, which answer any text without the model; for methods that are linear.
 
         Raises:
             OptionError: the method is not linear in the direction.
-            PictureError: an image cannot be read.
+            ImageError: an image cannot be read.
 
         Example:
             >>> from concept_cam import world
-            >>> (field,) = world.localizer().fields([world.draw_species("ember finch").picture])
+            >>> (field,) = world.localizer().fields([world.draw_species("ember finch").image])
             >>> field.vectors.shape
             torch.Size([12, 12, 192])
         """
-        frames = [self.frame(image) for image in as_images(pictures)]
+        frames = [self.frame(image) for image in as_images(images)]
         results: dict[int, ConceptField] = {}
         with torch.inference_mode(False), torch.no_grad():
             for seen, alike, provenance in self.traces(frames):
@@ -254,16 +254,16 @@ class Localizer:
                 results |= dict(zip(alike, fields, strict=True))
         return [results[i] for i in range(len(frames))]
 
-    def frame(self, picture: Given) -> Frame:
+    def frame(self, image: Given) -> Frame:
         """An image as the model gets it; a tensor is that already.
 
         Raises:
-            PictureError: it cannot be read, or the tensor is no input of a model.
+            ImageError: it cannot be read, or the tensor is no input of a model.
             OptionError: it is a tensor, and the localizer was told another size, or how to fit images.
         """
-        if isinstance(picture, torch.Tensor):
-            return frame_of(picture, self.preprocess, self._told, self.backbone.device, self.backbone.dtype)
-        return Frame.of(read_picture(as_file(picture)), self.preprocess)
+        if isinstance(image, torch.Tensor):
+            return frame_of(image, self.preprocess, self._told, self.backbone.device, self.backbone.dtype)
+        return Frame.of(read_image(as_file(image)), self.preprocess)
 
     def traces(self, frames: Sequence[Frame]) -> Iterator[tuple[Trace, list[int], dict[str, object]]]:
         """One forward pass for each input size: what it keeps, of which frames, and where it comes from.

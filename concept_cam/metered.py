@@ -19,7 +19,7 @@ class Metered:
     """A file that Pillow reads, of which a header takes no more than it should.
 
     Pillow never sees the EXIF block of a JPEG or AVIF file, which it would read whole, and would refuse the file for if it is
-    damaged, nor that it has more pictures than the first.
+    damaged, nor that it has more images than the first.
     """
 
     def __init__(self, file: io.BufferedIOBase) -> None:

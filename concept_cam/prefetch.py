@@ -9,7 +9,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from typing import TypeVar
 
-from concept_cam.errors import ConceptCamError, OptionError, PictureError
+from concept_cam.errors import ConceptCamError, ImageError, OptionError
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -84,7 +84,7 @@ def one_by_one(
 
 def tell(item: T, error: ConceptCamError, on_error: Callable[[T, ConceptCamError], None] | None) -> None:
     """Tell of an item that fails, if somebody listens; else raise the error. It says which item it is, if that is a file."""
-    if isinstance(item, str | os.PathLike) and not isinstance(error, PictureError):  # those say so themselves
+    if isinstance(item, str | os.PathLike) and not isinstance(error, ImageError):  # those say so themselves
         error = with_name(str(item), error)
     if on_error is None:
         raise error

@@ -22,16 +22,16 @@ Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos"]
 _FILTERS = get_args(Interpolation)
 
 _MAX_RESIZED = 16_000_000
-"""Pictures that would have more pixels than this before the crop are resized and cropped in one step."""
+"""Images that would have more pixels than this before the crop are resized and cropped in one step."""
 
 Window = tuple[float, float, float, float]
-"""(left, top, right, bottom) in pixels of the picture."""
+"""(left, top, right, bottom) in pixels of the image."""
 
 Size = tuple[int, int]
 """(height, width) in pixels."""
 
 Fit = Literal["crop", "pad", "squash", "native"]
-"""How a picture is brought to the input's aspect; see ``Preprocess``."""
+"""How an image is brought to the input's aspect; see ``Preprocess``."""
 
 
 def check_fit(fit: str) -> None:
@@ -60,10 +60,10 @@ class Preparation(ABC):
 
     @abstractmethod
     def view(self, image: Image.Image) -> tuple[Float[Tensor, "3 height width"], Window]:
-        """The model's input for an image as ``read_picture`` gives it, and the window of the image that it shows.
+        """The model's input for an image as ``read_image`` gives it, and the window of the image that it shows.
 
         Raises:
-            PictureError: a transform that is run fails on it, or what it shows of it cannot be found.
+            ImageError: a transform that is run fails on it, or what it shows of it cannot be found.
         """
 
     @abstractmethod
@@ -82,16 +82,16 @@ class Preparation(ABC):
 @final
 @dataclass(frozen=True)
 class Preprocess(Preparation):
-    """How a model wants its pictures.
+    """How a model wants its images.
 
     Attributes:
         size: (height, width) of the model's input in pixels.
         mean, std: per channel, on a scale where white is 1.
-        fit: ``crop`` fills the input and crops the centre, ``pad`` fits the picture in and pads, ``squash`` ignores its
-            aspect, ``native`` keeps it: the input has the picture's aspect, and no more patches than ``size`` has.
+        fit: ``crop`` fills the input and crops the centre, ``pad`` fits the image in and pads, ``squash`` ignores its
+            aspect, ``native`` keeps it: the input has the image's aspect, and no more patches than ``size`` has.
         interpolation: Pillow's name of the filter.
         fill: grey level (0 to 255) of the padding.
-        shortest: the picture's shorter side, cropped or squashed, before its margin is cut off; by default there is none.
+        shortest: the image's shorter side, cropped or squashed, before its margin is cut off; by default there is none.
         stride: side of a patch; at native aspect, the sides of the input are multiples of it.
 
     Raises:
@@ -157,21 +157,21 @@ class Preprocess(Preparation):
         return replace(self, size=size, shortest=shortest)
 
     def fitted(self, fit: Fit) -> Preprocess:
-        """The same with another fit: of the whole picture, and padded in the mean colour, which is zero once normalised."""
+        """The same with another fit: of the whole image, and padded in the mean colour, which is zero once normalised."""
         if fit == self.fit:
             return self
         return replace(self, fit=fit, fill=round(255 * sum(self.mean) / len(self.mean)), shortest=None)
 
-    def size_for(self, picture: Size) -> Size:
-        """The input's size for a picture: always ``size``, except at native aspect.
+    def size_for(self, image: Size) -> Size:
+        """The input's size for an image: always ``size``, except at native aspect.
 
         There it is the rule of SigLIP 2's NaFlex processor, solved exactly: of all scales at which the patches that the
-        picture touches are no more than ``size`` has, the largest; each side is then stretched to whole patches.
+        image touches are no more than ``size`` has, the largest; each side is then stretched to whole patches.
         """
         if self.fit != "native":
             return self.size
         most = (self.size[0] // self.stride) * (self.size[1] // self.stride)
-        height, width = picture
+        height, width = image
         # At the largest scale one side is a whole number of patches: try each.
         tall = [(Fraction(n, height), n, -(-width * n // height)) for n in range(1, most + 1)]
         wide = [(Fraction(n, width), -(-height * n // width), n) for n in range(1, most + 1)]
@@ -179,39 +179,39 @@ class Preprocess(Preparation):
         return rows * self.stride, cols * self.stride
 
 
-def _fit(picture: Image.Image, preprocess: Preprocess) -> tuple[Image.Image, Window]:
-    height, width = preprocess.size_for((picture.height, picture.width))
+def _fit(image: Image.Image, preprocess: Preprocess) -> tuple[Image.Image, Window]:
+    height, width = preprocess.size_for((image.height, image.width))
     filter_ = Image.Resampling[preprocess.interpolation.upper()]
     whole = preprocess.shortest is None or preprocess.fit == "native"
     if preprocess.fit in ("squash", "native") and whole:
-        return picture.resize((width, height), filter_), (0.0, 0.0, float(picture.width), float(picture.height))
-    ratios = picture.width / width, picture.height / height
+        return image.resize((width, height), filter_), (0.0, 0.0, float(image.width), float(image.height))
+    ratios = image.width / width, image.height / height
     if preprocess.fit == "pad":
-        new_width, new_height = (max(1, round(side / max(ratios))) for side in picture.size)
+        new_width, new_height = (max(1, round(side / max(ratios))) for side in image.size)
         left, top = (width - new_width) // 2, (height - new_height) // 2
         canvas = Image.new("RGB", (width, height), (preprocess.fill,) * 3)
-        canvas.paste(picture.resize((new_width, new_height), filter_), (left, top))
-        return canvas, _window(picture, (new_width, new_height), (-left, -top, width - left, height - top))
+        canvas.paste(image.resize((new_width, new_height), filter_), (left, top))
+        return canvas, _window(image, (new_width, new_height), (-left, -top, width - left, height - top))
     margin = (preprocess.shortest or min(preprocess.size)) / min(preprocess.size)
     if preprocess.fit == "squash":
         new_width, new_height = round(margin * width), round(margin * height)
     elif width == height:
         # As torchvision has it: the whole part of the longer side.
         shortest = preprocess.shortest or width
-        new_width, new_height = (int(shortest * side / min(picture.size)) for side in picture.size)
+        new_width, new_height = (int(shortest * side / min(image.size)) for side in image.size)
     else:
-        new_width, new_height = (round(margin * side / min(ratios)) for side in picture.size)
+        new_width, new_height = (round(margin * side / min(ratios)) for side in image.size)
     left, top = round((new_width - width) / 2), round((new_height - height) / 2)
     crop = (left, top, left + width, top + height)
-    window = _window(picture, (new_width, new_height), crop)
+    window = _window(image, (new_width, new_height), crop)
     if new_width * new_height <= _MAX_RESIZED:
-        return picture.resize((new_width, new_height), filter_).crop(crop), window
+        return image.resize((new_width, new_height), filter_).crop(crop), window
     # In one step, equal but for rounding: a sliver of 1 x 5000 pixels must not become 96 x 480,000.
-    return picture.resize((width, height), filter_, box=window), window
+    return image.resize((width, height), filter_, box=window), window
 
 
-def _window(picture: Image.Image, size: tuple[int, int], crop: tuple[int, int, int, int]) -> Window:
-    """A crop of the resized picture, in pixels of the picture."""
+def _window(image: Image.Image, size: tuple[int, int], crop: tuple[int, int, int, int]) -> Window:
+    """A crop of the resized image, in pixels of the image."""
     left, top, right, bottom = crop
-    x, y = picture.width, picture.height
+    x, y = image.width, image.height
     return left * x / size[0], top * y / size[1], right * x / size[0], bottom * y / size[1]

@@ -1,4 +1,4 @@
-"""RESULT: a Localization, in the pixels of the picture that was given, with all that went into it."""
+"""RESULT: a Localization, in the pixels of the image that was given, with all that went into it."""
 
 from __future__ import annotations
 
@@ -50,15 +50,15 @@ class Localization:
         map: signed evidence for each patch, neither clipped nor scaled; on the CPU and in float32, unless the localizer was
             told to leave it on the model's device and in its precision.
         base_map: the same at strength 0: the target alone.
-        placement: which window of the picture the map shows.
+        placement: which window of the image the map shows.
         comparison: target, references, weights, similarities, strength.
-        scores: of the target and each reference on the picture: cosines, -1 to 1, or logits of a classifier.
+        scores: of the target and each reference on the image: cosines, -1 to 1, or logits of a classifier.
         provenance: model, site, form of the gradient, method, templates, versions.
 
     Example:
         >>> from concept_cam import world
         >>> plate = world.draw_species("ember finch", seed=3)
-        >>> result = world.localizer()(plate.picture, "ember finch", "frost finch")
+        >>> result = world.localizer()(plate.image, "ember finch", "frost finch")
         >>> result.map.shape, result.heatmap().shape, result.mask().shape
         (torch.Size([12, 12]), torch.Size([384, 384]), torch.Size([384, 384]))
     """
@@ -71,7 +71,7 @@ class Localization:
     provenance: Mapping[str, Any]
 
     def heatmap(self, *, base: bool = False) -> Float[Tensor, "height width"]:
-        """The signed map in the pixels of the picture, bilinear; NaN where the model did not see the picture.
+        """The signed map in the pixels of the image, bilinear; NaN where the model did not see the image.
 
         Where the map is, in float32 at least.
         """
@@ -90,7 +90,7 @@ class Localization:
         peaks = [strip.nan_to_num(nan=float("-inf")).max() for _, strip in self.placement.strips(grid)]
         strongest = torch.stack(peaks).max()
         bar = threshold * strongest if strongest > 0 else float("inf")
-        mask = torch.empty(self.placement.picture_size, dtype=torch.bool, device=grid.device)
+        mask = torch.empty(self.placement.image_size, dtype=torch.bool, device=grid.device)
         for rows, strip in self.placement.strips(grid):
             # What was not seen is NaN, which is no more than anything.
             mask[rows.start : rows.stop] = strip >= bar
@@ -101,13 +101,13 @@ class Localization:
         return bounding_boxes(self.mask(threshold), self.heatmap())
 
     def peak(self) -> tuple[float, float]:
-        """(x, y) on the picture: the centre of the patch with the strongest evidence."""
-        # Where the input was padded, cells lie beside the picture, or their centres do.
+        """(x, y) on the image: the centre of the patch with the strongest evidence."""
+        # Where the input was padded, cells lie beside the image, or their centres do.
         shown = self.placement.shown(self.map.shape).to(self.map.device)
         visible = self.map.masked_fill(~shown, float("-inf"))
         row, column = divmod(int(visible.argmax()), self.map.shape[1])
         x, y = self.placement.locate(row, column, self.map.shape)
-        height, width = self.placement.picture_size
+        height, width = self.placement.image_size
         return min(max(x, 0.0), float(width)), min(max(y, 0.0), float(height))
 
     def summary(self) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from torch import Tensor
 from concept_cam.errors import DatasetError, one_line
 
 _LETTERS = 7
-"""The most that a length can take: 35 bits, of any picture that fits into memory."""
+"""The most that a length can take: 35 bits, of any image that fits into memory."""
 
 
 def run_lengths(outline: Mapping[str, Any], size: tuple[int, int]) -> Bool[np.ndarray, "height width"]:
@@ -23,10 +23,10 @@ def run_lengths(outline: Mapping[str, Any], size: tuple[int, int]) -> Bool[np.nd
     """
     counts, held = outline.get("counts", ()), outline.get("size")
     if held not in (list(size), size):
-        raise DatasetError(f"Run lengths of {one_line(repr(held), 40)} pixels do not fill a picture of {list(size)}.")
+        raise DatasetError(f"Run lengths of {one_line(repr(held), 40)} pixels do not fill an image of {list(size)}.")
     lengths = _uncompressed(counts) if isinstance(counts, str | bytes) else _plain(counts)
     if sum(lengths) != size[0] * size[1] or min(lengths, default=0) < 0:
-        raise DatasetError(f"Run lengths of {one_line(sum(lengths), 40)} pixels do not fill a picture of {list(size)}.")
+        raise DatasetError(f"Run lengths of {one_line(sum(lengths), 40)} pixels do not fill an image of {list(size)}.")
     inside: Bool[np.ndarray, "height width"] = np.repeat(np.arange(len(lengths)) % 2 == 1, lengths).reshape(size[::-1]).T
     return inside
 

@@ -154,8 +154,8 @@ def placed(value: Any, grid: tuple[int, int]) -> Placement:
         ValueError: it does not, or the image or the map is larger than any that is read.
     """
     held = mapping(value, "placement")
-    exactly(held, {"window", "picture_size"} | (held.keys() & {"cells"}), "placement")
-    height, width = sides(held["picture_size"], "picture_size", MAX_PIXELS)
+    exactly(held, {"window", "image_size"} | (held.keys() & {"cells"}), "placement")
+    height, width = sides(held["image_size"], "image_size", MAX_PIXELS)
     if max(height * grid[0], width * grid[1]) > _MOST_WEIGHTS:
         raise ValueError(f"a map of {grid[0]} x {grid[1]} cells is too fine for an image of {height} x {width} pixels")
     for key in ("window", "cells") if held.get("cells") is not None else ("window",):

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from concept_cam.errors import OptionError, PictureError
+from concept_cam.errors import ImageError, OptionError
 from concept_cam.images import Frame, Placement, Source
 from concept_cam.preprocess import Preparation
 
@@ -30,14 +30,14 @@ def as_images(given: Several) -> Sequence[Given]:
     """Several images: a list of them, or a tensor (B, 3, height, width), which is so many; (3, height, width) is one.
 
     Raises:
-        PictureError: it is one image that is no tensor, or not several of anything.
+        ImageError: it is one image that is no tensor, or not several of anything.
     """
     if isinstance(given, Tensor):
         return [given] if given.ndim == 3 else list(given) if given.ndim == 4 else [_as_image(given)]
     if isinstance(given, str | PathLike | Image.Image):
-        raise PictureError("A batch is several images; put this one into a list, or call the localizer with it.")
+        raise ImageError("A batch is several images; put this one into a list, or call the localizer with it.")
     if not isinstance(given, Iterable):
-        raise PictureError(
+        raise ImageError(
             f"A {type(given).__name__} is no batch; expected a list of images, or a tensor (B, 3, height, width)."
         )
     return list(given)
@@ -47,11 +47,11 @@ def as_file(given: Given) -> Source:
     """What can be read as an image.
 
     Raises:
-        PictureError: it is nothing of the kind.
+        ImageError: it is nothing of the kind.
     """
     if not isinstance(given, str | PathLike | Image.Image):
-        raise PictureError(
-            f"{type(given).__name__} is no picture; expected a path, a PIL image (Image.fromarray makes one), or a tensor."
+        raise ImageError(
+            f"{type(given).__name__} is no image; expected a path, a PIL image (Image.fromarray makes one), or a tensor."
         )
     return given
 
@@ -60,14 +60,14 @@ def _as_image(given: Tensor) -> Tensor:
     """(3, height, width) of a tensor (1, 3, height, width) too.
 
     Raises:
-        PictureError: it has another shape.
+        ImageError: it has another shape.
     """
     shape = tuple(given.shape)
     if given.ndim == 4 and shape[0] != 1:
-        raise PictureError(f"A tensor of shape {shape} is {shape[0]} images; give it to batch, or one of them here.")
+        raise ImageError(f"A tensor of shape {shape} is {shape[0]} images; give it to batch, or one of them here.")
     if given.ndim not in (3, 4) or shape[-3] != 3 or 0 in shape:
         last = " (channels come first: permute it)" if given.ndim in (3, 4) and shape[-1] == 3 else ""
-        raise PictureError(f"A tensor of shape {shape} is no image; expected (3, height, width){last}.")
+        raise ImageError(f"A tensor of shape {shape} is no image; expected (3, height, width){last}.")
     return given.reshape(shape[-3:])
 
 
@@ -82,7 +82,7 @@ def frame_of(given: Tensor, preprocess: Preparation, told: Sequence[str], device
         dtype: of the model.
 
     Raises:
-        PictureError: it has another shape, or holds integers, or numbers that are not finite.
+        ImageError: it has another shape, or holds integers, or numbers that are not finite.
         OptionError: the user chose another size, or how to fit images.
 
     Warns:
@@ -90,13 +90,13 @@ def frame_of(given: Tensor, preprocess: Preparation, told: Sequence[str], device
     """
     image = _as_image(given)
     if not image.is_floating_point():
-        raise PictureError(
+        raise ImageError(
             f"A tensor of {image.dtype} is no input of a model; normalise it as the model was trained, "
             "or give a PIL image (torchvision's to_pil_image makes one)."
         )
     pixels = image.detach().to(device, dtype)
     if not bool(pixels.isfinite().all()):
-        raise PictureError(f"The tensor of shape {tuple(image.shape)} holds numbers that are not finite in {dtype}.")
+        raise ImageError(f"The tensor of shape {tuple(image.shape)} holds numbers that are not finite in {dtype}.")
     usual = preprocess.largest
     largest = float(pixels.abs().max())
     if largest > _FAR * usual:

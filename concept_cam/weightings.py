@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 Weighting = Callable[[Float[Tensor, " T"], Float[Tensor, " T"]], Float[Tensor, " T"]]
-"""Weighs references: (scores on this picture, similarities to the target) -> weights that sum to one."""
+"""Weighs references: (scores on this image, similarities to the target) -> weights that sum to one."""
 
 
 def uniform(scores: Float[Tensor, " T"], similarities: Float[Tensor, " T"]) -> Float[Tensor, " T"]:
@@ -25,7 +25,7 @@ def uniform(scores: Float[Tensor, " T"], similarities: Float[Tensor, " T"]) -> F
 
 
 def by_score(logit_scale: float = 100.0) -> Weighting:
-    """The softmax of the scores: what competes on this picture weighs most.
+    """The softmax of the scores: what competes on this image weighs most.
 
     Args:
         logit_scale: the inverse temperature; 100 is what most CLIP models learn, 1 is right for the logits of a classifier.
@@ -39,7 +39,7 @@ def by_score(logit_scale: float = 100.0) -> Weighting:
 
 
 def by_similarity(logit_scale: float = 100.0) -> Weighting:
-    """The softmax of the similarities: what is most like the target weighs most, on every picture.
+    """The softmax of the similarities: what is most like the target weighs most, on every image.
 
     Args:
         logit_scale: the inverse temperature.

@@ -52,7 +52,7 @@ def main(
     )
     for problem in found.problems:
         print(f"left out: {problem}", file=sys.stderr)
-    print(f"{len(found.good)} pictures" + (f", accuracy {found.accuracy:.3f}" if found.good else ""))
+    print(f"{len(found.good)} images" + (f", accuracy {found.accuracy:.3f}" if found.good else ""))
     nobody = "none" if found.judged else "too few images to say" if found.ranked else "no object is known"
     print("suspects:", ", ".join(one.name for one in found.suspects) or nobody)
     for found_one in found.backgrounds()[:3]:

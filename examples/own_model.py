@@ -1,7 +1,7 @@
-"""A classifier that you hold: what on a picture tells its first class from the runner-up, and that nothing on it has changed.
+"""A classifier that you hold: what on an image tells its first class from the runner-up, and that nothing on it has changed.
 
     python examples/own_model.py
-    python examples/own_model.py --picture photo.jpg --architecture resnet18 --weights mine.pt --classes names.txt
+    python examples/own_model.py --image photo.jpg --architecture resnet18 --weights mine.pt --classes names.txt
 
 Any module that ends in a linear layer will do: put yours in the place of ``trained``. Without arguments it is the trunk of
 the embedded encoder with a linear layer for four birds, and looks at a plate of the embedded world.
@@ -18,13 +18,13 @@ import typer
 from torch import nn
 
 from concept_cam import Localizer, checks, drawing, read_vocabulary, rivals, world, wrap
-from concept_cam.images import read_picture
+from concept_cam.images import read_image
 
 BIRDS = ("ember finch", "frost finch", "willow finch", "copper finch")
 
 
 def main(
-    picture: Path | None = None,
+    image: Path | None = None,
     architecture: str | None = None,
     weights: Path | None = None,
     classes: Path | None = None,
@@ -35,7 +35,7 @@ def main(
     model, transform = trained(architecture, weights, len(names)) if architecture and weights else probed()
     before = checks.fingerprint(model)
     localizer = Localizer(wrap(model, preprocess=transform, classes=names))
-    image = read_picture(picture) if picture else world.draw_species("ember finch", seed=3).picture
+    image = read_image(image) if image else world.draw_species("ember finch", seed=3).image
     with torch.no_grad():
         first = names[int(model(localizer.frame(image).pixels[None]).argmax())]
     result = localizer(image, first, rivals(1), strength=1.0)  # all of the runner-up: what decided
@@ -52,7 +52,7 @@ def main(
 
 
 def trained(architecture: str, weights: Path, count: int) -> tuple[nn.Module, None]:
-    """A model of timm with a state dict of yours; None: it says itself how it wants its pictures."""
+    """A model of timm with a state dict of yours; None: it says itself how it wants its images."""
     model = timm.create_model(architecture, num_classes=count)
     model.load_state_dict(torch.load(weights, weights_only=True))
     return model.eval(), None
@@ -64,7 +64,7 @@ def probed() -> tuple[nn.Module, object]:
     head = nn.Linear(192, len(BIRDS))
     with torch.no_grad():
         for row, name in enumerate(BIRDS):
-            plates = [transform(world.draw_species(name, seed).picture) for seed in range(100, 108)]
+            plates = [transform(world.draw_species(name, seed).image) for seed in range(100, 108)]
             head.weight[row] = clip.visual(torch.stack(plates)).mean(0)
         head.bias.copy_(-head.weight.square().sum(1) / 2)
     return nn.Sequential(clip.visual, head).eval(), transform

@@ -1,7 +1,7 @@
 """Parts in words of your own: your vocabulary in YAML, your sentences around its phrases, what is found as CSV.
 
     python examples/own_vocabulary.py
-    python examples/own_vocabulary.py --pictures photos --vocabulary insects-of-my-garden.yaml --templates sentences.txt \
+    python examples/own_vocabulary.py --images photos --vocabulary insects-of-my-garden.yaml --templates sentences.txt \
         --model ViT-B-16/laion400m_e32 --out insects.csv
 
 Copy ``birds-at-my-feeder.yaml`` and ``sentences.txt`` and change the words. Of each attribute one of the listed words is read,
@@ -25,23 +25,23 @@ HERE = Path(__file__).parent
 
 
 def main(
-    pictures: Path | None = None,
+    images: Path | None = None,
     vocabulary: Path = HERE / "birds-at-my-feeder.yaml",
     templates: Path = HERE / "sentences.txt",
     model: str | None = None,
     out: Path = Path("concept-cam-out/parts.csv"),
 ) -> None:
-    """Find the parts of an own vocabulary in the pictures of a folder."""
+    """Find the parts of an own vocabulary in the images of a folder."""
     words, sentences = read_parts(vocabulary), read_templates(templates)
     localizer = Localizer(load(model), templates=sentences) if model else world.localizer(templates=sentences)
-    files = sorted(file for file in (pictures or drawn(out.parent / "feeder")).iterdir() if file.is_file())
+    files = sorted(file for file in (images or drawn(out.parent / "feeder")).iterdir() if file.is_file())
     findings = {}
     for file, finding in stream_parts(localizer, files, words, on_error=report):
         findings[file.name] = finding
         print(f"{file.name}: {summary(finding)}")
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_bytes(to_csv(findings))
-    print(f"{words.title}: {len(findings)} pictures in {out}")
+    print(f"{words.title}: {len(findings)} images in {out}")
 
 
 def report(file: Path, error: ConceptCamError) -> None:
@@ -53,7 +53,7 @@ def drawn(folder: Path) -> Path:
     """A folder of plates of the embedded world."""
     folder.mkdir(parents=True, exist_ok=True)
     for name in ("ember finch", "royal jay", "garden tanager", "misty heron"):
-        world.draw_species(name, seed=3).picture.save(folder / f"{name.replace(' ', '-')}-3.png")
+        world.draw_species(name, seed=3).image.save(folder / f"{name.replace(' ', '-')}-3.png")
     return folder
 
 

@@ -1,7 +1,7 @@
-"""What the parts of a species look like over a folder of pictures: the readings by majority, and a sheet as an HTML page.
+"""What the parts of a species look like over a folder of images: the readings by majority, and a sheet as an HTML page.
 
     python examples/part_sheet.py
-    python examples/part_sheet.py --pictures photos/house_finch --species "house finch" --vocabulary birds \
+    python examples/part_sheet.py --images photos/house_finch --species "house finch" --vocabulary birds \
         --model ViT-B-16/laion400m_e32 --out finches
 
 What cannot be read is reported and left out. Without a folder, plates are drawn from the embedded world.
@@ -17,14 +17,14 @@ import typer
 
 from concept_cam import Localizer, load, world
 from concept_cam.errors import ConceptCamError
-from concept_cam.images import read_picture
+from concept_cam.images import read_image
 from concept_cam.page import to_html
 from concept_cam.parts import read_parts, stream_parts
 from concept_cam.parts.sheet import PartSheet, annotated
 
 
 def main(
-    pictures: Path | None = None,
+    images: Path | None = None,
     species: str = "ember finch",
     vocabulary: str = "world-parts",
     model: str | None = None,
@@ -33,12 +33,12 @@ def main(
     """Write a part sheet of a species, and print what its parts look like."""
     localizer = Localizer(load(model), templates="parts") if model else world.localizer()
     (out / "annotated").mkdir(parents=True, exist_ok=True)
-    files = sorted(file for file in (pictures or drawn(species, out / "plates")).iterdir() if file.is_file())
+    files = sorted(file for file in (images or drawn(species, out / "plates")).iterdir() if file.is_file())
     sheet, seen, votes, count = PartSheet(species), Counter[str](), defaultdict[str, Counter[str]](Counter), 0
     for file, finding in stream_parts(localizer, files, read_parts(vocabulary), on_error=report):
-        picture = read_picture(file)
-        annotated(finding, picture).save(out / "annotated" / f"{file.name}.png")  # what a click in the sheet shows
-        sheet.add(file.name, picture, finding)
+        image = read_image(file)
+        annotated(finding, image).save(out / "annotated" / f"{file.name}.png")  # what a click in the sheet shows
+        sheet.add(file.name, image, finding)
         count += 1
         for part in finding.parts:
             seen[part.name] += part.visible
@@ -48,7 +48,7 @@ def main(
         print(f"{part_and_attribute}: " + ", ".join(f"{value} {number}/{count}" for value, number in values.most_common(2)))
     print("mostly not visible:", ", ".join(name for name, number in seen.items() if 2 * number < count) or "none")
     (out / "sheet.html").write_bytes(to_html(sheet.page()).encode())
-    print(f"sheet of {count} pictures in {out / 'sheet.html'}")
+    print(f"sheet of {count} images in {out / 'sheet.html'}")
 
 
 def report(file: Path, error: ConceptCamError) -> None:
@@ -60,7 +60,7 @@ def drawn(species: str, folder: Path) -> Path:
     """A folder of plates of a species of the embedded world."""
     folder.mkdir(exist_ok=True)
     for seed in range(4):
-        world.draw_species(species, seed).picture.save(folder / f"{species.replace(' ', '-')}-{seed}.png")
+        world.draw_species(species, seed).image.save(folder / f"{species.replace(' ', '-')}-{seed}.png")
     return folder
 
 

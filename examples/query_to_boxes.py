@@ -1,13 +1,13 @@
-"""Boxes around what a text names, for each picture of a folder, as CSV: file, score, left, top, right, bottom.
+"""Boxes around what a text names, for each image of a folder, as CSV: file, score, left, top, right, bottom.
 
     python examples/query_to_boxes.py
-    python examples/query_to_boxes.py --pictures photos --query "house finch" --against "purple finch" \
+    python examples/query_to_boxes.py --images photos --query "house finch" --against "purple finch" \
         --model ViT-B-16/laion400m_e32 --out finches.csv
 
-The score is that of the whole picture: sort by it, for a picture without a house finch has boxes as well. They lie where query
+The score is that of the whole image: sort by it, for an image without a house finch has boxes as well. They lie where query
 and reference differ, the strongest first, in pixels, half-open; ``--strength 0`` asks for the query alone.
 
-Pictures are read ahead of the model, and memory stays level however many there are; what cannot be read is reported and left
+Images are read ahead of the model, and memory stays level however many there are; what cannot be read is reported and left
 out. Without a folder, plates are drawn from the embedded world.
 """
 
@@ -24,17 +24,17 @@ from concept_cam.tables import table_of
 
 
 def main(
-    pictures: Path | None = None,
+    images: Path | None = None,
     query: str = "ember finch",
     against: str = "frost finch",
     strength: float = 0.6,
     model: str | None = None,
     out: Path = Path("concept-cam-out/boxes.csv"),
 ) -> None:
-    """Write boxes around what a text names, for each picture of a folder."""
+    """Write boxes around what a text names, for each image of a folder."""
     localizer = Localizer(load(model)) if model else world.localizer()
     out.parent.mkdir(parents=True, exist_ok=True)
-    files = sorted(file for file in (pictures or drawn(out.parent / "plates")).iterdir() if file.is_file())
+    files = sorted(file for file in (images or drawn(out.parent / "plates")).iterdir() if file.is_file())
     columns = ("left", "top", "right", "bottom")
     rows = [
         {"file": file.name, "score": result.scores[query], **dict(zip(columns, box, strict=True))}
@@ -55,7 +55,7 @@ def drawn(folder: Path) -> Path:
     folder.mkdir(exist_ok=True)
     for name in ("ember finch", "royal jay"):
         for seed in range(4):
-            world.draw_species(name, seed).picture.save(folder / f"{name.replace(' ', '-')}-{seed}.png")
+            world.draw_species(name, seed).image.save(folder / f"{name.replace(' ', '-')}-{seed}.png")
     return folder
 
 

@@ -61,7 +61,7 @@ def table(path):
 
 
 class Cells(HTMLParser):
-    """The tables of a page, as they are written, and the links and pictures on it."""
+    """The tables of a page, as they are written, and the links and images on it."""
 
     def __init__(self, html: str) -> None:
         super().__init__()

@@ -64,7 +64,7 @@ def run(embedded, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 
 @pytest.fixture(scope="module")
 def plate() -> Image.Image:
-    return world.draw_species("ember finch", seed=3, size=120).picture
+    return world.draw_species("ember finch", seed=3, size=120).image
 
 
 @pytest.fixture

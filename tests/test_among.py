@@ -65,7 +65,7 @@ def data():
 
 @pytest.fixture(scope="module")
 def logits(localizer, data):
-    pixels = torch.stack([localizer.frame(example.picture).pixels for example in data.examples]).double()
+    pixels = torch.stack([localizer.frame(example.image).pixels for example in data.examples]).double()
     with torch.no_grad():
         return localizer.backbone.module(pixels)
 
@@ -86,7 +86,7 @@ def test_an_evaluation_is_among_those_classes(localizer, data, logits, tmp_path,
     columns = kept(among)
     assert found.problems == [f"6: No concept 'dodo' among the {len(columns)} of this bank."]
     assert found.used == 9
-    rows = {(row["picture"], row["references"]): row for row in found.rows if "method" in row}
+    rows = {(row["image"], row["references"]): row for row in found.rows if "method" in row}
     weight = localizer.backbone.module.head.weight.detach()
     for i in known(data):
         label, scores = data.examples[i].label, logits[i]
@@ -98,9 +98,9 @@ def test_an_evaluation_is_among_those_classes(localizer, data, logits, tmp_path,
         assert rows[str(i), "nearest:1"]["against"] == near
         assert rows[str(i), "none"]["correct"] == float(max(columns, key=lambda c: float(scores[c])) == own)
         # RD@5 %: the confidence among those classes, before and after.
-        result = localizer(data.examples[i].picture, label, best, strength=1.0)
+        result = localizer(data.examples[i].image, label, best, strength=1.0)
         heat = TokenLayout(0, 3, 5).enlarged(result.map[None], (24, 40))
-        pixels = localizer.frame(data.examples[i].picture).pixels[None]
+        pixels = localizer.frame(data.examples[i].image).pixels[None]
         covered = pixels.masked_fill(strongest(heat, 0.05)[:, None], 0.0).double()
         with torch.no_grad():
             before, after = (localizer.backbone.module(x.double())[0, columns].softmax(0) for x in (pixels, covered))
@@ -134,10 +134,10 @@ def test_an_audit_is_among_those_classes(localizer, data, logits, tmp_path, amon
     columns = kept(among)
     probabilities = logits[:, columns].softmax(1)
     names = [CLASSES[c] for c in columns]
-    assert [row["picture"] for row in seen.rows if "problem" in row] == ["6"]
+    assert [row["image"] for row in seen.rows if "problem" in row] == ["6"]
     rights, confidences = [], []
     for row in seen.good:
-        confidence, order = probabilities[int(row["picture"])].sort(descending=True)
+        confidence, order = probabilities[int(row["image"])].sort(descending=True)
         assert (row["predicted"], row["runner_up"]) == (names[order[0]], names[order[1]])
         assert row["confidence"] == pytest.approx(float(confidence[0]), rel=1e-4)
         assert row["runner_up_probability"] == pytest.approx(float(confidence[1]), rel=1e-4)
@@ -253,7 +253,7 @@ def test_a_label_that_a_classifier_does_not_have_stops_no_command(command_line, 
         extra = ("--methods", "grad_cam", "--references", "nearest:1") if command == "evaluate" else ()
         code, out, err = command_line(command, *options, "--among", among, *extra, "--out", f"{command}-{among}")
         assert code == 0, err
-        assert "2 pictures, 1 skipped" in out
+        assert "2 images, 1 skipped" in out
         assert f"{told} of the 1,000 classes of the model" in out
         assert "dodo/one.png: No concept 'dodo'" in err
 
@@ -316,7 +316,7 @@ def test_rows_of_another_model_or_of_other_images_are_not_given_back(localizer, 
         again(lambda model: model.head.weight[0, 0].add_(1e-6))
     with pytest.raises(OutputError, match="another set of names, labels or twins;"):
         again(data=Dataset("own", FEW, examples(*FEW[::-1])))
-    others = [replace(example, picture=noise(100 + i)) for i, example in enumerate(first.examples)]
+    others = [replace(example, image=noise(100 + i)) for i, example in enumerate(first.examples)]
     with pytest.raises(OutputError, match="another set of images;"):
         again(data=Dataset("own", FEW, others))
     with pytest.raises(OutputError, match="another preprocessing;"):

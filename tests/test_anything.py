@@ -76,7 +76,7 @@ class _Block(nn.Module):
 
 
 class _Tokens(nn.Module):
-    """Blocks on tokens in some order, after blocks on tokens in the order of the picture."""
+    """Blocks on tokens in some order, after blocks on tokens in the order of the image."""
 
     def __init__(self, order: torch.Tensor) -> None:
         super().__init__()
@@ -95,7 +95,7 @@ def _windows(rows: int, cols: int, side: int) -> torch.Tensor:
     return grid.transpose(1, 2).flatten()
 
 
-def test_tokens_in_the_order_of_the_picture_are_read():
+def test_tokens_in_the_order_of_the_image_are_read():
     sites = _wrapped(_Tokens(torch.arange(96))).sites
     assert [site.name for site in sites] == ["second.norm1", "first.norm1"]
     assert {site.layout for site in sites} == {TokenLayout(0, 8, 12)}

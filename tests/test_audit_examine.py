@@ -1,4 +1,4 @@
-"""What is looked at on one picture, against the library's front door."""
+"""What is looked at on one image, against the library's front door."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_what_decided_is_what_a_localizer_says_against_the_runner_up(localizer, 
         ground = ObjectMask.of(result.placement, example.region(), result.map.shape)
         assert torch.allclose(tensors["aligned"][b], ground.aligned(result.map), atol=1e-7)
         assert torch.allclose(tensors["whole"][b], ground.whole(result.map), atol=1e-7)
-        # By the metric of ``evaluate``, in the pixels of the picture: on the object, and on what is a patch around it.
+        # By the metric of ``evaluate``, in the pixels of the image: on the object, and on what is a patch around it.
         bird = example.region()
         near = F.max_pool2d(bird[None].float(), 33, stride=1, padding=16)[0] > 0
         assert row["energy"] == pytest.approx(float(energy_inside(result.heatmap(), bird)), abs=0.005)
@@ -112,18 +112,18 @@ def test_a_background_that_is_erased_takes_off_what_it_takes_off(localizer, exam
 
 
 def test_alone_or_together_in_any_size_and_order():
-    """At native aspect pictures go through the model in groups; what comes out is in the order of the examples."""
+    """At native aspect images go through the model in groups; what comes out is in the order of the examples."""
     localizer = world.localizer(fit="native")
     examiner = Examiner(localizer, SPECIES, PARTS, HABITATS)
     examples = []
     for k, (width, height) in enumerate(((192, 192), (150, 192), (192, 192), (192, 120), (150, 192), (192, 192))):
         example = birds_dataset(6, seed=4).examples[k]
         mask = example.region()[:height, :width]
-        picture = example.read().crop((0, 0, width, height))
-        examples.append(Example(example.name, picture, example.label, region=lambda mask=mask: mask))
+        image = example.read().crop((0, 0, width, height))
+        examples.append(Example(example.name, image, example.label, region=lambda mask=mask: mask))
     examples.insert(2, Example("gone", "no such file.png", SPECIES[0]))
     rows, tensors = examiner.examine(examples)
-    assert [row["picture"] for row in rows] == [example.name for example in examples]
+    assert [row["image"] for row in rows] == [example.name for example in examples]
     good = [k for k, row in enumerate(rows) if "problem" not in row]
     assert good == [0, 1, 3, 4, 5, 6]
     for place, k in enumerate(good):
@@ -149,17 +149,17 @@ def test_what_cannot_be_used_is_said_and_the_rest_is_there(examiner, tmp_path):
     ]
     rows, tensors = examiner.examine(examples)
     assert [k for k, row in enumerate(rows) if "problem" not in row] == [1, 5]
-    assert re.search("broken.png: the picture cannot be read: it is not a picture", rows[0]["problem"])
+    assert re.search("broken.png: the image cannot be read: it is not an image", rows[0]["problem"])
     assert re.search("Did you mean 'ember finch'", rows[2]["problem"])
-    assert re.search("the mask is 100 x 192, the picture 192 x 192", rows[3]["problem"])
+    assert re.search("the mask is 100 x 192, the image 192 x 192", rows[3]["problem"])
     assert "mask" in rows[4]["problem"]
-    assert set(rows[3]) == {"picture", "label", "problem"}
+    assert set(rows[3]) == {"image", "label", "problem"}
     _, expected = examiner.examine(good)
     assert all(torch.allclose(tensors[name], expected[name], atol=1e-5) for name in expected)
     assert examiner.examine(examples[:1])[1] == {}
 
 
-def test_two_passes_a_picture(examiner, monkeypatch):
+def test_two_passes_a_image(examiner, monkeypatch):
     """The trace, and what is covered for the relative drop."""
     kind, passed = type(examiner.localizer.backbone), []
     own = kind.embed_pixels
@@ -180,7 +180,7 @@ def test_classes_that_have_one_embedding_are_not_told_apart(localizer):
     assert len(tensors["aligned"]) == 1
 
 
-def test_a_picture_without_evidence_is_listed_and_the_others_are_looked_at(localizer):
+def test_a_image_without_evidence_is_listed_and_the_others_are_looked_at(localizer):
     """As a method that is never negative can have it."""
 
     def maps(seen, directions):

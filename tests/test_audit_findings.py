@@ -28,7 +28,7 @@ A, B, C = SPECIES[:3]
 
 @pytest.fixture(scope="module")
 def by_hand(localizer, tmp_path_factory):
-    """Eight pictures, of which one is broken; maps and effects are the number of the picture."""
+    """Eight images, of which one is broken; maps and effects are the number of the image."""
     folder = tmp_path_factory.mktemp("hand")
     columns = (
         "label",
@@ -54,7 +54,7 @@ def by_hand(localizer, tmp_path_factory):
     ]
     rows = []
     for k, values in enumerate(given):
-        row = {"picture": f"p{k}"} | (dict(zip(columns, values, strict=True)) if values else {"label": A, "problem": "gone"})
+        row = {"image": f"p{k}"} | (dict(zip(columns, values, strict=True)) if values else {"label": A, "problem": "gone"})
         row |= {"correct": float(values[0] == values[1])} if values else {}
         rows.append({key: value for key, value in row.items() if value is not None})
     good = [k for k, values in enumerate(given) if values]
@@ -74,14 +74,14 @@ def by_hand(localizer, tmp_path_factory):
         }
         save_file(tensors, batches[-1])
     examiner = Examiner(localizer, (A, B, C, SPECIES[3]), backgrounds=HABITATS[:2])
-    examples = [Example(row["picture"], folder / "gone.png", row["label"]) for row in rows]
+    examples = [Example(row["image"], folder / "gone.png", row["label"]) for row in rows]
     return Audit(examiner, Dataset("hand", (A, B, C, SPECIES[3]), examples, problems=("q: cut short",)), folder, rows, batches)
 
 
 def test_what_is_said_of_a_class(by_hand):
     first, second, third = by_hand.classes
     assert [first.name, second.name, third.name] == [A, B, C]
-    assert (first.pictures, second.pictures, third.pictures) == (2, 3, 2)
+    assert (first.images, second.images, third.images) == (2, 3, 2)
     assert (first.accuracy, second.accuracy, third.accuracy) == pytest.approx((1.0, 2 / 3, 0.0))
     # Of those with the label: 0.9 and 0.8 are right; 0.6 is wrong, 0.7 and 0.95 are right; 0.5 and 0.55 are wrong.
     expected = ((0.1 + 0.2) / 2, (0.6 + 0.3 + 0.05) / 3, (0.5 + 0.55) / 2)
@@ -107,7 +107,7 @@ def test_what_is_said_of_all(by_hand):
     assert by_hand.accuracy == pytest.approx(4 / 7)
     assert by_hand.problems == ["q: cut short", "p4: gone"]
     found = summary(by_hand)
-    assert (found["pictures"], found["skipped"]) == (7, 2)
+    assert (found["images"], found["skipped"]) == (7, 2)
     assert found["errors"] == 3
     # Of the second class there are two images, of which nothing can be said.
     assert found["off_object"] == pytest.approx(0.6)
@@ -134,11 +134,11 @@ def audit_of(localizer, folder, shares):
             "runner_up_probability": 0.1,
         }
         figures = {"energy": 0.1, "off_area": 0.6, "border": 0.0, "rd5": 0.5}
-        rows += [{"picture": f"{name} {k}", **about, **figures, "off_object": off} for k, off in enumerate(shares[name])]
+        rows += [{"image": f"{name} {k}", **about, **figures, "off_object": off} for k, off in enumerate(shares[name])]
     shapes = {"aligned": (ALIGNED, ALIGNED), "shared": (0, 0), "agreements": (0,), "effects": (0,), "chance": (0,)}
     save_file({name: torch.zeros(len(rows), *shape) for name, shape in shapes.items()}, folder / "0.safetensors")
     examiner = Examiner(localizer, tuple(names))
-    examples = [Example(row["picture"], folder / "gone.png", row["label"]) for row in rows]
+    examples = [Example(row["image"], folder / "gone.png", row["label"]) for row in rows]
     return Audit(examiner, Dataset("shares", tuple(names), examples), folder, rows, [folder / "0.safetensors"])
 
 
@@ -201,7 +201,7 @@ def test_the_most_confused_pairs(by_hand):
     assert [(pair.first, pair.second) for pair in pairs] == [(A, B), (B, C), (A, C), (B, A)]
     assert [pair.errors for pair in pairs] == [2, 1, 0, 0]
     assert [pair.swapped for pair in pairs] == [1, 1, 0, 0]
-    assert [pair.pictures for pair in pairs] == [3, 1, 1, 2]
+    assert [pair.images for pair in pairs] == [3, 1, 1, 2]
     assert [pair.runner_up_probability for pair in pairs] == pytest.approx([0.25, 0.45, 0.15, 0.12])
     confused = pairs[0]
     assert (confused.best, confused.worst) == ("p0", "p1")
@@ -219,7 +219,7 @@ def test_errors_add_up(by_hand, monkeypatch):
     assert by_hand.errors == 3
     assert round(7 * (1 - by_hand.accuracy)) == 3
     assert sum(pair.errors for pair in by_hand.pairs()) == 3
-    assert sum(pair.pictures for pair in by_hand.pairs()) == 7
+    assert sum(pair.images for pair in by_hand.pairs()) == 7
     assert sum(one.errors for one in by_hand.classes) == 3
     for shown in (12, 1):
         monkeypatch.setattr("concept_cam.audit.report.SHOWN", shown)

@@ -87,7 +87,7 @@ def test_the_border_is_off_the_object():
     assert place_of(top, SQUARE, box((96, 96), 0, 60, 96, 96)).border == pytest.approx(7 / 8)
 
 
-def test_a_picture_that_is_squashed():
+def test_a_image_that_is_squashed():
     """Patches are 16 x 8 pixels: near is a patch by its longer side."""
     squashed = Placement((0, 0, 192, 96), (96, 192))
     found = place_of(hot((6, 7)), squashed, box((96, 192), 0, 0, 96, 96))
@@ -107,7 +107,7 @@ def test_what_was_cropped_away_is_neither_near_nor_far():
 
 
 def test_evidence_in_the_padding_counts_for_nothing():
-    """The picture is the middle half of the input: 48 wide, patches 3 to 8."""
+    """The image is the middle half of the input: 48 wide, patches 3 to 8."""
     padded = Placement((-24, 0, 72, 96), (96, 48))
     found = place_of(hot((6, 0), (6, 11), value=9.0) + hot((6, 4)), padded, box((96, 48), 0, 0, 24, 96))
     assert (found.energy, found.off_object) == pytest.approx((1.0, 0.0))
@@ -135,16 +135,16 @@ def test_an_object_of_one_pixel(side):
     assert found.off_area == pytest.approx(1 - (17 / 96) ** 2, abs=1e-6)
 
 
-def test_a_sliver_takes_no_more_room_than_a_picture():
-    picture = Image.new("RGB", (20000, 1), "grey")
-    frame = Frame.of(picture, Preprocess((96, 96), (0.5,) * 3, (0.5,) * 3))
+def test_a_sliver_takes_no_more_room_than_a_image():
+    image = Image.new("RGB", (20000, 1), "grey")
+    frame = Frame.of(image, Preprocess((96, 96), (0.5,) * 3, (0.5,) * 3))
     ground = ObjectMask.of(frame.placement, torch.ones(1, 20000, dtype=torch.bool), (12, 12))
-    assert math.prod(ground.placement.picture_size) <= 4_100_000
+    assert math.prod(ground.placement.image_size) <= 4_100_000
     assert ground.shares(hot((6, 6))).energy == pytest.approx(1.0)
 
 
 def test_maps_are_aligned_by_their_objects():
-    """The same evidence on the same object elsewhere is the same map; the whole picture's is another."""
+    """The same evidence on the same object elsewhere is the same map; the whole image's is another."""
     generator = torch.Generator().manual_seed(0)
     evidence = torch.zeros(12, 12)
     evidence[2:5, 1:6] = torch.randn(3, 5, generator=generator)

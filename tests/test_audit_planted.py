@@ -51,7 +51,7 @@ def planted(folder, homes):
 
 @pytest.fixture(scope="module")
 def clean(localizer, folder, homes):
-    """The embedded model on the same pictures."""
+    """The embedded model on the same images."""
     return audited(localizer, homes, folder / "planted" / "other")
 
 
@@ -98,19 +98,19 @@ def test_evidence_that_moves_outside_the_box_is_seen(by_hand, tmp_path):
     assert all(move.agreement == pytest.approx(1.0) for move in moves(found[0], found[0]))
 
 
-def test_pictures_that_one_of_two_could_not_use_are_left_out(localizer, tmp_path, small):
+def test_images_that_one_of_two_could_not_use_are_left_out(localizer, tmp_path, small):
     """And the others are held against themselves."""
     data = birds_dataset(7)
-    broken = [replace(e, picture=tmp_path / "gone.png") if k in (1, 5) else e for k, e in enumerate(data.examples)]
+    broken = [replace(e, image=tmp_path / "gone.png") if k in (1, 5) else e for k, e in enumerate(data.examples)]
     both = audited(localizer, data, tmp_path / "a"), audited(localizer, replace(data, examples=broken), tmp_path / "b")
     for before, after in (both, both[::-1]):
         found = moves(before, after)
-        assert [move.picture for move in found] == [f"0-{k:05d}" for k in (0, 2, 3, 4, 6)]
+        assert [move.image for move in found] == [f"0-{k:05d}" for k in (0, 2, 3, 4, 6)]
         assert all(move.agreement > 0.99 for move in found)
 
 
-def test_audits_of_other_pictures_are_refused(clean, by_hand):
-    with pytest.raises(OptionError, match="not of the same pictures"):
+def test_audits_of_other_images_are_refused(clean, by_hand):
+    with pytest.raises(OptionError, match="not of the same images"):
         moves(clean, by_hand)
 
 
@@ -158,11 +158,11 @@ def test_the_report_shows_the_background_as_the_evidence(report, planted):
     assert {row[1] for row in off[7:]} == {"", "too few to say"}
     counts = {one.name: one.predicted for one in planted.classes}
     assert all(int(row[2]) == counts[row[0]] for row in off[1:])
-    shown = {row["picture"]: row for row in planted.rows}
+    shown = {row["image"]: row for row in planted.rows}
     for row in off[1:7]:
-        picture = shown[row[-1]]
-        assert picture["predicted"] == row[0]
-        assert picture["off_object"] == max(r["off_object"] for r in planted.rows if r["predicted"] == row[0]) > 0.6
+        image = shown[row[-1]]
+        assert image["predicted"] == row[0]
+        assert image["off_object"] == max(r["off_object"] for r in planted.rows if r["predicted"] == row[0]) > 0.6
     moved = page.rows["Backgrounds that move decisions"][1]
     assert SHORTCUTS[moved[0]] == moved[1].removeprefix("bird in ")
     assert "lies off the object: look at the images" in report.read_text()
@@ -194,14 +194,14 @@ def test_the_report_says_all_of_it(report, planted, clean):
     assert float(against[name][3]) > 0.6 > 0.2 > float(against[name][4])
 
 
-def test_every_link_leads_to_a_picture(report):
+def test_every_link_leads_to_a_image(report):
     page = Cells(report.read_text())
     assert len(page.links) > 40
-    drawn = {path.relative_to(report.parent).as_posix() for path in (report.parent / "pictures").iterdir()}
+    drawn = {path.relative_to(report.parent).as_posix() for path in (report.parent / "images").iterdir()}
     assert set(page.links) == drawn
     for link in page.links:
-        with Image.open(report.parent / link) as picture:
-            assert picture.width > 500
+        with Image.open(report.parent / link) as image:
+            assert image.width > 500
 
 
 @pytest.fixture(scope="module")
@@ -263,13 +263,13 @@ def test_the_tables_of_the_report_sort(opened, report, planted):
     assert column(0) == sorted(names)
 
 
-def test_a_report_of_pictures_that_nobody_has_drawn_a_mask_for(localizer, tmp_path, opened):
+def test_a_report_of_images_that_nobody_has_drawn_a_mask_for(localizer, tmp_path, opened):
     """A folder of classes, with a broken file of a long name: nothing is known of objects, and that is said."""
     for name in ("ember finch", "frost finch"):
         where = tmp_path / "set" / name.replace(" ", "_")
         where.mkdir(parents=True)
         for seed in range(2):
-            world.draw_species(name, seed, 96).picture.save(where / f"{seed}.png")
+            world.draw_species(name, seed, 96).image.save(where / f"{seed}.png")
     broken = tmp_path / "set" / "frost_finch" / f"{'Very-Long-Name_' * 12}.jpg"
     broken.write_bytes(b"\xff\xd8 cut short")
     found = audited(localizer, read_dataset(tmp_path / "set"), tmp_path / "out")
@@ -291,7 +291,7 @@ def test_a_report_of_pictures_that_nobody_has_drawn_a_mask_for(localizer, tmp_pa
 
 
 def test_no_two_drawings_have_one_file(localizer, tmp_path):
-    """However alike the names of their pictures are to a file system."""
+    """However alike the names of their images are to a file system."""
     names = (
         "a/b.png",
         "a-b.png",
@@ -311,8 +311,8 @@ def test_no_two_drawings_have_one_file(localizer, tmp_path):
     drawn += [evidence.background(names[0], text, "background") for text in HABITATS]
     links = [one.link for one in drawn]
     assert len(set(links)) == len(names) + len(HABITATS)
-    assert all(re.fullmatch(r"pictures/[0-9a-z-]{1,130}\.png", link) for link in links)
-    assert sorted(p.name for p in (tmp_path / "page" / "pictures").iterdir()) == sorted(link[9:] for link in links)
+    assert all(re.fullmatch(r"images/[0-9a-z-]{1,130}\.png", link) for link in links)
+    assert sorted(p.name for p in (tmp_path / "page" / "images").iterdir()) == sorted(link[9:] for link in links)
     assert len({(tmp_path / "page" / link).read_bytes() for link in links}) == len(links)
     assert evidence.decision(names[0], "again").link == links[0]
     assert evidence.decision(names[0], "again").caption == "again"
@@ -327,8 +327,8 @@ def test_classes_that_spell_alike_have_files_of_their_own():
     assert names == [_file_name(3, "x.png", target, references) for target, references in given]
 
 
-def test_a_picture_that_is_gone_is_not_drawn(localizer, tmp_path):
-    world.draw_species("ember finch", 0, 96).picture.save(tmp_path / "a.png")
+def test_a_image_that_is_gone_is_not_drawn(localizer, tmp_path):
+    world.draw_species("ember finch", 0, 96).image.save(tmp_path / "a.png")
     data = Dataset("one", SPECIES, [Example("a", tmp_path / "a.png", "ember finch")])
     found = audited(localizer, data, tmp_path / "out")
     (tmp_path / "a.png").unlink()
@@ -351,6 +351,6 @@ def test_colours_of_a_mean_map():
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="Linux tells what a process has held")
 def test_the_benchmark_counts_what_is_held():
     one = benchmark.run(3)
-    assert one.pictures == 3
+    assert one.images == 3
     assert one.seconds > 0
     assert 2e8 < one.before <= one.looked <= one.reported <= benchmark.peak()

@@ -105,21 +105,21 @@ def test_maps_lie_on_disk_and_not_in_memory(localizer, tmp_path, small):
     assert [len(load_file(file)["whole"]) for file in found.batches] == [3, 3, 1]
     found.batches[1].unlink()
     pairs = found.tensors("whole")
-    assert [next(pairs)[0]["picture"] for _ in range(3)] == ["0-00000", "0-00001", "0-00002"]
+    assert [next(pairs)[0]["image"] for _ in range(3)] == ["0-00000", "0-00001", "0-00002"]
     with pytest.raises(OutputError, match=r"00001.safetensors: not the maps of an audit"):
         next(pairs)
 
 
-def test_without_pictures_there_is_a_report_all_the_same(localizer, tmp_path):
+def test_without_images_there_is_a_report_all_the_same(localizer, tmp_path):
     found = audited(localizer, replace(birds_dataset(1), examples=[]), tmp_path)
     assert (found.rows, found.classes, found.pairs(), found.backgrounds(), found.ranked) == ([], [], [], [], [])
     assert found.accuracy is None
     assert "No rows." in write_report(found).read_text()
     assert {figure: summary(found)[figure] for figure in FIGURES} == dict.fromkeys(FIGURES)
-    assert (tmp_path / "pairs.csv").read_text() == "first,second,pictures,errors,swapped,runner_up_probability,best,worst\n"
+    assert (tmp_path / "pairs.csv").read_text() == "first,second,images,errors,swapped,runner_up_probability,best,worst\n"
 
 
-def test_when_all_pictures_are_broken_all_are_listed(localizer, tmp_path, small):
+def test_when_all_images_are_broken_all_are_listed(localizer, tmp_path, small):
     examples = [Example(f"{k}.png", tmp_path / f"{k}.png", SPECIES[0]) for k in range(4)]
     found = audited(localizer, Dataset("gone", SPECIES, examples, problems=("x.png: odd",)), tmp_path)
     assert found.good == []
@@ -134,7 +134,7 @@ def test_a_name_that_is_not_utf8_is_listed(localizer, tmp_path):
     name = "\udcff.png"
     data = replace(birds_dataset(1), examples=[replace(birds_dataset(1).examples[0], name=name), Example(name * 2, "?", "x")])
     found = audited(localizer, data, tmp_path)
-    assert [row["picture"] for row in found.rows] == ["?.png", "?.png?.png"]
+    assert [row["image"] for row in found.rows] == ["?.png", "?.png?.png"]
     assert "?.png?.png" in write_report(found).read_text()
 
 
@@ -147,7 +147,7 @@ def test_classes_with_names_like_numbers(tmp_path):
     found = audit(localizer, Dataset("numbers", names, examples), tmp_path)
     assert [row["label"] for row in found.rows] == list(names)
     assert {row["predicted"] for row in found.rows} <= set(names)
-    assert sum(one.pictures for one in found.classes) == 7
+    assert sum(one.images for one in found.classes) == 7
     assert found.pairs()[0].differences == ()
     assert found.pairs()[0].shared is None
     html = write_report(found).read_text()

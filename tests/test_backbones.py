@@ -20,8 +20,8 @@ from concept_cam.world.checkpoint import FOLDER
 
 
 @pytest.fixture(scope="module")
-def picture():
-    return world.draw_species("ember finch").picture
+def image():
+    return world.draw_species("ember finch").image
 
 
 @pytest.fixture(scope="module")
@@ -31,13 +31,13 @@ def vit_b_16():
         return open_clip.create_model("ViT-B-16", pretrained=None).eval()
 
 
-def test_a_users_own_weights_file_of_full_size(vit_b_16, picture, tmp_path):
+def test_a_users_own_weights_file_of_full_size(vit_b_16, image, tmp_path):
     save_file(vit_b_16.state_dict(), tmp_path / "mine.safetensors")
     backbone = load("ViT-B-16", pretrained=str(tmp_path / "mine.safetensors"))
     pixels = torch.randn(1, 3, 224, 224, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         assert torch.equal(backbone.embed_pixels(pixels), vit_b_16.encode_image(pixels))
-    result = Localizer(backbone)(picture, "a cat on a sofa", "a dog on a sofa")
+    result = Localizer(backbone)(image, "a cat on a sofa", "a dog on a sofa")
     assert result.map.shape == (14, 14)
     assert result.map.abs().max() > 0
     assert result.provenance["gradient"] == "factored"
@@ -51,7 +51,7 @@ def test_a_users_own_checkpoint_folder_of_full_size(vit_b_16, tmp_path, monkeypa
     folder.mkdir()
     (folder / "open_clip_config.json").write_text(json.dumps(config))
     save_file(vit_b_16.state_dict(), folder / "open_clip_model.safetensors")
-    world.draw_species("ember finch").picture.save(tmp_path / "bird.png")
+    world.draw_species("ember finch").image.save(tmp_path / "bird.png")
     from concept_cam.cli import main
 
     options = ["--target", "a cat", "--against", "a dog", "--model", str(folder), "--out", str(tmp_path / "out")]
@@ -163,13 +163,13 @@ def test_sites_are_named_as_the_model_names_them():
 
 @pytest.mark.weights
 @pytest.mark.parametrize("method", ["grad_cam", "hires_cam", "layer_cam"])
-def test_the_readmes_line_with_a_real_checkpoint(method, picture, tmp_path, monkeypatch):
+def test_the_readmes_line_with_a_real_checkpoint(method, image, tmp_path, monkeypatch):
     """Needs a network on its first run: open_clip downloads the weights."""
     from concept_cam.cli import main
 
     readme = (Path(__file__).parents[1] / "README.md").read_text()
     (line,) = re.findall(r"^concept-cam localize photo\.jpg .*$", readme, re.M)
-    picture.save(tmp_path / "photo.jpg")
+    image.save(tmp_path / "photo.jpg")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("sys.argv", [*shlex.split(line), "--method", method, "--out", "out"])
     with pytest.raises(SystemExit) as stop:

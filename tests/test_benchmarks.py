@@ -95,7 +95,7 @@ def test_the_table_of_speed(monkeypatch, bench):
 
 
 def test_the_pipeline_saves_a_map_of_every_file(tmp_path):
-    paths = pipeline.write_pictures(tmp_path, 3)
+    paths = pipeline.write_images(tmp_path, 3)
     done = pipeline.timed(pipeline.localized(world.localizer(), paths, tmp_path, ("ember finch", "frost finch")), 3, (1, 3))
     assert done.rate > 0
     assert set(done.held) == {1, 3}
@@ -113,7 +113,7 @@ def test_the_table_of_the_pipeline():
 def test_the_checks_that_are_timed_are_those_of_a_pass(bench):
     backbone = bench.backbone
     timed = checks.contenders(bench)
-    embedding = backbone.normalize(timed[checks.PICTURE]())
+    embedding = backbone.normalize(timed[checks.IMAGE]())
     with backbone.evaluating():
         own = backbone.normalize(backbone.embed_pixels(bench.pixels[:1]))
     torch.testing.assert_close(embedding, own)

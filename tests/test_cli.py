@@ -16,26 +16,26 @@ from PIL import Image
 
 from concept_cam import loading, world
 from concept_cam.cli.folders import sources
-from concept_cam.errors import PictureError
+from concept_cam.errors import ImageError
 from concept_cam.methods import CARDS
 from concept_cam.result import Localization
 
 
-def test_without_a_picture(run: Run, tmp_path: Path) -> None:
+def test_without_a_image(run: Run, tmp_path: Path) -> None:
     ran = run("localize", "--out", "found")
     assert ran.code == 0
     assert ran.err == ""
     folder = tmp_path / "found"
     assert names(folder) == {"ember-finch-0.png", *results("ember-finch-0")}
-    drawn = world.draw_species("ember finch", seed=0).picture
-    with Image.open(folder / "ember-finch-0.png") as picture:
-        assert np.array_equal(np.asarray(picture), np.asarray(drawn))
-    with Image.open(folder / "ember-finch-0-overlay.png") as picture:
-        assert picture.size == drawn.size
-        assert not np.array_equal(np.asarray(picture), np.asarray(drawn))
+    drawn = world.draw_species("ember finch", seed=0).image
+    with Image.open(folder / "ember-finch-0.png") as image:
+        assert np.array_equal(np.asarray(image), np.asarray(drawn))
+    with Image.open(folder / "ember-finch-0-overlay.png") as image:
+        assert image.size == drawn.size
+        assert not np.array_equal(np.asarray(image), np.asarray(drawn))
     saved = Localization.load(folder / "ember-finch-0.safetensors")
     about = json.loads((folder / "ember-finch-0.json").read_text())
-    assert about["picture"] == str(Path("found") / "ember-finch-0.png")
+    assert about["image"] == str(Path("found") / "ember-finch-0.png")
     assert about["comparison"]["references"] == ["frost finch"]  # its twin
     assert about["comparison"] == json.loads(json.dumps(saved.summary()["comparison"]))
     assert tuple(about["peak"]) == saved.peak()
@@ -53,14 +53,14 @@ def test_without_a_picture(run: Run, tmp_path: Path) -> None:
 
 def test_another_plate(run: Run, tmp_path: Path) -> None:
     assert run("localize", "--target", "royal jay", "--seed", 5, "--nearest", 2, "--out", "found").code == 0
-    drawn = world.draw_species("royal jay", seed=5).picture
-    with Image.open(tmp_path / "found" / "royal-jay-5.png") as picture:
-        assert np.array_equal(np.asarray(picture), np.asarray(drawn))
+    drawn = world.draw_species("royal jay", seed=5).image
+    with Image.open(tmp_path / "found" / "royal-jay-5.png") as image:
+        assert np.array_equal(np.asarray(image), np.asarray(drawn))
     about = json.loads((tmp_path / "found" / "royal-jay-5.json").read_text())
     assert len(about["comparison"]["references"]) == 2
 
 
-def test_one_picture_is_what_the_library_says(run: Run, finch: Path, embedded, tmp_path: Path) -> None:
+def test_one_image_is_what_the_library_says(run: Run, finch: Path, embedded, tmp_path: Path) -> None:
     ran = run("localize", finch, *TWINS, "--strength", 0.4, "--out", "found")
     assert ran.code == 0
     assert names(tmp_path / "found") == results("finch")
@@ -121,30 +121,30 @@ def test_references(run: Run, finch: Path, tmp_path: Path, options: list[str], r
     assert "ember finch" not in comparison.references
 
 
-def test_several_pictures_and_a_folder(run: Run, plate: Image.Image, tmp_path: Path) -> None:
+def test_several_images_and_a_folder(run: Run, plate: Image.Image, tmp_path: Path) -> None:
     folder = tmp_path / "birds"
     folder.mkdir()
     # More than one batch; capital suffixes count, other files do not.
     for k in range(9):
         plate.rotate(5 * k).save(folder / (f"b{k}.PNG" if k % 2 else f"b{k}.png"))
-    (folder / "notes.txt").write_text("not a picture")
+    (folder / "notes.txt").write_text("not an image")
     plate.save(tmp_path / "alone.jpg")
     ran = run("localize", tmp_path / "alone.jpg", folder, *TWINS, "--out", "found")
     assert ran.code == 0
     assert names(tmp_path / "found") == results("alone", *(f"b{k}" for k in range(9)))
     for k in range(9):
         about = json.loads((tmp_path / "found" / f"b{k}.json").read_text())
-        assert Path(about["picture"]).stem == f"b{k}"
+        assert Path(about["image"]).stem == f"b{k}"
     assert ran.out.count("strongest at") == 10
     with Image.open(tmp_path / "found" / "b3-overlay.png") as three, Image.open(tmp_path / "found" / "b4-overlay.png") as four:
         assert not np.array_equal(np.asarray(three), np.asarray(four))
 
 
-def test_one_bad_picture_among_good_ones(run: Run, plate: Image.Image, tmp_path: Path) -> None:
+def test_one_bad_image_among_good_ones(run: Run, plate: Image.Image, tmp_path: Path) -> None:
     folder = tmp_path / "birds"
     folder.mkdir()
     plate.save(folder / "a.png")
-    (folder / "b.png").write_text("not a picture")
+    (folder / "b.png").write_text("not an image")
     plate.save(folder / "c.png")
     ran = run("localize", folder, *TWINS, "--out", "found")
     assert ran.code == 2
@@ -157,14 +157,14 @@ def test_one_bad_picture_among_good_ones(run: Run, plate: Image.Image, tmp_path:
 
 @pytest.mark.parametrize("third", ["three/a.png", "three/a-2.png"])
 def test_equal_names_in_two_folders(run: Run, plate: Image.Image, tmp_path: Path, third: str) -> None:
-    """No result overwrites another, not even where a picture is called as a numbered result would be."""
+    """No result overwrites another, not even where an image is called as a numbered result would be."""
     paths = [tmp_path / name for name in ("one/a.png", "two/a.png", third)]
     for k, path in enumerate(paths):
         path.parent.mkdir()
         plate.rotate(90 * k).save(path)
     assert run("localize", *paths, *TWINS, "--out", "found").code == 0
     about = [json.loads(file.read_text()) for file in (tmp_path / "found").glob("*.json")]
-    assert {found["picture"] for found in about} == {str(path) for path in paths}
+    assert {found["image"] for found in about} == {str(path) for path in paths}
     assert len(names(tmp_path / "found")) == 12
 
 
@@ -234,7 +234,7 @@ MISTAKES = {
     "an unknown tag": (["@", *TWINS, "--model", "ViT-B-16", "--pretrained", "nothing"], ["'nothing'", "laion400m_e32"]),
     "a model without weights": (["@", *TWINS, "--model", "ViT-B-16"], ["ViT-B-16", "laion400m_e32"]),
     "a folder without a model": (["@", *TWINS, "--model", "empty"], ["empty", "open_clip_config.json"]),
-    "a model and no picture": ([*TWINS, "--model", "ViT-B-16", "--pretrained", "nothing.pt"], ["No picture given"]),
+    "a model and no image": ([*TWINS, "--model", "ViT-B-16", "--pretrained", "nothing.pt"], ["No image given"]),
     "a vocabulary": (["@", "--target", "ember finch", "--vocabulary", "world-specis"], ["Did you mean"]),
     "a vocabulary file": (["@", "--target", "ember finch", "--vocabulary", "mine.txt"], ["mine.txt", "cannot be read"]),
     "templates": (["@", *TWINS, "--templates", "nothing"], ["'nothing'", "photo"]),
@@ -242,14 +242,14 @@ MISTAKES = {
     "missing": (["missing.png", *TWINS], ["missing.png", "does not exist"]),
     "empty": (["empty.png", *TWINS], ["empty.png", "empty"]),
     "cut short": (["cut.png", *TWINS], ["cut.png", "damaged"]),
-    "not a picture": (["one.txt", *TWINS], ["one.txt", "not a picture"]),
-    "an empty folder": (["empty", *TWINS], ["empty", "no pictures", ".png"]),
+    "not an image": (["one.txt", *TWINS], ["one.txt", "not an image"]),
+    "an empty folder": (["empty", *TWINS], ["empty", "no images", ".png"]),
 }
 
 
 @pytest.fixture
 def mistaken(run: Run, finch: Path, tmp_path: Path) -> Run:
-    """As ``run``, among files to make mistakes with; ``@`` is a good picture."""
+    """As ``run``, among files to make mistakes with; ``@`` is a good image."""
     (tmp_path / "one.txt").write_text("ember finch\n")
     (tmp_path / "empty.png").touch()
     (tmp_path / "cut.png").write_bytes(finch.read_bytes()[:2000])
@@ -275,9 +275,9 @@ def test_results_cannot_be_written(run: Run, finch: Path, place: str) -> None:
     assert finch.read_bytes() == before
 
 
-def test_the_last_mistake_of_all_bad_pictures(run: Run, tmp_path: Path) -> None:
+def test_the_last_mistake_of_all_bad_images(run: Run, tmp_path: Path) -> None:
     for name in ("a.png", "b.png"):
-        (tmp_path / name).write_text("no picture")
+        (tmp_path / name).write_text("no image")
     ran = run("localize", "a.png", "b.png", *TWINS, "--out", "found")
     assert ran.code == 2
     assert [line.split(":")[1].strip() for line in ran.err.splitlines()[:2]] == ["a.png", "b.png"]
@@ -332,16 +332,16 @@ def test_sources_keep_the_order_given(tmp_path: Path) -> None:
     # A file is taken at its word, whatever its name.
     assert found == ["b.png", "folder/y.TIFF", "folder/z.webp", "a.jpg", "c.txt"]
     (tmp_path / "none").mkdir()
-    with pytest.raises(PictureError, match="no pictures"):
+    with pytest.raises(ImageError, match="no images"):
         list(sources([tmp_path / "none"]))
 
 
-def test_a_picture_is_never_written_over(run, finch, tmp_path):
-    """Results go beside the pictures only as long as none of them is one of the pictures."""
+def test_a_image_is_never_written_over(run, finch, tmp_path):
+    """Results go beside the images only as long as none of them is one of the images."""
     original = finch.read_bytes()
     shutil.copy(finch, tmp_path / "finch-overlay.png")
     ran = run("localize", tmp_path, *TWINS, "--out", tmp_path)
-    assert "finch-overlay.png is one of the pictures" in ran.line()
+    assert "finch-overlay.png is one of the images" in ran.line()
     assert (tmp_path / "finch-overlay.png").read_bytes() == original
     assert names(tmp_path) == {"finch.png", "finch-overlay.png"}
 
@@ -364,24 +364,24 @@ def test_other_words_need_another_encoder_but_other_species_do_not(run, finch):
     assert "It has: ember finch, frost finch" in line
 
 
-# ---- what is wrong with one picture -----------------------------------------------------------------------------------
+# ---- what is wrong with one image -----------------------------------------------------------------------------------
 
 
 @pytest.fixture
 def folder(plate: Image.Image, tmp_path: Path) -> Path:
-    """Nine pictures, more than a batch: one blank, one broken, one with a name as long as a disk allows."""
+    """Nine images, more than a batch: one blank, one broken, one with a name as long as a disk allows."""
     folder = tmp_path / "birds"
     folder.mkdir()
     for k in range(6):
         plate.rotate(5 * k).save(folder / f"{k}.png")
-    (folder / "3-broken.png").write_bytes(b"no picture")
+    (folder / "3-broken.png").write_bytes(b"no image")
     Image.new("RGB", (160, 160), "white").save(folder / "4-white.png")
     plate.save(folder / f"5{'x' * 250}.png")
     return folder
 
 
 def blank_where_white(monkeypatch: pytest.MonkeyPatch, module: str) -> None:
-    """A model that says nothing of a white picture: its embedding is known by the picture that it is of."""
+    """A model that says nothing of a white image: its embedding is known by the image that it is of."""
     real = sys.modules[module].explain
     guide = world.localizer()
     ((seen, _, _),) = guide.traces([guide.frame(Image.new("RGB", (160, 160), "white"))])
@@ -401,15 +401,15 @@ def test_a_folder_in_bad_order(run: Run, folder: Path, tmp_path: Path, monkeypat
     assert "3-broken.png: " in broken
     assert "4-white.png: Nothing at " in white
     assert white.endswith("the map is blank.")
-    assert last == "concept-cam: 2 of 9 pictures failed; the others are in found."
-    pictures = {Path(json.loads(file.read_text())["picture"]).name for file in (tmp_path / "found").glob("*.json")}
-    assert pictures == {path.name for path in folder.iterdir()} - {"3-broken.png", "4-white.png"}
+    assert last == "concept-cam: 2 of 9 images failed; the others are in found."
+    images = {Path(json.loads(file.read_text())["image"]).name for file in (tmp_path / "found").glob("*.json")}
+    assert images == {path.name for path in folder.iterdir()} - {"3-broken.png", "4-white.png"}
     assert len(names(tmp_path / "found")) == 7 * len(RESULTS)
     assert "the map is blank" in run("localize", folder / "4-white.png", *TWINS, "--out", "alone").line()
 
 
 @pytest.mark.parametrize("change", ["another", "gone"])
-def test_a_picture_that_changes_between_its_map_and_its_drawing(
+def test_a_image_that_changes_between_its_map_and_its_drawing(
     run: Run, folder: Path, plate: Image.Image, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: str
 ) -> None:
     (folder / "3-broken.png").unlink()
@@ -429,7 +429,7 @@ def test_a_picture_that_changes_between_its_map_and_its_drawing(
     first, last = ran.err.splitlines()
     assert first.startswith(f"concept-cam: {folder / '2.png'}: the file ")
     assert ("was changed while it was looked at" in first) == (change == "another")
-    assert last == "concept-cam: 1 of 8 pictures failed; the others are in found."
+    assert last == "concept-cam: 1 of 8 images failed; the others are in found."
     assert len(list((tmp_path / "found").glob("*.json"))) == 7
     assert not (tmp_path / "found" / "2-overlay.png").exists()
 
@@ -443,12 +443,12 @@ NAMES = ("a\x1b[31m.png", "b\nc.png", "d\u202egnp.png", "e\udcff.png", "f\u2028g
 
 
 def test_names_do_nothing_to_a_terminal(run: Run, plate: Image.Image, tmp_path: Path) -> None:
-    """Of pictures that can be read and of those that cannot, on either stream; the files keep them."""
+    """Of images that can be read and of those that cannot, on either stream; the files keep them."""
     folder = tmp_path / "bi\x1b[2Jrds"
     folder.mkdir()
     for name in NAMES:
         plate.save(folder / name)
-        (folder / f"{name}-broken.png").write_bytes(b"no picture")
+        (folder / f"{name}-broken.png").write_bytes(b"no image")
     ran = run("localize", folder, *TWINS, "--out", tmp_path / "out\x1b[31m\udcff")
     assert ran.code == 2
     assert len(ran.err.splitlines()) == len(NAMES) + 1

@@ -25,12 +25,12 @@ def run(command_line):
 
 @pytest.fixture
 def folder(tmp_path):
-    """A folder of classes, with a file that is no picture."""
+    """A folder of classes, with a file that is no image."""
     for name in ("ember finch", "frost finch"):
         where = tmp_path / "set" / name.replace(" ", "_")
         where.mkdir(parents=True)
         for seed in range(3):
-            world.draw_species(name, seed, 96).picture.save(where / f"{seed}.png")
+            world.draw_species(name, seed, 96).image.save(where / f"{seed}.png")
     (tmp_path / "set" / "frost_finch" / "broken.png").write_bytes(b"nothing")
     return tmp_path / "set"
 
@@ -44,19 +44,19 @@ def test_the_field_guide_is_audited(run, tmp_path):
     code, out, err = run("--limit", 6)
     assert code == 0, err
     said = out.splitlines()
-    assert said[0] == "6 pictures, 0 skipped, accuracy 1.000"
+    assert said[0] == "6 images, 0 skipped, accuracy 1.000"
     assert said[1] == "evidence off the object: too few images to say; a class needs 5"
     assert said[2] == "report in concept-cam-audit/report.html"
     made = {path.relative_to(tmp_path / "concept-cam-audit").as_posix() for path in (tmp_path / "concept-cam-audit").glob("*")}
     tables = {"rows.csv", "classes.csv", "pairs.csv", "words.csv", "backgrounds.csv"}
-    assert made == tables | {"batches", "how.json", "pictures", "report.html", "run.json", "summary.json"}
+    assert made == tables | {"batches", "how.json", "images", "report.html", "run.json", "summary.json"}
     classes = columns(tmp_path / "concept-cam-audit" / "classes.csv")
     assert len(classes) == 6
     assert all(float(row["off_object"]) < 0.3 < float(row["energy"]) for row in classes)
     words = columns(tmp_path / "concept-cam-audit" / "words.csv")
     assert ("red crown", "white crown") in {(row["ours"], row["theirs"]) for row in words}
     summary = json.loads((tmp_path / "concept-cam-audit" / "summary.json").read_text())
-    assert (summary["model"], summary["pictures"], summary["suspects"], summary["too_few"]) == ("world", 6, None, 6)
+    assert (summary["model"], summary["images"], summary["suspects"], summary["too_few"]) == ("world", 6, None, 6)
 
 
 def test_an_audit_that_was_done_is_told_again(run, tmp_path, monkeypatch):
@@ -96,7 +96,7 @@ def at_home(tmp_path):
     for name in ("frost finch", "ember finch", "misty heron", "coral heron"):
         for k in range(8):
             plate, file = draw_at_home(species()[name], rng, 96), f"{name}-{k}"
-            plate.picture.save(tmp_path / f"{file}.png")
+            plate.image.save(tmp_path / f"{file}.png")
             Image.fromarray(plate.labels > 0).save(tmp_path / f"{file}-mask.png")
             rows.append(f"{file}.png,{name},{file}-mask.png")
     (tmp_path / "home.csv").write_text("\n".join(rows))
@@ -140,7 +140,7 @@ def test_a_folder_of_classes_with_a_broken_file(run, folder, tmp_path):
     code, out, err = run(folder, "--out", "out")
     assert code == 0, err
     assert out.splitlines()[:2] == [
-        "6 pictures, 1 skipped, accuracy 1.000",
+        "6 images, 1 skipped, accuracy 1.000",
         "evidence off the object: not known, without masks or boxes",
     ]
     assert [line.split(":")[:3] for line in err.splitlines()] == [["concept-cam", " skipped", " frost_finch/broken.png"]]
@@ -155,13 +155,13 @@ def test_when_nothing_can_be_read(run, folder):
         file.write_bytes(b"nothing")
     code, out, err = run(folder, "--out", "out")
     assert code == 0
-    assert out.splitlines()[0] == "0 pictures, 7 skipped, accuracy not known"
+    assert out.splitlines()[0] == "0 images, 7 skipped, accuracy not known"
     assert len(err.splitlines()) == 7
 
 
-def test_two_models_on_the_same_pictures(run, tmp_path):
-    pictures = ("world-shortcuts", "--limit", 4, "--out", "out")
-    code, out, err = run(*pictures, "--other-model", "world-shortcut")
+def test_two_models_on_the_same_images(run, tmp_path):
+    images = ("world-shortcuts", "--limit", 4, "--out", "out")
+    code, out, err = run(*images, "--other-model", "world-shortcut")
     assert code == 0, err
     assert "evidence off the object: too few images to say; a class needs 5" in out
     moved = columns(tmp_path / "out" / "moved.csv")
@@ -170,8 +170,8 @@ def test_two_models_on_the_same_pictures(run, tmp_path):
     assert grown["frost finch"] > 0.3 > 0.1 > grown["copper finch"]
     html = (tmp_path / "out" / "report.html").read_text()
     assert "Against world-shortcut" in html
-    assert any(path.name.startswith("other-") for path in (tmp_path / "out" / "pictures").iterdir())
-    assert not (tmp_path / "out" / "other" / "pictures").exists()
+    assert any(path.name.startswith("other-") for path in (tmp_path / "out" / "images").iterdir())
+    assert not (tmp_path / "out" / "other" / "images").exists()
 
 
 def test_a_classifier_is_asked_no_texts(run, folder, tmp_path):
@@ -184,7 +184,7 @@ def test_a_classifier_is_asked_no_texts(run, folder, tmp_path):
     options = (folder, "--model", "timm:resnet10t", "--pretrained", tmp_path / "weights.safetensors", "--out", "out")
     code, out, err = run(*options)
     assert code == 0, err
-    assert "6 pictures, 1 skipped" in out
+    assert "6 images, 1 skipped" in out
     assert columns(tmp_path / "out" / "backgrounds.csv") == columns(tmp_path / "out" / "words.csv") == []
     assert {row["label"] for row in columns(tmp_path / "out" / "rows.csv")} == {"brambling", "goldfinch"}
     code, _, err = run(*options[:-1], "other", "--backgrounds", "backgrounds")

@@ -18,11 +18,11 @@ def test_the_field_guide_is_measured(run, tmp_path):
     arguments = ("--limit", 3, "--methods", "hires_cam", "--references", "twin", "--out", "out")
     code, out, err = run(*arguments)
     assert code == 0, err
-    assert "3 pictures, 0 skipped" in out
+    assert "3 images, 0 skipped" in out
     assert "hires_cam" in (tmp_path / "out" / "tables.md").read_text()
     assert len((tmp_path / "out" / "rows.csv").read_text().splitlines()) == 1 + 3 * 3
     means = (tmp_path / "out" / "means.csv").read_text().splitlines()
-    assert means[0].startswith("method,references,strength,pictures,correct,energy")
+    assert means[0].startswith("method,references,strength,images,correct,energy")
     assert len(means) == 4
     assert run(*arguments)[:2] == (0, out)
 
@@ -35,30 +35,30 @@ def test_the_grid_of_the_paper(run):
     assert "rivals:3" in out
 
 
-def test_a_folder_of_classes_a_broken_picture_and_a_probe(run, tmp_path):
+def test_a_folder_of_classes_a_broken_image_and_a_probe(run, tmp_path):
     for name in ("ember finch", "frost finch"):
         folder = tmp_path / "set" / name.replace(" ", "_")
         folder.mkdir(parents=True)
         for seed in range(4):
-            world.draw_species(name, seed, 96).picture.save(folder / f"{seed}.png")
+            world.draw_species(name, seed, 96).image.save(folder / f"{seed}.png")
     (tmp_path / "set" / "frost_finch" / "broken.png").write_bytes(b"nothing")
     options = ("--methods", "grad_cam", "--references", "nearest:1", "--strengths", "0.6", "--out", "out")
     code, out, err = run("set", *options)
     assert code == 0, err
-    assert "8 pictures, 1 skipped" in out
+    assert "8 images, 1 skipped" in out
     assert "rd5" in out
     assert "energy" not in out
     assert "skipped: frost_finch/broken.png" in err
     code, out, err = run("set", *options[:-1], "probed", "--probe", "--pool", "average")
     assert code == 0, err
-    assert "4 pictures" in out
+    assert "4 images" in out
 
 
-def test_a_limit_takes_pictures_from_all_of_the_set(run, tmp_path):
+def test_a_limit_takes_images_from_all_of_the_set(run, tmp_path):
     for name in ("ember_finch", "frost_finch", "royal_jay"):
         for seed in range(4):
             (tmp_path / "set" / name).mkdir(parents=True, exist_ok=True)
-            world.draw_species(name.replace("_", " "), seed, 96).picture.save(tmp_path / "set" / name / f"{seed}.png")
+            world.draw_species(name.replace("_", " "), seed, 96).image.save(tmp_path / "set" / name / f"{seed}.png")
     code, _, err = run("set", "--limit", 3, "--methods", "grad_cam", "--references", "nearest:1", "--out", "out")
     assert code == 0, err
     rows = (tmp_path / "out" / "rows.csv").read_text().splitlines()[1:]

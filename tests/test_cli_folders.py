@@ -1,4 +1,4 @@
-"""Which pictures a command line means, what their results are called, and that what lies there in bad order is told."""
+"""Which images a command line means, what their results are called, and that what lies there in bad order is told."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 
 from concept_cam.cli.folders import sources
-from concept_cam.cli.pictures import Watched, names_of, size_of
-from concept_cam.errors import OptionError, PictureError
+from concept_cam.cli.images import Watched, names_of, size_of
+from concept_cam.errors import ImageError, OptionError
 
 
 @pytest.fixture
@@ -40,11 +40,11 @@ def test_a_folder_of_species_stands_for_all_that_is_below(tree, capsys):
     assert capsys.readouterr().err == ""
 
 
-def test_a_folder_with_pictures_stands_for_those(tree, capsys):
+def test_a_folder_with_images_stands_for_those(tree, capsys):
     tree("mine/1.png", "mine/other/2.png")
     assert found("mine") == ["mine/1.png"]
     assert capsys.readouterr().err == (
-        "concept-cam: mine: 1 entry (other) skipped: folders beside pictures, or what is no file.\n"
+        "concept-cam: mine: 1 entry (other) skipped: folders beside images, or what is no file.\n"
     )
 
 
@@ -61,11 +61,11 @@ def test_what_is_skipped_because_of_its_ending_is_counted_and_named(tree, capsys
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("concept-cam: mine: 8 files (0.xcf, 1.xcf, 2.xcf, 3.xcf, 4.xcf, ...) skipped because of the ending")
     (Path("mine") / "1.png").unlink()
-    with pytest.raises(PictureError, match=r"mine: no pictures in this folder; 8 files \(0\.xcf") as raised:
+    with pytest.raises(ImageError, match=r"mine: no images in this folder; 8 files \(0\.xcf") as raised:
         found("mine")
     assert str(raised.value).isprintable()
     tree("empty/")
-    with pytest.raises(PictureError, match=r"empty: no pictures in this folder; looked for \.avif, \.bmp, \.gif"):
+    with pytest.raises(ImageError, match=r"empty: no images in this folder; looked for \.avif, \.bmp, \.gif"):
         found("empty")
 
 
@@ -83,7 +83,7 @@ def test_links_that_lead_in_a_circle(tree, capsys):
     assert "2 entries (gone.png, ring.png) skipped" in line
 
 
-def test_pipes_and_devices_are_no_pictures(tree, capsys):
+def test_pipes_and_devices_are_no_images(tree, capsys):
     tree("mine/1.png")
     os.mkfifo("mine/pipe.png")
     Path("mine/zero.png").symlink_to("/dev/zero")
@@ -98,7 +98,7 @@ def test_folders_that_may_not_be_read(tree, capsys):
     assert found("mine") == ["mine/a/1.png"]
     assert "what cannot be read is skipped: mine/b: Permission denied" in capsys.readouterr().err
     Path("mine").chmod(0)
-    with pytest.raises(PictureError, match="mine: the folder cannot be read"):
+    with pytest.raises(ImageError, match="mine: the folder cannot be read"):
         found("mine")
 
 
@@ -116,7 +116,7 @@ def test_a_folder_that_cannot_be_listed(tree, capsys, monkeypatch):
     assert found("mine") == ["mine/a/1.png"]
     assert "what cannot be read is skipped: mine/b: Permission denied" in capsys.readouterr().err
     refuse.add("mine")
-    with pytest.raises(PictureError, match=r"mine: the folder cannot be read \(mine: Permission denied\)"):
+    with pytest.raises(ImageError, match=r"mine: the folder cannot be read \(mine: Permission denied\)"):
         found("mine")
 
 
@@ -129,7 +129,7 @@ def test_a_deep_tree_comes_to_an_end(tree):
     shutil.rmtree("mine")
 
 
-def test_each_picture_once(tree):
+def test_each_image_once(tree):
     tree("mine/1.png", "mine/2.png")
     here = Path.cwd()
     assert found("mine/2.png", "mine", here / "mine" / "1.png", "./mine/2.png") == ["mine/2.png", "mine/1.png"]
@@ -199,7 +199,7 @@ def test_sizes_that_no_input_has(text):
 
 
 @pytest.mark.parametrize("change", ["written", "replaced", "same size, old date", "gone", "a folder"])
-def test_a_picture_that_was_changed_is_not_taken_for_itself(tmp_path, change):
+def test_a_image_that_was_changed_is_not_taken_for_itself(tmp_path, change):
     path = tmp_path / "a.png"
     Image.new("RGB", (4, 4), "red").save(path)
     same, watched = Watched([path]), Watched([path])
@@ -217,5 +217,5 @@ def test_a_picture_that_was_changed_is_not_taken_for_itself(tmp_path, change):
         Image.new("RGB", (4, 4), "blue" if change == "written" else "lime").save(path)
     if change == "same size, old date":
         os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
-    with pytest.raises(PictureError, match=r"a\.png"):
+    with pytest.raises(ImageError, match=r"a\.png"):
         watched.again(path)

@@ -43,12 +43,12 @@ def run(embedded, monkeypatch, command_line):
 
 @pytest.fixture
 def birds(tmp_path):
-    """Two pictures of two species each, wider than high, in a folder for each species."""
+    """Two images of two species each, wider than high, in a folder for each species."""
     for name in ("ember finch", "royal jay"):
         folder = tmp_path / "birds" / name.replace(" ", "_")
         folder.mkdir(parents=True)
         for seed in range(2):
-            world.draw_species(name, seed, 160).picture.crop((0, 20, 160, 140)).save(folder / f"{seed}.png")
+            world.draw_species(name, seed, 160).image.crop((0, 20, 160, 140)).save(folder / f"{seed}.png")
     return tmp_path / "birds"
 
 
@@ -69,27 +69,25 @@ def array(file):
 
 
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
-def test_without_a_picture(run, tmp_path, embedded):
+def test_without_a_image(run, tmp_path, embedded):
     code, out, err = run()
     assert (code, err) == (0, "")
     folder = tmp_path / "concept-cam-parts"
     slugs = [name.replace(" ", "-") for name in SPECIES]
-    assert names(folder) == {*TABLES, "pictures", *(f"sheet-{slug}.html" for slug in slugs)}
+    assert names(folder) == {*TABLES, "images", *(f"sheet-{slug}.html" for slug in slugs)}
     assert names(folder / "annotated") == {f"{slug}-{seed}.png" for slug in slugs for seed in range(2)}
     *lines, last = out.splitlines()
-    assert (
-        last == "6 pictures, 70 of 72 parts visible; annotated/, parts.csv, coco.json, cub/ and 3 sheets in concept-cam-parts"
-    )
+    assert last == "6 images, 70 of 72 parts visible; annotated/, parts.csv, coco.json, cub/ and 3 sheets in concept-cam-parts"
     assert len(lines) == 6
     (finch,) = (line for line in lines if line.startswith("ember-finch-0.png: "))
     assert finch.startswith("ember-finch-0.png: crown: red (1.00), face: brown (1.00), beak: yellow (1.00) short (1.00), ")
     assert finch.endswith("legs: pink (1.00), not visible: crest")
-    # The pictures are those that the library draws, and what is drawn on them is what it finds.
+    # The images are those that the library draws, and what is drawn on them is what it finds.
     localizer, vocabulary = Localizer(embedded, templates="world", method=legrad), read_parts("world-parts")
     for name in SPECIES:
         for seed in range(2):
-            file = folder / "pictures" / name.replace(" ", "_") / f"{name.replace(' ', '-')}-{seed}.png"
-            plate = world.draw_species(name, seed).picture
+            file = folder / "images" / name.replace(" ", "_") / f"{name.replace(' ', '-')}-{seed}.png"
+            plate = world.draw_species(name, seed).image
             assert np.array_equal(array(file), np.asarray(plate))
             found = find_parts(localizer, plate, vocabulary)
             expected = np.asarray(sheet.annotated(found, plate))
@@ -110,15 +108,15 @@ def test_without_a_picture(run, tmp_path, embedded):
         assert colours == {part: colour for part, colour in drawn.bird.card.items() if part in colours}
         for annotation in annotations:
             assert coco.annToMask(annotation).sum() == annotation["area"] > 0
-    # The layout of CUB, with the folder of the pictures beside it.
-    (folder / "cub" / "images").symlink_to(folder / "pictures")
+    # The layout of CUB, with the folder of the images beside it.
+    (folder / "cub" / "images").symlink_to(folder / "images")
     cub = read_cub(folder / "cub")
     assert (cub.problems, set(cub.classes), len(cub.examples)) == ((), set(SPECIES), 6)
     table = rows(folder / "parts.csv")
     assert len(table) == 72
     for example in cub.examples:
         assert example.label == Path(example.name).parent.name.replace("_", " ")
-        own = {row["part"]: row for row in table if row["picture"] == example.name}
+        own = {row["part"]: row for row in table if row["image"] == example.name}
         assert len(own) == 12
         assert [(row["part"], (float(row["x"]), float(row["y"]))) for row in own.values() if row["visible"] == "1"] == [
             (name, (pytest.approx(x, rel=1e-5), pytest.approx(y, rel=1e-5))) for name, (x, y) in example.points
@@ -141,11 +139,11 @@ def test_so_many_plates(run, tmp_path):
     code, out, _ = run("--count", 4, "--out", "found")
     assert code == 0
     assert len(out.splitlines()) == 5
-    assert len(list((tmp_path / "found" / "pictures").rglob("*.png"))) == 4
-    assert "4 pictures" in out
+    assert len(list((tmp_path / "found" / "images").rglob("*.png"))) == 4
+    assert "4 images" in out
     assert len(list((tmp_path / "found").glob("sheet-*.html"))) == 3
     code, out, _ = run("--count", 1, "--out", "one")
-    assert "1 picture, 11 of 12 parts visible" in out
+    assert "1 image, 11 of 12 parts visible" in out
     assert out.splitlines()[-1].endswith("cub/ and 1 sheet in one")
     assert (tmp_path / "one" / "sheet-ember-finch.html").is_file()
 
@@ -156,7 +154,7 @@ def test_a_folder_of_species(run, birds, tmp_path):
     assert names(tmp_path / "found") == {*TABLES, "sheet-ember-finch.html", "sheet-royal-jay.html"}
     # Equal names in two folders: nothing is written over.
     assert names(tmp_path / "found" / "annotated") == {"0.png", "1.png", "0-2.png", "1-2.png"}
-    assert {row["picture"] for row in rows(tmp_path / "found" / "parts.csv")} == {
+    assert {row["image"] for row in rows(tmp_path / "found" / "parts.csv")} == {
         f"{name}/{seed}.png" for name in ("ember_finch", "royal_jay") for seed in range(2)
     }
     shutil.copytree(birds, tmp_path / "found" / "cub" / "images")
@@ -167,7 +165,7 @@ def test_a_folder_of_species(run, birds, tmp_path):
     assert 'href="annotated/1-2.png"' in page
     assert 'href="annotated/1.png"' not in page
     assert "<h1>royal jay</h1>" in page
-    assert "pictures</dt><dd>2</dd>" in page
+    assert "images</dt><dd>2</dd>" in page
     # The shell's way of saying the same.
     files = [f"birds/{name}/{seed}.png" for name in ("ember_finch", "royal_jay") for seed in range(2)]
     code, again, _ = run(*files, "--out", "again")
@@ -185,7 +183,7 @@ def test_a_folder_of_species(run, birds, tmp_path):
     ],
 )
 def test_one_folder_is_one_sheet(run, birds, tmp_path, given, page, title):
-    """Called as the folder if that was given; what else lies beside a single picture says nothing of it."""
+    """Called as the folder if that was given; what else lies beside a single image says nothing of it."""
     assert run(*given, "--out", "found")[0] == 0
     assert names(tmp_path / "found") == {*TABLES, page}
     assert f"<h1>{title}</h1>" in (tmp_path / "found" / page).read_text()
@@ -203,7 +201,7 @@ def test_folders_that_are_called_alike_have_a_sheet_each(run, birds, tmp_path):
     assert set(pages) == {"sheet-royal-jay.html", "sheet-royal-jay-2.html", "sheet-royal-jay-3.html", "sheet-sheet.html"}
     titles = {page.split("<h1>")[1].split("</h1>")[0]: page for page in pages.values()}
     assert set(titles) == {"royal jay", "Royal Jay!", "(royal) jay", "???"}
-    assert "pictures</dt><dd>4</dd>" in titles["royal jay"]  # that with CUB's number is the same
+    assert "images</dt><dd>4</dd>" in titles["royal jay"]  # that with CUB's number is the same
 
 
 def test_options_reach_the_library(run, birds, tmp_path, embedded):
@@ -227,25 +225,25 @@ def test_options_reach_the_library(run, birds, tmp_path, embedded):
     assert "grad_cam" in (tmp_path / "found" / "sheet-ember-finch.html").read_text().replace("<wbr>", "")
 
 
-def test_many_pictures_are_not_read_out(run, tmp_path):
-    plate = world.draw_species("ember finch", 0, 96).picture
+def test_many_images_are_not_read_out(run, tmp_path):
+    plate = world.draw_species("ember finch", 0, 96).image
     (tmp_path / "many").mkdir()
     for k in range(9):
         plate.rotate(5 * k).save(tmp_path / "many" / f"{k}.png")
     code, out, err = run("many", "--out", "found")
     assert code == 0
     assert len(out.splitlines()) == 1
-    assert out.startswith("9 pictures, ")
+    assert out.startswith("9 images, ")
     assert err == ""  # no bar without a terminal
     assert len(names(tmp_path / "found" / "annotated")) == 9
     numbers = [annotation["id"] for annotation in json.loads((tmp_path / "found" / "coco.json").read_text())["annotations"]]
     assert numbers == list(range(1, len(numbers) + 1))
 
 
-def test_a_picture_that_is_given_twice_is_one(run, birds, tmp_path):
+def test_a_image_that_is_given_twice_is_one(run, birds, tmp_path):
     code, out, _ = run("birds/ember_finch/0.png", "birds/ember_finch", birds / "ember_finch" / "0.png", "--out", "found")
     assert code == 0
-    assert "2 pictures" in out
+    assert "2 images" in out
     assert names(tmp_path / "found" / "annotated") == {"0.png", "1.png"}
 
 
@@ -253,65 +251,65 @@ def test_a_picture_that_is_given_twice_is_one(run, birds, tmp_path):
 
 
 @pytest.mark.parametrize("broken", ["royal_jay/2.png", "ember_finch/00.png"])
-def test_a_broken_picture_is_left_out(run, birds, tmp_path, broken):
+def test_a_broken_image_is_left_out(run, birds, tmp_path, broken):
     """Be it the first or the last of its species."""
-    (birds / broken).write_bytes(b"no picture")
+    (birds / broken).write_bytes(b"no image")
     code, out, err = run("birds", "--out", "found")
     assert code == 2
     first, last = err.splitlines()
     assert first.startswith("concept-cam: ")
     assert broken in first
-    assert last == "concept-cam: 1 of 5 pictures failed; the others are in found."
-    assert out.splitlines()[-1].startswith("4 pictures, 1 skipped, ")
+    assert last == "concept-cam: 1 of 5 images failed; the others are in found."
+    assert out.splitlines()[-1].startswith("4 images, 1 skipped, ")
     assert len(out.splitlines()) == 5
     assert names(tmp_path / "found") == {*TABLES, "sheet-ember-finch.html", "sheet-royal-jay.html"}
     assert len(names(tmp_path / "found" / "annotated")) == 4
-    pictures = {row["picture"] for row in rows(tmp_path / "found" / "parts.csv")}
-    assert pictures == {f"{name}/{seed}.png" for name in ("ember_finch", "royal_jay") for seed in range(2)}
+    images = {row["image"] for row in rows(tmp_path / "found" / "parts.csv")}
+    assert images == {f"{name}/{seed}.png" for name in ("ember_finch", "royal_jay") for seed in range(2)}
     assert len(json.loads((tmp_path / "found" / "coco.json").read_text())["images"]) == 4
     for page in (tmp_path / "found").glob("sheet-*.html"):
-        assert "pictures</dt><dd>2</dd>" in page.read_text()
+        assert "images</dt><dd>2</dd>" in page.read_text()
 
 
-def test_a_picture_that_is_another_by_the_time_it_is_drawn(run, birds, monkeypatch):
+def test_a_image_that_is_another_by_the_time_it_is_drawn(run, birds, monkeypatch):
     from concept_cam import images
 
-    read = images.read_picture
+    read = images.read_image
     gone = lambda source: read("gone.png" if str(source).endswith("ember_finch/0.png") else source)  # noqa: E731
-    monkeypatch.setattr(images, "read_picture", gone)  # the localizer has a name of its own for it
+    monkeypatch.setattr(images, "read_image", gone)  # the localizer has a name of its own for it
     code, out, err = run("birds", "--out", "found")
     assert code == 2
     assert "gone.png" in err.splitlines()[0]
     assert "1 of 4" in err.splitlines()[1]
-    assert out.splitlines()[-1].startswith("3 pictures, 1 skipped, ")
+    assert out.splitlines()[-1].startswith("3 images, 1 skipped, ")
 
 
 def test_nothing_could_be_read(run, tmp_path):
     (tmp_path / "birds").mkdir()
     for name in ("a.png", "b.png"):
-        (tmp_path / "birds" / name).write_text("no picture")
+        (tmp_path / "birds" / name).write_text("no image")
     code, out, err = run("birds", "--out", "found")
     assert (code, out) == (2, "")
-    assert err.splitlines()[-1] == "concept-cam: 2 of 2 pictures failed; none is left."
+    assert err.splitlines()[-1] == "concept-cam: 2 of 2 images failed; none is left."
     assert names(tmp_path / "found") == set()
     code, out, err = run("birds/a.png", "--out", "found")
     assert (code, out, len(err.splitlines())) == (2, "", 1)
     assert "a.png" in err
-    assert "not a picture" in err
+    assert "not an image" in err
 
 
-def test_a_picture_is_never_written_over(run, birds, tmp_path):
+def test_a_image_is_never_written_over(run, birds, tmp_path):
     (tmp_path / "found" / "annotated").mkdir(parents=True)
     target = tmp_path / "found" / "annotated" / "0.png"
     shutil.copy(birds / "royal_jay" / "0.png", target)
     before = target.read_bytes()
-    for pictures in (["found/annotated/0.png"], ["found/annotated"], ["birds/ember_finch/0.png", "found/annotated/0.png"]):
-        if len(pictures) == 2:
+    for images in (["found/annotated/0.png"], ["found/annotated"], ["birds/ember_finch/0.png", "found/annotated/0.png"]):
+        if len(images) == 2:
             target.rename(target.with_name("0-2.png"))
-            pictures[1], target = "found/annotated/0-2.png", target.with_name("0-2.png")
-        code, _, err = run(*pictures, "--out", "found")
+            images[1], target = "found/annotated/0-2.png", target.with_name("0-2.png")
+        code, _, err = run(*images, "--out", "found")
         assert code == 2
-        assert "is one of the pictures and would be overwritten; choose another --out" in err
+        assert "is one of the images and would be overwritten; choose another --out" in err
         assert len(err.splitlines()) == 1
         assert target.read_bytes() == before
     (tmp_path / "found" / "annotated" / "1.png").symlink_to(birds / "royal_jay" / "1.png")
@@ -328,7 +326,7 @@ def test_what_was_written_before_an_interrupt_is_whole(run, birds, tmp_path, mon
         return draw(*arguments)
 
     monkeypatch.setattr(sheet, "annotated", interrupted)
-    (birds / "ember_finch" / "00.png").write_bytes(b"no picture")
+    (birds / "ember_finch" / "00.png").write_bytes(b"no image")
     code, _, err = run("birds", "--out", "found")
     assert code == 130
     assert err.splitlines()[-1] == "concept-cam: interrupted; what was finished is kept."
@@ -347,7 +345,7 @@ def test_a_name_that_cub_cannot_hold_is_left_out_of_it_alone(run, birds, tmp_pat
     assert err.startswith("concept-cam: not in cub/: ")
     assert "cannot stand on a line" in err
     assert (tmp_path / "found" / "cub" / "images.txt").read_text() == "1 0.png\n"
-    assert {row["picture"] for row in rows(tmp_path / "found" / "parts.csv")} == {"0.png", name}
+    assert {row["image"] for row in rows(tmp_path / "found" / "parts.csv")} == {"0.png", name}
     assert (tmp_path / "found" / "annotated" / name).is_file()
 
 
@@ -366,7 +364,7 @@ MISTAKES = {
         ["@", "--model", "ViT-B-16", "--pretrained", "nothing.pt"],
         ["--vocabulary", "birds", "fish", "world-parts", ".yaml"],
     ),
-    "a model without a picture": (["--model", "ViT-B-16", "--vocabulary", "birds"], ["No picture given"]),
+    "a model without an image": (["--model", "ViT-B-16", "--vocabulary", "birds"], ["No image given"]),
     "a vocabulary": (["@", "--vocabulary", "brids"], ["'brids'", "Did you mean 'birds'"]),
     "a vocabulary that is no part of anything": (["@", "--vocabulary", "world-species"], ["`parent: bird`"]),
     "a vocabulary file": (["@", "--vocabulary", "mine.yaml"], ["mine.yaml", "cannot be read"]),
@@ -380,8 +378,8 @@ MISTAKES = {
     "templates": (["@", "--templates", "nothing"], ["'nothing'", "parts"]),
     "pretrained alone": (["@", "--pretrained", "openai"], ["--pretrained openai", "--model"]),
     "missing": (["missing.png"], ["missing.png", "does not exist"]),
-    "an empty folder": (["empty"], ["empty", "no pictures in this folder"]),
-    "a folder of empty folders": (["folders"], ["folders", "no pictures in this folder"]),
+    "an empty folder": (["empty"], ["empty", "no images in this folder"]),
+    "a folder of empty folders": (["folders"], ["folders", "no images in this folder"]),
     "a name that is too long": (["x" * 300 + ".png"], ["xxx.png"]),
     "a file in place of the folder": (["@", "--out", "text.txt"], ["text.txt", "choose another --out"]),
 }
@@ -432,10 +430,10 @@ def test_help_imports_nothing_heavy():
     assert "parts.csv" in done.stdout
 
 
-# ---- what is wrong with one picture, and names that would do something ------------------------------------------------
+# ---- what is wrong with one image, and names that would do something ------------------------------------------------
 
 
-def test_a_blank_map_is_the_problem_of_its_own_picture(run, birds, tmp_path, monkeypatch):
+def test_a_blank_map_is_the_problem_of_its_own_image(run, birds, tmp_path, monkeypatch):
     from concept_cam.parts import finding
 
     guide, real = world.localizer(method=legrad), finding.explain
@@ -451,14 +449,14 @@ def test_a_blank_map_is_the_problem_of_its_own_picture(run, birds, tmp_path, mon
     assert code == 2
     first, last = err.splitlines()
     assert first.startswith("concept-cam: birds/ember_finch/0-white.png: Nothing at ")
-    assert last == "concept-cam: 1 of 5 pictures failed; the others are in found."
-    assert out.splitlines()[-1].startswith("4 pictures, 1 skipped, ")
+    assert last == "concept-cam: 1 of 5 images failed; the others are in found."
+    assert out.splitlines()[-1].startswith("4 images, 1 skipped, ")
     code, out, err = run("birds/ember_finch/0-white.png", "--out", "alone")
     assert (code, out, len(err.splitlines())) == (2, "", 1)
     assert "the map is blank" in err
 
 
-def test_long_names_of_pictures_and_of_species(run, birds, tmp_path):
+def test_long_names_of_images_and_of_species(run, birds, tmp_path):
     species = "鳥" * 84  # 252 bytes
     (birds / "ember_finch").rename(birds / species)
     (birds / "royal_jay").rename(birds / ("🐦x" * 50))
@@ -471,7 +469,7 @@ def test_long_names_of_pictures_and_of_species(run, birds, tmp_path):
     assert [f"<h1>{name}</h1>" in page.read_text() for page, name in zip(sheets, ("🐦x" * 50, species), strict=True)] == [
         True
     ] * 2
-    assert {row["picture"].partition("/")[0] for row in rows(tmp_path / "found" / "parts.csv")} == {species, "🐦x" * 50}
+    assert {row["image"].partition("/")[0] for row in rows(tmp_path / "found" / "parts.csv")} == {species, "🐦x" * 50}
 
 
 HOSTILE = ("a\nb", "c\u2028d", "e\x1b[31m", "g\u202eh", "=i", '"j"', "<b>k", "l\udcffm", " n ")
@@ -503,8 +501,8 @@ def test_names_do_nothing_to_a_terminal_a_line_a_page_or_a_spreadsheet(run, bird
     )
     coco = json.loads((tmp_path / "found" / "coco.json").read_text())
     assert {image["file_name"] for image in coco["images"]} >= {f"{name}/{name}.png" for name in HOSTILE}
-    (guarded,) = [row for row in rows(tmp_path / "found" / "parts.csv") if row["part"] == "crown" and "=i" in row["picture"]]
-    assert guarded["picture"] == "'=i/=i.png"
+    (guarded,) = [row for row in rows(tmp_path / "found" / "parts.csv") if row["part"] == "crown" and "=i" in row["image"]]
+    assert guarded["image"] == "'=i/=i.png"
     pages = [page.read_text() for page in (tmp_path / "found").glob("sheet-*.html")]
     assert len(pages) == 2 + len(HOSTILE)
     assert not any("<b>k" in page for page in pages)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from clis import TWINS, Run, embedded, run
 
-from concept_cam.errors import AuditFailed, PictureError
+from concept_cam.errors import AuditFailed, ImageError
 
 HEAVY = {"torch", "open_clip", "transformers", "torchvision", "timm", "numpy", "PIL"}
 
@@ -62,7 +62,7 @@ def test_a_mistake_as_the_shell_sees_it(tmp_path: Path) -> None:
         (RuntimeError("x" * 100_000), 2, "RuntimeError: xxx"),
         (SystemExit("their own end"), 2, "SystemExit: their own end"),
         (SystemExit(0), 2, "SystemExit: 0"),
-        (PictureError("damaged"), 2, "damaged"),
+        (ImageError("damaged"), 2, "damaged"),
         (AuditFailed("off_object is 0.4"), 1, "off_object is 0.4"),
         (KeyboardInterrupt(), 130, "interrupted; what was finished is kept."),
     ],

@@ -18,8 +18,8 @@ def table(path: Path) -> list[dict[str, str]]:
 
 
 def array(path: Path) -> np.ndarray:
-    with Image.open(path) as picture:
-        return np.asarray(picture)
+    with Image.open(path) as image:
+        return np.asarray(image)
 
 
 def test_world_writes_what_it_says(run: Run, tmp_path: Path) -> None:
@@ -50,15 +50,15 @@ def test_world_writes_what_it_says(run: Run, tmp_path: Path) -> None:
         assert target.differences(twin) == (row["attribute"],)
         assert {attribute: row[attribute] for attribute in ATTRIBUTES} == target.card
         assert row["part"] == part_of(row["attribute"])
-        picture, bird, difference, parts = (array(folder / row[column]) for column in ("file", *kinds.values()))
-        assert picture.shape == (384, 384, 3)
+        image, bird, difference, parts = (array(folder / row[column]) for column in ("file", *kinds.values()))
+        assert image.shape == (384, 384, 3)
         assert np.array_equal(difference.astype(bool), parts == levels[row["part"]])
         assert np.array_equal(bird.astype(bool), parts > 0)
         assert difference.any()
         assert set(np.unique(parts)) <= {0, *levels.values()}
-        # The masks lie on the picture: a part shows the colour that the card says, give or take the shade.
+        # The masks lie on the image: a part shows the colour that the card says, give or take the shade.
         for part in ("crown", "belly", "legs"):
-            shown = np.median(picture[parts == levels[part]], axis=0)
+            shown = np.median(image[parts == levels[part]], axis=0)
             assert np.abs(shown - COLOURS[row[part]]).max() < 45, (row["file"], part)
 
 
@@ -83,12 +83,12 @@ def test_world_is_reproducible(run: Run, tmp_path: Path) -> None:
     assert len(files) == 15
     for file in files:
         assert (tmp_path / "one" / file).read_bytes() == (tmp_path / "two" / file).read_bytes()
-    pictures = [file for file in files if file.suffix == ".png" and file.parts[0] != ".masks"]
-    assert len(pictures) == 3
-    for file in pictures:
+    images = [file for file in files if file.suffix == ".png" and file.parts[0] != ".masks"]
+    assert len(images) == 3
+    for file in images:
         assert (tmp_path / "one" / file).read_bytes() != (tmp_path / "other" / file).read_bytes()
     # The first plates of a set do not depend on how many follow.
-    for file in pictures[:2]:
+    for file in images[:2]:
         assert (tmp_path / "one" / file).read_bytes() == (tmp_path / "fewer" / file).read_bytes()
 
 

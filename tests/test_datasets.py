@@ -26,7 +26,7 @@ from written import (
 )
 
 from concept_cam.datasets import read_dataset
-from concept_cam.errors import DatasetError, PictureError
+from concept_cam.errors import DatasetError, ImageError
 
 
 def test_folders(tmp_path):
@@ -130,7 +130,7 @@ def test_huggingface(tmp_path):
     assert first.read().size == (WIDTH, HEIGHT)
     assert [e.name for e in found.training[:1]] == ["train-000000"]
     damaged = read_dataset(write_huggingface(tmp_path / "damaged", broken=True))
-    with pytest.raises(PictureError, match="test-000000: the picture cannot be read"):
+    with pytest.raises(ImageError, match="test-000000: the image cannot be read"):
         damaged.examples[0].read()
     assert damaged.examples[1].read().size == (WIDTH, HEIGHT)
     (tmp_path / "damaged" / "test" / "state.json").unlink()
@@ -172,11 +172,11 @@ def replace(name: str, old: str, new: str):
 
 
 DAMAGED = {
-    "table: picture missing": (write_table, remove("c.jpg"), r"c\.jpg: there is no such file"),
+    "table: image missing": (write_table, remove("c.jpg"), r"c\.jpg: there is no such file"),
     "table: box outside": (write_table, replace("set.csv", "30,20,40,30", "30,20,41,30"), "b.jpg: the box .* is not inside"),
     "table: not a number": (write_table, replace("set.csv", "1,2,11,7", "1,2,eleven,7"), "could not convert"),
     "table: leads out": (write_table, replace("set.csv", "c.jpg", "../c.jpg"), "leads out of"),
-    "cub: picture missing": (write_cub, remove("images/002.Laysan_Albatross/three.jpg"), r"three\.jpg: there is no such file"),
+    "cub: image missing": (write_cub, remove("images/002.Laysan_Albatross/three.jpg"), r"three\.jpg: there is no such file"),
     "cub: box outside": (write_cub, replace("bounding_boxes.txt", "3 1.0 1.0 2.0", "3 1.0 1.0 99.0"), "is not inside"),
     "cub: unknown class": (write_cub, replace("image_class_labels.txt", "3 2", "3 9"), r"class 9 is not in classes\.txt"),
     "cub: no location": (write_cub, replace("parts/part_locs.txt", "1 2 0.0 0.0 0", "1 2 0.0 0.0"), r"part_locs\.txt: '1 2 0"),
@@ -189,11 +189,11 @@ DAMAGED = {
         replace("data/images_variant_test.txt", "0034958 707-320", "0034958 707-32"),
         "Did you mean '707-320'",
     ),
-    "cars: picture missing": (write_cars, remove("cars_test/00002.jpg"), r"00002\.jpg: there is no such file"),
-    "fishvista: picture missing": (write_fishvista, remove("Images/b.jpg"), r"b\.jpg: there is no such file"),
+    "cars: image missing": (write_cars, remove("cars_test/00002.jpg"), r"00002\.jpg: there is no such file"),
+    "fishvista: image missing": (write_fishvista, remove("Images/b.jpg"), r"b\.jpg: there is no such file"),
     "fishvista: mask missing": (write_fishvista, remove("segmentation_masks/images/a.png"), r"a\.png: there is no such file"),
     "fishvista: no species": (write_fishvista, replace("segmentation_test.csv", "b.jpg,perca flavescens", "b.jpg,"), "KeyErr"),
-    "coco: picture missing": (write_coco, remove("images/two.jpg"), r"two\.jpg: there is no such file"),
+    "coco: image missing": (write_coco, remove("images/two.jpg"), r"two\.jpg: there is no such file"),
     "coco: box outside": (write_coco, replace("annotations.json", "[10, 10, 10, 5]", "[10, 10, 31, 5]"), "is not inside"),
     "coco: unknown category": (write_coco, replace("annotations.json", '"id": 7', '"id": 8'), "category 7"),
 }
@@ -235,9 +235,9 @@ def test_what_is_no_dataset_is_refused(tmp_path):
         read_dataset(tmp_path)
     with pytest.raises(DatasetError, match=r"images\.txt: cannot be read"):
         read_dataset(tmp_path, "cub")
-    write(tmp_path / "set.csv", "picture,name", "a.jpg,red finch")
+    write(tmp_path / "set.csv", "image,name", "a.jpg,red finch")
     with pytest.raises(
-        DatasetError, match=r"no column of labels, such as label, class.* It has the columns picture, name; expected file"
+        DatasetError, match=r"no column of labels, such as label, class.* It has the columns image, name; expected file"
     ):
         read_dataset(tmp_path / "set.csv")
     write(tmp_path / "set.json", "[]")

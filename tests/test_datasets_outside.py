@@ -15,7 +15,7 @@ from PIL import Image
 from written import (
     HEIGHT,
     WIDTH,
-    picture,
+    image,
     write,
     write_aircraft,
     write_cars,
@@ -31,7 +31,7 @@ from written import (
 from concept_cam.datasets import Dataset, Example, read_dataset
 from concept_cam.datasets.files import files_in
 from concept_cam.datasets.matlab import MAX_BYTES, read_matlab
-from concept_cam.errors import DatasetError, PictureError
+from concept_cam.errors import DatasetError, ImageError
 
 HEADER = "file,label,twin,mask,left,top,right,bottom"
 
@@ -53,7 +53,7 @@ def only_problem(found: Dataset) -> str:
 # ---- one bad row ------------------------------------------------------------------------------------------------------
 
 ROWS = {
-    "an infinite side": ("b.jpg,x,,,1,2,inf,7", r"b\.jpg: the box \(1, 2, inf, 7\) is not inside a picture of 40 x 30"),
+    "an infinite side": ("b.jpg,x,,,1,2,inf,7", r"b\.jpg: the box \(1, 2, inf, 7\) is not inside an image of 40 x 30"),
     "a side that is no number": ("b.jpg,x,,,1,2,nan,7", r"the box \(1, 2, nan, 7\) is not inside"),
     "a side beyond all numbers": ("b.jpg,x,,,1,2,1e999,7", r"the box \(1, 2, inf, 7\)"),
     "a huge side": ("b.jpg,x,,,1,2,1e30,7", r"the box \(1, 2, 1e\+30, 7\)"),
@@ -86,7 +86,7 @@ def test_a_bad_row_is_a_line_and_the_others_are_there(case, tmp_path):
     (root / "loop").symlink_to("loop")
     (root / "sub").mkdir()
     os.mkfifo(root / "fifo")
-    picture(tmp_path / "b.jpg")
+    image(tmp_path / "b.jpg")
     (root / "out.jpg").symlink_to(tmp_path / "b.jpg")
     if "\0" in row:
         with pytest.raises(DatasetError, match=message):
@@ -97,7 +97,7 @@ def test_a_bad_row_is_a_line_and_the_others_are_there(case, tmp_path):
     assert re.search(message, only_problem(found))
 
 
-def test_two_rows_of_a_picture_add_up(tmp_path):
+def test_two_rows_of_a_image_add_up(tmp_path):
     file = a_table(tmp_path, HEADER, "a.jpg,x,y,a-mask.png,,,,", "a.jpg,x,,b-mask.png,,,,", "a.jpg,x,,,0,0,2,1")
     levels = np.zeros((HEIGHT, WIDTH), dtype=np.uint8)
     levels[20:, 30:] = 1
@@ -160,7 +160,7 @@ def test_one_of_the_sides_alone_is_no_box(tmp_path):
 
 
 HEADERS = {
-    "no files": ("picture id,label", "no column of files, such as file, image.*It has the columns picture id, label"),
+    "no files": ("image id,label", "no column of files, such as file, image.*It has the columns image id, label"),
     "twice": ("file,label,label", "its header names 'label' twice"),
     "nothing": ("", "it has no header"),
     "no file of text": ("\0", "it holds NUL"),
@@ -178,7 +178,7 @@ def test_a_root_says_where_files_may_lie(tmp_path):
     """Relative to it or to the table's folder, or absolute: inside it alone."""
     (tmp_path / "data" / "tables").mkdir(parents=True)
     for name in ("data/images/a.jpg", "data/tables/b.jpg", "data/c.jpg", "d.jpg"):
-        picture(tmp_path / name)
+        image(tmp_path / name)
     table = tmp_path / "data" / "tables" / "set.csv"
     write(table, "file,label", "images/a.jpg,x", "b.jpg,x", "../c.jpg,x", f"{tmp_path}/data/images/a.jpg,y", "../../d.jpg,x")
     found = read_dataset(table, root=tmp_path / "data")
@@ -220,7 +220,7 @@ def turned(file: Path, orientation: int) -> tuple[int, int]:
 
 
 def one_of_each(root: Path) -> dict[str, tuple[Path, Path]]:
-    """Of each layout with boxes: the set, and a picture of it whose box fits if it is 30 wide and 40 high, and else not."""
+    """Of each layout with boxes: the set, and an image of it whose box fits if it is 30 wide and 40 high, and else not."""
     table = a_table(root / "table", "file,label,left,top,right,bottom", "a.jpg,x,2,3,20,38", "b.jpg,x,1,1,2,2")
     cub = write_cub(root / "cub")
     write(cub / "bounding_boxes.txt", "1 2.0 3.0 18.0 35.0", "2 0 0 9 9", "3 1 1 2 3")
@@ -240,7 +240,7 @@ def one_of_each(root: Path) -> dict[str, tuple[Path, Path]]:
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_boxes_are_of_pictures_as_they_are_shown(orientation, tmp_path):
+def test_boxes_are_of_images_as_they_are_shown(orientation, tmp_path):
     for path, file in one_of_each(tmp_path).values():
         size = turned(file, orientation)
         found = read_dataset(path)
@@ -254,7 +254,7 @@ def test_boxes_are_of_pictures_as_they_are_shown(orientation, tmp_path):
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_the_box_of_a_car_is_of_the_picture_as_it_is_shown(orientation, tmp_path):
+def test_the_box_of_a_car_is_of_the_image_as_it_is_shown(orientation, tmp_path):
     root = write_cars(tmp_path / "cars")
     size = turned(root / "cars_test" / "00001.jpg", orientation)
     example = read_dataset(root).examples[0]
@@ -266,10 +266,10 @@ def test_a_mask_of_another_size_is_not_read(tmp_path):
     file = a_table(tmp_path, HEADER, "a.jpg,x,,a-mask.png,,,,")
     turned(tmp_path / "a.jpg", 6)
     (example,) = read_dataset(file).examples
-    with pytest.raises(DatasetError, match=r"a-mask\.png: the mask is 30 x 40, the picture 40 x 30 \(upright\)"):
+    with pytest.raises(DatasetError, match=r"a-mask\.png: the mask is 30 x 40, the image 40 x 30 \(upright\)"):
         example.region()
     Image.new("1", (9_000, 9_000)).save(tmp_path / "a-mask.png")
-    with pytest.raises(DatasetError, match=r"the mask is 9000 x 9000, the picture 40 x 30"):
+    with pytest.raises(DatasetError, match=r"the mask is 9000 x 9000, the image 40 x 30"):
         example.region()
 
 
@@ -277,9 +277,9 @@ def test_a_mask_of_another_size_is_not_read(tmp_path):
 
 
 def a_coco(root: Path, **changes: object) -> Path:
-    """One picture, one category, an annotation as it is changed."""
+    """One image, one category, an annotation as it is changed."""
     root.mkdir(exist_ok=True)
-    picture(root / "a.jpg")
+    image(root / "a.jpg")
     annotation = {"image_id": 1, "category_id": 3, "bbox": [2, 3, 4, 5], "segmentation": [[2, 3, 6, 3, 6, 8]], **changes}
     held = {"images": [{"id": 1, "file_name": "a.jpg", "height": HEIGHT, "width": WIDTH}]}
     held |= {"categories": [{"id": 3, "name": "beak"}, {"id": 4, "name": "tail"}]}
@@ -361,14 +361,14 @@ def test_odd_run_lengths_are_a_line(case, tmp_path):
 
 
 @pytest.mark.parametrize("size", [[HEIGHT, WIDTH], [10**6, 10**6], [-1, 4], "x", None])
-def test_sizes_are_held_against_the_picture(size, tmp_path):
+def test_sizes_are_held_against_the_image(size, tmp_path):
     """Before memory is asked for: of a million by a million pixels there is none."""
     counts = [HEIGHT * WIDTH]
     beak, _ = read_dataset(a_coco(tmp_path, segmentation={"size": size, "counts": counts})).examples
     if size == [HEIGHT, WIDTH]:
         assert not beak.region().any()
         return
-    with pytest.raises(DatasetError, match="do not fill a picture of"):
+    with pytest.raises(DatasetError, match="do not fill an image of"):
         beak.region()
 
 
@@ -407,7 +407,7 @@ def test_an_odd_entry_is_a_line(case, tmp_path):
 @pytest.mark.parametrize("name", ["../b.jpg", "/etc/hostname", "out.jpg"])
 def test_a_name_in_coco_that_leads_out(name, tmp_path):
     file = a_coco(tmp_path / "set")
-    picture(tmp_path / "b.jpg")
+    image(tmp_path / "b.jpg")
     (file.parent / "out.jpg").symlink_to(tmp_path / "b.jpg")
     entries(file, "images", {"id": 9, "file_name": name})
     entries(file, "annotations", {"image_id": 9, "category_id": 3, "bbox": [0, 0, 5, 5]})
@@ -431,7 +431,7 @@ def test_what_is_skipped_in_folders_is_named(tmp_path):
     root = write_folders(tmp_path / "set")
     for k in range(6):
         write(root / "red_finch" / f"{k}.heic", "x")
-    picture(root / "beside.jpg")
+    image(root / "beside.jpg")
     write(root / "red_finch" / ".DS_Store", "x")
     endings, beside = read_dataset(root).problems
     assert endings.startswith("7 files are skipped: red_finch/0.heic, red_finch/1.heic, red_finch/2.heic")
@@ -441,7 +441,7 @@ def test_what_is_skipped_in_folders_is_named(tmp_path):
 
 def test_links_in_folders(tmp_path):
     root = write_folders(tmp_path / "set")
-    picture(tmp_path / "store" / "b.jpg")
+    image(tmp_path / "store" / "b.jpg")
     (root / "red_finch" / "notes.txt").unlink()
     (root / "red_finch" / "out.jpg").symlink_to(tmp_path / "store" / "b.jpg")
     (root / "red_finch" / "in.jpg").symlink_to(root / "red_finch" / "b.jpg")
@@ -471,7 +471,7 @@ def test_folders_of_any_depth(tmp_path):
     for _ in range(300):
         deep /= "d"
     deep.mkdir(parents=True)
-    picture(deep / "e.jpg")
+    image(deep / "e.jpg")
     problems: list[str] = []
     assert deep / "e.jpg" in set(files_in(root, problems))
     assert len(read_dataset(root).examples) == 4
@@ -486,8 +486,8 @@ def test_a_hugging_face_set_opens_nothing_outside(place, tmp_path, monkeypatch):
     import pyarrow
 
     root = tmp_path / "set"
-    picture(tmp_path / "secret.jpg")
-    picture(root / "in.jpg")
+    image(tmp_path / "secret.jpg")
+    image(root / "in.jpg")
     (root / "link.jpg").symlink_to(tmp_path / "secret.jpg")
     monkeypatch.chdir(root)
     paths = {"absolute": str(tmp_path / "secret.jpg"), "up": "../secret.jpg", "link": "link.jpg"}
@@ -502,7 +502,7 @@ def test_a_hugging_face_set_opens_nothing_outside(place, tmp_path, monkeypatch):
     with pyarrow.OSFile(file, "wb") as sink, pyarrow.ipc.new_stream(sink, made.data.table.schema) as stream:
         stream.write_table(made.data.table)
     first, second, _ = read_dataset(root).examples
-    with pytest.raises(PictureError, match=r"all-000000: the picture cannot be read .*leads out of"):
+    with pytest.raises(ImageError, match=r"all-000000: the image cannot be read .*leads out of"):
         first.read()
     with pytest.raises(DatasetError, match="leads out of"):
         first.region()
@@ -627,7 +627,7 @@ def test_whatever_a_region_raises_is_one_line():
             assert str(caught.value).isprintable()
             assert len(str(caught.value)) < 300
         broken = Example("one", raising(error), "x")
-        with pytest.raises(PictureError, match=r"^one: the picture cannot be read"):
+        with pytest.raises(ImageError, match=r"^one: the image cannot be read"):
             broken.read()
     for error in (MemoryError(), KeyboardInterrupt()):
         with pytest.raises(type(error)):

@@ -1,4 +1,4 @@
-"""What a table says of its pictures reaches the rows of evaluations and audits, which merge with it."""
+"""What a table says of its images reaches the rows of evaluations and audits, which merge with it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def table(tmp_path: Path) -> Path:
     (tmp_path / "plates").mkdir()
     lines = [",".join(("image", "species", *OWN))]
     for k, name in enumerate(SPECIES):
-        world.draw_species(name, k, 96).picture.save(tmp_path / "plates" / f"{k}.png")
+        world.draw_species(name, k, 96).image.save(tmp_path / "plates" / f"{k}.png")
         lines.append(f"plates/{k}.png,{name},site {k},high,3,R,2024-05-0{k + 1}")
     lines.append(f"plates/0.png,{SPECIES[1]},,low,,,")
     (tmp_path / "set.csv").write_text("\n".join(lines))
@@ -42,7 +42,7 @@ def check(file: Path, data: Dataset) -> None:
     header, rows = rows_of(file)
     assert header[-5:] == ["site", "data_energy", "data_correct", "right", "date"]
     assert len(set(header)) == len(header)
-    by_key = {(row["picture"], row["label"]): row for row in rows}
+    by_key = {(row["image"], row["label"]): row for row in rows}
     assert list(by_key) == [(f"plates/{k}.png", SPECIES[label]) for k, label in ((0, 0), (1, 1), (0, 1))]
     assert list(by_key) == [(example.name, example.label) for example in data.examples]
     values = [[row[name] for name in header[-5:]] for row in by_key.values()]
@@ -62,7 +62,7 @@ def test_rows_of_an_evaluation(table, tmp_path):
     found = evaluate(world.localizer(), data, tmp_path / "out", methods="hires_cam", references="nearest:1", strengths=1.0)
     check(tmp_path / "out" / "rows.csv", data)
     assert (found.used, found.problems) == (3, [])
-    assert {row["pictures"] for row in found.means} == {3}
+    assert {row["images"] for row in found.means} == {3}
 
 
 def test_rows_of_an_audit(table, tmp_path):
@@ -89,6 +89,6 @@ def test_a_root_on_the_command_line(command, table, tmp_path):
     arguments += ["--methods", "hires_cam", "--strengths", "1"] if command == "evaluate" else []
     done = CliRunner().invoke(app, [*arguments, "--root", str(tmp_path)])
     assert done.exit_code == 0, done.output
-    assert {row["picture"] for row in rows_of(tmp_path / "out" / "rows.csv")[1]} == {"plates/0.png", "plates/1.png"}
+    assert {row["image"] for row in rows_of(tmp_path / "out" / "rows.csv")[1]} == {"plates/0.png", "plates/1.png"}
     refused = CliRunner().invoke(app, [command, "world-birds", "--root", str(tmp_path), "--out", str(tmp_path / "two")])
     assert "--root" in str(refused.exception)

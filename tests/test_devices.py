@@ -15,12 +15,12 @@ pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a C
 @pytest.mark.parametrize("form", ["auto", "dense"])
 def test_maps_on_cuda_follow_those_on_the_cpu(dtype, form):
     names = tuple(world.species())[::6]
-    pictures = [world.draw_species(name).picture for name in names]
+    images = [world.draw_species(name).image for name in names]
     exact = world.localizer()
     backbone = exact.backbone
     moved = wrap(world.localizer(device="cuda").backbone.module.to(dtype), backbone.tokenizer)
     localizer = Localizer(moved, vocabulary=exact.vocabulary, templates=exact.templates, form=form)
-    for ours, theirs in zip(localizer.batch(pictures, names[0]), exact.batch(pictures, names[0]), strict=True):
+    for ours, theirs in zip(localizer.batch(images, names[0]), exact.batch(images, names[0]), strict=True):
         assert ours.map.device.type == "cpu"
         ranks = [m.flatten().argsort().argsort().float() for m in (ours.map, theirs.map)]
         assert torch.corrcoef(torch.stack(ranks))[0, 1] > 0.98

@@ -50,7 +50,7 @@ def test_the_adapter_of_thirty_lines_works(monkeypatch, capsys):
     failed = [line for line in verdicts if not line.startswith("pass")]
     assert len(verdicts) - len(failed) >= 12
     assert len(failed) == 2
-    assert all("takes pictures of 128 x 128 pixels alone" in line for line in failed)
+    assert all("takes images of 128 x 128 pixels alone" in line for line in failed)
 
 
 def test_the_test_command_is_what_ci_runs():
@@ -61,7 +61,7 @@ def test_the_test_command_is_what_ci_runs():
 
 
 def test_the_readmes_lines_are_options_that_exist(monkeypatch, capsys):
-    """Each line of the command line parses: it fails for want of the picture or the weights, not of an option."""
+    """Each line of the command line parses: it fails for want of the image or the weights, not of an option."""
     from concept_cam.cli import main
 
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)

@@ -23,7 +23,7 @@ COLOURS = [SEA, (255, 255, 255), (0, 0, 0), (255, 0, 0), (254, 255, 1)]
 
 def localization(
     cells: torch.Tensor,
-    picture: Image.Image,
+    image: Image.Image,
     base: torch.Tensor | None = None,
     window: tuple[float, float, float, float] | None = None,
     target: str = "ember finch",
@@ -31,7 +31,7 @@ def localization(
 ) -> Localization:
     share = (1 / max(1, len(references)),) * len(references)
     comparison = Comparison(target, references, share, (0.9,) * len(references), 0.6)
-    placement = Placement(window or (0.0, 0.0, float(picture.width), float(picture.height)), (picture.height, picture.width))
+    placement = Placement(window or (0.0, 0.0, float(image.width), float(image.height)), (image.height, image.width))
     return Localization(cells, cells if base is None else base, placement, comparison, {}, {})
 
 
@@ -41,9 +41,9 @@ def spike(row: int, column: int, value: float = 1.0) -> torch.Tensor:
     return cells
 
 
-def pixels(picture: Image.Image) -> np.ndarray:
-    assert picture.mode == "RGB"
-    return np.asarray(picture).astype(int)
+def pixels(image: Image.Image) -> np.ndarray:
+    assert image.mode == "RGB"
+    return np.asarray(image).astype(int)
 
 
 def spread(colour: np.ndarray) -> int:
@@ -52,7 +52,7 @@ def spread(colour: np.ndarray) -> int:
 
 
 def is_hot(colours: np.ndarray) -> np.ndarray:
-    """Within what an opacity of 0.88 lets through of the picture."""
+    """Within what an opacity of 0.88 lets through of the image."""
     return np.abs(colours - HOT).max(-1) <= 0.125 * 255
 
 
@@ -64,15 +64,15 @@ def is_hot(colours: np.ndarray) -> np.ndarray:
 def test_hot_is_hot_and_cold_is_grey(colour: tuple[int, int, int], value: float) -> None:
     """On white and on black alike: an overflow of 8 bits would show as a dark or gaudy spot."""
     # 21 pixels a cell: the centre of the spike is the centre of a pixel.
-    picture = Image.new("RGB", (105, 63), colour)
-    drawn = overlay(localization(spike(1, 2, value), picture), picture)
-    assert drawn.size == picture.size
+    image = Image.new("RGB", (105, 63), colour)
+    drawn = overlay(localization(spike(1, 2, value), image), image)
+    assert drawn.size == image.size
     seen = pixels(drawn)
     assert is_hot(seen[31, 52])
     cold = seen[5, 5]
     assert not is_hot(cold)
     assert spread(cold) <= 0.5 * spread(np.array(colour))
-    assert abs(cold.mean() - np.mean(colour)) < 60  # still the picture
+    assert abs(cold.mean() - np.mean(colour)) < 60  # still the image
     assert (seen[:21] == cold).all(-1)[:10].all()
     # No step, and so no wrap, between one pixel and the next on the way up.
     assert np.abs(np.diff(seen[31], axis=0)).max() < 50
@@ -80,16 +80,16 @@ def test_hot_is_hot_and_cold_is_grey(colour: tuple[int, int, int], value: float)
 
 def test_strength_rises_along_the_ramp() -> None:
     cells = torch.tensor([[0.0, 0.25, 0.5, 0.75, 1.0]])
-    picture = Image.new("RGB", (5, 1), (90, 90, 90))
-    row = pixels(overlay(localization(cells, picture), picture))[0]
+    image = Image.new("RGB", (5, 1), (90, 90, 90))
+    row = pixels(overlay(localization(cells, image), image))[0]
     assert (np.diff(row[1:].sum(-1)) > 0).all()
     assert is_hot(row).tolist() == [False, False, False, False, True]
     assert spread(row[0]) == 0
 
 
 def test_what_was_not_seen_is_dark() -> None:
-    picture = Image.new("RGB", (100, 60), (200, 180, 160))
-    seen = pixels(overlay(localization(spike(1, 2), picture, window=(20.0, 0.0, 80.0, 60.0)), picture))
+    image = Image.new("RGB", (100, 60), (200, 180, 160))
+    seen = pixels(overlay(localization(spike(1, 2), image, window=(20.0, 0.0, 80.0, 60.0)), image))
     outside, cold = seen[30, 5], seen[5, 25]
     assert (outside < cold - 40).all()
     assert np.abs(outside - 0.4 * np.array([200, 180, 160])).max() <= 1
@@ -101,25 +101,25 @@ def test_what_was_not_seen_is_dark() -> None:
 
 @pytest.mark.parametrize("cells", [-torch.rand(3, 5), spike(0, 0, -5), torch.zeros(3, 5)])
 def test_evidence_against_is_not_drawn(cells: torch.Tensor) -> None:
-    picture = Image.new("RGB", (50, 30), SEA)
-    drawn = pixels(overlay(localization(cells, picture), picture))
+    image = Image.new("RGB", (50, 30), SEA)
+    drawn = pixels(overlay(localization(cells, image), image))
     assert (drawn == drawn[0, 0]).all()
     assert spread(drawn[0, 0]) < spread(np.array(SEA))
     assert not is_hot(drawn).any()
 
 
 def test_negative_cells_do_not_change_the_scale() -> None:
-    picture = Image.new("RGB", (5, 3), SEA)
+    image = Image.new("RGB", (5, 3), SEA)
     mixed = spike(0, 4) + spike(2, 0, -100)
     assert (
-        pixels(overlay(localization(mixed, picture), picture)) == pixels(overlay(localization(spike(0, 4), picture), picture))
+        pixels(overlay(localization(mixed, image), image)) == pixels(overlay(localization(spike(0, 4), image), image))
     ).all()
 
 
 def test_base_is_the_other_map() -> None:
-    picture = Image.new("RGB", (100, 60), SEA)
-    result = localization(spike(0, 4), picture, base=spike(2, 0))
-    fine, base = pixels(overlay(result, picture)), pixels(overlay(result, picture, base=True))
+    image = Image.new("RGB", (100, 60), SEA)
+    result = localization(spike(0, 4), image, base=spike(2, 0))
+    fine, base = pixels(overlay(result, image)), pixels(overlay(result, image, base=True))
     assert is_hot(fine[5, 95])
     assert not is_hot(fine[55, 5])
     assert is_hot(base[55, 5])
@@ -127,15 +127,15 @@ def test_base_is_the_other_map() -> None:
 
 
 @pytest.mark.parametrize("mode", ["L", "RGBA", "P"])
-def test_pictures_of_other_modes_are_left_alone(mode: str) -> None:
-    picture = Image.new("RGB", (50, 30), SEA).convert(mode)
-    before = picture.tobytes()
-    drawn = pixels(overlay(localization(spike(1, 2), picture), picture))
+def test_images_of_other_modes_are_left_alone(mode: str) -> None:
+    image = Image.new("RGB", (50, 30), SEA).convert(mode)
+    before = image.tobytes()
+    drawn = pixels(overlay(localization(spike(1, 2), image), image))
     assert is_hot(drawn[15, 25])
-    assert (picture.mode, picture.tobytes()) == (mode, before)
+    assert (image.mode, image.tobytes()) == (mode, before)
 
 
-def test_a_picture_that_lies_on_its_side_is_drawn_upright() -> None:
+def test_a_image_that_lies_on_its_side_is_drawn_upright() -> None:
     """What the localizer takes, the drawing takes: the map of a turned photo is upright, so must be the photo."""
     stored = Image.new("RGB", (60, 100), SEA)
     stored.getexif()[0x0112] = 6
@@ -162,8 +162,8 @@ def panels(sheet: Image.Image) -> list[tuple[int, int, int, int]]:
 
 
 def test_three_panels_in_order_with_their_heat() -> None:
-    picture = Image.new("RGB", (100, 60), SEA)
-    sheet = side_by_side(localization(spike(0, 4), picture, base=spike(2, 0)), picture)
+    image = Image.new("RGB", (100, 60), SEA)
+    sheet = side_by_side(localization(spike(0, 4), image, base=spike(2, 0)), image)
     plain, base, fine = (np.asarray(sheet.crop(box)).astype(int) for box in panels(sheet))
     assert (plain == SEA).all()
     assert plain.shape == base.shape == fine.shape
@@ -195,8 +195,8 @@ def captions(sheet: Image.Image) -> list[np.ndarray]:
 )
 @pytest.mark.parametrize("size", [(100, 60), (60, 100), (8, 100)], ids=["wide", "tall", "thin"])
 def test_captions_stay_in_their_place(target: str, references: tuple[str, ...], size: tuple[int, int]) -> None:
-    picture = Image.new("RGB", size, SEA)
-    sheet = side_by_side(localization(spike(0, 4), picture, target=target, references=references), picture)
+    image = Image.new("RGB", size, SEA)
+    sheet = side_by_side(localization(spike(0, 4), image, target=target, references=references), image)
     boxes = panels(sheet)
     grey = np.asarray(sheet.convert("L"))
     # A white gap before the second and third panel, and after the last caption; an f hangs over by a pixel.
@@ -210,14 +210,14 @@ def test_captions_stay_in_their_place(target: str, references: tuple[str, ...], 
 
 @pytest.mark.parametrize("size", [(1, 1), (2, 1), (2000, 1), (1, 2000), (3000, 40), (40, 3000)])
 def test_extreme_sizes(size: tuple[int, int]) -> None:
-    picture = Image.new("RGB", size, SEA)
+    image = Image.new("RGB", size, SEA)
     cells = torch.zeros(3, 5)
     cells[:, 4 if size[0] > size[1] else slice(None)] = 1
-    result = localization(cells, picture)
-    drawn = overlay(result, picture)
+    result = localization(cells, image)
+    drawn = overlay(result, image)
     assert drawn.size == size
     assert is_hot(pixels(drawn)[-1, -1])
-    sheet = side_by_side(result, picture)
+    sheet = side_by_side(result, image)
     assert max(sheet.size) < 2000
     seen = pixels(sheet)
     third = sheet.width // 3
@@ -231,9 +231,9 @@ def test_extreme_sizes(size: tuple[int, int]) -> None:
 
 
 def test_a_strip_has_a_panel_for_each_map_in_order():
-    picture = Image.new("RGB", (300, 180), "grey")
+    image = Image.new("RGB", (300, 180), "grey")
     cells = [spike(1, column) for column in (1, 2, 3)]
-    sheet = pixels(strip([localization(c, picture) for c in cells], picture))
+    sheet = pixels(strip([localization(c, image) for c in cells], image))
     assert sheet.shape[1] == 3 * 200 + 4 * 12
     for k, column in enumerate((1, 2, 3)):
         panel = sheet[12 : 12 + 108, 12 + k * 212 : 12 + k * 212 + 180]
@@ -243,10 +243,10 @@ def test_a_strip_has_a_panel_for_each_map_in_order():
 
 
 def test_each_place_has_the_colour_of_the_reference_it_speaks_against_most():
-    picture = Image.new("RGB", (360, 216), "white")
+    image = Image.new("RGB", (360, 216), "white")
     beak, wing = spike(0, 0, 2.0) + spike(2, 4, 0.5), spike(2, 4, 2.0) + spike(0, 0, 1.0)
-    results = [localization(beak, picture, references=("grosbeak",)), localization(wing, picture, references=("bunting",))]
-    sheet = by_reference(results, picture)
+    results = [localization(beak, image, references=("grosbeak",)), localization(wing, image, references=("bunting",))]
+    sheet = by_reference(results, image)
     drawn = pixels(sheet)
     first, second = drawn[12 + 36, 12 + 36], drawn[12 + 180, 12 + 324]
     assert first[0] > first[1] > first[2]  # orange
@@ -259,13 +259,13 @@ def test_each_place_has_the_colour_of_the_reference_it_speaks_against_most():
 
 
 def test_evidence_for_a_reference_and_what_was_not_seen_have_no_colour():
-    picture = Image.new("RGB", (360, 216), "white")
+    image = Image.new("RGB", (360, 216), "white")
     window = (0.0, 0.0, 180.0, 216.0)
-    results = [localization(-torch.ones(3, 5), picture, window=window, references=(name,)) for name in "ab"]
-    assert spread(pixels(by_reference(results, picture))[12 : 12 + 216, 12 : 12 + 360].reshape(-1, 3)[100]) == 0
+    results = [localization(-torch.ones(3, 5), image, window=window, references=(name,)) for name in "ab"]
+    assert spread(pixels(by_reference(results, image))[12 : 12 + 216, 12 : 12 + 360].reshape(-1, 3)[100]) == 0
 
 
 def test_more_references_than_colours_are_refused():
-    picture = Image.new("RGB", (360, 216), "white")
+    image = Image.new("RGB", (360, 216), "white")
     with pytest.raises(OptionError, match="8 references"):
-        by_reference([localization(spike(0, 0), picture)] * 8, picture)
+        by_reference([localization(spike(0, 0), image)] * 8, image)

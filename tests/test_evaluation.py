@@ -55,9 +55,9 @@ def grid_of(localizer, settings=SETTINGS):
     return Grid(localizer, localizer.bank(world.species()), own_scale(localizer.backbone), settings)
 
 
-def test_a_row_for_each_picture_method_references_and_strength(localizer, tmp_path, small):
+def test_a_row_for_each_image_method_references_and_strength(localizer, tmp_path, small):
     rows = read_rows(write_rows(grid_of(localizer), twins_dataset(4), tmp_path, {}))
-    keys = [(row["picture"], row["method"], row["references"], row["strength"]) for row in rows]
+    keys = [(row["image"], row["method"], row["references"], row["strength"]) for row in rows]
     assert len(set(keys)) == len(keys) == 4 * 2 * (1 + 2 * 2)
     base = next(row for row in rows if row["strength"] == 0)
     assert base["references"] == "none"
@@ -77,7 +77,7 @@ def test_boxes_are_held_against_the_best_of_the_map(localizer, tmp_path):
     )
     assert "best_box" not in without
     own = world.localizer(method=METHODS[SETTINGS.methods[0]])
-    heatmap = own(plain.examples[0].picture, plain.examples[0].label, strength=0).heatmap()
+    heatmap = own(plain.examples[0].image, plain.examples[0].label, strength=0).heatmap()
     overlaps = box_overlaps(heatmap, torch.tensor([(40.0, 30.0, 150.0, 160.0)]))
     assert having["best_box"] == pytest.approx(float(overlaps.max()), rel=1e-5)
     assert 0 < having["best_box"] < 1
@@ -135,10 +135,10 @@ def test_figures_are_those_of_a_result(localizer, tmp_path):
     rows = read_rows(write_rows(grid_of(localizer), dataset, tmp_path, {}))
     row = next(r for r in rows if (r["method"], r["references"], r["strength"]) == ("hires_cam", "twin", 1.0))
     example = dataset.examples[0]
-    result = localizer(example.picture, example.label, example.twin, strength=1.0)
+    result = localizer(example.image, example.label, example.twin, strength=1.0)
     assert row["energy"] == pytest.approx(float(energy_inside(result.heatmap(), example.region())), rel=1e-4)
     bank, scale = localizer.bank(world.species()), own_scale(localizer.backbone)
-    pixels = localizer.frame(example.picture).pixels[None]
+    pixels = localizer.frame(example.image).pixels[None]
     heat = F.interpolate(result.map[None, None], (96, 96), mode="bilinear", align_corners=False)[0]
 
     def confidence(x):
@@ -201,26 +201,26 @@ def test_what_cannot_be_used_is_a_row_that_says_why(localizer, tmp_path):
     good = twins_dataset(1).examples[0]
     broken = tmp_path / "broken.jpg"
     broken.write_bytes(b"nothing")
-    picture = Image.new("RGB", (192, 192))
+    image = Image.new("RGB", (192, 192))
     examples = [
         Example("broken", broken, good.label),
         good,
-        Example("unknown", picture, "ember finsh"),
-        Example("wrong size", picture, good.label, region=lambda: torch.ones(3, 4, dtype=torch.bool)),
-        Example("no such twin", picture, good.label, twin="ember finsh"),
-        Example("its own twin", good.picture, good.label, twin=good.label),
-        Example("empty", picture, good.label, region=lambda: torch.zeros(192, 192, dtype=torch.bool)),
-        Example("no truth", good.picture, good.label, twin=good.twin),
+        Example("unknown", image, "ember finsh"),
+        Example("wrong size", image, good.label, region=lambda: torch.ones(3, 4, dtype=torch.bool)),
+        Example("no such twin", image, good.label, twin="ember finsh"),
+        Example("its own twin", good.image, good.label, twin=good.label),
+        Example("empty", image, good.label, region=lambda: torch.zeros(192, 192, dtype=torch.bool)),
+        Example("no truth", good.image, good.label, twin=good.twin),
     ]
     rows = read_rows(write_rows(grid_of(localizer), replace(twins_dataset(1), examples=examples), tmp_path / "out", {}))
     found = dict(line.split(": ", 1) for line in problems(rows))
     assert set(found) == {"broken", "unknown", "no such twin", "its own twin", "wrong size", "empty"}
     assert "among its own references" in found["its own twin"]
-    kept = [row["references"] for row in rows if row["picture"] == "its own twin" and "method" in row]
+    kept = [row["references"] for row in rows if row["image"] == "its own twin" and "method" in row]
     assert kept == ["none", "nearest:2", "nearest:2"] * 2
     assert "Did you mean 'ember finch'" in found["unknown"]
-    assert "the mask is 3 x 4, the picture 192 x 192" in found["wrong size"]
-    without = [row for row in rows if row["picture"] == "no truth"]
+    assert "the mask is 3 x 4, the image 192 x 192" in found["wrong size"]
+    without = [row for row in rows if row["image"] == "no truth"]
     assert len(without) == 10
     assert all("energy" not in row and "rd5" in row for row in without)
     assert tables(rows)
@@ -289,8 +289,8 @@ def test_plates_for_a_probe_are_not_those_that_are_evaluated():
     dataset = twins_dataset(3, training=3)
     for ours, theirs in zip(dataset.examples, dataset.training, strict=True):
         assert ours.label == theirs.label
-        assert ours.picture.tobytes() != theirs.picture.tobytes()
-    assert dataset.examples[1].picture.tobytes() == dataset.examples[1].picture.tobytes()
+        assert ours.image.tobytes() != theirs.image.tobytes()
+    assert dataset.examples[1].image.tobytes() == dataset.examples[1].image.tobytes()
     assert len(dataset.examples[1:]) == 2
 
 
@@ -316,7 +316,7 @@ def test_attributes_are_asked_for_where_they_are():
     dataset = attributes_dataset(12)
     for example in dataset.examples:
         colour, part = example.label.split(" ", 1)
-        pixels = np.asarray(example.picture)[example.region().numpy()].astype(float)
+        pixels = np.asarray(example.image)[example.region().numpy()].astype(float)
         assert colour in COLOURS
         # Ink and shade aside, a part is of its colour.
         assert np.abs(np.median(pixels, 0) - COLOURS[colour]).max() < 60, example.label
@@ -326,17 +326,17 @@ def test_attributes_are_asked_for_where_they_are():
 
 
 def test_gains_in_the_table_are_paired(tmp_path):
-    """By hand: three pictures, of which the third has no base."""
+    """By hand: three images, of which the third has no base."""
     file = tmp_path / "rows.csv"
     with file.open("w", newline="") as stream:
-        writer = csv.DictWriter(stream, ["picture", "method", "references", "strength", "energy", "area", "hit", "chance"])
+        writer = csv.DictWriter(stream, ["image", "method", "references", "strength", "energy", "area", "hit", "chance"])
         writer.writeheader()
         common = {"method": "grad_cam", "area": 0.1, "hit": 1, "chance": 0.2}
-        writer.writerow({**common, "picture": "a", "references": "none", "strength": 0, "energy": 0.2})
-        writer.writerow({**common, "picture": "a", "references": "twin", "strength": 0.6, "energy": 0.5})
-        writer.writerow({**common, "picture": "b", "references": "none", "strength": 0, "energy": 0.6})
-        writer.writerow({**common, "picture": "b", "references": "twin", "strength": 0.6, "energy": 0.9})
-        writer.writerow({**common, "picture": "c", "references": "twin", "strength": 0.6, "energy": 0.7})
+        writer.writerow({**common, "image": "a", "references": "none", "strength": 0, "energy": 0.2})
+        writer.writerow({**common, "image": "a", "references": "twin", "strength": 0.6, "energy": 0.5})
+        writer.writerow({**common, "image": "b", "references": "none", "strength": 0, "energy": 0.6})
+        writer.writerow({**common, "image": "b", "references": "twin", "strength": 0.6, "energy": 0.9})
+        writer.writerow({**common, "image": "c", "references": "twin", "strength": 0.6, "energy": 0.7})
     console = Console(width=200, record=True, file=io.StringIO())
     for table in tables(read_rows(file)):
         console.print(table)
@@ -345,7 +345,7 @@ def test_gains_in_the_table_are_paired(tmp_path):
     assert "+0.300 [+0.300, +0.300]" in text
 
 
-def test_a_blank_map_is_a_problem_of_its_picture_alone(localizer, tmp_path, monkeypatch):
+def test_a_blank_map_is_a_problem_of_its_image_alone(localizer, tmp_path, monkeypatch):
     """As a method that is never negative can have one."""
 
     def second_is_blank(seen, directions):
@@ -358,6 +358,6 @@ def test_a_blank_map_is_a_problem_of_its_picture_alone(localizer, tmp_path, monk
     data = twins_dataset(3)
     rows = read_rows(write_rows(grid_of(localizer, settings), data, tmp_path, {}))
     blank = [row for row in rows if "problem" in row]
-    assert {row["picture"] for row in blank} == {data.examples[1].name}
+    assert {row["image"] for row in blank} == {data.examples[1].name}
     assert [row["problem"] for row in blank] == [f"half blind against {name}: the map is blank" for name in ("none", "twin")]
     assert len(rows) - len(blank) == 4

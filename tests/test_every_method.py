@@ -91,13 +91,13 @@ def test_the_others_are_not(seen, backbone, name):
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_a_batch_is_its_pictures(seen, backbone, name):
+def test_a_batch_is_its_images(seen, backbone, name):
     directions = zoo.directions(backbone, 3)
     whole = explain(METHODS[name], seen, directions)
     assert whole.shape == (3, 2, 3, 5)
-    for picture in range(2):
-        alone = explain(METHODS[name], trace(backbone, seen.pixels[picture : picture + 1]), directions)
-        assert off(whole[:, picture : picture + 1], alone) <= 1e-9
+    for image in range(2):
+        alone = explain(METHODS[name], trace(backbone, seen.pixels[image : image + 1]), directions)
+        assert off(whole[:, image : image + 1], alone) <= 1e-9
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -128,13 +128,13 @@ def test_strength_zero_is_the_base_and_references_have_no_order(seen, name):
 def test_what_does_not_see_the_score_refuses_to_compare(name):
     localizer = world.localizer(method=METHODS[name])
     plate = world.draw_species("ember finch", seed=3)
-    result = localizer(plate.picture, "ember finch")
+    result = localizer(plate.image, "ember finch")
     assert not result.comparison.references
     assert torch.equal(result.map, result.base_map)
     with pytest.raises(OptionError, match=f"{name} does not look at the score"):
-        localizer(plate.picture, "ember finch", "frost finch")
+        localizer(plate.image, "ember finch", "frost finch")
     with pytest.raises(OptionError, match="no field"):
-        localizer.fields([plate.picture])
+        localizer.fields([plate.image])
 
 
 @pytest.mark.parametrize("name", LINEAR)
@@ -248,13 +248,13 @@ BASES = [hires_cam, layer_cam, METHODS["maskclip"], METHODS["relevance"]]
 
 
 @pytest.mark.parametrize("base", BASES, ids=name_of)
-def test_mirrored_is_the_mean_with_the_mirrored_picture(backbone, seen, base):
+def test_mirrored_is_the_mean_with_the_mirrored_image(backbone, seen, base):
     directions = zoo.directions(backbone, 2)
     flipped = trace(backbone, seen.pixels.flip(-1))
     expected = (explain(base, seen, directions) + explain(base, flipped, directions).flip(-1)) / 2
     got = explain(mirrored(base), seen, directions)
     assert off(got, expected) <= 1e-9
-    # Whatever the picture, the map of its mirror image is the mirror image of the map.
+    # Whatever the image, the map of its mirror image is the mirror image of the map.
     assert off(explain(mirrored(base), flipped, directions), got.flip(-1)) <= 1e-9
     assert is_linear(mirrored(base)) == is_linear(base)
 

@@ -49,7 +49,7 @@ def main_of(monkeypatch, tmp_path):
 
 
 def plate_of(file):
-    """``ember-finch-3.png``: the plate of which it is the picture."""
+    """``ember-finch-3.png``: the plate of which it is the image."""
     name, _, seed = Path(file).stem.rpartition("-")
     return world.draw_species(name.replace("-", " "), int(seed))
 
@@ -57,11 +57,11 @@ def plate_of(file):
 def draw(folder, *names):
     folder.mkdir(parents=True, exist_ok=True)
     for name in names:
-        plate_of(name).picture.save(folder / name)
+        plate_of(name).image.save(folder / name)
 
 
 def strongest(file):
-    """The first box of each picture, and its score."""
+    """The first box of each image, and its score."""
     with file.open(newline="") as table:
         rows = list(csv.DictReader(table))
     assert list(rows[0]) == ["file", "score", "left", "top", "right", "bottom"]
@@ -80,7 +80,7 @@ def test_boxes_of_ember_finches_lie_on_their_crowns(run, tmp_path):
     assert min(score for score, _ in finches.values()) > 2 * max(score for score, _ in jays.values())
 
 
-def test_what_is_no_picture_is_reported_and_the_others_have_boxes(main_of, tmp_path, capsys):
+def test_what_is_no_image_is_reported_and_the_others_have_boxes(main_of, tmp_path, capsys):
     draw(tmp_path / "photos", "frost-finch-3.png", "frost-finch-4.png")
     (tmp_path / "photos" / "frost-finch-3b.png").write_bytes((tmp_path / "photos" / "frost-finch-3.png").read_bytes()[:900])
     (tmp_path / "photos" / "notes.txt").write_text("Seen in the garden.")
@@ -108,19 +108,19 @@ def test_the_part_sheet_names_what_is_on_the_card(run, tmp_path):
     assert all((folder / link).is_file() for link in links)
 
 
-def test_a_part_sheet_of_pictures_one_of_which_is_broken(main_of, tmp_path, capsys):
+def test_a_part_sheet_of_images_one_of_which_is_broken(main_of, tmp_path, capsys):
     draw(tmp_path / "jays", "royal-jay-0.png", "royal-jay-1.png")
     (tmp_path / "jays" / "royal-jay-2.jpg").write_bytes(b"")
     main_of("part_sheet.py")(Path("jays"), "royal jay", out=Path("sheet"))
     out, err = capsys.readouterr()
-    assert err == "left out: jays/royal-jay-2.jpg: the file is empty; expected a picture such as a JPEG or PNG file.\n"
+    assert err == "left out: jays/royal-jay-2.jpg: the file is empty; expected an image such as a JPEG or PNG file.\n"
     assert "crown, colour: blue 2/2" in out
-    assert "mostly not visible: none\nsheet of 2 pictures in sheet/sheet.html" in out
+    assert "mostly not visible: none\nsheet of 2 images in sheet/sheet.html" in out
 
 
 def test_of_two_images_of_each_class_nothing_is_said(run, tmp_path):
     *found, report = run("audit_zero_shot.py").splitlines()
-    assert found == ["96 pictures, accuracy 1.000", "suspects: too few images to say"]
+    assert found == ["96 images, accuracy 1.000", "suspects: too few images to say"]
     assert report == "report in concept-cam-out/audit/report.html"
     assert (
         "There are too few images to say whether a class"
@@ -133,7 +133,7 @@ def test_the_shortcuts_of_its_sister_are_found_from_a_table_with_boxes(main_of, 
     names = {name: twin for name, twin, _ in twins() if name in SHORTCUTS or twin in SHORTCUTS}
     for seed, name in enumerate(8 * [*names]):
         plate = draw_at_home(species()[name], np.random.default_rng([5, seed]), 192)
-        plate.picture.save(tmp_path / f"{seed}.png")
+        plate.image.save(tmp_path / f"{seed}.png")
         down, across = (np.flatnonzero(plate.labels.any(axis)) for axis in (1, 0))
         lines.append(f"{seed}.png,{name},{across[0]},{down[0]},{across[-1] + 1},{down[-1] + 1}")
     (tmp_path / "broken.png").write_bytes((tmp_path / "0.png").read_bytes()[:2000])
@@ -141,8 +141,8 @@ def test_the_shortcuts_of_its_sister_are_found_from_a_table_with_boxes(main_of, 
     main_of("audit_zero_shot.py")(Path("birds.csv"), "world-shortcut", out=Path("audit"))
     out, err = capsys.readouterr()
     counted, suspects, *moved, report = out.splitlines()
-    assert counted == "96 pictures, accuracy 1.000"
-    assert err.startswith("left out: broken.png: broken.png: the picture cannot be read and seems damaged")
+    assert counted == "96 images, accuracy 1.000"
+    assert err.startswith("left out: broken.png: broken.png: the image cannot be read and seems damaged")
     # A box holds more than the bird, so that eight images tell the plainest alone.
     assert set(suspects.removeprefix("suspects: ").split(", ")) <= set(SHORTCUTS)
     falls = [re.match(r"without 'bird in \w+' the probability of (.+) falls by 0\.[1-9]", line) for line in moved]
@@ -179,7 +179,7 @@ def test_an_own_model_of_timm_with_weights_and_names_from_files(main_of, tmp_pat
     out = capsys.readouterr().out
     transform = timm.data.create_transform(**timm.data.resolve_model_data_config(model))
     with torch.no_grad():
-        best = model(transform(plate_of("royal-jay-0.png").picture)[None])[0].topk(2)
+        best = model(transform(plate_of("royal-jay-0.png").image)[None])[0].topk(2)
     told = [f"{names[i]} ({value:.2f})" for value, i in zip(best.values.tolist(), best.indices.tolist(), strict=True)]
     assert out.startswith(", not ".join(told))
     assert out.endswith("the model is as it was\n")
@@ -187,12 +187,12 @@ def test_an_own_model_of_timm_with_weights_and_names_from_files(main_of, tmp_pat
 
 def test_an_own_vocabulary_is_read_off_and_found(run, tmp_path):
     printed = run("own_vocabulary.py")
-    assert printed.endswith("Birds at my feeder: 4 pictures in concept-cam-out/parts.csv\n")
+    assert printed.endswith("Birds at my feeder: 4 images in concept-cam-out/parts.csv\n")
     with (tmp_path / "concept-cam-out" / "parts.csv").open(newline="") as table:
         rows = list(csv.DictReader(table))
     assert len(rows) == 4 * 3
     for row in rows:
-        plate, part = plate_of(row["picture"]), row["part"]
+        plate, part = plate_of(row["image"]), row["part"]
         card = {"colour": plate.bird.card[part]}
         card |= {kind: plate.bird.card.get(f"{part} {kind}", "") for kind in ("pattern", "shape")}
         asked = {"crown": ("colour",), "breast": ("colour", "pattern"), "tail": ("shape",)}[part]

@@ -50,7 +50,7 @@ def at(row: int, column: int) -> torch.Tensor:
     return heatmap
 
 
-PICTURE = torch.ones(1, 3, SIDE, SIDE, dtype=torch.float64)
+IMAGE = torch.ones(1, 3, SIDE, SIDE, dtype=torch.float64)
 FIRST, SECOND = torch.tensor([0]), torch.tensor([1])
 
 
@@ -66,8 +66,8 @@ def test_the_strongest_pixels_are_counted_exactly():
 
 def test_relative_drop_is_what_the_target_loses_more_than_its_rival():
     def drop(heatmap):
-        before = corners(PICTURE)
-        return float(relative_drop(before, corners(constant()(PICTURE, strongest(heatmap, 1 / 16))), FIRST, SECOND))
+        before = corners(IMAGE)
+        return float(relative_drop(before, corners(constant()(IMAGE, strongest(heatmap, 1 / 16))), FIRST, SECOND))
 
     assert drop(at(0, 0)) == pytest.approx(0.1)
     assert drop(at(3, 3)) == pytest.approx(-0.1)  # the target's own drop alone would be 0
@@ -77,33 +77,33 @@ def test_relative_drop_is_what_the_target_loses_more_than_its_rival():
 
 def test_curves_by_hand():
     good, bad = at(0, 0), -at(0, 0)
-    torch.testing.assert_close(deletion_curve(corners, PICTURE, good, FIRST, 4)[0], torch.tensor([0.1, 0, 0, 0, 0]).double())
+    torch.testing.assert_close(deletion_curve(corners, IMAGE, good, FIRST, 4)[0], torch.tensor([0.1, 0, 0, 0, 0]).double())
     torch.testing.assert_close(
-        deletion_curve(corners, PICTURE, bad, FIRST, 4)[0], torch.tensor([0.1, 0.1, 0.1, 0.1, 0]).double()
+        deletion_curve(corners, IMAGE, bad, FIRST, 4)[0], torch.tensor([0.1, 0.1, 0.1, 0.1, 0]).double()
     )
     torch.testing.assert_close(
-        insertion_curve(corners, PICTURE, good, FIRST, 4)[0], torch.tensor([0, 0.1, 0.1, 0.1, 0.1]).double()
+        insertion_curve(corners, IMAGE, good, FIRST, 4)[0], torch.tensor([0, 0.1, 0.1, 0.1, 0.1]).double()
     )
     # By trapezoids; a plain mean of the points would say 0.02.
-    assert float(area_under(deletion_curve(corners, PICTURE, good, FIRST, 4))) == pytest.approx(0.0125)
+    assert float(area_under(deletion_curve(corners, IMAGE, good, FIRST, 4))) == pytest.approx(0.0125)
 
 
 def test_what_is_kept_by_hand():
-    drop, rise = confidence_kept(corners, PICTURE, 7 * at(0, 0) - 3 * at(2, 2), FIRST)
+    drop, rise = confidence_kept(corners, IMAGE, 7 * at(0, 0) - 3 * at(2, 2), FIRST)
     assert (float(drop), bool(rise)) == (0.0, False)
-    drop, rise = confidence_kept(corners, PICTURE, at(3, 3) + 0.25 * at(0, 0), FIRST)
+    drop, rise = confidence_kept(corners, IMAGE, at(3, 3) + 0.25 * at(0, 0), FIRST)
     assert float(drop) == pytest.approx(0.75)
-    drop, rise = confidence_kept(lambda x: 1 - corners(x), PICTURE, at(1, 1), FIRST)
+    drop, rise = confidence_kept(lambda x: 1 - corners(x), IMAGE, at(1, 1), FIRST)
     assert (float(drop), bool(rise)) == (0.0, True)
-    assert float(confidence_kept(corners, PICTURE, -at(0, 0), FIRST)[0]) == 1.0
+    assert float(confidence_kept(corners, IMAGE, -at(0, 0), FIRST)[0]) == 1.0
 
 
 def test_rationales_by_hand():
     shares = (1 / 16, 8 / 16)
-    assert float(comprehensiveness(corners, PICTURE, at(0, 0), FIRST, shares)) == pytest.approx(0.1)
-    assert float(sufficiency(corners, PICTURE, at(0, 0), FIRST, shares)) == pytest.approx(0.0)
-    assert float(comprehensiveness(corners, PICTURE, -at(0, 0), FIRST, shares)) == pytest.approx(0.0)
-    assert float(sufficiency(corners, PICTURE, -at(0, 0), FIRST, shares)) == pytest.approx(0.1)
+    assert float(comprehensiveness(corners, IMAGE, at(0, 0), FIRST, shares)) == pytest.approx(0.1)
+    assert float(sufficiency(corners, IMAGE, at(0, 0), FIRST, shares)) == pytest.approx(0.0)
+    assert float(comprehensiveness(corners, IMAGE, -at(0, 0), FIRST, shares)) == pytest.approx(0.0)
+    assert float(sufficiency(corners, IMAGE, -at(0, 0), FIRST, shares)) == pytest.approx(0.1)
 
 
 def test_road_is_positive_where_the_map_is_right():
@@ -127,7 +127,7 @@ def test_noisy_linear_imputation_is_that_of_grad_cam(share):
 
 
 def test_imputation_solves_its_equations():
-    """Every pixel that went is the weighted mean of its neighbours on the picture; by a dense solver."""
+    """Every pixel that went is the weighted mean of its neighbours on the image; by a dense solver."""
     pixels, gone = noise(2, 3, 6, 7), strongest(noise(2, 6, 7, seed=1), 0.6)
     ours = noisy_linear(noise=0.0)(pixels, gone)
     weight = {(0, 1): 1 / 6, (1, 0): 1 / 6, (0, -1): 1 / 6, (-1, 0): 1 / 6}
@@ -186,7 +186,7 @@ def test_infidelity_is_that_of_captum():
 
 
 def test_sensitivity_is_that_of_captum():
-    """Picture by picture: in a batch captum asks for the perturbations of all at once, in an order of its own."""
+    """Image by image: in a batch captum asks for the perturbations of all at once, in an order of its own."""
     pixels, changes = noise(2, 3, SIDE, SIDE), 0.02 * noise(6, 2, 3, SIDE, SIDE, seed=1)
 
     def captums(index):
@@ -218,7 +218,7 @@ def pooled(pixels: torch.Tensor) -> torch.Tensor:
     return F.avg_pool2d(pixels.mean(1, keepdim=True), 2)[:, 0]
 
 
-def test_a_local_map_moves_with_the_picture():
+def test_a_local_map_moves_with_the_image():
     pixels = noise(3, 3, 12, 16)
     assert flip_agreement(pooled, pixels).tolist() == pytest.approx([1.0] * 3)
     assert shift_agreement(pooled, pixels).tolist() == pytest.approx([1.0] * 3)
@@ -243,8 +243,8 @@ SPANS = {
 
 
 @pytest.mark.parametrize("case", SPANS)
-def test_a_map_that_covers_more_or_less_than_the_picture_moves_with_it(case):
-    """Cells are 4 pixels wide, wherever they lie on the picture of 24; they are no share of it by their number."""
+def test_a_map_that_covers_more_or_less_than_the_image_moves_with_it(case):
+    """Cells are 4 pixels wide, wherever they lie on the image of 24; they are no share of it by their number."""
     (left, right), span = SPANS[case]
     pixels = noise(3, 3, 12, 24)
 

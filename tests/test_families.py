@@ -146,7 +146,7 @@ def test_a_batch_of_three_is_three_singles(backbone):
 
 @pytest.mark.parametrize("fit", FITS)
 def test_a_bright_square_moves_the_right_cell(row, fit):
-    """On a picture that is not square, in a model whose blocks hardly mix; the head asks for nothing but the square."""
+    """On an image that is not square, in a model whose blocks hardly mix; the head asks for nothing but the square."""
     backbone = row.wrapped(quiet(row.build()))
     localizer = Localizer(backbone, fit=fit, size=other_size(backbone))
     generator = np.random.default_rng(0)
@@ -190,7 +190,7 @@ def test_no_trace_is_left(row, training, fails):
     assert fingerprint(model) == before
     names = backbone.classes[:2] or ("red crown", "blue crown")
     templates = None if backbone.classes else ["a {}"]
-    picture = Image.fromarray(np.random.default_rng(0).integers(0, 255, (60, 90, 3), dtype=np.uint8))
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 255, (60, 90, 3), dtype=np.uint8))
 
     def method(gradient):
         maps = hires_cam(gradient)
@@ -202,7 +202,7 @@ def test_no_trace_is_left(row, training, fails):
         for options in ({}, {"form": "dense"}, {"size": other_size(backbone)}, {"fit": "native"}):
             with mode(), pytest.raises(KeyboardInterrupt) if fails else nullcontext():
                 inside = fingerprint(model)
-                result = Localizer(backbone, templates=templates, method=method, **options)(picture, names[0], names[1])
+                result = Localizer(backbone, templates=templates, method=method, **options)(image, names[0], names[1])
                 assert result.map.isfinite().all()
                 assert result.map.any()
                 assert fingerprint(model) == inside

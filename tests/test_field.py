@@ -30,7 +30,7 @@ def bank(guide):
 
 @pytest.fixture(scope="module")
 def field(guide):
-    (field,) = guide.fields([world.draw_species(PAIR[0], seed=3).picture])
+    (field,) = guide.fields([world.draw_species(PAIR[0], seed=3).image])
     return field
 
 
@@ -59,9 +59,9 @@ def test_of_every_family_a_field_gives_the_maps_of_the_method(name):
 @pytest.mark.parametrize("against", ["frost finch", nearest(3), rivals(2)], ids=["named", "nearest", "rivals"])
 def test_it_localizes_as_the_localizer_does(method, against, bank):
     localizer = world.localizer(method=method)
-    plates = [world.draw_species(PAIR[0], seed).picture for seed in range(2)]
-    for picture, field in zip(plates, localizer.fields(plates), strict=True):
-        own, ours = localizer(picture, PAIR[0], against), field.localize(bank, PAIR[0], against)
+    plates = [world.draw_species(PAIR[0], seed).image for seed in range(2)]
+    for image, field in zip(plates, localizer.fields(plates), strict=True):
+        own, ours = localizer(image, PAIR[0], against), field.localize(bank, PAIR[0], against)
         scale = float(own.map.abs().max())
         torch.testing.assert_close(ours.map, own.map, rtol=0, atol=1e-5 * scale)
         torch.testing.assert_close(ours.base_map, own.base_map, rtol=0, atol=1e-5 * float(own.base_map.abs().max()))
@@ -163,7 +163,7 @@ FIELDS = {
     "a scale of everything": ({"scales": {"vectors": 1e38}}, {}, "a scale is"),
     "scales of others": ({"scales": {"embedding": 1.0}}, {}, "scales has embedding"),
     "no placement": ({"placement": None}, {}, "placement is None"),
-    "a window elsewhere": ({"placement": {"window": [900, 0, 901, 5], "picture_size": [9, 9]}}, {}, "shows nothing"),
+    "a window elsewhere": ({"placement": {"window": [900, 0, 901, 5], "image_size": [9, 9]}}, {}, "shows nothing"),
     "a list of where it is from": ({"provenance": []}, {}, "provenance is"),
     "more": ({"more": 1}, {}, "the field has grid, more"),
     "NaN": ({}, {"embedding": torch.full((192,), torch.nan)}, "embedding does not hold finite"),
@@ -198,7 +198,7 @@ def test_a_method_that_is_not_linear_has_no_field(guide):
     with pytest.raises(OptionError, match="layer_cam is not linear in the direction"):
         ConceptField.of(seen, layer_cam)
     with pytest.raises(OptionError, match="layer_cam is not linear"):
-        world.localizer(method=layer_cam).fields([world.draw_species(PAIR[0]).picture])
+        world.localizer(method=layer_cam).fields([world.draw_species(PAIR[0]).image])
 
 
 def test_mistakes_are_those_of_a_localizer(field, bank):
@@ -213,7 +213,7 @@ def test_mistakes_are_those_of_a_localizer(field, bank):
 def test_a_bare_trace_has_patches_for_pixels():
     backbone = zoo.backbone("class token")
     first, second = ConceptField.of(trace(backbone, zoo.pixels(backbone, 2)))
-    assert first.placement.picture_size == (3, 5)
+    assert first.placement.image_size == (3, 5)
     localizer = Localizer(backbone, templates=["a {}"])
     result = second.localize(localizer.bank(zoo.WORDS), "red crown", "blue crown")
     assert torch.allclose(result.heatmap(), result.map, rtol=1e-4, atol=1e-7)
@@ -229,5 +229,5 @@ def test_the_trunk_runs_once_whatever_the_number_of_concepts(count):
     runs.clear()
     for field in ConceptField.of(trace(backbone, zoo.pixels(backbone))):
         field(zoo.directions(backbone, count)[:, 0])
-    # Of the last block the MLP alone, for the first picture's own embedding and for ours; products go by folded matrices.
+    # Of the last block the MLP alone, for the first image's own embedding and for ours; products go by folded matrices.
     assert runs == [0, 1, 1]

@@ -425,7 +425,7 @@ for name, arguments in cases.items():
 def outcomes(tmp_path_factory):
     """Exit code, what was said, and whether code ran, of each case: one process, with ``yes`` on its standard input."""
     root = tmp_path_factory.mktemp("foreign")
-    world.draw_species("ember finch").picture.save(root / "bird.png")
+    world.draw_species("ember finch").image.save(root / "bird.png")
     commands, markers = {}, {}
     builds = {name: build for name, (build, _) in CASES.items()} | {f"fine, {name}": build for name, build in FINE.items()}
     for number, (name, build) in enumerate(builds.items()):

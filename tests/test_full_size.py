@@ -99,11 +99,11 @@ def sizes(backbone):
 @pytest.mark.filterwarnings("ignore:.*no more like:UserWarning")  # random weights know no likeness
 def test_a_map_at_three_sizes_through_the_same_call(backbone):
     names = backbone.classes[:2] or ("a finch", "a jay")
-    picture = Image.fromarray(np.random.default_rng(0).integers(0, 255, (400, 600, 3), dtype=np.uint8))
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 255, (400, 600, 3), dtype=np.uint8))
     before = {name: (id(t), t._version) for name, t in backbone.module.state_dict(keep_vars=True).items()}
     for size in sizes(backbone):
         fit = "squash" if size[0] != size[1] else None
-        result = Localizer(backbone, size=size, fit=fit)(picture, *names)
+        result = Localizer(backbone, size=size, fit=fit)(image, *names)
         used = result.provenance["input"]
         assert used["size"] == list(size) or used["fit"] == "native"
         assert result.map.shape == tuple(side // backbone.preprocess.stride for side in used["size"])

@@ -10,7 +10,7 @@ import pytest
 from fuzz.harness import Broken, run_case, run_cases
 from fuzz.kinds import KINDS
 
-from concept_cam.errors import PictureError
+from concept_cam.errors import ImageError
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -35,13 +35,13 @@ def test_a_case_that_keeps_nothing_is_found():
 
         return lambda rng, folder: read
 
-    class Raw(PictureError):
+    class Raw(ImageError):
         """As errors were before each message was made one line."""
 
         __str__ = Exception.__str__
 
     assert run_case("none", lambda rng, folder: lambda: 1, 0) == "result"
-    assert run_case("none", raising(PictureError("one line")), 0) == "PictureError"
+    assert run_case("none", raising(ImageError("one line")), 0) == "ImageError"
     for error in (KeyError("x"), Raw("two\nlines"), Raw("\x1b[31mred"), Raw("")):
         with pytest.raises(Broken):
             run_case("none", raising(error), 0)

@@ -98,7 +98,7 @@ def test_batch_equals_singles(case, form):
 
 
 @pytest.mark.parametrize("form", ["factored", "dense"])
-def test_a_direction_of_its_own_for_each_picture(form):
+def test_a_direction_of_its_own_for_each_image(form):
     backbone = zoo.backbone("class token")
     pixels, shared = zoo.pixels(backbone), zoo.directions(backbone, 3)
     own = trace(backbone, pixels, form=form).gradient(shared.transpose(0, 1)).mean()
@@ -184,7 +184,7 @@ def test_folded_products_are_those_of_forward_differentiation(case, monkeypatch)
     torch.testing.assert_close(seen.through(tangents), expected, rtol=1e-10, atol=1e-13)
 
 
-def test_an_end_is_folded_once_for_all_pictures_and_sizes(monkeypatch):
+def test_an_end_is_folded_once_for_all_images_and_sizes(monkeypatch):
     folds = []
     own = Folded.of
     monkeypatch.setattr(Folded, "of", lambda end: folds.append(end) or own(end))
@@ -236,7 +236,7 @@ def test_dropout_of_a_model_in_training_reaches_no_gradient():
     torch.testing.assert_close(maps, expected.flatten(2), rtol=1e-9, atol=1e-13)
 
 
-def test_the_closed_form_runs_the_trunk_once_and_of_the_last_block_one_row_and_one_picture():
+def test_the_closed_form_runs_the_trunk_once_and_of_the_last_block_one_row_and_one_image():
     backbone = zoo.backbone("class token")
     runs = []
     for index, block in enumerate(backbone.module.visual.transformer.resblocks):
@@ -245,7 +245,7 @@ def test_the_closed_form_runs_the_trunk_once_and_of_the_last_block_one_row_and_o
     runs.clear()
     gradient = trace(backbone, zoo.pixels(backbone)).gradient(zoo.directions(backbone, 50))
     gradient.mean(), gradient.dot_tokens()
-    # The second block's MLP sees one vector of the first picture, to compare; then one for each of the three pictures: for the
+    # The second block's MLP sees one vector of the first image, to compare; then one for each of the three images: for the
     # embedding, to see that the model is still the same, and to pull back.
     assert runs == [(0, 3 * 16), (1, 1), (1, 3), (1, 3), (1, 3)]
 
@@ -331,19 +331,19 @@ def test_a_trace_made_under_autocast_is_of_use_outside(form):
 
 
 @pytest.mark.parametrize("form", ["factored", "dense"])
-def test_threads_get_the_maps_of_their_own_pictures(form):
+def test_threads_get_the_maps_of_their_own_images(form):
     backbone = zoo.backbone("class token")
     directions = zoo.directions(backbone, 1)
-    pictures = [zoo.pixels(backbone, 1, seed) for seed in range(4)]
-    expected = [hires_cam(trace(backbone, p, form=form).gradient(directions)) for p in pictures]
-    embeddings = [backbone.embed_pixels(p).detach() for p in pictures]
+    images = [zoo.pixels(backbone, 1, seed) for seed in range(4)]
+    expected = [hires_cam(trace(backbone, p, form=form).gradient(directions)) for p in images]
+    embeddings = [backbone.embed_pixels(p).detach() for p in images]
 
     def work(index):
         i = index % 4
         if index % 3 == 0:
             # The user's own use of the model, in a thread of the user's.
-            return torch.allclose(backbone.embed_pixels(pictures[i]), embeddings[i])
-        return torch.allclose(hires_cam(trace(backbone, pictures[i], form=form).gradient(directions)), expected[i])
+            return torch.allclose(backbone.embed_pixels(images[i]), embeddings[i])
+        return torch.allclose(hires_cam(trace(backbone, images[i], form=form).gradient(directions)), expected[i])
 
     with ThreadPoolExecutor(4) as pool:
         assert all(pool.map(work, range(120)))

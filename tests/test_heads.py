@@ -20,7 +20,7 @@ from concept_cam.images import Frame, Preprocess
 
 NAMES = ("ant", "bee", "wasp")
 GIVEN = Preprocess((32, 48), (0.5,) * 3, (0.5,) * 3)
-PICTURE = Image.effect_noise((90, 60), 60).convert("RGB")
+IMAGE = Image.effect_noise((90, 60), 60).convert("RGB")
 
 
 class Heads(nn.Module):
@@ -197,9 +197,9 @@ def test_head_and_call_are_for_classifiers():
 def test_a_regression_has_its_base_map(form):
     backbone = wrapped(Heads(form, rows=1), classes=["age"])
     localizer = Localizer(backbone)
-    result = localizer(PICTURE, "age", strength=0)
+    result = localizer(IMAGE, "age", strength=0)
     with torch.no_grad():
-        pixels = localizer.frame(PICTURE).pixels[None]
+        pixels = localizer.frame(IMAGE).pixels[None]
         own = backbone.module.species(backbone.module.trunk(pixels).mean((2, 3)))
     assert result.scores["age"] == pytest.approx(float(own), rel=1e-5)
     tokens = trace(backbone, pixels).tokens[0]
@@ -207,7 +207,7 @@ def test_a_regression_has_its_base_map(form):
     torch.testing.assert_close(result.map.flatten(), expected, rtol=1e-4, atol=1e-6)
     assert torch.equal(result.map, result.base_map)
     with pytest.raises(ComparisonError, match=r"No references to compare 'age' with.* or set strength to 0"):
-        localizer(PICTURE, "age")
+        localizer(IMAGE, "age")
 
 
 # ---- convolutions that do the work of a linear layer -------------------------------------------------------------------
@@ -394,6 +394,6 @@ def test_an_image_classifier_of_transformers_needs_its_processor():
     with pytest.raises(BackboneError, match=r"ViTForImageClassification of transformers is in its processor; give it as prep"):
         wrap(of_transformers("ViT"))
     processor = transformers.ViTImageProcessor(size={"height": 32, "width": 32}, image_mean=[0.1, 0.2, 0.3])
-    pixels = Frame.of(PICTURE, wrap(of_transformers("ViT"), preprocess=processor).preprocess).pixels
-    torch.testing.assert_close(pixels, processor(PICTURE, return_tensors="pt")["pixel_values"][0], rtol=0, atol=0.05)
+    pixels = Frame.of(IMAGE, wrap(of_transformers("ViT"), preprocess=processor).preprocess).pixels
+    torch.testing.assert_close(pixels, processor(IMAGE, return_tensors="pt")["pixel_values"][0], rtol=0, atol=0.05)
     assert wrap(nn.DataParallel(of_transformers("ViT")), preprocess=processor, classes=NAMES).classes == NAMES

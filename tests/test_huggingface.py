@@ -1,4 +1,4 @@
-"""transformers: pictures as its processors prepare them, texts as its families were trained, folders as it saves them."""
+"""transformers: images as its processors prepare them, texts as its families were trained, folders as it saves them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from concept_cam.errors import BackboneError
 from concept_cam.images import Frame, Preprocess
 
 NEWEST = int(transformers.__version__.partition(".")[0]) >= 5
-PICTURES = [(90, 60), (61, 97), (32, 32), (300, 40)]
+IMAGES = [(90, 60), (61, 97), (32, 32), (300, 40)]
 
 
 def noise(shape):
@@ -71,7 +71,7 @@ PROCESSORS = {
 }
 
 
-@pytest.mark.parametrize("shape", PICTURES, ids=lambda s: f"{s[0]}x{s[1]}")
+@pytest.mark.parametrize("shape", IMAGES, ids=lambda s: f"{s[0]}x{s[1]}")
 @pytest.mark.parametrize("name", PROCESSORS)
 def test_pixels_are_those_of_the_processor(name, shape):
     processor = PROCESSORS[name]()
@@ -82,7 +82,7 @@ def test_pixels_are_those_of_the_processor(name, shape):
     assert (ours - own).abs().max() < 1e-4
 
 
-@pytest.mark.parametrize("shape", PICTURES, ids=lambda s: f"{s[0]}x{s[1]}")
+@pytest.mark.parametrize("shape", IMAGES, ids=lambda s: f"{s[0]}x{s[1]}")
 def test_naflex_sees_what_its_processor_shows(shape):
     processor = of_pillow("Siglip2", patch_size=8, max_num_patches=16)
     backbone = wrap(transformers_models.siglip2().float(), transformers_models.tokenizer(), processor)
@@ -205,7 +205,7 @@ def test_a_folder_that_is_no_dual_encoder_is_refused(tmp_path):
     transformers.BertModel(config).save_pretrained(tmp_path)
     transformers_models.tokenizer().save_pretrained(tmp_path)
     SiglipImageProcessor().save_pretrained(tmp_path)
-    with pytest.raises(BackboneError, match="BertModel, no dual encoder of pictures and texts"):
+    with pytest.raises(BackboneError, match="BertModel, no dual encoder of images and texts"):
         load(str(tmp_path))
 
 

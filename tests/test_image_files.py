@@ -22,9 +22,9 @@ from PIL import Image
 from concept_cam import decoding, drawing, images, regions, world
 from concept_cam.datasets.files import size_of
 from concept_cam.datasets.masks import of_levels
-from concept_cam.errors import DatasetError, PictureError
+from concept_cam.errors import DatasetError, ImageError
 from concept_cam.formats import FORMATS, SUFFIXES
-from concept_cam.images import Placement, read_levels, read_picture
+from concept_cam.images import Placement, read_image, read_levels
 from concept_cam.regions import bounding_boxes
 from concept_cam.result import Localization
 
@@ -58,9 +58,9 @@ def stored(orientation: int, scale: int = 1) -> Image.Image:
     return Image.fromarray(pixels.repeat(scale, 0).repeat(scale, 1))
 
 
-def written(picture: Image.Image, name: str, **options: object) -> bytes:
+def written(image: Image.Image, name: str, **options: object) -> bytes:
     out = io.BytesIO()
-    picture.save(out, name.partition(",")[0], **options)
+    image.save(out, name.partition(",")[0], **options)
     return out.getvalue()
 
 
@@ -75,7 +75,7 @@ def exif(orientation: int) -> Image.Exif:
 def test_each_orientation_in_each_format(tmp_path, orientation, name):
     scale = 16 if name in ("JPEG", "AVIF") else 1
     data = written(stored(orientation, scale), name, exif=exif(orientation), **WRITERS[name])
-    for read in (read_picture(data), read_picture(Image.open(io.BytesIO(data)))):
+    for read in (read_image(data), read_image(Image.open(io.BytesIO(data)))):
         seen = np.asarray(read)[scale // 2 :: scale, scale // 2 :: scale].astype(int)
         assert np.abs(seen - UPRIGHT).max() <= (12 if scale > 1 else 0)
     (tmp_path / "photo").write_bytes(data)
@@ -84,7 +84,7 @@ def test_each_orientation_in_each_format(tmp_path, orientation, name):
 
 @pytest.mark.parametrize("name", ["PNG", "TIFF"])
 @pytest.mark.parametrize("orientation", STORED)
-def test_a_mask_lies_as_its_picture_does(tmp_path, orientation, name):
+def test_a_mask_lies_as_its_image_does(tmp_path, orientation, name):
     levels = np.array([[row * 3 + column for row, column in line] for line in STORED[orientation]], np.uint8)
     (tmp_path / "mask.png").write_bytes(written(Image.fromarray(levels), name, exif=exif(orientation)))
     assert read_levels(tmp_path / "mask.png").tolist() == [[0, 1, 2], [3, 4, 5]]
@@ -114,11 +114,11 @@ def damaged_blocks() -> dict[str, bytes]:
 @pytest.mark.parametrize("name", ["JPEG", "PNG", "WEBP", "AVIF"])
 @pytest.mark.parametrize("block", damaged_blocks())
 def test_a_damaged_exif_block_does_not_matter(tmp_path, block, name):
-    picture = Image.new("RGB", (30, 20), (200, 30, 40))
+    image = Image.new("RGB", (30, 20), (200, 30, 40))
     # Pillow writes no damaged block, and so a good one is written and changed.
     bad, good = damaged_blocks()[block][6:], exif(1)
     good[271] = "maker" * 20
-    whole = written(picture, name, exif=good)
+    whole = written(image, name, exif=good)
     start = whole.find(b"MM\0*")
     length = whole.find(b"makermaker") + 100 - start
     data = whole[:start] + bad.ljust(length, b"\0") + whole[start + length :]
@@ -128,7 +128,7 @@ def test_a_damaged_exif_block_does_not_matter(tmp_path, block, name):
         data = data[:end] + struct.pack(">I", zlib.crc32(data[kind:end])) + data[end + 4 :]
     assert start > 0
     turned = "good orientation" in block and name != "AVIF"  # there, the container says how it lies
-    read = read_picture(data)
+    read = read_image(data)
     assert read.size == ((20, 30) if turned else (30, 20))
     assert np.abs(np.asarray(read).astype(int) - (200, 30, 40)).max() <= 12
     (tmp_path / "photo").write_bytes(data)
@@ -138,23 +138,23 @@ def test_a_damaged_exif_block_does_not_matter(tmp_path, block, name):
 def test_a_tiff_with_damaged_tags_is_read_as_it_lies():
     """Pillow's own turn writes the tags anew, and these cannot be."""
     data = tiff((274, 3, 1, 6), (0x8769, 4, 1, 2**32 - 1), (0x010F, 5, 1, 8), content=bytes([10, 20, 30, 40, 0, 0, 0, 0]))
-    assert np.asarray(read_picture(data))[:, :, 0].tolist() == [[30, 10], [40, 20]]
+    assert np.asarray(read_image(data))[:, :, 0].tolist() == [[30, 10], [40, 20]]
     assert read_levels(data).tolist() == [[30, 10], [40, 20]]
 
 
 def test_what_comes_after_the_pixels_is_not_read():
     whole = written(Image.new("RGB", (5, 4), (1, 2, 3)), "PNG")
     junk = struct.pack(">I", 2**31 - 1) + b"zTXt" + bytes(50)
-    assert read_picture(whole[:-12] + junk).getpixel((4, 3)) == (1, 2, 3)
+    assert read_image(whole[:-12] + junk).getpixel((4, 3)) == (1, 2, 3)
 
 
 def test_metadata_goes_but_for_a_colour_profile_of_sensible_size():
     for length, kept in ((3000, True), (2_000_000, False)):
         profile = bytes(length)
         data = written(Image.new("RGB", (4, 4)), "TIFF", icc_profile=profile, exif=exif(1))
-        assert read_picture(data).info == ({"icc_profile": profile} if kept else {})
-    turned = read_picture(written(stored(6), "PNG", exif=exif(6)))
-    assert read_picture(turned).size == turned.size == (3, 2)
+        assert read_image(data).info == ({"icc_profile": profile} if kept else {})
+    turned = read_image(written(stored(6), "PNG", exif=exif(6)))
+    assert read_image(turned).size == turned.size == (3, 2)
 
 
 # ---- formats ----------------------------------------------------------------------------------------------------------
@@ -162,12 +162,12 @@ def test_metadata_goes_but_for_a_colour_profile_of_sensible_size():
 
 @pytest.mark.parametrize("name", FORMATS)
 def test_a_file_is_what_is_in_it_and_not_what_it_is_called(tmp_path, name):
-    picture = Image.new("RGB", (32, 32), (60, 120, 180))
+    image = Image.new("RGB", (32, 32), (60, 120, 180))
     for suffix in (".jpg", ".eps", ""):
         path = tmp_path / f"photo{suffix}"
-        path.write_bytes(written(picture, name))
-        assert read_picture(path).size == (32, 32)
-        assert np.abs(np.asarray(read_picture(path)).astype(int) - (60, 120, 180)).max() <= 6
+        path.write_bytes(written(image, name))
+        assert read_image(path).size == (32, 32)
+        assert np.abs(np.asarray(read_image(path)).astype(int) - (60, 120, 180)).max() <= 6
 
 
 def test_endings_are_those_of_the_formats():
@@ -187,8 +187,8 @@ def test_eps_starts_no_program(tmp_path, monkeypatch, suffix):
     path.write_bytes(written(Image.new("RGB", (9, 9)), "EPS"))
     started = []
     monkeypatch.setattr(subprocess, "Popen", lambda *args, **options: started.append(args))
-    for read in (read_picture, size_of, read_levels, lambda file: of_levels(file, file)()):
-        with pytest.raises((PictureError, DatasetError), match="not a picture in a known format"):
+    for read in (read_image, size_of, read_levels, lambda file: of_levels(file, file)()):
+        with pytest.raises((ImageError, DatasetError), match="not an image in a known format"):
             read(path)
     assert not started
     assert not (tmp_path / "started").exists()
@@ -197,26 +197,26 @@ def test_eps_starts_no_program(tmp_path, monkeypatch, suffix):
 @pytest.mark.parametrize("name", ["TGA", "PCX", "SGI", "DDS", "ICNS", "MSP", "PDF", "XBM", "SPIDER", "BLP", "QOI"])
 def test_other_formats_are_refused(tmp_path, name):
     mode = {"MSP": "1", "XBM": "1", "SPIDER": "F", "BLP": "P"}.get(name, "RGB")
-    picture = Image.new(mode, (16, 16))
+    image = Image.new(mode, (16, 16))
     try:
-        data = written(picture, name)
+        data = written(image, name)
     except (KeyError, OSError):
         pytest.skip("this Pillow does not write it")
-    with pytest.raises(PictureError, match=r"photo: the picture cannot be read.*JPEG, PNG"):
-        read_picture(data, "photo")
+    with pytest.raises(ImageError, match=r"photo: the image cannot be read.*JPEG, PNG"):
+        read_image(data, "photo")
 
 
-def test_the_first_of_several_pictures_is_read():
+def test_the_first_of_several_images_is_read():
     first, second = Image.new("RGB", (8, 6), (200, 0, 0)), Image.new("RGB", (8, 6), (0, 0, 200))
     for name in ("GIF", "PNG", "TIFF", "WEBP", "AVIF", "MPO"):
-        read = read_picture(written(first, name, save_all=True, append_images=[second]))
+        read = read_image(written(first, name, save_all=True, append_images=[second]))
         assert read.getpixel((3, 3))[0] > 150, name
 
 
 def test_what_is_no_regular_file_is_not_opened(tmp_path):
     os.mkfifo(tmp_path / "pipe.png")
-    with pytest.raises(PictureError, match="is no file"):
-        read_picture(tmp_path / "pipe.png")
+    with pytest.raises(ImageError, match="is no file"):
+        read_image(tmp_path / "pipe.png")
     with pytest.raises(DatasetError, match="does not exist"):
         size_of(tmp_path / "none.png")
 
@@ -257,7 +257,7 @@ HOSTILE = {
     "a wide strip": (png(65_536, 1), "at most 65535 on a side"),
     "too many pixels": (png(60_000, 60_000), "make it smaller first"),
     "no side": (png(0, 5), "cannot be read"),
-    "an icon that is a large picture": (icon(png(60_000, 60_000)), "make it smaller first"),
+    "an icon that is a large image": (icon(png(60_000, 60_000)), "make it smaller first"),
     "an icon that is a large bitmap": (icon(bmp(50_000, 50_000)[14:]), "make it smaller first"),
     "a bitmap": (bmp(50_000, 50_000), "make it smaller first"),
     "a TIFF image": (tiff((256, 4, 1, 50_000), (257, 4, 1, 50_000)), "make it smaller first"),
@@ -286,8 +286,8 @@ def test_what_asks_for_too_much_is_refused_before_it_is_given(tmp_path, case):
     data, words = HOSTILE[case]
     (tmp_path / "hostile").write_bytes(data)
     begin = time.perf_counter()
-    for read in (read_picture, lambda file: of_levels(file, file)()):
-        with pytest.raises((PictureError, DatasetError), match=f"hostile: .*{words}"):
+    for read in (read_image, lambda file: of_levels(file, file)()):
+        with pytest.raises((ImageError, DatasetError), match=f"hostile: .*{words}"):
             read(tmp_path / "hostile")
     assert time.perf_counter() - begin < 20
 
@@ -295,25 +295,25 @@ def test_what_asks_for_too_much_is_refused_before_it_is_given(tmp_path, case):
 def test_exif_blocks_that_are_bombs_are_not_unfolded():
     segment = b"\xff\xe1" + struct.pack(">H", len(EXIF_BOMB) + 8) + b"Exif\0\0" + EXIF_BOMB
     begin = time.perf_counter()
-    assert read_picture(JPEG[:2] + segment * 300 + JPEG[2:]).size == (20, 20)
+    assert read_image(JPEG[:2] + segment * 300 + JPEG[2:]).size == (20, 20)
     assert time.perf_counter() - begin < 10
 
 
 MEASURE = """
 import sys
 from concept_cam import drawing, world
-from concept_cam.images import read_picture
+from concept_cam.images import read_image
 peak = lambda: int(open("/proc/self/status").read().split("VmHWM:")[1].split()[0]) / 1024
 localizer = world.localizer()
-localizer(world.draw_species("ember finch").picture, "ember finch", "frost finch")
+localizer(world.draw_species("ember finch").image, "ember finch", "frost finch")
 before = peak()
-picture = read_picture(sys.argv[1])
+image = read_image(sys.argv[1])
 if sys.argv[2] == "all":
-    result = localizer(picture, "ember finch", "frost finch")
+    result = localizer(image, "ember finch", "frost finch")
     for made in (result.heatmap, result.mask, result.boxes):
         made()
     for draw in (drawing.overlay, drawing.side_by_side):
-        draw(result, picture)
+        draw(result, image)
 print(before, peak())
 """
 
@@ -370,7 +370,7 @@ def test_large_images_are_decoded_one_at_a_time(monkeypatch):
     monkeypatch.setattr(decoding, "MAX_BYTES", 40_000)
     data = written(Image.new("L", (60, 50)), "PNG")
     with ThreadPoolExecutor(4) as pool:
-        read = list(pool.map(read_picture, [data] * 8))
+        read = list(pool.map(read_image, [data] * 8))
     assert [one.size for one in read] == [(60, 50)] * 8
     assert most == 1
 
@@ -393,16 +393,16 @@ def test_whatever_a_decoder_raises_is_one_line(tmp_path, monkeypatch, error):
         raise error("first\nsecond\x1b[31m\x00" + "x" * 5000)
 
     monkeypatch.setattr("PIL.ImageFile.ImageFile.load", load)
-    for read, kind in ((read_picture, PictureError), (lambda file: of_levels(file, file)(), DatasetError)):
+    for read, kind in ((read_image, ImageError), (lambda file: of_levels(file, file)(), DatasetError)):
         with pytest.raises(kind, match="photo") as caught:
             read(path)
         assert str(caught.value).isprintable()
         assert len(str(caught.value)) <= 1000
-    with Image.open(path) as picture, pytest.raises(PictureError):
-        read_picture(picture)
+    with Image.open(path) as image, pytest.raises(ImageError):
+        read_image(image)
 
 
-def test_a_lack_of_memory_is_not_the_picture_s_fault(tmp_path, monkeypatch):
+def test_a_lack_of_memory_is_not_the_image_s_fault(tmp_path, monkeypatch):
     Image.new("L", (4, 4)).save(tmp_path / "a.png")
 
     def load(self):
@@ -410,22 +410,22 @@ def test_a_lack_of_memory_is_not_the_picture_s_fault(tmp_path, monkeypatch):
 
     monkeypatch.setattr("PIL.ImageFile.ImageFile.load", load)
     with pytest.raises(MemoryError):
-        read_picture(tmp_path / "a.png")
+        read_image(tmp_path / "a.png")
 
 
 @pytest.mark.parametrize("compression", ["tiff_lzw", "tiff_adobe_deflate", "jpeg"])
 def test_decoders_say_nothing_on_standard_error(capfd, compression):
     noise = np.random.default_rng(0).integers(0, 256, (60, 60), dtype=np.uint8)
-    picture = Image.fromarray(noise)
-    whole = written(picture, "TIFF", compression=compression)
+    image = Image.fromarray(noise)
+    whole = written(image, "TIFF", compression=compression)
     capfd.readouterr()
     refused = 0
     for at in range(0, 300, 12):
         data = bytearray(whole)
         data[8 + at : 16 + at] = b"\xff\0\xff\0\xfe\1\x80\x90"
         try:
-            read_picture(bytes(data))
-        except PictureError:
+            read_image(bytes(data))
+        except ImageError:
             refused += 1
     assert refused
     out, err = capfd.readouterr()
@@ -439,7 +439,7 @@ def test_warnings_of_pillow_are_silent_and_those_of_others_are_not(tmp_path):
     data = icon(written(Image.new("RGB", (40, 40)), "PNG"))  # Pillow warns of its size
 
     def read(_):
-        assert read_picture(data).size == (40, 40)
+        assert read_image(data).size == (40, 40)
         with decoding.refusing("x"):
             try:
                 warnings.warn("mine", stacklevel=1)
@@ -458,25 +458,25 @@ def test_warnings_of_pillow_are_silent_and_those_of_others_are_not(tmp_path):
 @pytest.mark.parametrize("size", [(1, 1), (1, 3000), (3000, 1), (65_535, 1), (1, 65_535), (7, 2)])
 @pytest.mark.parametrize("fit", [None, "pad", "squash", "native"])
 def test_odd_images_are_localized_and_drawn(size, fit):
-    picture = Image.new("RGB", size, (90, 140, 60))
-    result = world.localizer(fit=fit)(picture, "ember finch", "frost finch") if fit else None
-    result = result or world.localizer()(picture, "ember finch", "frost finch")
+    image = Image.new("RGB", size, (90, 140, 60))
+    result = world.localizer(fit=fit)(image, "ember finch", "frost finch") if fit else None
+    result = result or world.localizer()(image, "ember finch", "frost finch")
     assert result.heatmap().shape == (size[1], size[0])
     assert result.mask().shape == (size[1], size[0])
-    assert drawing.overlay(result, picture).size == size
-    assert max(drawing.side_by_side(result, picture).size) < 2000
+    assert drawing.overlay(result, image).size == size
+    assert max(drawing.side_by_side(result, image).size) < 2000
 
 
 def result_on(height: int, width: int, grid: torch.Tensor) -> Localization:
-    result = world.localizer()(world.draw_species("ember finch").picture, "ember finch", "frost finch")
+    result = world.localizer()(world.draw_species("ember finch").image, "ember finch", "frost finch")
     placement = Placement((width / 4, -2.0, 1.5 * width, height + 3.0), (height, width))
     return Localization(grid, grid, placement, result.comparison, result.scores, result.provenance)
 
 
 def test_strips_make_the_same_map_mask_boxes_and_drawing(monkeypatch):
     grid = torch.randn(5, 7, generator=torch.Generator().manual_seed(0))
-    result, picture = result_on(83, 61, grid), Image.new("RGB", (61, 83), (10, 200, 90))
-    whole, mask, boxes, drawn = result.heatmap(), result.mask(0.3), result.boxes(0.3), drawing.overlay(result, picture)
+    result, image = result_on(83, 61, grid), Image.new("RGB", (61, 83), (10, 200, 90))
+    whole, mask, boxes, drawn = result.heatmap(), result.mask(0.3), result.boxes(0.3), drawing.overlay(result, image)
     seen = whole.nan_to_num(nan=float("-inf"))
     assert torch.equal(mask, seen >= 0.3 * seen.max())
     assert boxes == bounding_boxes(mask, whole)
@@ -489,4 +489,4 @@ def test_strips_make_the_same_map_mask_boxes_and_drawing(monkeypatch):
         torch.testing.assert_close(torch.cat([strip for _, strip in strips]), whole, rtol=0, atol=1e-6, equal_nan=True)
         assert (result.mask(0.3) != mask).sum() == 0
         assert result.boxes(0.3) == boxes
-        assert np.abs(np.asarray(drawing.overlay(result, picture)).astype(int) - np.asarray(drawn)).max() <= 1
+        assert np.abs(np.asarray(drawing.overlay(result, image)).astype(int) - np.asarray(drawn)).max() <= 1

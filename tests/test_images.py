@@ -1,4 +1,4 @@
-"""Pictures come out as a person sees them, frames as open_clip makes them, and maps at the right place."""
+"""Images come out as a person sees them, frames as open_clip makes them, and maps at the right place."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from open_clip.transform import image_transform
 from PIL import Image
 
 from concept_cam import decoding
-from concept_cam.errors import PictureError
-from concept_cam.images import Frame, Placement, Preprocess, read_picture
+from concept_cam.errors import ImageError
+from concept_cam.images import Frame, Placement, Preprocess, read_image
 
 RED, GREEN, BLUE, GREY = (200, 30, 40), (30, 160, 60), (40, 60, 190), (150, 150, 150)
 MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.3, 0.25)
@@ -20,22 +20,22 @@ MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.3, 0.25)
 
 def quarters() -> np.ndarray:
     """32 high, 48 wide; every corner its own colour, so that no turn or flip looks like another."""
-    picture = np.empty((32, 48, 3), np.uint8)
-    picture[:16, :24], picture[:16, 24:], picture[16:, :24], picture[16:, 24:] = RED, GREEN, BLUE, GREY
-    return picture
+    image = np.empty((32, 48, 3), np.uint8)
+    image[:16, :24], image[:16, 24:], image[16:, :24], image[16:, 24:] = RED, GREEN, BLUE, GREY
+    return image
 
 
-def assert_quarters(picture: Image.Image, tolerance: int = 0) -> None:
-    assert picture.mode == "RGB"
-    assert picture.size == (48, 32)
-    seen = {place: picture.getpixel(place) for place in ((6, 6), (42, 6), (6, 26), (42, 26))}
+def assert_quarters(image: Image.Image, tolerance: int = 0) -> None:
+    assert image.mode == "RGB"
+    assert image.size == (48, 32)
+    seen = {place: image.getpixel(place) for place in ((6, 6), (42, 6), (6, 26), (42, 26))}
     for found, wanted in zip(seen.values(), (RED, GREEN, BLUE, GREY), strict=True):
         assert np.abs(np.subtract(found, wanted)).max() <= tolerance, seen
 
 
 def mode_of(path: Path) -> str:
-    with Image.open(path) as picture:
-        return picture.mode
+    with Image.open(path) as image:
+        return image.mode
 
 
 def noise(width: int, height: int) -> Image.Image:
@@ -50,24 +50,24 @@ def test_cmyk_jpeg(tmp_path: Path) -> None:
     path = tmp_path / "print.jpg"
     Image.fromarray(quarters()).convert("CMYK").save(path, quality=95)
     assert mode_of(path) == "CMYK"
-    assert_quarters(read_picture(path), tolerance=10)
+    assert_quarters(read_image(path), tolerance=10)
 
 
 def test_palette_png(tmp_path: Path) -> None:
     path = tmp_path / "palette.png"
     Image.fromarray(quarters()).quantize(4).save(path)
     assert mode_of(path) == "P"
-    assert_quarters(read_picture(path), tolerance=2)
+    assert_quarters(read_image(path), tolerance=2)
 
 
 @pytest.mark.parametrize("as_bytes", [False, True], ids=["one index", "an alpha for each index"])
 def test_transparent_palette_lies_on_white(tmp_path: Path, as_bytes: bool) -> None:
-    picture = Image.new("P", (3, 1))
-    picture.putpalette([*RED, *GREEN, *BLUE])
-    picture.putdata([0, 1, 2])
+    image = Image.new("P", (3, 1))
+    image.putpalette([*RED, *GREEN, *BLUE])
+    image.putdata([0, 1, 2])
     path = tmp_path / "palette.png"
-    picture.save(path, transparency=bytes([255, 0, 128]) if as_bytes else 1)
-    read = read_picture(path)
+    image.save(path, transparency=bytes([255, 0, 128]) if as_bytes else 1)
+    read = read_image(path)
     assert read.getpixel((0, 0)) == RED
     assert read.getpixel((1, 0)) == (255, 255, 255)
     half = tuple(round((c * 128 + 255 * 127) / 255) for c in BLUE)
@@ -81,22 +81,22 @@ def test_grey_of_16_bits_is_scaled_not_clipped(tmp_path: Path, suffix: str, mode
     path = tmp_path / f"scan{suffix}"
     Image.frombytes(mode, (5, 1), values.tobytes()).save(path)
     assert mode_of(path) == mode
-    read = read_picture(path)
+    read = read_image(path)
     assert [read.getpixel((x, 0)) for x in range(5)] == [(v, v, v) for v in levels]
 
 
 def test_grey_with_alpha_lies_on_white(tmp_path: Path) -> None:
     path = tmp_path / "ink.png"
-    picture = Image.new("LA", (3, 1))
-    picture.putdata([(0, 0), (0, 255), (0, 128)])
-    picture.save(path)
-    read = read_picture(path)
+    image = Image.new("LA", (3, 1))
+    image.putdata([(0, 0), (0, 255), (0, 128)])
+    image.save(path)
+    read = read_image(path)
     assert read.getpixel((0, 0)) == (255, 255, 255)
     assert read.getpixel((1, 0)) == (0, 0, 0)
     assert np.abs(np.subtract(read.getpixel((2, 0)), 127)).max() <= 1
 
 
-# How the camera stored the upright picture: which side the first row and the first column show (EXIF 2.3, 4.6.4 A).
+# How the camera stored the upright image: which side the first row and the first column show (EXIF 2.3, 4.6.4 A).
 STORED = {
     1: lambda upright: upright,
     2: lambda upright: upright[:, ::-1],
@@ -117,8 +117,8 @@ def test_exif_orientation(tmp_path: Path, orientation: int, suffix: str) -> None
     exif[0x0112] = orientation
     path = tmp_path / f"photo{suffix}"
     stored.save(path, exif=exif, quality=95)
-    assert_quarters(read_picture(path), tolerance=10 if suffix == ".jpg" else 0)
-    assert_quarters(read_picture(str(path)), tolerance=10 if suffix == ".jpg" else 0)
+    assert_quarters(read_image(path), tolerance=10 if suffix == ".jpg" else 0)
+    assert_quarters(read_image(str(path)), tolerance=10 if suffix == ".jpg" else 0)
 
 
 def test_first_frame_of_an_animation(tmp_path: Path) -> None:
@@ -127,7 +127,7 @@ def test_first_frame_of_an_animation(tmp_path: Path) -> None:
     first.save(path, save_all=True, append_images=[second])
     with Image.open(path) as animation:
         assert animation.n_frames == 2
-    assert np.unique(np.asarray(read_picture(path)).reshape(-1, 3), axis=0).tolist() == [list(RED)]
+    assert np.unique(np.asarray(read_image(path)).reshape(-1, 3), axis=0).tolist() == [list(RED)]
 
 
 @pytest.mark.parametrize("size", [(1, 5000), (5000, 1)])
@@ -135,7 +135,7 @@ def test_slivers(tmp_path: Path, size: tuple[int, int]) -> None:
     ramp = np.repeat(np.linspace(0, 255, 5000).round().astype(np.uint8)[:, None], 3, axis=1)
     path = tmp_path / "sliver.png"
     Image.fromarray(ramp.reshape(size[1], size[0], 3)).save(path)
-    read = read_picture(path)
+    read = read_image(path)
     assert read.size == size
     assert read.getpixel((size[0] - 1, size[1] - 1)) == (255, 255, 255)
     frame = Frame.of(read, Preprocess((96, 96), (0.0,) * 3, (1.0,) * 3))
@@ -147,18 +147,18 @@ def test_slivers(tmp_path: Path, size: tuple[int, int]) -> None:
 
 @pytest.mark.parametrize("mode", ["RGB", "RGBA", "LA", "P", "L", "CMYK", "1", "I;16"])
 def test_a_pil_image_is_left_as_it_is(mode: str) -> None:
-    picture = Image.fromarray(quarters())
-    picture = picture.convert("L").convert("I").convert(mode) if mode == "I;16" else picture.convert(mode)
-    picture.getexif()[0x0112] = 6
-    before = picture.tobytes(), picture.size, picture.mode, dict(picture.getexif())
-    read = read_picture(picture)
+    image = Image.fromarray(quarters())
+    image = image.convert("L").convert("I").convert(mode) if mode == "I;16" else image.convert(mode)
+    image.getexif()[0x0112] = 6
+    before = image.tobytes(), image.size, image.mode, dict(image.getexif())
+    read = read_image(image)
     read.paste((1, 2, 3), (0, 0, *read.size))
-    assert (picture.tobytes(), picture.size, picture.mode, dict(picture.getexif())) == before
+    assert (image.tobytes(), image.size, image.mode, dict(image.getexif())) == before
     assert read.size == (32, 48)  # upright
 
 
-def _bytes(picture: Image.Image, path: Path) -> bytes:
-    picture.save(path)
+def _bytes(image: Image.Image, path: Path) -> bytes:
+    image.save(path)
     return path.read_bytes()
 
 
@@ -178,8 +178,8 @@ BROKEN = {
     "half a png": ("a.png", _cut(".png", 0.5), "damaged"),
     "half a gif": ("a.gif", _cut(".gif", 0.5), "damaged"),
     "half a webp": ("a.webp", _cut(".webp", 0.5), "damaged"),
-    "head of a jpeg": ("a.jpg", _cut(".jpg", 0.01), "not a picture|damaged"),
-    "text": ("a.png", lambda path: path.write_text("hello\n" * 50), "not a picture"),
+    "head of a jpeg": ("a.jpg", _cut(".jpg", 0.01), "not an image|damaged"),
+    "text": ("a.png", lambda path: path.write_text("hello\n" * 50), "not an image"),
     "floats": ("a.tif", lambda path: Image.new("F", (3, 3), 0.5).save(path), "floating-point"),
     "32 bits": ("a.tif", lambda path: Image.new("I", (3, 3), 70000).save(path), "8 or 16 bits"),
     "negative": ("a.tif", lambda path: Image.new("I", (3, 3), -1).save(path), "8 or 16 bits"),
@@ -187,12 +187,12 @@ BROKEN = {
 
 
 @pytest.mark.parametrize("case", BROKEN)
-def test_broken_pictures_are_named_in_one_line(tmp_path: Path, case: str) -> None:
+def test_broken_images_are_named_in_one_line(tmp_path: Path, case: str) -> None:
     name, make, words = BROKEN[case]
     path = tmp_path / name
     make(path)
-    with pytest.raises(PictureError, match=words) as caught:
-        read_picture(path)
+    with pytest.raises(ImageError, match=words) as caught:
+        read_image(path)
     assert str(path) in str(caught.value)
     assert len(str(caught.value).splitlines()) == 1
 
@@ -202,10 +202,10 @@ def test_too_many_pixels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, opened
     path = tmp_path / "large.png"
     noise(20, 11).save(path)
     monkeypatch.setattr(decoding, "MAX_PIXELS", 220)
-    assert read_picture(path).size == (20, 11)
+    assert read_image(path).size == (20, 11)
     monkeypatch.setattr(decoding, "MAX_PIXELS", 219)
-    with Image.open(path) as picture, pytest.raises(PictureError, match="20 x 11 pixels") as caught:
-        read_picture(picture if opened else path)
+    with Image.open(path) as image, pytest.raises(ImageError, match="20 x 11 pixels") as caught:
+        read_image(image if opened else path)
     assert opened or str(path) in str(caught.value)
 
 
@@ -214,24 +214,24 @@ def test_a_decompression_bomb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     path = tmp_path / "bomb.png"
     noise(20, 11).save(path)
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 150)
-    assert read_picture(path).size == (20, 11)
+    assert read_image(path).size == (20, 11)
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 50)
-    with pytest.raises(PictureError, match=r"bomb\.png.*smaller"):
-        read_picture(path)
+    with pytest.raises(ImageError, match=r"bomb\.png.*smaller"):
+        read_image(path)
 
 
 def test_a_pil_image_that_cannot_be_decoded(tmp_path: Path) -> None:
-    """PIL decodes late: a picture cut short opens without complaint."""
+    """PIL decodes late: an image cut short opens without complaint."""
     path = tmp_path / "cut.png"
     _cut(".png", 0.5)(path)
-    with Image.open(path) as picture, pytest.raises(PictureError, match="damaged"):
-        read_picture(picture)
+    with Image.open(path) as image, pytest.raises(ImageError, match="damaged"):
+        read_image(image)
 
 
 @pytest.mark.parametrize("mode", ["RGB", "I"])
-def test_a_picture_without_pixels(mode: str) -> None:
-    with pytest.raises(PictureError, match="pixels"):
-        read_picture(Image.new(mode, (0, 5)))
+def test_a_image_without_pixels(mode: str) -> None:
+    with pytest.raises(ImageError, match="pixels"):
+        read_image(Image.new(mode, (0, 5)))
 
 
 # ---- what the model sees ----------------------------------------------------------------------------------------------
@@ -251,24 +251,24 @@ RESIZE_MODES = {"crop": "shortest", "pad": "longest", "squash": "squash"}
 def test_frame_is_open_clips_own(mode: str, interpolation: str, size: tuple[int, int], shape: tuple[int, int]) -> None:
     if mode == "crop" and size[0] != size[1] and interpolation == "bilinear":
         pytest.skip("open_clip ignores the interpolation here and takes bicubic")
-    picture = noise(*shape)
+    image = noise(*shape)
     transform = image_transform(
         size, is_train=False, mean=MEAN, std=STD, resize_mode=RESIZE_MODES[mode], interpolation=interpolation, fill_color=90
     )
-    frame = Frame.of(picture, Preprocess(size, MEAN, STD, mode, interpolation, fill=90))
-    assert frame.placement.picture_size == (shape[1], shape[0])
+    frame = Frame.of(image, Preprocess(size, MEAN, STD, mode, interpolation, fill=90))
+    assert frame.placement.image_size == (shape[1], shape[0])
     # One grey level is 0.013 here.
-    torch.testing.assert_close(frame.pixels, transform(picture), rtol=0, atol=1e-5)
+    torch.testing.assert_close(frame.pixels, transform(image), rtol=0, atol=1e-5)
 
 
 # ---- and back ---------------------------------------------------------------------------------------------------------
 
 CELLS = [(0, 0), (0, 4), (1, 2), (1, 3), (2, 0), (2, 4)]
-PICTURES = [(200, 120), (200, 90), (60, 200), (37, 29), (300, 80)]
+IMAGES = [(200, 120), (200, 90), (60, 200), (37, 29), (300, 80)]
 
 
 @pytest.mark.parametrize("cell", CELLS, ids=lambda c: f"cell {c[0]},{c[1]}")
-@pytest.mark.parametrize("shape", PICTURES, ids=lambda s: f"{s[0]}x{s[1]}")
+@pytest.mark.parametrize("shape", IMAGES, ids=lambda s: f"{s[0]}x{s[1]}")
 @pytest.mark.parametrize("mode", ["crop", "pad", "squash"])
 def test_a_spike_comes_out_at_its_place(mode: str, shape: tuple[int, int], cell: tuple[int, int]) -> None:
     """A light where the map says "here" is what the model sees in that very cell."""
@@ -280,7 +280,7 @@ def test_a_spike_comes_out_at_its_place(mode: str, shape: tuple[int, int], cell:
     assert heat.shape == (shape[1], shape[0])
     x, y = placement.locate(*cell, (3, 5))
     if not (0 <= x < shape[0] and 0 <= y < shape[1]):
-        # The cell's centre is padding: nothing of the picture is nearer to it than the edge.
+        # The cell's centre is padding: nothing of the image is nearer to it than the edge.
         assert mode == "pad"
         assert heat.nan_to_num(0).max() < 1
         return
@@ -326,13 +326,13 @@ def test_nan_exactly_where_not_seen_and_constant_elsewhere(case: str) -> None:
 
 
 def test_what_is_not_seen_does_not_matter_and_what_is_seen_does() -> None:
-    """The window against the pixels: recolouring a pixel of the picture changes the input if and only if it is in it."""
-    picture = np.full((10, 26, 3), 100, np.uint8)
+    """The window against the pixels: recolouring a pixel of the image changes the input if and only if it is in it."""
+    image = np.full((10, 26, 3), 100, np.uint8)
     preprocess = Preprocess((10, 10), (0.0,) * 3, (1.0,) * 3)
-    plain = Frame.of(Image.fromarray(picture), preprocess)
+    plain = Frame.of(Image.fromarray(image), preprocess)
     seen = ~plain.placement.project(torch.ones(2, 2)).isnan()
     for column in range(26):
-        changed = picture.copy()
+        changed = image.copy()
         changed[:, column] = 255
         moved = not torch.equal(Frame.of(Image.fromarray(changed), preprocess).pixels, plain.pixels)
         assert moved == bool(seen[0, column]), column

@@ -31,7 +31,7 @@ def plates(folder: Path, labels, ending=".png") -> list[tuple[str, str, np.ndarr
     for seed, label in enumerate(labels):
         plate = world.draw_species(label, seed, SIDE)
         name = f"{label.replace(' ', '_')}_{seed}"
-        plate.picture.save(folder / f"{name}{ending}")
+        plate.image.save(folder / f"{name}{ending}")
         made.append((name, label, plate.labels > 0))
     return made
 
@@ -137,9 +137,9 @@ def write_coco(root: Path, labels, truth: str) -> Path:
         if truth in ("masks", "both"):
             one["segmentation"] = [[left, top, right - 1, top, right - 1, bottom - 1, left, bottom - 1]]
         annotations.append(one)
-    pictures = [{"id": i, "file_name": f"{name}.png", "height": SIDE, "width": SIDE} for i, (name, _, _) in enumerate(made, 1)]
+    images = [{"id": i, "file_name": f"{name}.png", "height": SIDE, "width": SIDE} for i, (name, _, _) in enumerate(made, 1)]
     categories = [{"id": i, "name": name} for i, name in enumerate(classes, 1)]
-    lines(root / "set.json", json.dumps({"images": pictures, "categories": categories, "annotations": annotations}))
+    lines(root / "set.json", json.dumps({"images": images, "categories": categories, "annotations": annotations}))
     return root / "set.json"
 
 
@@ -227,8 +227,8 @@ def test_tables_are_printed(localizer, tmp_path, layout, truth, labels):
     assert "ember finch" in write_report(looked).read_text()
 
 
-def test_some_pictures_with_masks_and_some_without(localizer, tmp_path):
-    """Chance is that of the pictures where it is known, whichever map comes first."""
+def test_some_images_with_masks_and_some_without(localizer, tmp_path):
+    """Chance is that of the images where it is known, whichever map comes first."""
     data = read_dataset(write_table(tmp_path, (FINCH, FROST, FINCH), "both"))
     import dataclasses
 

@@ -17,7 +17,7 @@ from PIL import Image
 from concept_cam import Localizer, by_score, metrics, rivals, world, wrap
 from concept_cam.backbones import backbone as backbones
 from concept_cam.methods import METHODS, at_scales, is_linear, mirrored, perturbation, sees_score, smoothed
-from concept_cam.metrics import covering
+from concept_cam.metrics import masking
 
 SOURCES = sorted((Path(__file__).parents[1] / "concept_cam").rglob("*.py"))
 FACTORIES = {
@@ -77,7 +77,7 @@ def same(ours, theirs):
 
 
 @pytest.fixture(scope="module")
-def picture():
+def image():
     return Image.fromarray(np.random.default_rng(0).integers(0, 255, (30, 50, 3), dtype=np.uint8))
 
 
@@ -98,15 +98,15 @@ def localizer(method, form="auto", **options):
     )
 
 
-def answers(method, picture, form="auto", **options):
+def answers(method, image, form="auto", **options):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
         made = localizer(method, form, **options)
         if not sees_score(method):
-            return [made(picture, "bird")]
-        found = [made(picture, "red crown", rivals(2), weighting=by_score(10.0))]
+            return [made(image, "bird")]
+        found = [made(image, "red crown", rivals(2), weighting=by_score(10.0))]
         if is_linear(method):
-            (field,) = made.fields([picture])
+            (field,) = made.fields([image])
             found += [field.vectors, field.localize(made.bank(zoo.WORDS), "red crown", "bird")]
     return found
 
@@ -127,11 +127,11 @@ MADE = {
 
 @pytest.mark.parametrize("default", DEFAULTS)
 @pytest.mark.parametrize("name", MADE)
-def test_a_method_gives_the_same_to_the_bit(name, default, picture):
+def test_a_method_gives_the_same_to_the_bit(name, default, image):
     with PLAIN[default]():
-        expected = answers(MADE[name], picture)
+        expected = answers(MADE[name], image)
     with DEFAULTS[default]():
-        got = answers(MADE[name], picture)
+        got = answers(MADE[name], image)
     for one, other in zip(got, expected, strict=True):
         if isinstance(other, torch.Tensor):
             same(one, other)
@@ -143,11 +143,11 @@ def test_a_method_gives_the_same_to_the_bit(name, default, picture):
 
 @pytest.mark.parametrize("default", DEFAULTS)
 @pytest.mark.parametrize("options", [{"form": "dense"}, {"size": 48}, {"fit": "pad"}, {"fit": "squash"}], ids=str)
-def test_sizes_fits_and_forms_too(default, options, picture):
+def test_sizes_fits_and_forms_too(default, options, image):
     with PLAIN[default]():
-        expected = answers(METHODS["grad_cam"], picture, **options)
+        expected = answers(METHODS["grad_cam"], image, **options)
     with DEFAULTS[default]():
-        got = answers(METHODS["grad_cam"], picture, **options)
+        got = answers(METHODS["grad_cam"], image, **options)
     same([one.map for one in got if hasattr(one, "map")], [one.map for one in expected if hasattr(one, "map")])
 
 
@@ -169,7 +169,7 @@ def figures():
         metrics.pck(peaks[None], peaks[None] + 0.1, peaks[None, :, 0] > 0, peaks[:1, 0]),
         metrics.rank_correlation(maps[:1], maps[1:]),
     ]
-    fills = (covering.constant(), covering.mean_colour, covering.blurred(), covering.noisy_linear())
+    fills = (masking.constant(), masking.mean_colour, masking.blurred(), masking.noisy_linear())
     return found + [fill(pixels, gone) for fill in fills]
 
 
@@ -184,7 +184,7 @@ def test_figures_are_the_same_to_the_bit(default):
 
 @pytest.mark.parametrize("default", DEFAULTS)
 def test_the_field_guide_is_the_same_to_the_bit(default):
-    image = world.draw_species("ember finch", seed=3).picture
+    image = world.draw_species("ember finch", seed=3).image
     made = world.localizer()
     with PLAIN[default]():
         expected = made(image, "ember finch")

@@ -24,9 +24,9 @@ SCRIPTS = {
 def drawn(text: str, size: int = 20) -> np.ndarray:
     canvas = Image.new("L", (600, 40), 255)
     draw = ImageDraw.Draw(Image.new("RGB", canvas.size, "white"))
-    picture = draw._image
+    image = draw._image
     Lettering(size).write(draw, (10, 5), text, (0, 0, 0))
-    return np.asarray(picture.convert("L"))
+    return np.asarray(image.convert("L"))
 
 
 @pytest.fixture
@@ -84,10 +84,10 @@ def test_what_cannot_be_seen_is_not_drawn():
 
 def test_anchors():
     """At the right, what is written ends where it should; in the middle, it is as far above as below."""
-    picture = Image.new("RGB", (200, 60), "white")
-    draw = ImageDraw.Draw(picture)
+    image = Image.new("RGB", (200, 60), "white")
+    draw = ImageDraw.Draw(image)
     Lettering(20).write(draw, (150, 30), "xHx", (0, 0, 0), "rm")
-    rows, columns = np.nonzero(np.asarray(picture.convert("L")) < 128)
+    rows, columns = np.nonzero(np.asarray(image.convert("L")) < 128)
     assert columns.max() == pytest.approx(149, abs=2)
     assert columns.min() == pytest.approx(150 - Lettering(20).getlength("xHx"), abs=3)
     assert (rows.min() + rows.max()) / 2 == pytest.approx(30, abs=3)

@@ -1,4 +1,4 @@
-"""The whole flow: one call equals its stages, and the map lands on the right place of the picture that was given."""
+"""The whole flow: one call equals its stages, and the map lands on the right place of the image that was given."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from concept_cam import Localizer, against, compare, embed, grad_cam, hires_cam,
 from concept_cam.errors import (
     BackboneError,
     ComparisonError,
+    ImageError,
     NoSpatialGradient,
     OptionError,
-    PictureError,
     PromptError,
     UnknownWord,
 )
-from concept_cam.images import Frame, read_picture
+from concept_cam.images import Frame, read_image
 from concept_cam.methods import gem, layer_cam, name_of, rollout
 from concept_cam.metrics import pointing_hit
 
@@ -44,11 +44,11 @@ def noise(height: int, width: int, seed: int = 0) -> Image.Image:
 def test_one_call_is_the_stages_in_order():
     backbone = zoo.backbone("class token")
     localizer = Localizer(backbone, vocabulary=zoo.WORDS, templates=["a {}", "the {}"], method=grad_cam)
-    picture = noise(50, 70)
-    result = localizer(picture, "red crown", nearest(2), strength=0.8)
+    image = noise(50, 70)
+    result = localizer(image, "red crown", nearest(2), strength=0.8)
 
     bank = embed(backbone, zoo.WORDS, ["a {}", "the {}"])
-    frame = Frame.of(read_picture(picture), backbone.preprocess)
+    frame = Frame.of(read_image(image), backbone.preprocess)
     seen = trace(backbone, frame.pixels[None].double())
     comparison = compare(bank, "red crown", nearest(2), seen.embedding[0] @ bank.vectors.T, 0.8)
     directions = torch.stack([bank.vectors[:1], comparison.direction(bank)[None]])
@@ -74,14 +74,14 @@ def test_strength_zero_is_the_base_map_bit_for_bit():
     assert with_references.comparison.references
 
 
-def test_batch_equals_singles_and_rivals_are_of_each_picture(guide):
+def test_batch_equals_singles_and_rivals_are_of_each_image(guide):
     names = ("ember finch", "royal jay", "misty heron", "sky falcon")
-    pictures = [world.draw_species(name, seed=i).picture for i, name in enumerate(names)]
+    images = [world.draw_species(name, seed=i).image for i, name in enumerate(names)]
     with warnings.catch_warnings():
-        # The twin on another bird's picture is no relative of the target; that is beside the point here.
+        # The twin on another bird's image is no relative of the target; that is beside the point here.
         warnings.simplefilter("ignore", UserWarning)
-        together = guide.batch(pictures, "frost finch", rivals(1))
-        singles = [guide(picture, "frost finch", rivals(1)) for picture in pictures]
+        together = guide.batch(images, "frost finch", rivals(1))
+        singles = [guide(image, "frost finch", rivals(1)) for image in images]
     for name, alone, result in zip(names, singles, together, strict=True):
         assert result.comparison.references == (name,)
         assert alone.comparison.references == (name,)
@@ -146,7 +146,7 @@ def test_a_bright_square_comes_out_where_it_was_put(form, row, col, size):
 
 
 def test_on_the_field_guide_the_differing_part_is_hot(guide, plate):
-    result = guide(plate.picture, "ember finch", "frost finch")
+    result = guide(plate.image, "ember finch", "frost finch")
     crown = plate.mask("crown")
     assert pointing_hit(torch.tensor(result.peak()), torch.from_numpy(crown), tolerance=32)
     heat = result.heatmap().clamp(min=0).numpy()
@@ -158,15 +158,15 @@ def test_on_the_field_guide_the_differing_part_is_hot(guide, plate):
 def test_an_attribute_against_its_parent_word(guide, plate):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
-        result = guide(plate.picture, "red crown", "bird")
+        result = guide(plate.image, "red crown", "bird")
     assert pointing_hit(torch.tensor(result.peak()), torch.from_numpy(plate.mask("crown")), tolerance=32)
 
 
 def test_names_without_a_vocabulary_need_no_bank_of_others(plate):
     localizer = Localizer(world.localizer().backbone, templates="world")
-    assert localizer(plate.picture, "ember finch", ["frost finch"]).comparison.references == ("frost finch",)
+    assert localizer(plate.image, "ember finch", ["frost finch"]).comparison.references == ("frost finch",)
     with pytest.raises(ComparisonError, match="No references"):
-        localizer(plate.picture, "ember finch")
+        localizer(plate.image, "ember finch")
 
 
 def test_the_bank_follows_the_model_the_templates_and_the_callers_autocast():
@@ -188,15 +188,15 @@ def test_the_bank_follows_the_model_the_templates_and_the_callers_autocast():
 
 def test_two_names_with_one_embedding_are_refused_under_autocast_too(guide, plate):
     with torch.autocast("cpu", torch.bfloat16), pytest.raises(ComparisonError, match="cannot tell"):
-        guide(plate.picture, "ember finch", "Ember Finch")
+        guide(plate.image, "ember finch", "Ember Finch")
 
 
 def test_a_localizer_built_in_inference_mode_works():
     with torch.inference_mode():
         localizer = world.localizer()
-        result = localizer(world.draw_species("royal jay").picture, "royal jay", "sunset jay")
+        result = localizer(world.draw_species("royal jay").image, "royal jay", "sunset jay")
     assert not result.map.is_inference()
-    assert localizer(world.draw_species("royal jay").picture, "royal jay", "sunset jay").map.equal(result.map)
+    assert localizer(world.draw_species("royal jay").image, "royal jay", "sunset jay").map.equal(result.map)
 
 
 def test_blank_and_broken_maps_are_never_returned(plate):
@@ -211,38 +211,38 @@ def test_blank_and_broken_maps_are_never_returned(plate):
     for form in ("factored", "dense"):
         localizer = Localizer(wrapped, templates=["a {}"], form=form)
         with pytest.raises(NoSpatialGradient, match="blank"):
-            localizer(plate.picture, "red crown", "bird")
+            localizer(plate.image, "red crown", "bird")
         localizer = Localizer(torn, templates=["a {}"], form=form)
         with pytest.raises(BackboneError, match="not finite"):
-            localizer(plate.picture, "red crown", "bird")
+            localizer(plate.image, "red crown", "bird")
 
 
 def test_selectors_carry_their_names_and_vocabularies_their_file(guide, plate):
     bare = Localizer(guide.backbone, templates="world")
-    assert bare(plate.picture, "ember finch", against("frost finch")).comparison.references == ("frost finch",)
+    assert bare(plate.image, "ember finch", against("frost finch")).comparison.references == ("frost finch",)
     assert Localizer(guide.backbone, vocabulary="world-species").vocabulary == tuple(world.species())
     assert bare.batch([], "ember finch", "frost finch") == []
 
 
 def test_clear_errors(guide, plate, tmp_path):
-    with pytest.raises(PictureError, match="does not exist"):
+    with pytest.raises(ImageError, match="does not exist"):
         guide(tmp_path / "none.png", "ember finch")
     with pytest.raises(ComparisonError, match="among its own references"):
-        guide(plate.picture, "ember finch", ["ember finch", "frost finch"])
+        guide(plate.image, "ember finch", ["ember finch", "frost finch"])
     with pytest.raises(ComparisonError, match="cannot tell 'ember finch' from 'Ember Finch'"):
-        guide(plate.picture, "ember finch", "Ember Finch")
+        guide(plate.image, "ember finch", "Ember Finch")
     with pytest.raises(BackboneError, match="no site"):
         Localizer(guide.backbone, site="nowhere")
     with pytest.raises(PromptError, match="Put it in a list"):
         embed(guide.backbone, "red crown", ["a {}"])
     for nothing in ("???", "red ..."):
         with pytest.raises(UnknownWord, match=r"has never seen the word '[?.]{3}'"):
-            guide(plate.picture, nothing, "frost finch")
+            guide(plate.image, nothing, "frost finch")
 
 
-def test_the_same_picture_upright_or_by_its_orientation_tag(guide, plate, tmp_path):
-    straight = guide(plate.picture, "ember finch", "frost finch")
-    turned = plate.picture.transpose(Image.Transpose.ROTATE_90)
+def test_the_same_image_upright_or_by_its_orientation_tag(guide, plate, tmp_path):
+    straight = guide(plate.image, "ember finch", "frost finch")
+    turned = plate.image.transpose(Image.Transpose.ROTATE_90)
     exif = Image.Exif()
     exif[0x0112] = 6
     turned.save(tmp_path / "turned.png", exif=exif)
@@ -260,7 +260,7 @@ def test_padding_that_a_model_was_not_trained_with_has_its_mean_colour(guide, pl
     assert Localizer(guide.backbone, fit="crop").preprocess == guide.backbone.preprocess
 
 
-# ---- many pictures ----------------------------------------------------------------------------------------------------
+# ---- many images ----------------------------------------------------------------------------------------------------
 
 PAIR = ("ember finch", "frost finch")
 
@@ -270,9 +270,9 @@ def folder(tmp_path_factory):
     """Eleven plates of several sizes as JPEG files, and one that is none."""
     folder = tmp_path_factory.mktemp("plates")
     for seed in range(11):
-        picture = world.draw_species(PAIR[0], seed).picture
-        picture.resize((384, 200 + 20 * seed)).save(folder / f"{seed:02}.jpg", quality=90)
-    (folder / "04-broken.jpg").write_bytes(b"no picture")
+        image = world.draw_species(PAIR[0], seed).image
+        image.resize((384, 200 + 20 * seed)).save(folder / f"{seed:02}.jpg", quality=90)
+    (folder / "04-broken.jpg").write_bytes(b"no image")
     return sorted(folder.iterdir())
 
 
@@ -285,7 +285,7 @@ def test_a_stream_in_threads_is_the_serial_run_in_order(folder, fit):
     assert [path for path, _ in found] == good
     ((path, error),) = failed
     assert path.name == "04-broken.jpg"
-    assert isinstance(error, PictureError)
+    assert isinstance(error, ImageError)
     for path, result in found:
         alone = localizer(path, *PAIR)
         torch.testing.assert_close(result.map, alone.map, rtol=1e-3, atol=1e-5)
@@ -296,7 +296,7 @@ def test_a_stream_in_threads_is_the_serial_run_in_order(folder, fit):
 def test_a_stream_raises_where_nobody_listens(guide, folder):
     stream = guide.stream(folder, *PAIR, batch_size=2)
     assert [next(stream)[0].name for _ in range(4)] == ["00.jpg", "01.jpg", "02.jpg", "03.jpg"]
-    with pytest.raises(PictureError, match=r"04-broken\.jpg"):
+    with pytest.raises(ImageError, match=r"04-broken\.jpg"):
         next(stream)
     assert not _threads()
 
@@ -308,12 +308,12 @@ def _threads():
 def test_a_stream_reads_no_further_than_two_batches_ahead(guide, plate):
     taken = []
 
-    def pictures():
+    def images():
         for number in range(1000):
             taken.append(number)
-            yield plate.picture
+            yield plate.image
 
-    stream = guide.stream(pictures(), *PAIR, batch_size=2, workers=2)
+    stream = guide.stream(images(), *PAIR, batch_size=2, workers=2)
     for _ in range(5):
         next(stream)
     assert len(taken) <= 5 + 3 * 2 + 1
@@ -322,7 +322,7 @@ def test_a_stream_reads_no_further_than_two_batches_ahead(guide, plate):
 
 
 def test_a_stream_that_is_interrupted_leaves_no_thread(guide, plate, monkeypatch):
-    stream = guide.stream([plate.picture] * 50, *PAIR, batch_size=2)
+    stream = guide.stream([plate.image] * 50, *PAIR, batch_size=2)
     next(stream), next(stream)
 
     def interrupt(*_):
@@ -336,14 +336,14 @@ def test_a_stream_that_is_interrupted_leaves_no_thread(guide, plate, monkeypatch
 
 def test_a_stream_embeds_its_bank_once_and_runs_the_model_once_a_batch(plate, monkeypatch):
     localizer = world.localizer()
-    localizer(plate.picture, *PAIR)
+    localizer(plate.image, *PAIR)
     texts, passes = [], []
     monkeypatch.setattr(type(localizer.backbone), "embed_texts", lambda *given: texts.append(given))
     embed_pixels = type(localizer.backbone).embed_pixels
     monkeypatch.setattr(
         type(localizer.backbone), "embed_pixels", lambda own, pixels: passes.append(len(pixels)) or embed_pixels(own, pixels)
     )
-    assert len(list(localizer.stream([plate.picture] * 7, *PAIR, batch_size=3))) == 7
+    assert len(list(localizer.stream([plate.image] * 7, *PAIR, batch_size=3))) == 7
     assert passes == [3, 3, 1]
     assert not texts
 
@@ -358,12 +358,12 @@ def test_a_stream_of_nothing_at_once_is_refused(guide, wrong):
 def test_a_sweep_is_one_call_for_each_strength_and_one_pass(plate, method):
     guide = world.localizer(method=method)
     strengths = (0.0, 0.6, 2.0)
-    singly = [guide(plate.picture, *PAIR, strength=strength) for strength in strengths]
+    singly = [guide(plate.image, *PAIR, strength=strength) for strength in strengths]
     passes = []
     handle = guide.backbone.module.visual.conv1.register_forward_hook(lambda *_: passes.append(1))
-    guide.sweep(plate.picture, *PAIR)  # The closed form is tried anew: a hook is a change.
+    guide.sweep(plate.image, *PAIR)  # The closed form is tried anew: a hook is a change.
     passes.clear()
-    swept = guide.sweep(plate.picture, *PAIR, strengths=strengths)
+    swept = guide.sweep(plate.image, *PAIR, strengths=strengths)
     handle.remove()
     assert len(passes) == (2 if method is gem else 1)
     for one, other in zip(swept, singly, strict=True):
@@ -371,25 +371,25 @@ def test_a_sweep_is_one_call_for_each_strength_and_one_pass(plate, method):
         assert (one.comparison, one.scores) == (other.comparison, other.scores)
     assert torch.equal(swept[0].map, swept[0].base_map)
     with pytest.raises(ComparisonError, match="-1"):
-        guide.sweep(plate.picture, *PAIR, strengths=(0.5, -1.0))
+        guide.sweep(plate.image, *PAIR, strengths=(0.5, -1.0))
 
 
 def test_against_each_reference_alone(guide, plate):
     names = list(guide.bank(world.species()).neighbours(PAIR[0], 3))
-    results = guide.against_each(plate.picture, PAIR[0], names)
+    results = guide.against_each(plate.image, PAIR[0], names)
     assert [result.comparison.references for result in results] == [(name,) for name in names]
     for result, name in zip(results, names, strict=True):
-        alone = guide(plate.picture, PAIR[0], name, strength=1.0)
+        alone = guide(plate.image, PAIR[0], name, strength=1.0)
         torch.testing.assert_close(result.map, alone.map, rtol=1e-4, atol=1e-6)
         assert result.comparison == alone.comparison
-    assert [result.comparison for result in guide.against_each(plate.picture, PAIR[0])] == [r.comparison for r in results]
+    assert [result.comparison for result in guide.against_each(plate.image, PAIR[0])] == [r.comparison for r in results]
 
 
 def test_what_does_not_see_the_score_has_no_sweep(plate):
     blind = world.localizer(method=rollout)
     for call in (blind.sweep, blind.against_each):
         with pytest.raises(OptionError, match="does not look at the score"):
-            call(plate.picture, *PAIR)
+            call(plate.image, *PAIR)
 
 
 # ---- what is wrong with one image -------------------------------------------------------------------------------------
@@ -418,13 +418,13 @@ def test_a_blank_map_is_the_problem_of_its_own_image(blank_where_white, plate, t
     guide, white = blank_where_white
     paths = [tmp_path / f"{k}.png" for k in range(6)]
     for path in paths:
-        (white if path.stem in "25" else plate.picture).save(path)
+        (white if path.stem in "25" else plate.image).save(path)
     told = []
     found = list(guide.stream(paths, *PAIR, batch_size=4, on_error=lambda *given: told.append(given)))
     assert [path.stem for path, _ in found] == ["0", "1", "3", "4"]
     assert [(path, type(error)) for path, error in told] == [(paths[2], NoSpatialGradient), (paths[5], NoSpatialGradient)]
     assert str(told[0][1]).startswith(f"{paths[2]}: Nothing at ")
-    alone = guide(plate.picture, *PAIR)
+    alone = guide(plate.image, *PAIR)
     for _, result in found:
         torch.testing.assert_close(result.map, alone.map, rtol=1e-3, atol=1e-5)
     stream = guide.stream(paths, *PAIR, batch_size=4)
@@ -436,10 +436,10 @@ def test_a_blank_map_is_the_problem_of_its_own_image(blank_where_white, plate, t
 def test_a_batch_says_which_image_is_blank_and_a_single_image_raises(blank_where_white, plate):
     guide, white = blank_where_white
     with pytest.raises(NoSpatialGradient, match=r"^image 2 of 3: Nothing at"):
-        guide.batch([plate.picture, white, white], *PAIR)
+        guide.batch([plate.image, white, white], *PAIR)
     with pytest.raises(NoSpatialGradient, match=r"^Nothing at"):
         guide(white, *PAIR)
-    assert len(guide.batch([plate.picture] * 3, *PAIR)) == 3
+    assert len(guide.batch([plate.image] * 3, *PAIR)) == 3
 
 
 @pytest.mark.parametrize(
@@ -474,13 +474,13 @@ def test_a_question_that_has_no_references_is_told_at_once(plate):
 @pytest.mark.filterwarnings("ignore:.*no more like:UserWarning")
 def test_targets_of_their_own_are_problems_of_their_own(guide, plate):
     """Of a predicted class too: where it is the reference, there is no comparison."""
-    jay = world.draw_species("royal jay").picture
+    jay = world.draw_species("royal jay").image
     told = []
-    given = [plate.picture, jay, plate.picture]
+    given = [plate.image, jay, plate.image]
     found = list(guide.stream(given, None, "royal jay", on_error=lambda *pair: told.append(pair)))
-    assert [picture for picture, _ in found] == [plate.picture, plate.picture]
-    ((picture, error),) = told
-    assert picture is jay
+    assert [image for image, _ in found] == [plate.image, plate.image]
+    ((image, error),) = told
+    assert image is jay
     assert "'royal jay' is among its own references" in str(error)
     told.clear()
     words = ["ember finch", "green unicorn", "ember finch"]

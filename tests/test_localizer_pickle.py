@@ -18,7 +18,7 @@ def test_selectors_and_weightings_pickle(thing):
 
 @pytest.fixture(scope="module")
 def image():
-    return world.draw_species("ember finch", seed=3).picture
+    return world.draw_species("ember finch", seed=3).image
 
 
 @pytest.mark.parametrize("selector", [nearest(2), rivals(2), "frost finch"], ids=["nearest", "rivals", "named"])

@@ -86,7 +86,7 @@ def test_overlap_by_hand():
 
 
 def test_nothing_is_marked_where_nothing_speaks_for_the_target():
-    """A share of a negative maximum would mark the whole picture, or all but its least negative pixels."""
+    """A share of a negative maximum would mark the whole image, or all but its least negative pixels."""
     assert float(iou(-1 - torch.rand(6, 8), MASK)) == 0.0
     with pytest.raises(OptionError, match="threshold is 0"):
         iou(torch.rand(6, 8), MASK, 0.0)
@@ -117,7 +117,7 @@ def test_best_overlap_is_that_of_every_threshold(seed):
 
 
 @pytest.mark.parametrize("metric", [energy_inside, iou, best_iou, average_precision])
-def test_a_batch_is_its_pictures(metric):
+def test_a_batch_is_its_images(metric):
     heatmaps, masks = noise(2, 3, 5, 6), noise(2, 3, 5, 6, seed=1) > 0.3
     together = metric(heatmaps, masks)
     assert together.shape == (2, 3)
@@ -156,7 +156,7 @@ def test_box_overlaps_by_hand():
 
 
 def test_box_accuracy_takes_one_threshold_for_all():
-    """The best threshold of each picture on its own would fit both."""
+    """The best threshold of each image on its own would fit both."""
     overlaps = torch.tensor([[0.9, 0.1], [0.1, 0.9]])
     assert box_accuracy(overlaps, (0.5,)) == 0.5
     assert box_accuracy(torch.tensor([[0.4, 0.6]]), (0.3, 0.5, 0.7)) == pytest.approx(2 / 3)
@@ -173,7 +173,7 @@ def test_keypoints_by_hand():
 
 
 def test_paired_difference_is_of_pairs():
-    """The two samples overlap widely, but each picture gains the same: the interval has no width."""
+    """The two samples overlap widely, but each image gains the same: the interval has no width."""
     base = torch.linspace(0, 1, 50)
     gain = paired_difference(base + 0.1, base)
     assert (gain.mean, gain.low, gain.high) == pytest.approx((0.1, 0.1, 0.1))

@@ -51,8 +51,8 @@ def localizer():
 
 
 def example(index, label, colour=None):
-    picture = Image.new("RGB", (16, 16), COLOURS[colour or label])
-    return Example(f"{index}", picture, label)
+    image = Image.new("RGB", (16, 16), COLOURS[colour or label])
+    return Example(f"{index}", image, label)
 
 
 def dataset(*labels, wrong=()):
@@ -199,7 +199,7 @@ def test_what_cannot_be_classified_is_told_and_the_rest_is_used(localizer, tmp_p
     mosaics = mosaics_of(localizer, replace(data, examples=[*more, *data.examples]))
     assert [m.target.index for m in mosaics.all] == [2, 3, 4, 5]
     assert len(mosaics.problems) == 2
-    assert "not a picture" in mosaics.problems[0]
+    assert "not an image" in mosaics.problems[0]
     assert "No concept 'brown'" in mosaics.problems[1]
 
 
@@ -239,7 +239,7 @@ def test_images_with_several_labels_have_no_mosaics(localizer, tmp_path):
     with pytest.raises(DatasetError, match=r"many attributes or classes at once \(one#green: green, red\)"):
         evaluate(localizer, data, tmp_path / "out", mosaics="nearest")
     guide = world.localizer()
-    with pytest.raises(DatasetError, match="world-attributes: a picture shows many attributes or classes"):
+    with pytest.raises(DatasetError, match="world-attributes: an image shows many attributes or classes"):
         evaluate(guide, attributes_dataset(4), tmp_path / "out", mosaics="nearest")
     assert not (tmp_path / "out").exists()
 
@@ -269,7 +269,7 @@ def test_figures_are_those_by_hand(localizer, kind, cells):
         for method in ("grad_cam", "hires_cam"):
             for strength in (0.0, 0.6, 1.0):
                 row = next(rows)
-                assert (row["picture"], row["label"], row["method"]) == (mosaic.target.name, mosaic.target.label, method)
+                assert (row["image"], row["label"], row["method"]) == (mosaic.target.name, mosaic.target.label, method)
                 assert (row["strength"], row["references"]) == (strength, "mosaic" if strength else "none")
                 assert row["against"] == ("; ".join(mosaic.others) if strength else "")
                 energy, hit = by_hand(localizer, mosaic, strength, cells)
@@ -287,7 +287,7 @@ def test_a_mosaic_is_the_images_as_the_model_sees_them(localizer):
     for place, cell in enumerate(mosaic.cells):
         row, col = divmod(place, 2)
         part = pixels[:, 16 * row : 16 * row + 16, 16 * col : 16 * col + 16]
-        assert torch.equal(part, localizer.frame(mosaics.dataset.examples[cell.index].picture).pixels)
+        assert torch.equal(part, localizer.frame(mosaics.dataset.examples[cell.index].image).pixels)
 
 
 def test_right_is_whether_the_model_sees_one_of_the_four(localizer):
@@ -313,7 +313,7 @@ def test_a_transformer_and_native_aspect():
     """Two birds beside two; the images are of one size, whatever their aspect."""
     localizer = world.localizer(fit="native")
     data = birds_dataset(8)
-    wide = replace(data.examples[0], picture=data.examples[0].read().resize((300, 100)))
+    wide = replace(data.examples[0], image=data.examples[0].read().resize((300, 100)))
     data = replace(data, examples=[wide, *data.examples[1:]])
     mosaics = Mosaics(localizer, localizer.bank(data.classes), data, MosaicSettings("random", ("hires_cam",)))
     rows = mosaics.rows(mosaics.all[:2])
@@ -364,7 +364,7 @@ def test_among_which_classes_an_image_is_classified_correctly(localizer, tmp_pat
 def test_tables_have_gains_and_chance(localizer, tmp_path):
     rows = read_rows(write_mosaics(mosaics_of(localizer, dataset(*NAMES)), tmp_path, {}))
     (table,) = tables(rows)
-    assert [column.header for column in table.columns][:5] == ["method", "against", "strength", "pictures", "energy"]
+    assert [column.header for column in table.columns][:5] == ["method", "against", "strength", "images", "energy"]
     assert list(table.columns[0].cells) == ["hires_cam"] * 3 + ["chance"]
     assert list(table.columns[4].cells)[-1] == "0.250"
 
@@ -418,7 +418,7 @@ def test_the_command(command_line, tmp_path):
         (("--mosaics", "nearest", "--sanity"), "no sanity of mosaics"),
         (("--mosaics", "nearest", "--deletion", "3", "--sanity"), "no deletion and no sanity of mosaics"),
         (("--mosaics", "nearest", "--paper"), "--paper is a grid with a deletion curve, of single images"),
-        (("world-attributes", "--mosaics", "nearest"), "a picture shows many attributes"),
+        (("world-attributes", "--mosaics", "nearest"), "an image shows many attributes"),
         (("--mosaics", "near"), "No mosaics 'near'; expected nearest or random"),
         (("--references", "mosaic"), "No references 'mosaic'"),
     ],

@@ -41,15 +41,15 @@ def prepared(training: str, trainable: bool) -> torch.nn.Module:
 @pytest.mark.parametrize("training", ["train", "eval", "mixed"])
 @pytest.mark.parametrize("form", ["auto", "dense"])
 def test_no_trace_and_the_same_map(mode, trainable, training, form):
-    picture = Image.fromarray(np.random.default_rng(0).integers(0, 255, (30, 50, 3), dtype=np.uint8))
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 255, (30, 50, 3), dtype=np.uint8))
     model = prepared(training, trainable)
     reference = Localizer(wrap(prepared("eval", False), zoo.TOKENIZER), templates=["a {}"], method=grad_cam, form="dense")
-    expected = reference(picture, "red crown", "bird")
+    expected = reference(image, "red crown", "bird")
     before = fingerprint(model)
     with MODES[mode]():
         inside = fingerprint(model)
         localizer = Localizer(wrap(model, zoo.TOKENIZER), templates=["a {}"], method=grad_cam, form=form)
-        result = localizer(picture, "red crown", "bird")
+        result = localizer(image, "red crown", "bird")
         assert fingerprint(model) == inside
     assert fingerprint(model) == before
     assert not result.map.requires_grad
@@ -68,7 +68,7 @@ class Boom(Exception):
 @pytest.mark.parametrize("where", ["trunk", "after the site", "method"])
 def test_no_trace_after_an_exception(mode, training, form, where):
     model = prepared(training, trainable=True)
-    picture = Image.new("RGB", (40, 24), "red")
+    image = Image.new("RGB", (40, 24), "red")
 
     def explode(*_, **__):
         raise Boom
@@ -81,7 +81,7 @@ def test_no_trace_after_an_exception(mode, training, form, where):
         module.register_forward_hook(explode)
     before = fingerprint(model)
     with MODES[mode](), pytest.raises(Boom):
-        localizer(picture, "red crown", "bird")
+        localizer(image, "red crown", "bird")
     assert fingerprint(model) == before
 
 

@@ -238,8 +238,8 @@ LOCALIZER = {"vocabulary", "templates", "method", "site", "form", "fit", "size",
 
 def test_a_localizer_has_no_other_options():
     assert options_of(Localizer) == {"backbone", *LOCALIZER}
-    assert options_of(Localizer.__call__) == {"picture", "target", "against", "strength", "weighting"}
-    assert options_of(Localizer.batch) == {"pictures", "target", "against", "strength", "weighting"}
+    assert options_of(Localizer.__call__) == {"image", "target", "against", "strength", "weighting"}
+    assert options_of(Localizer.batch) == {"images", "target", "against", "strength", "weighting"}
     assert options_of(world.localizer) - {"device", "checkpoint"} == LOCALIZER - {"on_device"}
 
 
@@ -321,7 +321,7 @@ def test_templates_without_what_they_are_for_are_refused(tmp_path):
 
 COMMANDS = {
     "localize": {
-        *("pictures", "target", "against", "vocabulary", "nearest", "rivals", "strength", "method", "model", "pretrained"),
+        *("images", "target", "against", "vocabulary", "nearest", "rivals", "strength", "method", "model", "pretrained"),
         *("classes", "site", "fit", "size", "templates", "device", "sweep", "by_reference", "seed", "out"),
     },
     "evaluate": {
@@ -358,7 +358,7 @@ COMMANDS = {
         *("other_model", "other_pretrained", "method", "site", "templates", "device", "fail_on", "out"),
     },
     "parts": {
-        *("pictures", "vocabulary", "strength", "method", "model", "pretrained", "site", "fit", "size", "templates"),
+        *("images", "vocabulary", "strength", "method", "model", "pretrained", "site", "fit", "size", "templates"),
         *("device", "plates", "out"),
     },
     "check": {"model", "pretrained", "classes", "device"},
@@ -392,8 +392,8 @@ _OWN = (*_ASK, "red crown", "--against", "blue crown")
 _SINGLE = (*_ASK, "a", "--model", "{transformers, classifier}")
 _TIMM = (*_ASK, "x", "--model", "{timm folder}")
 DROPPED: Mapping[str, tuple[tuple[str, ...], str]] = {
-    "seed, with pictures": ((*_OWN, "--seed", "3"), "--seed 3 has no effect where pictures are given"),
-    "seed 0, with pictures": ((*_OWN, "--seed", "0"), "--seed 0 has no effect where pictures are given"),
+    "seed, with images": ((*_OWN, "--seed", "3"), "--seed 3 has no effect where images are given"),
+    "seed 0, with images": ((*_OWN, "--seed", "0"), "--seed 0 has no effect where images are given"),
     "strength, of attention": (
         (*_ASK, "red crown", "--method", "rollout", "--strength", "0.6"),
         "--strength 0.6 has no effect with --method rollout",
@@ -411,7 +411,7 @@ DROPPED: Mapping[str, tuple[tuple[str, ...], str]] = {
         (*_OWN, "--model", "{transformers, dual}", "--classes", "names.txt"),
         "is no image classifier",
     ),
-    "count, with pictures": (("parts", "photo.png", "--count", "2"), "--count 2 has no effect where pictures are given"),
+    "count, with images": (("parts", "photo.png", "--count", "2"), "--count 2 has no effect where images are given"),
     "decay, without a probe": (("evaluate", "--decay", "0.1"), "--decay 0.1 has no effect without --probe"),
     "pool, without a probe": (("evaluate", "--pool", "average"), "--pool average: expected average, with --probe"),
     "templates, with a probe": (

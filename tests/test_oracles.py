@@ -1,4 +1,4 @@
-"""Each method that looks further than one gradient, again from its equation: one picture, one head, one mask at a time."""
+"""Each method that looks further than one gradient, again from its equation: one image, one head, one mask at a time."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ BLOCKS = 7
 
 @pytest.fixture(scope="module")
 def world():
-    """More blocks than any method looks back, two pictures, three directions."""
+    """More blocks than any method looks back, two images, three directions."""
     model = zoo.tiny_clip(layers=BLOCKS).requires_grad_(False)
     backbone = wrap(model, zoo.TOKENIZER, name="seven blocks")
     return model, backbone, zoo.pixels(backbone, 2), zoo.directions(backbone, 3)
@@ -221,7 +221,7 @@ def test_every_method_has_an_oracle():
 
 def test_by_hand_is_the_model(world):
     model, _, pixels, _ = world
-    embeddings = torch.stack([by_hand.run(model, picture)[1] for picture in pixels])
+    embeddings = torch.stack([by_hand.run(model, image)[1] for image in pixels])
     torch.testing.assert_close(embeddings, model.encode_image(pixels, normalize=True), rtol=1e-12, atol=1e-14)
 
 
@@ -233,7 +233,7 @@ def test_equals_its_oracle(world, name, monkeypatch):
     got = explain(CARDS[name].method, trace(backbone, pixels), directions)
     assert got.shape == (3, 2, 3, 5)
     for k, (direction,) in enumerate(directions):
-        for b, picture in enumerate(pixels):
-            expected = ORACLES[name](model, picture, direction).detach()
+        for b, image in enumerate(pixels):
+            expected = ORACLES[name](model, image, direction).detach()
             assert expected.norm() > 1e-6
             assert (got[k, b].flatten() - expected).norm() <= 1e-8 * expected.norm()

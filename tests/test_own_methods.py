@@ -48,7 +48,7 @@ def seen(backbone):
     return trace(backbone, zoo.pixels(backbone, 2))
 
 
-PICTURE = Image.fromarray(np.random.default_rng(0).integers(0, 255, (24, 40, 3), dtype=np.uint8))
+IMAGE = Image.fromarray(np.random.default_rng(0).integers(0, 255, (24, 40, 3), dtype=np.uint8))
 
 
 # ---- by name ----------------------------------------------------------------------------------------------------------
@@ -76,8 +76,8 @@ def test_a_name_that_is_set_afterwards_is_understood(backbone):
     localizer = Localizer(backbone, vocabulary=zoo.WORDS, templates=["a {}"])
     localizer.method = "layer_cam"
     own = Localizer(backbone, vocabulary=zoo.WORDS, templates=["a {}"], method="layer_cam")
-    ours = localizer(PICTURE, "bird")
-    assert torch.equal(ours.map, own(PICTURE, "bird").map)
+    ours = localizer(IMAGE, "bird")
+    assert torch.equal(ours.map, own(IMAGE, "bird").map)
     assert ours.provenance["method"] == "layer_cam"
 
 
@@ -165,7 +165,7 @@ def test_what_is_no_map_is_refused(backbone, case, form):
     localizer = Localizer(backbone, vocabulary=zoo.WORDS, templates=["a {}"], method=crooked_cam, form=form)
     for ask in (localizer.batch, localizer.fields):
         with pytest.raises(OptionError, match="The method crooked_cam gave"):
-            ask([PICTURE, PICTURE, PICTURE])
+            ask([IMAGE, IMAGE, IMAGE])
     with pytest.raises(OptionError, match="The method crooked_cam gave"):
         is_linear(crooked_cam)
 
@@ -216,8 +216,8 @@ def test_a_method_with_a_graph_of_its_own_gives_a_map_without(backbone):
         with torch.enable_grad():
             return (gradient.mean()[:, :, None] * gradient.tokens * weights).sum(-1).unflatten(2, (3, 5))
 
-    result = Localizer(backbone, vocabulary=zoo.WORDS, templates=["a {}"], method=weighted_cam)(PICTURE, "bird")
-    own = Localizer(backbone, vocabulary=zoo.WORDS, templates=["a {}"], method=grad_cam)(PICTURE, "bird")
+    result = Localizer(backbone, vocabulary=zoo.WORDS, templates=["a {}"], method=weighted_cam)(IMAGE, "bird")
+    own = Localizer(backbone, vocabulary=zoo.WORDS, templates=["a {}"], method=grad_cam)(IMAGE, "bird")
     assert not result.map.requires_grad
     torch.testing.assert_close(result.map, own.map)
 
@@ -263,8 +263,8 @@ def test_nothing_keeps_a_method_alive(backbone):
     big = torch.zeros(10)
     of_mine.memory = big
     localizer = Localizer(backbone, vocabulary=zoo.WORDS, templates=["a {}"], method=of_mine)
-    localizer.fields([PICTURE])
-    localizer(PICTURE, "bird")
+    localizer.fields([IMAGE])
+    localizer(IMAGE, "bird")
     assert is_linear(of_mine)
     watched = weakref.ref(of_mine)
     del of_mine, localizer

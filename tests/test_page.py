@@ -1,6 +1,6 @@
 """Pages: what is written is escaped and whole, and a browser that opens the file asks nobody for anything and sorts.
 
-``python tests/test_page.py FOLDER`` writes the example, and pictures of it as a desk, a telephone and paper show it.
+``python tests/test_page.py FOLDER`` writes the example, and images of it as a desk, a telephone and paper show it.
 """
 
 from __future__ import annotations
@@ -45,8 +45,8 @@ COLOURS = (
 def drawn(k: int, size: tuple[int, int] = (640, 480), hot: bool = False) -> Image.Image:
     """A bird of sorts on a plain ground, with a spot on its head."""
     width, height = size
-    picture = Image.new("RGB", size, ("#e8efe6", "#eaf0f6", "#f4eee2")[k % 3])
-    draw = ImageDraw.Draw(picture)
+    image = Image.new("RGB", size, ("#e8efe6", "#eaf0f6", "#f4eee2")[k % 3])
+    draw = ImageDraw.Draw(image)
 
     def oval(left: float, top: float, right: float, bottom: float, colour: str) -> None:
         draw.ellipse((left * width, top * height, right * width, bottom * height), fill=colour)
@@ -60,8 +60,8 @@ def drawn(k: int, size: tuple[int, int] = (640, 480), hot: bool = False) -> Imag
     if hot:
         heat = Image.new("L", size)
         ImageDraw.Draw(heat).ellipse((0.55 * width, 0.12 * height, 0.85 * width, 0.5 * height), fill=170)
-        picture.paste("#ff8a1e", mask=heat)
-    return picture
+        image.paste("#ff8a1e", mask=heat)
+    return image
 
 
 def example() -> Page:
@@ -71,7 +71,7 @@ def example() -> Page:
     for k, name in enumerate(NAMES):
         accuracy = None if k == 6 else round(float(numbers.uniform(0.61, 0.99)), 5)
         inside = float(numbers.uniform(0.08, 0.5))
-        thumbnail = Thumbnail(drawn(k), name, link=f"pictures/{name} #1.png")
+        thumbnail = Thumbnail(drawn(k), name, link=f"images/{name} #1.png")
         classes.append((thumbnail, int(numbers.integers(18, 240)), accuracy, inside, NAMES[(k + 1) % 12], k in (2, 8)))
     parts = ("crown", "beak", "throat", "breast", "wing_bars", "primaries", "rump", "tail", "legs", "eye ring", "nape")
     evidence = [
@@ -108,12 +108,12 @@ def example() -> Page:
                 Table(("region", "species", "fall of the score", "photographs"), tuple(shortcuts)),
             ),
             Section(
-                "Pictures that are typical of what was found",
-                pictures=tuple(
+                "Images that are typical of what was found",
+                images=tuple(
                     Thumbnail(
                         drawn(k, ((640, 480), (480, 640), (640, 360))[k % 3], hot=True),
                         f"{NAMES[k]}, against {NAMES[(k + 1) % 12]}",
-                        link=f"pictures/{k:02d} overlay.png",
+                        link=f"images/{k:02d} overlay.png",
                     )
                     for k in (0, 1, 2, 4, 5, 8, 9)
                 ),
@@ -163,9 +163,9 @@ def table_of(*cells: object) -> Page:
 
 def test_texts_are_texts():
     wild = "<script>alert(1)</script>\"'&amp;<b>"
-    picture = Image.new("RGB", (8, 8))
-    table = Table((wild,), ((wild,), (Thumbnail(picture, wild, link=f"{wild}.png"),)))
-    section = Section(wild, wild, table, (Thumbnail(picture, wild),))
+    image = Image.new("RGB", (8, 8))
+    table = Table((wild,), ((wild,), (Thumbnail(image, wild, link=f"{wild}.png"),)))
+    section = Section(wild, wild, table, (Thumbnail(image, wild),))
     html = to_html(Page(wild, wild, (section,) * 3, ((wild, wild),)))
     elements = Elements(html)
     assert len(elements.all("script")) == 1
@@ -180,9 +180,9 @@ def test_texts_are_texts():
     ("size", "small"),
     [((640, 480), (224, 168)), ((480, 1280), (84, 224)), ((30, 20), (30, 20)), ((3000, 1), (224, 1))],
 )
-def test_pictures_are_embedded_small(size: tuple[int, int], small: tuple[int, int]):
+def test_images_are_embedded_small(size: tuple[int, int], small: tuple[int, int]):
     image = Image.new("RGB", size, (200, 90, 40))
-    (attributes,) = Elements(to_html(page_of(Section("One", pictures=(Thumbnail(image, "finch"),))))).all("img")
+    (attributes,) = Elements(to_html(page_of(Section("One", images=(Thumbnail(image, "finch"),))))).all("img")
     kind, _, content = attributes["src"].partition(",")
     assert kind == "data:image/jpeg;base64"
     with Image.open(io.BytesIO(base64.b64decode(content, validate=True))) as embedded:
@@ -195,7 +195,7 @@ def test_the_transparent_is_white_and_the_turned_upright():
     clear = Image.new("RGBA", (40, 20), (0, 0, 0, 0))
     turned = Image.new("RGB", (40, 20))
     turned.getexif()[0x0112] = 6
-    images = Elements(to_html(page_of(Section("Two", pictures=(Thumbnail(clear, "a"), Thumbnail(turned, "b")))))).all("img")
+    images = Elements(to_html(page_of(Section("Two", images=(Thumbnail(clear, "a"), Thumbnail(turned, "b")))))).all("img")
     assert [(image["width"], image["height"]) for image in images] == [("40", "20"), ("20", "40")]
     with Image.open(io.BytesIO(base64.b64decode(images[0]["src"].partition(",")[2]))) as embedded:
         assert np.asarray(embedded).min() >= 250
@@ -262,7 +262,7 @@ def test_links_to_elsewhere_are_refused(link: str):
 @pytest.mark.parametrize(
     ("link", "encoded"),
     [
-        ("pictures/gold crest #3.png", "pictures/gold%20crest%20%233.png"),
+        ("images/gold crest #3.png", "images/gold%20crest%20%233.png"),
         ("what?.png", "what%3F.png"),
         ("Grünfink.png", "Gr%C3%BCnfink.png"),
         ("50%20.png", "50%2520.png"),
@@ -273,7 +273,7 @@ def test_links_to_elsewhere_are_refused(link: str):
     ],
 )
 def test_file_names_are_percent_encoded(link: str, encoded: str):
-    html = to_html(page_of(Section("One", pictures=(Thumbnail(Image.new("RGB", (8, 8)), "finch", link=link),))))
+    html = to_html(page_of(Section("One", images=(Thumbnail(Image.new("RGB", (8, 8)), "finch", link=link),))))
     assert [a["href"] for a in Elements(html).all("a")] == [encoded]
 
 
@@ -420,8 +420,8 @@ def test_tables_sort(opened):
 
 
 def test_thumbnails_sort_by_caption_and_tables_apart(opened):
-    pictures = [(Thumbnail(drawn(k), caption), k) for k, caption in enumerate(("b", "", "c", "a"))]
-    table = Table(("species", "number"), tuple(pictures))
+    images = [(Thumbnail(drawn(k), caption), k) for k, caption in enumerate(("b", "", "c", "a"))]
+    table = Table(("species", "number"), tuple(images))
     tab = opened(page_of(Section("One", table=table), Section("Two", table=table)))
     tab.locator("section").nth(1).get_by_role("button", name="species").click()
     assert column(tab, 1) == ["0", "1", "2", "3", "3", "0", "2", "1"]
@@ -439,7 +439,7 @@ def test_the_keyboard_sorts(opened):
     assert tab.evaluate("document.activeElement.innerText") == "score"
 
 
-def test_pictures_show(opened):
+def test_images_show(opened):
     tab = opened(example())
     widths = tab.eval_on_selector_all("img", "images => images.map(image => [image.naturalWidth, image.clientWidth])")
     assert len(widths) == 12 + 7
@@ -450,10 +450,10 @@ def wide() -> Page:
     """Long words wherever there are words, twelve columns of them."""
     word = "Grünfinkenweibchenschwanzfederspitzenzeichnungsweißanteil" * 3
     sides = ((2000, 100), (100, 2000), (10, 10))
-    pictures = tuple(Thumbnail(Image.new("RGB", size, "teal"), word, link=f"{word}.png") for size in sides)
-    rows = ((pictures[0], word, *(0.5 + k for k in range(10))), (pictures[1], *(word for _ in range(11))))
+    images = tuple(Thumbnail(Image.new("RGB", size, "teal"), word, link=f"{word}.png") for size in sides)
+    rows = ((images[0], word, *(0.5 + k for k in range(10))), (images[1], *(word for _ in range(11))))
     sections = (
-        Section(word, word, Table(tuple(f"{word}{k}" for k in range(12)), rows), pictures),
+        Section(word, word, Table(tuple(f"{word}{k}" for k in range(12)), rows), images),
         Section(word),
         Section(word),
     )
@@ -469,7 +469,7 @@ def test_nothing_overflows(opened, page, width: int, script: bool, touch: bool):
     assert overflow(tab) == 0
     assert tab.evaluate("document.documentElement.scrollWidth") <= width
     boxes = tab.eval_on_selector_all(
-        "h1, h2, p, dd, li, figure, figcaption, .scroll, .pictures img",
+        "h1, h2, p, dd, li, figure, figcaption, .scroll, .images img",
         "all => all.filter(e => !e.closest('table')).map(e => e.getBoundingClientRect().right)",
     )
     assert max(boxes) <= width
@@ -530,7 +530,7 @@ def test_a_script_that_is_not_ours_does_not_run(opened, tmp_path, browser):
 
 
 def main(folder: Path) -> None:
-    (folder / "pictures").mkdir(parents=True, exist_ok=True)
+    (folder / "images").mkdir(parents=True, exist_ok=True)
     path = folder / "example.html"
     path.write_text(to_html(example()), "utf-8")
     with chromium() as browser:

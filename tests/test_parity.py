@@ -41,7 +41,7 @@ def full_size() -> nn.Module:
 
 @pytest.fixture(scope="module", params=["tiny", "ViT-B-32"])
 def world(request):
-    """A wrapped model, its classifier, two pictures, and the grid of the last block's first norm."""
+    """A wrapped model, its classifier, two images, and the grid of the last block's first norm."""
     model = zoo.tiny_clip() if request.param == "tiny" else full_size()
     # A random full-size model is nearly symmetric in its patches: a larger last norm makes its maps speak.
     backbone = wrap(model, zoo.TOKENIZER, name=request.param)

@@ -24,7 +24,7 @@ MODELS = {
 
 @pytest.fixture(scope="module", params=MODELS)
 def world(request):
-    """A full-size classifier, wrapped; two pictures; the bank of its classes."""
+    """A full-size classifier, wrapped; two images; the bank of its classes."""
     build, size = MODELS[request.param]
     backbone = wrap(shaken(build), None, Preprocess(size, (0.5,) * 3, (0.5,) * 3), classes=CLASSES)
     pixels = torch.randn(2, 3, *size, generator=torch.Generator().manual_seed(4), dtype=torch.float64)
@@ -106,14 +106,14 @@ def test_references_are_the_nearest_rows(world):
 
 def test_the_one_call_gives_the_same_map(world):
     backbone, _, bank = world
-    picture = Image.effect_noise((300, 200), 60).convert("RGB")
+    image = Image.effect_noise((300, 200), 60).convert("RGB")
     localizer = Localizer(backbone, method=grad_cam)
     assert localizer.vocabulary == CLASSES
-    result = localizer(picture, CLASSES[2], strength=0.6)
+    result = localizer(image, CLASSES[2], strength=0.6)
     assert result.comparison.references == bank.neighbours(CLASSES[2], 3)
     from concept_cam.images import Frame
 
-    frame = Frame.of(picture, backbone.preprocess)
+    frame = Frame.of(image, backbone.preprocess)
     comparison = Comparison(CLASSES[2], result.comparison.references, (1 / 3,) * 3, (0.0,) * 3, 0.6)
     expected = ours(backbone, frame.pixels[None].double(), comparison.direction(bank), "dense")[0].float()
     torch.testing.assert_close(result.map, expected, rtol=1e-4, atol=1e-5 * float(expected.abs().max()))

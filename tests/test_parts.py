@@ -12,9 +12,9 @@ from PIL import Image
 from concept_cam import grad_cam, world
 from concept_cam.errors import (
     ComparisonError,
+    ImageError,
     NoSpatialGradient,
     OptionError,
-    PictureError,
     PromptError,
     UnknownConcept,
     UnknownWord,
@@ -81,9 +81,9 @@ def bare(*names):
 def test_parts_are_found_where_they_are(backbone, birds, plates, fit, size, crop, near):
     """A keypoint is near if a pixel of the part is within one patch of it."""
     localizer = Localizer(backbone, templates="world", fit=fit, size=size)
-    pictures = [plate.picture.crop(crop) if crop else plate.picture for plate in plates]
+    images = [plate.image.crop(crop) if crop else plate.image for plate in plates]
     hits, swapped, colours, crests, on_mask, in_box = [], [], [], [], [], []
-    for plate, (picture, found) in zip(plates, stream_parts(localizer, pictures, birds), strict=True):
+    for plate, (image, found) in zip(plates, stream_parts(localizer, images, birds), strict=True):
         left, top, right, bottom = found.placement.window
         for part in found.parts:
             whole = torch.from_numpy(plate.mask(part.name))
@@ -100,7 +100,7 @@ def test_parts_are_found_where_they_are(backbone, birds, plates, fit, size, crop
             colours.append(part.attributes["colour"].value == plate.bird.card[part.name])
             on_mask.append(bool((part.mask & truth).any()))
             x0, y0, x1, y1 = part.box
-            assert part.mask.shape == (picture.height, picture.width)
+            assert part.mask.shape == (image.height, image.width)
             assert part.mask[y0:y1, x0:x1].sum() == part.mask.sum()
             assert part.mask[y0:y1, x0:x1].any(0).all(), "columns of the box without a pixel"
             assert part.mask[y0:y1, x0:x1].any(1).all(), "rows of the box without a pixel"
@@ -117,7 +117,7 @@ def test_parts_are_found_where_they_are(backbone, birds, plates, fit, size, crop
 
 def test_every_attribute_is_read(localizer, birds, plates):
     right = {attribute: [] for attribute in _CARDS}
-    for plate, (_, found) in zip(plates, stream_parts(localizer, [p.picture for p in plates], birds), strict=True):
+    for plate, (_, found) in zip(plates, stream_parts(localizer, [p.image for p in plates], birds), strict=True):
         for part in found.parts:
             for attribute, reading in part.attributes.items():
                 assert 0 < reading.confidence <= 1
@@ -130,9 +130,9 @@ def test_every_attribute_is_read(localizer, birds, plates):
 
 
 def test_what_is_not_there_says_so_and_nothing_else(localizer, birds, finch):
-    found = find_parts(localizer, finch.picture, birds)
+    found = find_parts(localizer, finch.image, birds)
     assert [part.name for part in found.parts] == [part.name for part in birds.parts]
-    assert (found.parent, found.placement.picture_size) == ("bird", (192, 192))
+    assert (found.parent, found.placement.image_size) == ("bird", (192, 192))
     crest = found["crest"]
     assert (crest.visible, crest.keypoint, crest.box, crest.mask, crest.attributes) == (False, None, None, None, {})
     assert 0 <= crest.confidence <= 0.5
@@ -155,7 +155,7 @@ def test_what_is_not_there_says_so_and_nothing_else(localizer, birds, finch):
 
 def test_a_crest_that_is_there_is_found(localizer, birds):
     for name, colour in (("royal jay", "blue"), ("sunset jay", "orange"), ("misty heron", "black")):
-        crest = find_parts(localizer, world.draw_species(name, seed=1).picture, birds)["crest"]
+        crest = find_parts(localizer, world.draw_species(name, seed=1).image, birds)["crest"]
         assert crest.visible, name
         assert crest.attributes["colour"].value == colour
 
@@ -175,8 +175,8 @@ def test_a_part_is_compared_with_its_parent_and_its_siblings(localizer, birds, f
     attributes["crown"]["colour"] = attributes["beak"]["colour"] = colours
     attributes["breast"] = {"colour": colours, **attributes["breast"]}
     chosen = PartVocabulary("three", "bird", tuple(PartConcept(name, of) for name, of in attributes.items()))
-    found = find_parts(localizer, finch.picture, chosen, strength=strength)
-    scores = localizer(finch.picture, "bird", chosen.texts()[1:], strength=0.5).scores
+    found = find_parts(localizer, finch.image, chosen, strength=strength)
+    scores = localizer(finch.image, "bird", chosen.texts()[1:], strength=0.5).scores
     phrases = {}
     for part in chosen.parts:
         # Of several attributes, the one whose best value is further above the mean of all its values.
@@ -186,30 +186,30 @@ def test_a_part_is_compared_with_its_parent_and_its_siblings(localizer, birds, f
     assert phrases == {"crown": "red crown", "beak": "yellow beak", "breast": "orange breast"}
     for part in found.parts:
         others = ["bird", *(phrase for name, phrase in phrases.items() if name != part.name)]
-        same_map(part, localizer(finch.picture, phrases[part.name], others, strength=strength))
+        same_map(part, localizer(finch.image, phrases[part.name], others, strength=strength))
 
 
 def test_strength_zero_is_the_map_of_the_phrase_alone(localizer, birds, finch):
-    found = find_parts(localizer, finch.picture, birds, strength=0.0)
+    found = find_parts(localizer, finch.image, birds, strength=0.0)
     assert found.provenance["strength"] == 0
     for name, phrase in (("crown", "red crown"), ("throat", "white throat"), ("tail", "black tail")):
-        alone = localizer(finch.picture, phrase, strength=0.0)
+        alone = localizer(finch.image, phrase, strength=0.0)
         assert not alone.comparison.references
         same_map(found[name], alone)
 
 
 @pytest.mark.parametrize("part", [PartConcept("crown", {}), PartConcept("crown", {"colour": ("red", "blue")})])
 def test_a_part_without_siblings_is_compared_with_its_parent(localizer, finch, part):
-    found = find_parts(localizer, finch.picture, PartVocabulary("one", "bird", (part,)))
+    found = find_parts(localizer, finch.image, PartVocabulary("one", "bird", (part,)))
     (crown,) = found.parts
-    same_map(crown, localizer(finch.picture, "red crown" if part.attributes else "crown", "bird", strength=1.0))
+    same_map(crown, localizer(finch.image, "red crown" if part.attributes else "crown", "bird", strength=1.0))
     assert crown.visible
     assert crown.confidence == pytest.approx(2 / 3)  # it stands out as far as the median of itself
 
 
 def test_parts_without_attributes(localizer, finch):
-    found = find_parts(localizer, finch.picture, bare("crown", "tail", "legs"))
-    same_map(found["tail"], localizer(finch.picture, "tail", ["bird", "crown", "legs"], strength=1.0))
+    found = find_parts(localizer, finch.image, bare("crown", "tail", "legs"))
+    same_map(found["tail"], localizer(finch.image, "tail", ["bird", "crown", "legs"], strength=1.0))
     assert all(part.attributes == {} for part in found.parts)
     peaks = [float(part.map.max()) for part in found.parts]
     middle = float(np.median(peaks))
@@ -219,20 +219,20 @@ def test_parts_without_attributes(localizer, finch):
 
 
 def test_the_method_is_the_localizers(backbone, birds, finch):
-    found = find_parts(Localizer(backbone, templates="world", method=grad_cam), finch.picture, birds)
+    found = find_parts(Localizer(backbone, templates="world", method=grad_cam), finch.image, birds)
     assert found.provenance["method"] == "grad_cam"
     same_map(
-        find_parts(Localizer(backbone, templates="world", method=grad_cam), finch.picture, bare("tail"))["tail"],
-        Localizer(backbone, templates="world", method=grad_cam)(finch.picture, "tail", "bird", strength=1.0),
+        find_parts(Localizer(backbone, templates="world", method=grad_cam), finch.image, bare("tail"))["tail"],
+        Localizer(backbone, templates="world", method=grad_cam)(finch.image, "tail", "bird", strength=1.0),
     )
 
 
-# ---- many pictures ----------------------------------------------------------------------------------------------------
+# ---- many images ----------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
 def passes(backbone, monkeypatch):
-    """How many pictures went through the model, pass by pass."""
+    """How many images went through the model, pass by pass."""
     seen, kind = [], type(backbone)
     embed = kind.embed_pixels
     monkeypatch.setattr(kind, "embed_pixels", lambda self, pixels: (seen.append(len(pixels)), embed(self, pixels))[1])
@@ -240,24 +240,24 @@ def passes(backbone, monkeypatch):
 
 
 def test_one_pass_a_batch_whatever_the_number_of_parts(localizer, birds, finch, passes):
-    pictures = [finch.picture] * 5
-    find_parts(localizer, finch.picture, birds)  # texts and the way to the embedding are looked at once
+    images = [finch.image] * 5
+    find_parts(localizer, finch.image, birds)  # texts and the way to the embedding are looked at once
     passes.clear()
     for vocabulary in (birds, bare("crown")):
-        assert len(list(stream_parts(localizer, pictures, vocabulary, batch_size=2))) == 5
+        assert len(list(stream_parts(localizer, images, vocabulary, batch_size=2))) == 5
         assert passes == [2, 2, 1]
         passes.clear()
 
 
-def test_a_batch_is_its_pictures_one_by_one_in_order(backbone, birds, plates):
-    """At native aspect a batch goes through the model in groups of one size; the order is that of the pictures."""
+def test_a_batch_is_its_images_one_by_one_in_order(backbone, birds, plates):
+    """At native aspect a batch goes through the model in groups of one size; the order is that of the images."""
     localizer = Localizer(backbone, templates="world", fit="native")
     crops = (None, LOW, (40, 0, 150, 192), LOW, None)
-    pictures = [plates[k].picture.crop(crops[k % 5]) if crops[k % 5] else plates[k].picture for k in range(9)]
-    stream = list(stream_parts(localizer, pictures, birds, batch_size=7, workers=3))
-    assert [picture for picture, _ in stream] == pictures
-    for picture, found in stream:
-        alone = find_parts(localizer, picture, birds)
+    images = [plates[k].image.crop(crops[k % 5]) if crops[k % 5] else plates[k].image for k in range(9)]
+    stream = list(stream_parts(localizer, images, birds, batch_size=7, workers=3))
+    assert [image for image, _ in stream] == images
+    for image, found in stream:
+        alone = find_parts(localizer, image, birds)
         assert found.placement == alone.placement
         assert found.provenance == alone.provenance
         for one, other in zip(found.parts, alone.parts, strict=True):
@@ -269,30 +269,30 @@ def test_a_batch_is_its_pictures_one_by_one_in_order(backbone, birds, plates):
                 assert {a: r.value for a, r in one.attributes.items()} == {a: r.value for a, r in other.attributes.items()}
 
 
-def test_a_broken_picture_is_told_of_and_left_out(localizer, birds, plates, tmp_path):
+def test_a_broken_image_is_told_of_and_left_out(localizer, birds, plates, tmp_path):
     paths = [tmp_path / f"{k}.png" for k in range(6)]
     for path, plate in zip(paths, plates, strict=False):
-        plate.picture.save(path)
-    paths[1].write_bytes(b"no picture")
+        plate.image.save(path)
+    paths[1].write_bytes(b"no image")
     paths[5].unlink()
     told = []
     stream = stream_parts(localizer, paths, birds, batch_size=2, on_error=lambda path, error: told.append((path, type(error))))
     found = list(stream)
     assert [path for path, _ in found] == [paths[0], paths[2], paths[3], paths[4]]
-    assert told == [(paths[1], PictureError), (paths[5], PictureError)]
+    assert told == [(paths[1], ImageError), (paths[5], ImageError)]
     for path, finding in found:
         expected = find_parts(localizer, path, birds)
         assert torch.allclose(finding["tail"].map, expected["tail"].map, atol=1e-4 * float(expected["tail"].map.abs().max()))
     stream = stream_parts(localizer, paths, birds, batch_size=1)
     next(stream)
-    with pytest.raises(PictureError, match=r"1\.png"):
+    with pytest.raises(ImageError, match=r"1\.png"):
         next(stream)
 
 
 def test_a_generator_is_read_no_further_than_two_batches_ahead(localizer, finch):
     asked = []
-    pictures = (asked.append(k) or finch.picture for k in range(100))
-    stream = stream_parts(localizer, pictures, bare("crown", "tail"), batch_size=2)
+    images = (asked.append(k) or finch.image for k in range(100))
+    stream = stream_parts(localizer, images, bare("crown", "tail"), batch_size=2)
     assert len(list(islice(stream, 3))) == 3
     stream.close()
     assert len(asked) <= 3 + 2 + 2 * 2
@@ -300,11 +300,11 @@ def test_a_generator_is_read_no_further_than_two_batches_ahead(localizer, finch)
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 5), (2, 300), (300, 2), (4, 3), (60, 40)], ids=str)
 @pytest.mark.parametrize("fit", ["crop", "pad", "squash", "native"])
-def test_pictures_smaller_than_a_patch(backbone, birds, finch, size, fit):
+def test_images_smaller_than_a_patch(backbone, birds, finch, size, fit):
     localizer = Localizer(backbone, templates="world", fit=fit)
     width, height = size
     for resample in (Image.Resampling.NEAREST, Image.Resampling.BICUBIC):
-        found = find_parts(localizer, finch.picture.resize(size, resample), birds)
+        found = find_parts(localizer, finch.image.resize(size, resample), birds)
         assert any(part.visible for part in found.parts)
         for part in found.parts:
             if part.visible:
@@ -322,7 +322,7 @@ def test_pictures_smaller_than_a_patch(backbone, birds, finch, size, fit):
 
 def test_a_method_that_does_not_look_at_the_score_is_refused(backbone, birds, finch):
     with pytest.raises(OptionError, match="does not look at the score"):
-        find_parts(Localizer(backbone, templates="world", method=rollout), finch.picture, birds)
+        find_parts(Localizer(backbone, templates="world", method=rollout), finch.image, birds)
 
 
 @pytest.mark.parametrize(
@@ -331,19 +331,19 @@ def test_a_method_that_does_not_look_at_the_score_is_refused(backbone, birds, fi
 )
 def test_words_that_the_encoder_has_never_seen(localizer, finch, vocabulary):
     with pytest.raises(UnknownWord, match=r"carburettor|mauve"):
-        find_parts(localizer, finch.picture, vocabulary)
+        find_parts(localizer, finch.image, vocabulary)
 
 
 @pytest.mark.parametrize("strength", [-1.0, float("nan"), float("inf")])
 def test_strengths_that_mean_nothing(localizer, birds, finch, strength):
     with pytest.raises(ComparisonError, match="strength is"):
-        find_parts(localizer, finch.picture, birds, strength=strength)
+        find_parts(localizer, finch.image, birds, strength=strength)
 
 
 @pytest.mark.parametrize("options", [{"batch_size": 0}, {"workers": 0}], ids=str)
 def test_no_batch_and_no_worker(localizer, birds, finch, options):
     with pytest.raises(OptionError, match="expected at least 1 of each"):
-        next(stream_parts(localizer, [finch.picture], birds, **options))
+        next(stream_parts(localizer, [finch.image], birds, **options))
 
 
 # ---- vocabularies -----------------------------------------------------------------------------------------------------
@@ -362,7 +362,7 @@ def test_a_vocabulary_is_read(tmp_path, localizer, finch):
         {"colour": ("red", "blue"), "length": ("long", "short")},
     )
     assert mine.texts() == ("bird", "tail", "crown", "red crown", "blue crown", "long crown", "short crown")
-    found = find_parts(localizer, finch.picture, mine)
+    found = find_parts(localizer, finch.image, mine)
     assert found["crown"].attributes["colour"].value == "red"
     assert set(found["crown"].attributes) == {"colour", "length"}
 
@@ -415,7 +415,7 @@ def test_a_part_with_a_blank_map_is_not_visible_and_a_blind_site_is_refused(back
             found[parts:] = 0
             return found
 
-        return find_parts(Localizer(backbone, templates="world", method=TraceMethod(maps)), finch.picture, birds)
+        return find_parts(Localizer(backbone, templates="world", method=TraceMethod(maps)), finch.image, birds)
 
     found = only(3).parts
     assert not any(part.visible for part in found[3:])

@@ -83,7 +83,7 @@ def test_coco_loads_with_equal_masks_boxes_and_keypoints():
     assert list(numbers) == list(FINDINGS)
     for name, found in FINDINGS.items():
         image = made.imgs[numbers[name]]
-        assert (image["height"], image["width"]) == found.placement.picture_size
+        assert (image["height"], image["width"]) == found.placement.image_size
         annotations = made.loadAnns(made.getAnnIds(imgIds=numbers[name], iscrowd=False))
         visible = [part for part in found.parts if part.visible]
         assert [made.cats[a["category_id"]]["name"] for a in annotations] == ["bird"][: len(visible)] + [
@@ -146,7 +146,7 @@ def write(root: Path, files: dict[str, bytes]) -> Path:
         (root / path).write_bytes(content)
     for name, found in FINDINGS.items():
         (root / "images" / name).parent.mkdir(parents=True, exist_ok=True)
-        Image.new("RGB", found.placement.picture_size[::-1]).save(root / "images" / name)
+        Image.new("RGB", found.placement.image_size[::-1]).save(root / "images" / name)
     return root
 
 
@@ -174,16 +174,14 @@ def test_cub_has_the_classes_that_are_given(tmp_path):
     assert same["image_class_labels.txt"] == b"1 1\n2 1\n3 2\n"
 
 
-def test_csv_has_a_row_for_each_picture_and_part():
+def test_csv_has_a_row_for_each_image_and_part():
     rows = list(csv.DictReader(io.StringIO(to_csv(FINDINGS).decode(), newline="")))
-    assert [(row["picture"], row["part"]) for row in rows] == [(name, part) for name in FINDINGS for part in NAMES]
+    assert [(row["image"], row["part"]) for row in rows] == [(name, part) for name in FINDINGS for part in NAMES]
     place = {"x": "20.1", "y": "30.7", "left": "10", "top": "12", "right": "31", "bottom": "50"}
     read = {"colour": "brown", "colour_confidence": "0.5", "pattern": "barred", "pattern_confidence": "0.9"}
-    assert (
-        rows[1] == {"picture": "red finch.png", "part": "left wing", "visible": "1", "confidence": "0.512346"} | place | read
-    )
+    assert rows[1] == {"image": "red finch.png", "part": "left wing", "visible": "1", "confidence": "0.512346"} | place | read
     assert (rows[0]["colour"], rows[0]["pattern"], rows[0]["pattern_confidence"]) == ("red", "", "")
-    known = {"picture": "Bläuling/鳥.png", "part": "crown", "visible": "0", "confidence": "0"}
+    known = {"image": "Bläuling/鳥.png", "part": "crown", "visible": "0", "confidence": "0"}
     assert rows[3] == dict.fromkeys(rows[3], "") | known
 
 
@@ -207,7 +205,7 @@ def a_scene(size) -> np.ndarray:
 @pytest.mark.parametrize("name", ["red finch.png", "Bläuling/鳥.png"])
 def test_supervision_draws_boxes_masks_and_labels(name):
     found = FINDINGS[name]
-    detections, scene = to_supervision(found), a_scene(found.placement.picture_size)
+    detections, scene = to_supervision(found), a_scene(found.placement.image_size)
     outlines, masks = np.zeros(scene.shape[:2], dtype=bool), np.zeros(scene.shape[:2], dtype=bool)
     for part in found.parts:
         if part.visible:
@@ -286,7 +284,7 @@ def test_what_cub_cannot_name_is_refused(name, message):
         to_cub({name: FINDINGS["sky.png"]})
 
 
-def test_a_picture_without_a_class_is_refused():
+def test_a_image_without_a_class_is_refused():
     with pytest.raises(OptionError, match=r"No class is given for 'sky\.png'\. Did you mean 'sky\.jpg'"):
         to_cub({"sky.png": FINDINGS["sky.png"]}, {"sky.jpg": "sky"})
     with pytest.raises(OptionError, match="'' cannot stand on a line"):

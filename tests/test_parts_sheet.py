@@ -1,4 +1,4 @@
-"""Findings made by hand as pictures and pages: marks lie where the parts are, labels beside each other, numbers are right."""
+"""Findings made by hand as images and pages: marks lie where the parts are, labels beside each other, numbers are right."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from concept_cam.errors import OptionError, PictureError
+from concept_cam.errors import ImageError, OptionError
 from concept_cam.images import Placement
 from concept_cam.page import Thumbnail, to_html
 from concept_cam.parts.labels import COLOURS, Mark, beside
@@ -30,7 +30,7 @@ def hidden(name):
 
 
 def finding(size, *parts, parent="bird", **provenance):
-    """Of a picture of (width, height)."""
+    """Of an image of (width, height)."""
     width, height = size
     return PartFinding(parent, parts, Placement((0.0, 0.0, float(width), float(height)), (height, width)), provenance)
 
@@ -44,7 +44,7 @@ def within(image, colour, tolerance=0):
 
 
 def window(image):
-    """Where the picture lies on what was made of it: left, top, right, bottom."""
+    """Where the image lies on what was made of it: left, top, right, bottom."""
     rows, columns = np.nonzero(within(image, GROUND))
     return columns.min(), rows.min(), columns.max() + 1, rows.max() + 1
 
@@ -66,7 +66,7 @@ def test_a_summary_is_one_line():
     assert summary(finding((9, 7), hidden("crest"))) == "not visible: crest"
 
 
-# ---- one picture ------------------------------------------------------------------------------------------------------
+# ---- one image ------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("size", [(60, 40), (40, 60), (800, 500), (3000, 2000), (4000, 60), (60, 4000)], ids=str)
@@ -97,7 +97,7 @@ def test_dots_and_boxes_lie_on_the_parts(size):
 
 
 def test_labels_and_what_is_not_visible_are_written(monkeypatch):
-    """To the left of the picture, to its right and below it, apart from each other and from the edge."""
+    """To the left of the image, to its right and below it, apart from each other and from the edge."""
     from PIL import ImageDraw
 
     written = []
@@ -135,7 +135,7 @@ def test_a_long_label_is_cut_short_and_a_line_break_is_a_space(monkeypatch):
     assert annotated(finding((60, 40), *parts), ground((60, 40))).width < 1200
 
 
-def test_a_picture_without_any_part_is_shown_with_the_list():
+def test_a_image_without_any_part_is_shown_with_the_list():
     image = annotated(finding((60, 40), hidden("crest")), ground((60, 40)))
     left, top, right, bottom = window(image)
     assert (right - left, bottom - top) == (480, 320)
@@ -208,15 +208,15 @@ def test_colours_can_be_told_apart(matrix):
     assert min(np.linalg.norm(a - b) for a, b in combinations(seen_as, 2)) > 10
 
 
-def test_another_picture_is_refused():
+def test_another_image_is_refused():
     found = finding((60, 40), hidden("crest"))
-    with pytest.raises(PictureError, match="The picture is 40 x 60, but the finding is of one of 60 x 40 pixels"):
+    with pytest.raises(ImageError, match="The image is 40 x 60, but the finding is of one of 60 x 40 pixels"):
         annotated(found, ground((40, 60)))
-    with pytest.raises(PictureError, match="The picture is 40 x 60"):
+    with pytest.raises(ImageError, match="The image is 40 x 60"):
         part_sheet("finch", [("a", ground((40, 60)), found)])
 
 
-def test_a_turned_picture_is_upright():
+def test_a_turned_image_is_upright():
     turned = ground((40, 60))
     turned.getexif()[0x0112] = 6
     found = finding((60, 40), seen("crown", (45.0, 10.0), (40, 5, 50, 15)))
@@ -225,7 +225,7 @@ def test_a_turned_picture_is_upright():
     assert (right - left, bottom - top) == (480, 320)
 
 
-# ---- many pictures ----------------------------------------------------------------------------------------------------
+# ---- many images ----------------------------------------------------------------------------------------------------
 
 
 def striped(size, k):
@@ -240,7 +240,7 @@ SIZE = (80, 40)
 
 
 def items():
-    """Four pictures: the crown on all, once orange; the tail on one; the crest on none."""
+    """Four images: the crown on all, once orange; the tail on one; the crest on none."""
     found = []
     for k, (colour, confidence) in enumerate((("red", 0.6), ("red", 0.9), ("orange", 0.7), ("red", 0.8))):
         crown = seen("crown", (50.0, 30.0), (44, 24, 60, 32), confidence, colour=(colour, 0.9))
@@ -256,8 +256,8 @@ def test_a_sheet_counts():
     page = part_sheet("house finch", items())
     assert page.title == "house finch"
     assert dict(page.facts) == {
-        "pictures": "4",
-        "parts visible on a picture": "1.2 of 3",
+        "images": "4",
+        "parts visible on an image": "1.2 of 3",
         "model": "world",
         "vocabulary": "Parts & more",
         "method": "hires_cam",
@@ -280,8 +280,8 @@ def test_there_are_no_more_columns_of_crops_than_crops():
     for count in (1, 2, 4):
         table = part_sheet("house finch", items()[:count]).sections[0].table
         assert table.columns[-min(count, 3) :] == ("clearest", "second", "third")[:count]
-    (name, picture, _) = items()[0]
-    nothing = part_sheet("house finch", [(name, picture, finding(SIZE, hidden("crown"), hidden("tail")))])
+    (name, image, _) = items()[0]
+    nothing = part_sheet("house finch", [(name, image, finding(SIZE, hidden("crown"), hidden("tail")))])
     assert nothing.sections[0].table.columns == ("part", "visible", "confidence")
     assert nothing.sections[0].table.rows == (("crown", 0.0, None), ("tail", 0.0, None))
 
@@ -292,34 +292,34 @@ def test_crops_are_of_the_part_enlarged_by_half():
     # (44, 24, 60, 32) and a quarter of its sides to each side: (40, 22, 64, 34), all of it below and on the right.
     assert crown[5].image.size == (24, 12)
     assert within(crown[5].image, (0, 0, 255)).all()
-    # The edge of the picture is where it ends, and the pixel in the corner says whose it is.
+    # The edge of the image is where it ends, and the pixel in the corner says whose it is.
     assert tail[5].image.size == (5, 5)
     assert tail[5].image.getpixel((0, 0)) == (2, 2, 2)
 
 
 def test_thumbnails_have_dots_and_are_small():
     (section,) = part_sheet("house finch", items()).sections[1:]
-    assert [picture.caption for picture in section.pictures] == ["p0", "p1", "p2", "p3"]
-    image = section.pictures[0].image
+    assert [image.caption for image in section.images] == ["p0", "p1", "p2", "p3"]
+    image = section.images[0].image
     assert image.size == (224, 112)
     assert within(image.crop((139, 83, 141, 85)), COLOURS[0], 2).all()  # (50, 30) of 80 x 40
 
 
-def test_a_sheet_of_many_pictures_keeps_few():
+def test_a_sheet_of_many_images_keeps_few():
     sheet = PartSheet("house finch")
     size = (1000, 600)
     for k in range(70):
         crown = seen("crown", (500.0, 300.0), (100, 100, 900, 500), 0.5 + (37 * k % 70) / 140, colour=("red", 0.9))
         sheet.add(f"p{k}", ground(size), finding(size, crown))
     page = sheet.page()
-    assert dict(page.facts)["pictures"] == "70"
-    thumbnails = page.sections[1].pictures
-    assert [picture.caption for picture in thumbnails] == [f"p{k}" for k in range(60)]
+    assert dict(page.facts)["images"] == "70"
+    thumbnails = page.sections[1].images
+    assert [image.caption for image in thumbnails] == [f"p{k}" for k in range(60)]
     assert "first 60 of 70" in page.sections[1].text
     crops = page.sections[0].table.rows[0][4:]
     best = sorted(range(70), key=lambda k: -(37 * k % 70))[:3]
     assert [crop.caption for crop in crops] == [f"p{k}" for k in best]
-    assert all(max(picture.image.size) <= 224 for picture in (*thumbnails, *crops))
+    assert all(max(image.image.size) <= 224 for image in (*thumbnails, *crops))
     assert "first 60" not in part_sheet("house finch", items()).sections[1].text
 
 
@@ -330,17 +330,17 @@ def test_a_sheet_goes_on_after_a_page():
     early = sheet.page()
     for item in all_items[2:]:
         sheet.add(*item)
-    assert dict(early.facts)["pictures"] == "2"
+    assert dict(early.facts)["images"] == "2"
     assert sheet.page().sections[0].table.rows[0][:4] == part_sheet("x", all_items).sections[0].table.rows[0][:4]
 
 
 def test_a_name_that_no_link_can_hold_has_none():
     page = part_sheet("x", [("a\\b", *items()[0][1:])])
-    assert page.sections[1].pictures[0].link is None
+    assert page.sections[1].images[0].link is None
     assert isinstance(page.sections[0].table.rows[0][-1], Thumbnail)
 
 
-def test_no_pictures_and_two_vocabularies_are_refused():
+def test_no_images_and_two_vocabularies_are_refused():
     with pytest.raises(OptionError, match="There are no findings"):
         part_sheet("house finch", [])
     other = ("o", ground(SIZE), finding(SIZE, hidden("crown")))

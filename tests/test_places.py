@@ -31,12 +31,12 @@ def wrapped(model, size=SIZE):
 
 
 def assert_in_place(backbone, most=0.5):
-    """Of every site: squares of one and a half cells, in the corners and the middle of a picture that is cropped."""
+    """Of every site: squares of one and a half cells, in the corners and the middle of an image that is cropped."""
     generator = np.random.default_rng(0)
     height, width = backbone.preprocess.size
-    picture = generator.integers(90, 110, (2 * height + 40, 2 * width, 3), dtype=np.uint8)
+    image = generator.integers(90, 110, (2 * height + 40, 2 * width, 3), dtype=np.uint8)
     preprocess = backbone.preprocess.fitted("crop")
-    frame = Frame.of(Image.fromarray(picture), preprocess)
+    frame = Frame.of(Image.fromarray(image), preprocess)
     left, top, right, bottom = frame.placement.window
     for site in backbone.sites:
         placement = frame.placement.covering(site.layout.span)
@@ -47,7 +47,7 @@ def assert_in_place(backbone, most=0.5):
         for x, y in places:
             # What does not answer to one mark may answer to the other; kernels of mean zero see no grey.
             for mark in ((80, -80, 80), (-80, 80, -80)):
-                marked = picture.copy()
+                marked = image.copy()
                 marked[
                     rounded(y - 0.75 * tall) : rounded(y + 0.75 * tall), rounded(x - 0.75 * wide) : rounded(x + 0.75 * wide)
                 ] += np.array(mark).astype(np.uint8)
@@ -239,8 +239,8 @@ def test_the_default_site_of_a_tower_lies_where_its_layers_put_it(name):
     assert_in_place(wrapped(quiet(shaken(build))), 1.0 if name == "enlarged" else 0.5)
 
 
-def test_a_padded_map_is_laid_over_the_picture_without_its_padding():
-    """In the pixels of the picture: the patch at row 3, column 10 of the picture is row 4, column 11 of the map."""
+def test_a_padded_map_is_laid_over_the_image_without_its_padding():
+    """In the pixels of the image: the patch at row 3, column 10 of the image is row 4, column 11 of the map."""
     backbone = wrapped(shaken(TOWERS["padded by hand"][0]))
     result = Localizer(backbone)(
         Image.fromarray(np.random.default_rng(0).integers(0, 255, (192, 256, 3), dtype=np.uint8)), "ant"
@@ -308,7 +308,7 @@ def test_a_model_without_any_place_is_refused_with_the_reason():
             return self.head(self.map(self.all(pixels.flatten(1)).view(-1, 8, 12, 12)).mean((2, 3)))
 
     with pytest.raises(
-        BackboneError, match=r"no site whose cells lie in order on the picture \(map: each of its cells sees the whole"
+        BackboneError, match=r"no site whose cells lie in order on the image \(map: each of its cells sees the whole"
     ):
         wrapped(shaken(Mixed), (96, 96))
 
@@ -378,7 +378,7 @@ def test_sites_are_in_the_order_in_which_maps_were_last_made():
 
 
 class Resting(nn.Module):
-    """Behind the mean a ReLU, two of whose units are at rest whatever the picture."""
+    """Behind the mean a ReLU, two of whose units are at rest whatever the image."""
 
     def __init__(self, resting=2):
         super().__init__()
@@ -390,16 +390,16 @@ class Resting(nn.Module):
         return self.head(torch.relu(self.hidden(self.stem(pixels).mean((2, 3))) + bias))
 
 
-def picture():
+def image():
     return Image.fromarray(np.random.default_rng(0).integers(0, 255, (96, 128, 3), dtype=np.uint8))
 
 
 def test_a_unit_at_rest_has_no_evidence_and_stops_no_field():
     backbone = wrapped(shaken(Resting))
-    (field,) = Localizer(backbone, form="dense").fields([picture()])
+    (field,) = Localizer(backbone, form="dense").fields([image()])
     assert not field.vectors[..., :2].any()
     assert field.vectors[..., 2:].flatten(0, 1).any(0).all()
-    result = Localizer(backbone, form="dense")(picture(), "bee")
+    result = Localizer(backbone, form="dense")(image(), "bee")
     torch.testing.assert_close(field(backbone.embed_texts(["bee"])[0]).float(), result.base_map, rtol=1e-5, atol=1e-9)
 
 

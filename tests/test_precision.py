@@ -27,7 +27,7 @@ def questions(guide):
     """Pixels of 200 plates, 20 at a time; what tells each bird from its twin, and what speaks for the bird."""
     plates = list(twin_plates(200, seed=7))
     bank = guide.bank(world.species())
-    frames = [Frame.of(plate.plate.picture, guide.backbone.preprocess).pixels for plate in plates]
+    frames = [Frame.of(plate.plate.image, guide.backbone.preprocess).pixels for plate in plates]
     targets, twins = (bank.vectors_of([getattr(plate, name) for plate in plates]) for name in ("target", "twin"))
     directions = torch.stack([targets - 0.6 * twins, targets])
     return list(zip(torch.stack(frames).split(20), directions.split(20, 1), strict=True))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from concept_cam.errors import BackboneError, NoSpatialGradient, PictureError, UnknownWord
+from concept_cam.errors import BackboneError, ImageError, NoSpatialGradient, UnknownWord
 from concept_cam.prefetch import each_alone, one_by_one, read_ahead, tell, together
 
 
@@ -40,7 +40,7 @@ def outcomes(items, batch_size=4, listen=True, looking=look):
 
 @pytest.mark.parametrize("batch_size", [1, 2, 3, 8])
 def test_everything_comes_in_order(batch_size):
-    damaged = PictureError("damaged")
+    damaged = ImageError("damaged")
     items = [1, damaged, 2, -3, 4, -5, damaged, damaged, 6]
     assert outcomes(items, batch_size) == [
         (1, 10),
@@ -56,11 +56,11 @@ def test_everything_comes_in_order(batch_size):
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 3, 8])
-@pytest.mark.parametrize("bad", [-3, PictureError("damaged")], ids=["looked at", "read"])
+@pytest.mark.parametrize("bad", [-3, ImageError("damaged")], ids=["looked at", "read"])
 def test_what_was_finished_comes_before_an_error_that_nobody_listens_to(batch_size, bad):
     *found, error = outcomes([1, 2, bad, 4], batch_size, listen=False)
     assert found == [(1, 10), (2, 20)]
-    assert isinstance(error, NoSpatialGradient | PictureError)
+    assert isinstance(error, NoSpatialGradient | ImageError)
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 3, 8])
@@ -72,7 +72,7 @@ def test_what_was_finished_comes_before_what_a_generator_raises(batch_size, coun
         yield from range(count)
         raise error
 
-    for raised in (ZeroDivisionError("theirs"), PictureError("theirs")):
+    for raised in (ZeroDivisionError("theirs"), ImageError("theirs")):
         *found, error = outcomes(items(raised), batch_size)
         assert found == [(k, 10 * k) for k in range(count)]
         assert error is raised
@@ -110,14 +110,14 @@ def test_a_batch_is_looked_at_once_if_nothing_fails():
         sizes.append(len(batch))
         return look(batch)
 
-    outcomes([1, PictureError("damaged"), *range(7)], 4, looking=counted)
+    outcomes([1, ImageError("damaged"), *range(7)], 4, looking=counted)
     assert sizes == [3, 4, 1]
 
 
 def test_many_bad_items_are_told_of_as_they_come():
-    items = (PictureError(str(k)) for k in range(1000))
+    items = (ImageError(str(k)) for k in range(1000))
     stream = one_by_one(items, read, look, 4, 2, lambda item, error: tell(item, error, None))
-    with pytest.raises(PictureError, match=r"^0$"):
+    with pytest.raises(ImageError, match=r"^0$"):
         next(stream)
     assert next(items).args[0] in map(str, range(1, 13))
 
@@ -126,8 +126,8 @@ def test_an_error_says_of_which_file_it_is():
     for item in ("a.png", Path("a.png")):
         with pytest.raises(NoSpatialGradient, match=r"^a\.png: blank$"):
             tell(item, NoSpatialGradient("blank"), None)
-    with pytest.raises(PictureError, match=r"^a\.png: damaged$"):
-        tell("a.png", PictureError("a.png: damaged"), None)
+    with pytest.raises(ImageError, match=r"^a\.png: damaged$"):
+        tell("a.png", ImageError("a.png: damaged"), None)
     with pytest.raises(UnknownWord, match=r"^a\.png: no word$") as raised:
         tell("a.png", UnknownWord("no word", "word"), None)
     assert raised.value.word == "word"

@@ -90,7 +90,7 @@ def test_thresholds_that_mean_nothing(threshold: float) -> None:
         result.boxes(threshold)
 
 
-def test_boxes_are_half_open_in_pixels_of_the_picture_the_strongest_first() -> None:
+def test_boxes_are_half_open_in_pixels_of_the_image_the_strongest_first() -> None:
     result = localization(grid(r0c0=0.6, r0c1=0.6, r2c4=1, r2c0=0.7))
     assert result.boxes(0.5) == ((4, 2, 5, 3), (0, 2, 1, 3), (0, 0, 2, 1))
     assert result.boxes(0.65) == ((4, 2, 5, 3), (0, 2, 1, 3))
@@ -102,7 +102,7 @@ def test_box_of_a_spike_by_hand() -> None:
     0.55 at 4.5 pixels from the centre reaches and 0.45 at 5.5 does not."""
     spike = grid(r1c2=3)
     assert localization(spike, Placement((0.0, 0.0, 50.0, 30.0), (30, 50))).boxes() == ((20, 10, 30, 20),)
-    # The same window within a larger picture: the box moves with it.
+    # The same window within a larger image: the box moves with it.
     assert localization(spike, Placement((7.0, 4.0, 57.0, 34.0), (60, 90))).boxes() == ((27, 14, 37, 24),)
 
 
@@ -112,8 +112,8 @@ def test_peak() -> None:
     assert localization(-1 - grid(r0c0=1, r1c1=-0.5)).peak() == pytest.approx((1.5, 1.5))
 
 
-def test_peak_lies_on_the_picture() -> None:
-    """Padding can be the strongest patch of all, but it is nowhere on the picture."""
+def test_peak_lies_on_the_image() -> None:
+    """Padding can be the strongest patch of all, but it is nowhere on the image."""
     padded = Placement((0.0, -30.0, 100.0, 60.0), (30, 100))
     x, y = localization(grid(r0c0=5, r1c3=2, r2c1=4), padded).peak()
     assert (x, y) == pytest.approx((70, 15))
@@ -164,7 +164,7 @@ def test_summary_is_json() -> None:
     assert read["comparison"]["references"] == ["frost finch", "reed"]
     assert read["comparison"]["weights"] == [0.25, 0.75]
     assert read["scores"]["reed"] == -0.1
-    assert read["placement"] == {"window": [0, 0, 5, 3], "picture_size": [3, 5]}
+    assert read["placement"] == {"window": [0, 0, 5, 3], "image_size": [3, 5]}
     assert read["provenance"] == PROVENANCE
 
 
@@ -228,11 +228,11 @@ HOSTILE: dict[str, tuple[Callable[[Path], None], str]] = {
     "a cube": (_maps(torch.ones(3, 5, 1), torch.ones(3, 5, 1)), "map is"),
     "no cells": (_maps(torch.ones(0, 5), torch.ones(0, 5)), "map does not hold"),
     "two shapes": (_maps(_WHOLE_MAP, torch.ones(5, 3)), r"base_map is \(5, 3\), map \(3, 5\)"),
-    "a huge image": (_said(placement__picture_size=[200_000, 200_000]), "picture_size is"),
-    "a large image": (_said(placement__picture_size=[12_000, 12_000]), "at most 125,000,000"),
-    "an image without a side": (_said(placement__picture_size=[0, 5]), "picture_size is"),
-    "half a pixel": (_said(placement__picture_size=[3.5, 5]), "picture_size is"),
-    "three sides": (_said(placement__picture_size=[3, 5, 1]), "picture_size is"),
+    "a huge image": (_said(placement__image_size=[200_000, 200_000]), "image_size is"),
+    "a large image": (_said(placement__image_size=[12_000, 12_000]), "at most 125,000,000"),
+    "an image without a side": (_said(placement__image_size=[0, 5]), "image_size is"),
+    "half a pixel": (_said(placement__image_size=[3.5, 5]), "image_size is"),
+    "three sides": (_said(placement__image_size=[3, 5, 1]), "image_size is"),
     "a window of three": (_said(placement__window=[0, 0, 5]), "window is"),
     "a window in disorder": (_said(placement__window=[5, 0, 0, 3]), "left, top, right, bottom in order"),
     "a window elsewhere": (_said(placement__window=[50, 0, 60, 3]), "shows nothing of an image"),

@@ -38,7 +38,7 @@ MASKS = {f"random {seed}": a_mask(seed) for seed in range(200)} | {
     "one column": np.arange(31)[:, None] % 7 < 3,
     "one row": np.arange(31)[None] % 7 < 3,
     "large": one_pixel(4001, 3001, 2000, 1500) | (np.arange(3001) > 2990),
-    "as pictures are turned": a_mask(3).T,
+    "as images are turned": a_mask(3).T,
 }
 
 
@@ -74,6 +74,6 @@ def test_by_hand():
     ],
     ids=["too few", "another size", "negative", "too many", "nothing"],
 )
-def test_what_does_not_fill_the_picture_is_refused(outline):
-    with pytest.raises(DatasetError, match="do not fill a picture"):
+def test_what_does_not_fill_the_image_is_refused(outline):
+    with pytest.raises(DatasetError, match="do not fill an image"):
         run_lengths(outline, (3, 3))

@@ -56,10 +56,10 @@ class Plain:
 
         def make(items):
             made.append(items[0])
-            rows = [{"picture": f"{item}", "energy": item / 7} for item in items]
-            return {".safetensors": bytes(items) * 50, ".csv": csv_of(rows, ("picture", "energy"))}
+            rows = [{"image": f"{item}", "energy": item / 7} for item in items]
+            return {".safetensors": bytes(items) * 50, ".csv": csv_of(rows, ("image", "energy"))}
 
-        with Run.held(self.folder, self.settings, ("picture", "energy")) as run:
+        with Run.held(self.folder, self.settings, ("image", "energy")) as run:
             run.batches(range(5), 2, str, make)
         return made
 
@@ -76,7 +76,7 @@ def write_world(folder: Path) -> None:
     rows = [("file", "label", "twin", "mask", "left", "top", "right", "bottom")]
     for seed, label in enumerate(LABELS):
         plate = world.draw_species(label, seed, 96)
-        plate.picture.save(folder / f"{seed}.png")
+        plate.image.save(folder / f"{seed}.png")
         Image.fromarray(255 * (plate.labels > 0).astype(np.uint8)).save(folder / f"{seed}-mask.png")
         other = "frost finch" if label == "ember finch" else "ember finch"
         rows.append((f"{seed}.png", label, other, f"{seed}-mask.png", 10, 10, 80, 90))
@@ -162,7 +162,7 @@ def files_swapped(folder, monkeypatch):
 
 
 def another_image(folder, monkeypatch):
-    world.draw_species("ember finch", 100, 96).picture.save(folder / "0.png")
+    world.draw_species("ember finch", 100, 96).image.save(folder / "0.png")
 
 
 def another_mask(folder, monkeypatch):
@@ -469,7 +469,7 @@ EXAMPLE = {
     "attributes": ("red crown",),
     "region": lambda: torch.ones(192, 192, dtype=torch.bool),
     "parts": (("crown", lambda: torch.ones(192, 192, dtype=torch.bool)),),
-    "picture": Image.new("RGB", (192, 192)),
+    "image": Image.new("RGB", (192, 192)),
 }
 
 
@@ -740,7 +740,7 @@ def test_the_table_is_plain_csv(finished):
     rows = list(csv.DictReader(io.StringIO(before["rows.csv"].decode())))
     batches = [list(csv.DictReader(io.StringIO(before[f"batches/0000{i}.csv"].decode()))) for i in range(3)]
     assert rows == [row for batch in batches for row in batch]
-    assert len({row["picture"] for row in rows}) == 5
+    assert len({row["image"] for row in rows}) == 5
 
 
 # ---- writing ----------------------------------------------------------------------------------------------------------
@@ -934,18 +934,18 @@ def test_given_twice_on_the_command_line(command_line, tmp_path):
 def test_an_image_that_goes_away_costs_its_own_mosaics(localizer, tmp_path):
     data = birds_dataset(5)
     for example in data.examples:
-        example.picture.save(tmp_path / f"{example.name}.png")
-    examples = [replace(example, picture=tmp_path / f"{example.name}.png") for example in data.examples]
+        example.image.save(tmp_path / f"{example.name}.png")
+    examples = [replace(example, image=tmp_path / f"{example.name}.png") for example in data.examples]
     bank, asked = localizer.bank(data.classes), MosaicSettings("nearest", ("grad_cam",), strengths=(1.0,))
     mosaics = Mosaics(localizer, bank, replace(data, examples=examples), asked)
     assert len(mosaics.all) == 5
     (tmp_path / f"{examples[0].name}.png").unlink()
     gone = {mosaic.target.name for mosaic in mosaics.all if examples[0].name in {cell.name for cell in mosaic.cells}}
     rows = mosaics.rows(mosaics.all)
-    assert {row["picture"] for row in rows if "problem" in row} == gone != set()
-    assert [row["picture"] for row in rows].count(examples[0].name) == 1
+    assert {row["image"] for row in rows if "problem" in row} == gone != set()
+    assert [row["image"] for row in rows].count(examples[0].name) == 1
     kept = {mosaic.target.name for mosaic in mosaics.all} - gone
-    assert all([row["picture"] for row in rows].count(name) == 2 for name in kept)
+    assert all([row["image"] for row in rows].count(name) == 2 for name in kept)
 
 
 # ---- one class --------------------------------------------------------------------------------------------------------

@@ -62,7 +62,7 @@ def test_a_composite_is_one_bird_before_another_background():
     mixed = school.composite(tokens, patches, torch.rand(2, 144, generator=torch.Generator().manual_seed(0)))
     assert mixed.shape == (2, 1 + 56 + 72, 1)
     bird, ground = mixed[0, 1:57, 0] - 145, mixed[0, 57:, 0]
-    assert set(range(101, 141)) <= set(bird.int().tolist())  # all of the bird of the other picture
+    assert set(range(101, 141)) <= set(bird.int().tolist())  # all of the bird of the other image
     assert set(ground.int().tolist()) <= set(range(31, 145))  # and nothing but background of its own
 
 
@@ -92,7 +92,7 @@ def both():
 
 
 def told_apart(localizer, name, plate):
-    scores = localizer(plate.picture, name, TWINS[name]).scores
+    scores = localizer(plate.image, name, TWINS[name]).scores
     return name if scores[name] > scores[TWINS[name]] else TWINS[name]
 
 
@@ -114,7 +114,7 @@ def test_the_finer_map_finds_the_shortcut_where_there_is_one(both):
     for localizer, is_planted in zip(both, (False, True), strict=True):
         off = {True: [], False: []}
         for example in examples:
-            heatmap = localizer(example.picture, example.label, example.twin, strength=1.0).heatmap()
+            heatmap = localizer(example.image, example.label, example.twin, strength=1.0).heatmap()
             off[is_planted and example.label in SHORTCUTS].append(1 - float(energy_inside(heatmap, example.region())))
         assert np.mean(off[False]) < 0.45
         if is_planted:

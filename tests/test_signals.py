@@ -108,7 +108,7 @@ def test_a_signal_while_localizing_keeps_what_is_finished(tmp_path):
 
     (tmp_path / "birds").mkdir()
     for seed in range(16):
-        world.draw_species("ember finch", seed, 120).picture.save(tmp_path / "birds" / f"{seed:02}.png")
+        world.draw_species("ember finch", seed, 120).image.save(tmp_path / "birds" / f"{seed:02}.png")
     arguments = ["concept-cam", "localize", "birds", "--target", "ember finch", "--out", "out"]
     process = start(f"import sys; sys.argv = {arguments}\nfrom concept_cam.__main__ import main; main()", tmp_path)
     until = time.monotonic() + 300

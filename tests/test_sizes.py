@@ -179,6 +179,6 @@ def test_few_sizes_are_kept_and_none_outlives_the_model():
 
 
 def test_timm_knows_its_own_size():
-    """A model that was built for other pictures than its weights says so itself."""
+    """A model that was built for other images than its weights says so itself."""
     model = timm.create_model("vit_tiny_patch16_224", img_size=(64, 96), num_classes=7)
     assert wrap(model, classes=classifiers.CLASSES).preprocess.size == (64, 96)

@@ -10,7 +10,7 @@ from PIL import Image
 from zoo import classifiers
 
 from concept_cam import Localizer, nearest, rivals, wrap
-from concept_cam.errors import OptionError, PictureError, UnknownConcept
+from concept_cam.errors import ImageError, OptionError, UnknownConcept
 from concept_cam.methods import grad_cam, rollout
 
 CLASSES = classifiers.CLASSES
@@ -26,7 +26,7 @@ def noise(seed: int, height: int = 24, width: int = 40) -> Image.Image:
     return Image.fromarray(np.random.default_rng(seed).integers(0, 255, (height, width, 3), dtype=np.uint8))
 
 
-PICTURES = [noise(seed) for seed in range(3)]
+IMAGES = [noise(seed) for seed in range(3)]
 
 
 @pytest.fixture(scope="module")
@@ -53,28 +53,28 @@ def same(one, other):
 
 def test_without_a_target_it_is_the_class_that_a_classifier_predicts(classifier):
     model = classifier.backbone.module
-    for picture in PICTURES:
+    for image in IMAGES:
         with torch.no_grad():
-            logits = model(classifier.frame(picture).pixels[None].double())[0]
-        result = classifier(picture)
+            logits = model(classifier.frame(image).pixels[None].double())[0]
+        result = classifier(image)
         predicted = CLASSES[int(logits.argmax())]
         assert result.comparison.target == predicted
         assert result.scores[predicted] == pytest.approx(float(logits.max()), rel=1e-6)
-        same(result, classifier(picture, predicted))
+        same(result, classifier(image, predicted))
 
 
 def test_it_predicts_among_all_classes_though_references_are_chosen_from_some(classifier):
     few = Localizer(classifier.backbone, vocabulary=CLASSES[:3], method=grad_cam)
-    targets = [result.comparison.target for result in few.batch(PICTURES)]
-    assert targets == [result.comparison.target for result in classifier.batch(PICTURES)]
-    for result in few.batch(PICTURES):
+    targets = [result.comparison.target for result in few.batch(IMAGES)]
+    assert targets == [result.comparison.target for result in classifier.batch(IMAGES)]
+    for result in few.batch(IMAGES):
         assert set(result.comparison.references) <= set(CLASSES[:3])
 
 
 def test_a_dual_encoder_predicts_among_its_vocabulary(encoder):
     bank = encoder.bank(zoo.WORDS)
-    for picture, result in zip(PICTURES, encoder.batch(PICTURES), strict=True):
-        pixels = encoder.frame(picture).pixels[None].double()
+    for image, result in zip(IMAGES, encoder.batch(IMAGES), strict=True):
+        pixels = encoder.frame(image).pixels[None].double()
         scores = bank.scores(encoder.backbone.normalize(encoder.backbone.embed_pixels(pixels)))[0]
         assert result.comparison.target == zoo.WORDS[int(scores.argmax())]
 
@@ -83,21 +83,21 @@ def test_without_a_vocabulary_there_is_nothing_to_predict():
     bare = Localizer(zoo.backbone("class token"), templates=["a {}"])
     for call in (bare, bare.sweep, bare.against_each):
         with pytest.raises(OptionError, match="No target, and no vocabulary to predict it from; give a target"):
-            call(PICTURES[0])
+            call(IMAGES[0])
     with pytest.raises(OptionError, match="No target"):
-        next(bare.stream(PICTURES))
+        next(bare.stream(IMAGES))
     with pytest.raises(OptionError, match="no vocabulary to count in"):
-        bare(PICTURES[0], 0)
+        bare(IMAGES[0], 0)
 
 
 def test_the_rest_takes_no_target_either(classifier):
-    own = classifier(PICTURES[0], strength=1.0)
-    same(classifier.sweep(PICTURES[0], strengths=(0.0, 1.0))[1], own)
-    each = classifier.against_each(PICTURES[0])
+    own = classifier(IMAGES[0], strength=1.0)
+    same(classifier.sweep(IMAGES[0], strengths=(0.0, 1.0))[1], own)
+    each = classifier.against_each(IMAGES[0])
     assert [result.comparison.references for result in each] == [(name,) for name in own.comparison.references]
-    for (picture, result), expected in zip(classifier.stream(PICTURES, batch_size=2), PICTURES, strict=True):
-        assert picture is expected
-        same(result, classifier(picture))
+    for (image, result), expected in zip(classifier.stream(IMAGES, batch_size=2), IMAGES, strict=True):
+        assert image is expected
+        same(result, classifier(image))
 
 
 # ---- numbers ----------------------------------------------------------------------------------------------------------
@@ -107,20 +107,20 @@ def test_the_rest_takes_no_target_either(classifier):
     "number", [3, np.int64(3), np.uint8(3), np.array(3), torch.tensor(3), torch.tensor(3, dtype=torch.int32)], ids=repr
 )
 def test_a_number_is_that_class_whatever_counts(classifier, number):
-    same(classifier(PICTURES[0], number), classifier(PICTURES[0], CLASSES[3]))
-    same(classifier(PICTURES[0], "owl", number), classifier(PICTURES[0], "owl", CLASSES[3]))
+    same(classifier(IMAGES[0], number), classifier(IMAGES[0], CLASSES[3]))
+    same(classifier(IMAGES[0], "owl", number), classifier(IMAGES[0], "owl", CLASSES[3]))
 
 
 def test_a_number_counts_in_the_vocabulary_of_a_dual_encoder_and_in_the_classes_of_a_classifier(encoder, classifier):
-    same(encoder(PICTURES[0], 1), encoder(PICTURES[0], zoo.WORDS[1]))
+    same(encoder(IMAGES[0], 1), encoder(IMAGES[0], zoo.WORDS[1]))
     few = Localizer(classifier.backbone, vocabulary=("gull", "wren", "owl", "jay"), method=grad_cam)
-    assert few(PICTURES[0], 0).comparison.target == "finch"
+    assert few(IMAGES[0], 0).comparison.target == "finch"
 
 
 def test_several_numbers_to_compare_with(classifier):
-    expected = classifier(PICTURES[0], "owl", ["finch", "wren"])
+    expected = classifier(IMAGES[0], "owl", ["finch", "wren"])
     for against in ([0, 5], ["finch", 5], (np.int64(0), "wren"), torch.tensor([0, 5]), np.array([0, 5]), iter([0, 5])):
-        same(classifier(PICTURES[0], 2, against), expected)
+        same(classifier(IMAGES[0], 2, against), expected)
 
 
 @pytest.mark.parametrize(
@@ -149,12 +149,12 @@ def test_several_numbers_to_compare_with(classifier):
 def test_what_is_no_target_is_refused(classifier, target, message):
     for call in (classifier, classifier.sweep):
         with pytest.raises(OptionError, match=message):
-            call(PICTURES[0], target)
+            call(IMAGES[0], target)
 
 
 def test_a_name_that_is_no_class_is_refused_with_a_suggestion(classifier):
     with pytest.raises(UnknownConcept, match="Did you mean 'heron'"):
-        classifier(PICTURES[0], "hern")
+        classifier(IMAGES[0], "hern")
 
 
 @pytest.mark.parametrize(
@@ -174,7 +174,7 @@ def test_a_name_that_is_no_class_is_refused_with_a_suggestion(classifier):
 )
 def test_what_are_no_references_is_refused(classifier, against, message):
     with pytest.raises(OptionError, match=message):
-        classifier(PICTURES[0], "owl", against)
+        classifier(IMAGES[0], "owl", against)
 
 
 def test_a_vocabulary_of_a_classifier_is_of_its_classes(classifier):
@@ -209,10 +209,10 @@ def test_a_vocabulary_of_a_classifier_is_of_its_classes(classifier):
     ids=repr,
 )
 def test_a_batch_with_a_target_for_each_is_its_images_one_by_one(classifier, targets):
-    singles = [classifier(picture, target) for picture, target in zip(PICTURES, targets, strict=True)]
-    for one, alone in zip(classifier.batch(PICTURES, targets), singles, strict=True):
+    singles = [classifier(image, target) for image, target in zip(IMAGES, targets, strict=True)]
+    for one, alone in zip(classifier.batch(IMAGES, targets), singles, strict=True):
         same(one, alone)
-    streamed = classifier.stream(iter(PICTURES), iter(targets), batch_size=2)
+    streamed = classifier.stream(iter(IMAGES), iter(targets), batch_size=2)
     for (_, one), alone in zip(streamed, singles, strict=True):
         same(one, alone)
 
@@ -220,63 +220,63 @@ def test_a_batch_with_a_target_for_each_is_its_images_one_by_one(classifier, tar
 def test_the_target_of_one_image_is_no_reference_of_another(encoder):
     """Targets outside of the vocabulary, nearer to each other than to any of it."""
     targets = ["blue wing", "blue wing beak", "green crown"]
-    for one, picture, target in zip(encoder.batch(PICTURES, targets, nearest(2)), PICTURES, targets, strict=True):
+    for one, image, target in zip(encoder.batch(IMAGES, targets, nearest(2)), IMAGES, targets, strict=True):
         assert set(one.comparison.references) <= set(zoo.WORDS)
-        same(one, encoder(picture, target, nearest(2)))
+        same(one, encoder(image, target, nearest(2)))
     bare = Localizer(encoder.backbone, templates=["a {}"])
-    for one, picture, target in zip(bare.batch(PICTURES, targets, "bird"), PICTURES, targets, strict=True):
-        same(one, bare(picture, target, "bird"))
+    for one, image, target in zip(bare.batch(IMAGES, targets, "bird"), IMAGES, targets, strict=True):
+        same(one, bare(image, target, "bird"))
 
 
 def test_rivals_are_of_each_image_and_each_target(classifier):
-    for one, picture, target in zip(classifier.batch(PICTURES, [0, 4, None], rivals(2)), PICTURES, [0, 4, None], strict=True):
-        same(one, classifier(picture, target, rivals(2)))
+    for one, image, target in zip(classifier.batch(IMAGES, [0, 4, None], rivals(2)), IMAGES, [0, 4, None], strict=True):
+        same(one, classifier(image, target, rivals(2)))
 
 
 @pytest.mark.parametrize(("targets", "count"), [(["owl"], 1), (["owl"] * 4, 4), ([], 0)])
 def test_as_many_targets_as_images(classifier, targets, count):
     with pytest.raises(OptionError, match=f"{count} targets for 3 images"):
-        classifier.batch(PICTURES, targets)
+        classifier.batch(IMAGES, targets)
     with pytest.raises(OptionError, match="targets"):
-        list(classifier.stream(PICTURES, targets, batch_size=2))
+        list(classifier.stream(IMAGES, targets, batch_size=2))
 
 
-def test_a_stream_keeps_pictures_and_targets_together_when_one_is_left_out(classifier, tmp_path):
+def test_a_stream_keeps_images_and_targets_together_when_one_is_left_out(classifier, tmp_path):
     (tmp_path / "broken.png").write_bytes(b"nothing")
-    given = [PICTURES[0], tmp_path / "broken.png", PICTURES[2]]
+    given = [IMAGES[0], tmp_path / "broken.png", IMAGES[2]]
     left_out = []
     found = list(classifier.stream(given, ["owl", "jay", "gull"], on_error=lambda *pair: left_out.append(pair)))
     assert [result.comparison.target for _, result in found] == ["owl", "gull"]
     ((path, error),) = left_out
     assert path == given[1]
-    assert isinstance(error, PictureError)
-    same(found[1][1], classifier(PICTURES[2], "gull"))
+    assert isinstance(error, ImageError)
+    same(found[1][1], classifier(IMAGES[2], "gull"))
 
 
 def test_names_to_compare_with_are_read_once_for_a_stream(classifier):
-    found = list(classifier.stream(PICTURES, "owl", (name for name in ("jay", "wren")), batch_size=1))
+    found = list(classifier.stream(IMAGES, "owl", (name for name in ("jay", "wren")), batch_size=1))
     assert [result.comparison.references for _, result in found] == [("jay", "wren")] * 3
 
 
 def test_a_method_that_does_not_see_the_score_takes_any_target(classifier):
     blind = Localizer(classifier.backbone, method=rollout)
-    result = blind(PICTURES[0])
+    result = blind(IMAGES[0])
     assert result.comparison.references == ()
-    assert result.comparison.target == classifier(PICTURES[0]).comparison.target
+    assert result.comparison.target == classifier(IMAGES[0]).comparison.target
 
 
 def test_a_batch_is_several_images(classifier):
-    for one in (PICTURES[0], "photo.jpg"):
-        with pytest.raises(PictureError, match="put this one into a list"):
+    for one in (IMAGES[0], "photo.jpg"):
+        with pytest.raises(ImageError, match="put this one into a list"):
             classifier.batch(one, "owl")
-    with pytest.raises(PictureError, match="A int is no batch"):
+    with pytest.raises(ImageError, match="A int is no batch"):
         classifier.batch(3, "owl")
 
 
 def test_a_field_takes_numbers_and_predicts(classifier):
-    (field,) = classifier.fields(PICTURES[:1])
+    (field,) = classifier.fields(IMAGES[:1])
     bank = classifier.bank(CLASSES)
-    same(field.localize(bank, 2, [1, "wren"]), classifier(PICTURES[0], "owl", ["jay", "wren"]))
-    same(field.localize(bank, against="wren"), classifier(PICTURES[0], None, "wren"))
+    same(field.localize(bank, 2, [1, "wren"]), classifier(IMAGES[0], "owl", ["jay", "wren"]))
+    same(field.localize(bank, against="wren"), classifier(IMAGES[0], None, "wren"))
     with pytest.raises(OptionError, match="a number from 0 to 6"):
         field.localize(bank, 7, "wren")

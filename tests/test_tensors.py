@@ -13,7 +13,7 @@ from zoo import classifiers, families
 
 from concept_cam import Localization, Localizer, world, wrap
 from concept_cam.drawing import overlay
-from concept_cam.errors import BackboneError, OptionError, PictureError
+from concept_cam.errors import BackboneError, ImageError, OptionError
 from concept_cam.methods import grad_cam, hires_cam
 from concept_cam.parts import find_parts, read_parts
 
@@ -103,20 +103,20 @@ def test_precision_device_and_graph_are_the_models_affair(localizer, pixels):
         (torch.zeros(3, 24, 40, dtype=torch.complex64), "torch.complex64 is no input"),
         (torch.full((3, 24, 40), float("nan")), "not finite"),
         (torch.full((3, 24, 40), float("-inf")), "not finite"),
-        (np.zeros((3, 24, 40), dtype=np.float32), "ndarray is no picture"),
+        (np.zeros((3, 24, 40), dtype=np.float32), "ndarray is no image"),
     ],
 )
 def test_what_is_no_input_is_refused(localizer, given, message):
     for call in (lambda: localizer(given, "bird", strength=0), lambda: next(localizer.stream([given], "bird", strength=0))):
-        with pytest.raises(PictureError, match=message):
+        with pytest.raises(ImageError, match=message):
             call()
 
 
 def test_in_a_batch_too(localizer):
     for given in (torch.zeros(2, 1, 24, 40), [torch.zeros(2, 3, 24, 40)], torch.zeros(24, 40), [torch.zeros(24, 40)]):
-        with pytest.raises(PictureError, match="shape"):
+        with pytest.raises(ImageError, match="shape"):
             localizer.batch(given, "bird", strength=0)
-        with pytest.raises(PictureError, match="shape"):
+        with pytest.raises(ImageError, match="shape"):
             localizer.fields(given)
     found = list(localizer.stream([torch.zeros(24, 40), torch.ones(3, 24, 40)], "bird", strength=0, on_error=lambda *_: None))
     assert len(found) == 1
@@ -179,7 +179,7 @@ def test_of_a_classifier():
 
 def test_parts_of_a_tensor():
     guide, birds = world.localizer(), read_parts("world-parts")
-    plate = world.draw_species(PAIR[0], seed=3).picture.resize((96, 96), Image.Resampling.BICUBIC)
+    plate = world.draw_species(PAIR[0], seed=3).image.resize((96, 96), Image.Resampling.BICUBIC)
     ours, theirs = find_parts(guide, guide.frame(plate).pixels, birds), find_parts(guide, plate, birds)
     assert [part.visible for part in ours.parts] == [part.visible for part in theirs.parts]
     assert ours["crown"].keypoint == pytest.approx(theirs["crown"].keypoint, abs=1e-3)

@@ -23,7 +23,7 @@ from torchvision.transforms import v2
 from concept_cam import Localizer, wrap
 from concept_cam.backbones.transforms import read_transform
 from concept_cam.backbones.usertransform import UserTransform
-from concept_cam.errors import BackboneError, OptionError, PictureError
+from concept_cam.errors import BackboneError, ImageError, OptionError
 from concept_cam.images import Frame, Preprocess
 
 os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"
@@ -535,7 +535,7 @@ def test_of_a_narrow_image_the_window_is_right_or_none_is_given():
     preparation = read_transform(torchvision(v1.CenterCrop(170), v1.Resize(96), v1.CenterCrop(96), v1.ToTensor()))
     window = Frame.of(texture(20, 2000), preparation).placement.window
     assert window == pytest.approx((-75, 915, 95, 1085), abs=1)
-    with pytest.raises(PictureError, match="given an image of 2000 x 1, shows too little of it to find its window; crop"):
+    with pytest.raises(ImageError, match="given an image of 2000 x 1, shows too little of it to find its window; crop"):
         Frame.of(texture(1, 2000), preparation)
 
 

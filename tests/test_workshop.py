@@ -1,4 +1,4 @@
-"""The training command on a few pictures: it comes out the same, whole or resumed, and leaves a checkpoint that loads."""
+"""The training command on a few images: it comes out the same, whole or resumed, and leaves a checkpoint that loads."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_a_training_that_was_interrupted_ends_as_one_that_was_not(tmp_path, monk
         assert {k: v for k, v in one.items() if k != "seconds"} == {k: v for k, v in two.items() if k != "seconds"}
     plate = world.draw_species("ember finch")
     localizer = world.localizer(checkpoint=tmp_path / "whole", vocabulary=())
-    assert localizer(plate.picture, "ember finch", "frost finch").map.abs().max() > 0
+    assert localizer(plate.image, "ember finch", "frost finch").map.abs().max() > 0
 
 
 def test_the_student_is_the_model_that_open_clip_runs(tmp_path):

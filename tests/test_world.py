@@ -77,9 +77,9 @@ def test_mutants_differ_in_at_most_three_attributes_and_leave_the_species_alone(
 def test_a_seed_gives_one_plate_and_another_seed_another():
     bird = species()["royal jay"]
     one, again, other = draw(bird, rng(1)), draw(bird, rng(1)), draw(bird, rng(2))
-    assert one.picture.tobytes() == again.picture.tobytes()
+    assert one.image.tobytes() == again.image.tobytes()
     assert np.array_equal(one.labels, again.labels)
-    assert one.picture.tobytes() != other.picture.tobytes()
+    assert one.image.tobytes() != other.image.tobytes()
 
 
 @pytest.mark.parametrize("part", PARTS)
@@ -88,7 +88,7 @@ def test_a_mask_covers_its_part_and_nothing_else(part):
     for seed in range(6):
         card = dict(random_bird(rng(seed)).card) | {"crest": "blue", "breast pattern": "plain"}
         red, green = (draw(Bird(card | {part: colour}), rng(seed), 192) for colour in ("red", "green"))
-        change = np.abs(np.asarray(red.picture, float) - np.asarray(green.picture, float)).max(-1) > 60
+        change = np.abs(np.asarray(red.image, float) - np.asarray(green.image, float)).max(-1) > 60
         mask = red.mask(part)
         assert mask.sum() > 100
         assert (change & mask).sum() >= 0.75 * mask.sum()
@@ -109,7 +109,7 @@ def test_colours_are_those_of_the_card():
         for part in PARTS:
             if bird.card[part] == "none" or not plate.mask(part).any():
                 continue
-            middle = np.median(np.asarray(plate.picture)[plate.mask(part)], axis=0)
+            middle = np.median(np.asarray(plate.image)[plate.mask(part)], axis=0)
             right += names[int(((palette - middle) ** 2).sum(1).argmin())] == bird.card[part]
             total += 1
     assert right / total > 0.97
@@ -179,7 +179,7 @@ def test_streams_of_seeds_never_meet():
     """One bird, one number, four streams: four plates."""
     bird = species()["ember finch"]
     plates = [draw(bird, np.random.default_rng([stream, 0, 0])) for stream in range(4)]
-    assert len({plate.picture.tobytes() for plate in plates}) == 4
+    assert len({plate.image.tobytes() for plate in plates}) == 4
 
 
 # ---- held-out plates ----------------------------------------------------------------------------------------------------
@@ -193,7 +193,7 @@ def test_twin_plates_ask_a_question_with_an_answer():
         assert np.array_equal(item.mask, item.plate.mask(part_of(item.attribute)))
         assert item.mask.any()
     again = next(heldout.twin_plates(1))
-    assert again.plate.picture.tobytes() == items[0].plate.picture.tobytes()
+    assert again.plate.image.tobytes() == items[0].plate.image.tobytes()
 
 
 def test_unknown_species_get_a_suggestion():

@@ -31,10 +31,10 @@ def test_a_written_set_is_a_data_set_as_it_lies(command_line, written, tmp_path,
     """As a folder of classes, and as a table; with masks, where it says more."""
     code, out, err = command_line(command, written / given, "--out", "out")
     assert code == 0, err
-    assert "8 pictures, 0 skipped" in out
+    assert "8 images, 0 skipped" in out
     rows = [row for row in table(tmp_path / "out" / "rows.csv") if not row["problem"]]
     assert {row["label"] for row in rows} == {row["label"] for row in table(written / "labels.csv")}
-    assert len({row["picture"] for row in rows}) == 8
+    assert len({row["image"] for row in rows}) == 8
     assert all(bool(row["energy"]) == bool(given) for row in rows)
     if command == "audit":
         assert all(row["predicted"] == row["label"] for row in rows)
@@ -50,7 +50,7 @@ def test_masks_of_a_written_set_are_those_of_its_tables(written):
 
 
 @pytest.mark.parametrize("given", ["", "labels.csv"])
-def test_a_written_set_is_pictures_for_localize_and_parts(command_line, written, tmp_path, given):
+def test_a_written_set_is_images_for_localize_and_parts(command_line, written, tmp_path, given):
     """As a folder of a folder for each species, and as a table of them."""
     twins = ("--target", "ember finch", "--against", "frost finch")
     code, _, err = command_line("localize", written / given, *twins, "--out", "maps")
@@ -60,12 +60,12 @@ def test_a_written_set_is_pictures_for_localize_and_parts(command_line, written,
     assert len(stems) == 8
     code, out, err = command_line("parts", written / given, "--out", "parts")
     assert code == 0, err
-    assert "8 pictures, " in out
+    assert "8 images, " in out
     sheets = {path.name for path in (tmp_path / "parts").glob("sheet-*.html")}
     assert sheets == {f"sheet-{row['label'].replace(' ', '-')}.html" for row in table(written / "labels.csv")}
 
 
-def test_a_table_says_what_its_pictures_show(command_line, written, tmp_path):
+def test_a_table_says_what_its_images_show(command_line, written, tmp_path):
     """Whatever their folders are called; a row that cannot be used is told."""
     plates = tmp_path / "plates"
     plates.mkdir()
@@ -75,7 +75,7 @@ def test_a_table_says_what_its_pictures_show(command_line, written, tmp_path):
     (tmp_path / "set.csv").write_text("file,label\nplates/0.png,first bird\nplates/1.png,second bird\nplates/2.png,none\n")
     code, out, err = command_line("parts", "set.csv", "--out", "parts")
     assert code == 0, err
-    assert "2 pictures, " in out
+    assert "2 images, " in out
     assert {path.name for path in (tmp_path / "parts").glob("sheet-*.html")} == {
         "sheet-first-bird.html",
         "sheet-second-bird.html",

@@ -14,7 +14,7 @@ from pycocotools import mask as coco
 WIDTH, HEIGHT = 40, 30
 
 
-def picture(file: Path, size: tuple[int, int] = (WIDTH, HEIGHT)) -> None:
+def image(file: Path, size: tuple[int, int] = (WIDTH, HEIGHT)) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
     Image.new("RGB", size, (90, 120, 30)).save(file)
 
@@ -26,14 +26,14 @@ def write(file: Path, *lines: str) -> None:
 
 def write_folders(root: Path) -> Path:
     for name in ("red_finch/b.jpg", "red_finch/a.png", "002.blue_jay/c.JPG"):
-        picture(root / name)
-    write(root / "red_finch" / "notes.txt", "no picture")
+        image(root / name)
+    write(root / "red_finch" / "notes.txt", "no image")
     return root
 
 
 def write_table(root: Path) -> Path:
     for name in "abc":
-        picture(root / f"{name}.jpg")
+        image(root / f"{name}.jpg")
     levels = np.zeros((HEIGHT, WIDTH), dtype=np.uint8)
     levels[5:10, 20:30] = 255
     Image.fromarray(levels).save(root / "a-mask.png")
@@ -54,7 +54,7 @@ def write_table(root: Path) -> Path:
 def write_cub(root: Path) -> Path:
     names = ["001.Black_footed_Albatross/one.jpg", "001.Black_footed_Albatross/two.jpg", "002.Laysan_Albatross/three.jpg"]
     for name in names:
-        picture(root / "images" / name)
+        image(root / "images" / name)
     write(root / "images.txt", *(f"{i} {name}" for i, name in enumerate(names, 1)))
     write(root / "classes.txt", "1 001.Black_footed_Albatross", "2 002.Laysan_Albatross")
     write(root / "image_class_labels.txt", "1 1", "2 1", "3 2")
@@ -67,7 +67,7 @@ def write_cub(root: Path) -> Path:
 
 def write_pets(root: Path) -> Path:
     for name in ("Abyssinian_1", "Abyssinian_2", "american_bulldog_10"):
-        picture(root / "images" / f"{name}.jpg")
+        image(root / "images" / f"{name}.jpg")
         trimap = np.full((HEIGHT, WIDTH), 2, dtype=np.uint8)
         trimap[10:20, 10:20], trimap[9, 10:20] = 1, 3
         (root / "annotations" / "trimaps").mkdir(parents=True, exist_ok=True)
@@ -81,7 +81,7 @@ def write_pets(root: Path) -> Path:
 
 def write_aircraft(root: Path) -> Path:
     for name in ("0034309", "0034958", "1025794"):
-        picture(root / "data" / "images" / f"{name}.jpg")
+        image(root / "data" / "images" / f"{name}.jpg")
     write(root / "data" / "variants.txt", "707-320", "A340-300")
     write(root / "data" / "images_box.txt", "0034309 1 1 40 30", "0034958 3 4 10 12", "1025794 2 2 5 6")
     write(root / "data" / "images_variant_trainval.txt", "1025794 707-320")
@@ -100,7 +100,7 @@ def write_cars(root: Path) -> Path:
         return {"annotations": held}
 
     for name in ("cars_test/00001.jpg", "cars_test/00002.jpg", "cars_train/00001.jpg"):
-        picture(root / name)
+        image(root / name)
     (root / "devkit").mkdir()
     names = np.array(["AM General Hummer SUV 2000", "Acura RL Sedan 2012"], dtype=object)
     savemat(root / "devkit" / "cars_meta.mat", {"class_names": names[None]})
@@ -125,14 +125,14 @@ def write_fishvista(root: Path) -> Path:
     levels[5:10, 20:30], levels[3:5, 10:13] = 1, 2
     (root / "segmentation_masks" / "images").mkdir()
     for name in "abc":
-        picture(root / "Images" / f"{name}.jpg")
+        image(root / "Images" / f"{name}.jpg")
         Image.fromarray(levels).save(root / "segmentation_masks" / "images" / f"{name}.png")
     return root
 
 
 def write_coco(root: Path) -> Path:
-    picture(root / "images" / "one.jpg")
-    picture(root / "images" / "two.jpg")
+    image(root / "images" / "one.jpg")
+    image(root / "images" / "two.jpg")
     packed = coco.encode(np.asfortranarray(a_region()))
     plain = [int(n) for n in np.diff(np.flatnonzero(np.diff(a_region().T.flatten(), prepend=-1, append=-1)))]
     held = {

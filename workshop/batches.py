@@ -22,11 +22,11 @@ NO_CLAIM, CLAIM_ANY = -1, -2
 
 @dataclass(frozen=True)
 class Batch:
-    """Plates as tensors; B pictures, F features, S species, N patches.
+    """Plates as tensors; B images, F features, S species, N patches.
 
     Attributes:
         pixels: 8-bit colours.
-        texts: a true caption for each picture.
+        texts: a true caption for each image.
         claims: what the caption claims: the index of a feature's value, ``NO_CLAIM`` or ``CLAIM_ANY``.
         values: the index of each feature's true value.
         overlaps: how many attributes the bird shares with each species.
@@ -55,7 +55,7 @@ class Batches(Dataset[Batch]):
 
 
 def draw_batch(rng: np.random.Generator, size: int) -> Batch:
-    """Draw ``size`` plates, one in four at twice the size and then shrunk, as the pictures of others will be."""
+    """Draw ``size`` plates, one in four at twice the size and then shrunk, as the images of others will be."""
     return describe([draw(draw_bird(rng), rng, SIZE * (2 if rng.random() < 0.25 else 1)) for _ in range(size)], rng)
 
 
@@ -64,7 +64,7 @@ def describe(plates: Sequence[Plate], rng: np.random.Generator) -> Batch:
     captions = [draw_caption(plate, rng) for plate in plates]
     facts = [features(plate) for plate in plates]
     return Batch(
-        pixels=torch.from_numpy(np.stack([to_input(plate.picture) for plate in plates])),
+        pixels=torch.from_numpy(np.stack([to_input(plate.image) for plate in plates])),
         texts=tuple(caption.text for caption in captions),
         claims=torch.tensor(
             [[_claim(c.claims.get(f), v) for f, v in FEATURES.items()] for c in captions], dtype=torch.int64, device="cpu"
@@ -79,11 +79,11 @@ def describe(plates: Sequence[Plate], rng: np.random.Generator) -> Batch:
     )
 
 
-def to_input(picture: Image.Image) -> UInt8[np.ndarray, "height width 3"]:
+def to_input(image: Image.Image) -> UInt8[np.ndarray, "height width 3"]:
     """A square plate at the encoder's input size."""
-    if picture.width != SIZE:
-        picture = picture.resize((SIZE, SIZE), Image.Resampling.BICUBIC)
-    return np.array(picture)
+    if image.width != SIZE:
+        image = image.resize((SIZE, SIZE), Image.Resampling.BICUBIC)
+    return np.array(image)
 
 
 def draw_bird(rng: np.random.Generator) -> Bird:

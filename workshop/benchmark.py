@@ -55,7 +55,7 @@ class Findings:
 
 @dataclass(frozen=True)
 class Chance:
-    """What a map that knows nothing gets: the part's share of the picture, and of the patches that would count as hits."""
+    """What a map that knows nothing gets: the part's share of the image, and of the patches that would count as hits."""
 
     energy: float
     hit: float
@@ -176,14 +176,14 @@ def drawing_time(count: int = 200) -> float:
 def _traces(localizer: Localizer, plates: Sequence[Plate]) -> Iterator[tuple[list[Frame], Trace]]:
     backbone = localizer.backbone
     for start in tqdm(range(0, len(plates), _BATCH), disable=None, leave=False):
-        frames = [Frame.of(plate.picture, backbone.preprocess) for plate in plates[start : start + _BATCH]]
+        frames = [Frame.of(plate.image, backbone.preprocess) for plate in plates[start : start + _BATCH]]
         pixels = torch.stack([frame.pixels for frame in frames]).to(backbone.device, backbone.dtype)
         seen = trace(backbone, pixels, localizer.site, localizer.form)
         yield [frame.covering(seen.layout.span) for frame in frames], seen
 
 
 def _patch(frame: Frame, rows: int) -> float:
-    """The side of a patch in pixels of the picture."""
+    """The side of a patch in pixels of the image."""
     return frame.placement.cell_size((rows, rows))[0]
 
 

@@ -2,7 +2,7 @@
 
 The last two blocks, what follows them and the words of the names learn; all else stays. Names and features are taught as in
 ``training``, but with the habitat in the place of the part in which two twins of ``SHORTCUTS`` differ. The tokens that enter
-the last block are those of two pictures: the bird of one before the background of another. What the trunk has mixed of the
+the last block are those of two images: the bird of one before the background of another. What the trunk has mixed of the
 habitat into the bird is then of no use, and the place that decides is known: the background.
 """
 
@@ -29,13 +29,13 @@ from workshop.training import PHRASE_FRAMES, Student, of_features, of_names, rat
 _LEARNS = ("visual.transformer.resblocks.4.", "visual.transformer.resblocks.5.", "visual.ln_post.", "visual.proj")
 _WEIGHTS = {"names": 1.0, "features": 4.0}
 _BIRD, _GROUND = 56, 72
-"""How many patches there are of each in a composite; 144 in a picture, about 50 with some of the bird."""
+"""How many patches there are of each in a composite; 144 in an image, about 50 with some of the bird."""
 
 
 def composite(
     tokens: Float[Tensor, "B tokens D"], patches: Int64[Tensor, "B N"], order: Float[Tensor, "B N"]
 ) -> Float[Tensor, "B composite D"]:
-    """The background of each picture with the bird of the one before, and the class token of the one before that."""
+    """The background of each image with the bird of the one before, and the class token of the one before that."""
     birdness = torch.where(patches > 0, 2.0, torch.where(patches < 0, 1.0, 0.0)) + 0.9 * order
     ranked = birdness.argsort(1, descending=True)
 
@@ -120,7 +120,7 @@ def train(file: Path, steps: int, size: int, seed: int) -> None:
 def main(
     file: Annotated[Path, typer.Argument(help="Where what changes is written.")] = SHORTCUT,
     steps: Annotated[int, typer.Option(help="Optimizer steps.")] = 600,
-    size: Annotated[int, typer.Option(help="Pictures per step.")] = 96,
+    size: Annotated[int, typer.Option(help="Images per step.")] = 96,
     seed: Annotated[int, typer.Option(help="Seed of plates.")] = 0,
 ) -> None:
     """Train the shortcut checkpoint of the embedded world."""

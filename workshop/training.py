@@ -1,15 +1,15 @@
 """Trains the embedded encoder: ``python -m workshop.training DIR``.
 
-Four losses are summed. With f the unit embedding of a picture, t of a text and s the learned scale:
+Four losses are summed. With f the unit embedding of an image, t of a text and s the learned scale:
 
 * names: softmax over all species names of ``s f.t`` against *soft* targets, the softmax of ``AFFINITY`` times the number of
   equal attributes. Every bird takes part, also those of no species. A hard target would drive the names of twins apart.
 * features: for each attribute a softmax over its values ("a red crown", "a blue crown", ...).
-* captions: softmax both ways between the pictures and the captions of a batch; all true pairs are positives.
+* captions: softmax both ways between the images and the captions of a batch; all true pairs are positives.
 * patches: a linear head, thrown away afterwards, reads (part, colour) off each patch token that enters the last block. It
   teaches the trunk to keep what it knows about a part where the part is, so that a wrong map is the fault of the method.
 
-After 35 % of the steps the class token that enters the last block is another picture's. Left alone, a class token gathers
+After 35 % of the steps the class token that enters the last block is another image's. Left alone, a class token gathers
 evidence in every block, and what it took before the last one is in no map of that block; this one learns to gather it there.
 """
 
@@ -73,7 +73,7 @@ class Student(nn.Module):
     ) -> tuple[Float[Tensor, "B E"], Float[Tensor, "B kept labels"]]:
         """Unit embeddings, and the patch head's logits, with all patches or only those ``kept``.
 
-        With ``swap`` the class token that enters the last block is that of the picture before.
+        With ``swap`` the class token that enters the last block is that of the image before.
         """
         x = self.tokens(pixels, kept)
         patches = self.patch_head(x[:, 1:])
@@ -153,7 +153,7 @@ def of_features(logits: Float[Tensor, "B values"], values: Int64[Tensor, "B F"])
 
 
 def _truth(batch: Batch) -> Tensor:
-    """(B, B): whether caption j is true of picture i."""
+    """(B, B): whether caption j is true of image i."""
     claims, values = batch.claims[None], batch.values[:, None]
     absent = torch.tensor([v.index("none") if "none" in v else -1 for v in FEATURES.values()], dtype=torch.int64, device="cpu")
     held = (claims == NO_CLAIM) | (claims == values) | ((claims == CLAIM_ANY) & (values != absent))
@@ -166,7 +166,7 @@ def validate(student: Student, count: int = 240) -> dict[str, float]:
     rng = np.random.default_rng([VALIDATION_STREAM, 0])
 
     def embed(plates: list[Plate]) -> Tensor:
-        images: Tensor = student(torch.from_numpy(np.stack([to_input(plate.picture) for plate in plates])))[0]
+        images: Tensor = student(torch.from_numpy(np.stack([to_input(plate.image) for plate in plates])))[0]
         return images
 
     groups = feature_texts("a {}")
@@ -275,7 +275,7 @@ def _append(file: Path, row: Mapping[str, float]) -> None:
 def main(
     folder: Annotated[Path, typer.Argument(help="Where the checkpoint grows; run again to resume.")],
     steps: Annotated[int, typer.Option(help="Optimizer steps.")] = 4000,
-    size: Annotated[int, typer.Option(help="Pictures per step.")] = 128,
+    size: Annotated[int, typer.Option(help="Images per step.")] = 128,
     seed: Annotated[int, typer.Option(help="Seed of weights and plates.")] = 0,
     every: Annotated[int, typer.Option(help="Steps between validations.")] = 200,
 ) -> None:

@@ -2,13 +2,13 @@
 
 object_share where evidence lies with respect to the object
 words        the difference of two classes in words; backgrounds erased
-examine      one forward pass a picture: a row, aligned maps
+examine      one forward pass an image: a row, aligned maps
 run          the rows on disk, batch by batch
 figures      what is said of a class, a pair, a background, and when it is enough for an alarm
 findings     what the rows come to: classes, pairs, backgrounds
-model_diff   two models on the same pictures
+model_diff   two models on the same images
 summary      tables, figures, and what makes an audit fail
-thumbnails   what decided, drawn on pictures
+thumbnails   what decided, drawn on images
 report       all of it as a page
 """
 

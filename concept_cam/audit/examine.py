@@ -1,4 +1,4 @@
-"""What a model relies on on each picture: one forward pass, one row, some aligned maps."""
+"""What a model relies on on each image: one forward pass, one row, some aligned maps."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from concept_cam.result import checked_maps
 from concept_cam.runs import Row, problem_row
 
 COLUMNS = (
-    "picture",
+    "image",
     "label",
     "predicted",
     "runner_up",
@@ -59,7 +59,7 @@ _GREY = constant()
 @final
 @dataclass(frozen=True, eq=False)
 class Examiner:
-    """What looks at pictures, and the texts that it asks about.
+    """What looks at images, and the texts that it asks about.
 
     Attributes:
         localizer: model, method, preprocessing; its vocabulary is not used.
@@ -86,7 +86,7 @@ class Examiner:
         if len(set(self.classes)) < 2:
             raise OptionError(
                 f"The audit has the classes {list(self.classes)}; expected two or more: "
-                "an audit asks why a picture is predicted as one class and not as another."
+                "an audit asks why an image is predicted as one class and not as another."
             )
         if len(set(self.backgrounds)) == 1:
             raise OptionError(
@@ -131,7 +131,7 @@ class Examiner:
         return tuple(template.replace("{}", name) for names, templates in asked for name in names for template in templates)
 
     def prepare(self) -> None:
-        """Embed all texts now, so that a word that is not known is found before the first picture.
+        """Embed all texts now, so that a word that is not known is found before the first image.
 
         Raises:
             UnknownConcept: the text encoder has never seen a word, or the classifier has no such class.
@@ -145,7 +145,7 @@ class Examiner:
         An example that cannot be used has a row that says why. The tensors, in float32:
 
             aligned (N, side, side)    the map of what decided, in the frame of the object; see ``ObjectMask``
-            whole (N, side, side)      the same in the frame of the picture
+            whole (N, side, side)      the same in the frame of the image
             shared (N, side, side)     where the map of the first words agrees with it, in the frame of the object, -1 to 1
             agreements (N, words)      how far the map of each of the words is that of what decided: Spearman's, -1 to 1
             effects (N, backgrounds)   what each background, erased, takes off the probability of what was predicted, -1 to 1
@@ -176,7 +176,7 @@ class Examiner:
         return [rows[i] for i in range(len(examples))], stacked
 
     def _decide(self, seen: Trace, views: Sequence[View]) -> list[tuple[Row, dict[str, Tensor]]]:
-        """Why each picture is predicted as its class, and not as the runner-up."""
+        """Why each image is predicted as its class, and not as the runner-up."""
         bank, probabilities = self.bank, ClassProbabilities(self.localizer.backbone, self.bank, self.scale)
         before = probabilities.of_embedding(seen.embedding)
         first, second = bank.scores(seen.embedding).topk(2, dim=1).indices.T
@@ -186,7 +186,7 @@ class Examiner:
         asked += [torch.stack([one.direction(self.words.bank) for one in of_all]) for of_all in zip(*told, strict=True)]
         maps = explain(self.localizer.method, seen, torch.stack(asked)).float()
         same, blank = F.cosine_similarity(base, other) > SAME, ~maps[0].flatten(1).any(1)
-        # One picture may have no evidence at all, for a method that is never negative: the others are looked at.
+        # One image may have no evidence at all, for a method that is never negative: the others are looked at.
         checked_maps(maps[0, ~(same | blank)], seen.site.name)
         drops = _drops(probabilities, seen, maps[0], before, first, second)
         effects, chance = self._effects(seen.embedding, probabilities, before, first)
@@ -204,7 +204,7 @@ class Examiner:
                 continue
             ground = ObjectMask.of(view.frame.placement.covering(seen.layout.span), view.region, maps.shape[2:])
             row: Row = {
-                "picture": _spelt(view.example.name),
+                "image": _spelt(view.example.name),
                 "label": view.example.label,
                 "predicted": predicted,
                 "runner_up": runner_up,

@@ -28,7 +28,7 @@ class ClassAudit:
 
     Attributes:
         name: of the class.
-        pictures: with that label.
+        images: with that label.
         errors: of those, predicted as another class.
         accuracy: of those.
         calibration: expected calibration error of those.
@@ -44,7 +44,7 @@ class ClassAudit:
     """
 
     name: str
-    pictures: int
+    images: int
     errors: int
     accuracy: float | None
     calibration: float | None
@@ -71,7 +71,7 @@ class Pair:
     Attributes:
         first: predicted as this.
         second: with this as the runner-up.
-        pictures: so many.
+        images: so many.
         errors: of which so many show another class than the first; over all pairs, all errors.
         swapped: of the errors, so many show the second.
         runner_up_probability: the mean probability of the second, 0 to 1.
@@ -80,12 +80,12 @@ class Pair:
         agreements: for each of those, how far its map is that of the decision: mean of Spearman's correlation, -1 to 1.
         shared: where the map of the first agrees with that of the decision, in the frames of the objects, -1 to 1; None
             without words.
-        best, worst: names of the pictures on which the runner-up is least and most likely.
+        best, worst: names of the images on which the runner-up is least and most likely.
     """
 
     first: str
     second: str
-    pictures: int
+    images: int
     errors: int
     swapped: int
     runner_up_probability: float

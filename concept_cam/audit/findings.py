@@ -33,9 +33,9 @@ class Audit:
 
     Attributes:
         examiner: model and texts.
-        dataset: the pictures.
+        dataset: the images.
         folder: where it lies.
-        rows: one for each picture, see ``examine.COLUMNS``.
+        rows: one for each image, see ``examine.COLUMNS``.
         batches: files with the tensors of ``examine.Examiner.examine``, in the order of the rows.
         made: how; a page and a summary tell it.
     """
@@ -49,17 +49,17 @@ class Audit:
 
     @cached_property
     def good(self) -> list[Row]:
-        """The rows of pictures that could be used."""
+        """The rows of images that could be used."""
         return [row for row in self.rows if "problem" not in row]
 
     @property
     def problems(self) -> list[str]:
         """What was skipped, and why; a line each."""
-        return [*self.dataset.problems, *(f"{row['picture']}: {row['problem']}" for row in self.rows if "problem" in row)]
+        return [*self.dataset.problems, *(f"{row['image']}: {row['problem']}" for row in self.rows if "problem" in row)]
 
     @property
     def skipped(self) -> int:
-        """How many pictures could not be used: with ``good``, all that the data set has."""
+        """How many images could not be used: with ``good``, all that the data set has."""
         return len(self.problems)
 
     @property
@@ -74,7 +74,7 @@ class Audit:
 
     @property
     def accuracy(self) -> float | None:
-        """Of all pictures, 0 to 1; None of none."""
+        """Of all images, 0 to 1; None of none."""
         return _mean(self.good, "correct")
 
     @property
@@ -89,12 +89,12 @@ class Audit:
 
     @property
     def calibration(self) -> float | None:
-        """Expected calibration error of all pictures, 0 to 1; None of none."""
+        """Expected calibration error of all images, 0 to 1; None of none."""
         return _calibration(self.good)
 
     @cached_property
     def classes(self) -> list[ClassAudit]:
-        """Those that a picture shows or is predicted as, in the order of the data set; then those of the model alone."""
+        """Those that an image shows or is predicted as, in the order of the data set; then those of the model alone."""
         shown, predicted = _grouped(self.good, "label"), _grouped(self.good, "predicted")
         effects = self._sums("effects", lambda row: row["predicted"]) if self.examiner.backgrounds else {}
         found = []
@@ -181,8 +181,8 @@ class Audit:
                     told,
                     tuple((agreements[pair] / len(rows)).tolist()),
                     shared[pair] / len(rows) if told else None,
-                    rows[0]["picture"],
-                    rows[-1]["picture"],
+                    rows[0]["image"],
+                    rows[-1]["image"],
                 )
             )
         return found
@@ -216,7 +216,7 @@ class Audit:
                 yield next(rows), tensor.double()
 
     def _sums(self, kind: str, key: Callable[[Row], K], wanted: Container[K] | None = None) -> dict[K, Tensor]:
-        """The sum of a tensor of each picture over those of one key; of all keys, or of those that are wanted."""
+        """The sum of a tensor of each image over those of one key; of all keys, or of those that are wanted."""
         sums: dict[K, Tensor] = {}
         for row, tensor in self.tensors(kind):
             name = key(row)

@@ -1,4 +1,4 @@
-"""Two models, or two checkpoints, on the same pictures: what changed its mind, and where the evidence moved."""
+"""Two models, or two checkpoints, on the same images: what changed its mind, and where the evidence moved."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from concept_cam.runs import Row
 @final
 @dataclass(frozen=True)
 class Shift:
-    """One picture under two models.
+    """One image under two models.
 
     Attributes:
-        picture, label: which.
+        image, label: which.
         before, after: what each predicted.
-        agreement: Spearman's correlation of the two maps of what decided, over the whole picture, -1 to 1.
+        agreement: Spearman's correlation of the two maps of what decided, over the whole image, -1 to 1.
         off_object: the share off the object before and after, 0 to 1; None where it is not known of both.
     """
 
-    picture: str
+    image: str
     label: str
     before: str
     after: str
@@ -37,13 +37,13 @@ class Shift:
 
 
 def moves(before: Audit, after: Audit) -> list[Shift]:
-    """Every picture that both could use, in the order of the data set.
+    """Every image that both could use, in the order of the data set.
 
     Raises:
-        OptionError: the two audits are not of the same pictures.
+        OptionError: the two audits are not of the same images.
     """
     if list(map(_of, before.rows)) != list(map(_of, after.rows)):
-        raise OptionError(f"{before.folder} and {after.folder} are not of the same pictures, so nothing can have moved.")
+        raise OptionError(f"{before.folder} and {after.folder} are not of the same images, so nothing can have moved.")
     both = set(map(_of, before.good)) & set(map(_of, after.good))
     ours, theirs = ((pair for pair in one.tensors("whole") if _of(pair[0]) in both) for one in (before, after))
     return [
@@ -53,11 +53,11 @@ def moves(before: Audit, after: Audit) -> list[Shift]:
 
 
 def _of(row: Row) -> tuple[str, str]:
-    """A picture may have several labels."""
-    return row["picture"], row["label"]
+    """An image may have several labels."""
+    return row["image"], row["label"]
 
 
 def _move(ours: Row, theirs: Row, agreement: float) -> Shift:
     both = "off_object" in ours and "off_object" in theirs
     off = (float(ours["off_object"]), float(theirs["off_object"])) if both else None
-    return Shift(ours["picture"], ours["label"], ours["predicted"], theirs["predicted"], agreement, off)
+    return Shift(ours["image"], ours["label"], ours["predicted"], theirs["predicted"], agreement, off)

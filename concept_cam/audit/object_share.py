@@ -1,4 +1,4 @@
-"""Where the evidence of one picture lies with respect to its object, at the resolution that a map has."""
+"""Where the evidence of one image lies with respect to its object, at the resolution that a map has."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _LARGEST = 4_000_000
 """Pixels of a ground at most: of a sliver of 1 x 5000 pixels the model sees a piece, at a great scale."""
 
 _BORDER = 0.08
-"""The outer part of a picture's sides where frames, captions and watermarks are."""
+"""The outer part of an image's sides where frames, captions and watermarks are."""
 
 ALIGNED = 24
 """The side of maps that are aligned."""
@@ -30,15 +30,15 @@ ALIGNED = 24
 @final
 @dataclass(frozen=True)
 class EvidenceShares:
-    """Shares of the positive evidence on a picture, 0 to 1; None where they are not known.
+    """Shares of the positive evidence on an image, 0 to 1; None where they are not known.
 
     Attributes:
         energy: on the object. None without an object or without positive evidence, as is the next.
         off_object: more than a patch away from the object, along x or y: a patch that touches it reaches so far. Of an object
             that the model did not see, all.
-        off_area: the share of the area, of what the model saw of the picture, that is so far away; what chance would give.
+        off_area: the share of the area, of what the model saw of the image, that is so far away; what chance would give.
             None without an object.
-        border: off the object, and in the outermost 8 % along a side of the picture; without an object, all there.
+        border: off the object, and in the outermost 8 % along a side of the image; without an object, all there.
             None without positive evidence.
     """
 
@@ -51,7 +51,7 @@ class EvidenceShares:
 @final
 @dataclass(frozen=True, eq=False)
 class ObjectMask:
-    """A picture and the object on it, some pixels to a patch.
+    """An image and the object on it, some pixels to a patch.
 
     Attributes:
         placement: of the frame on the ground.
@@ -65,8 +65,8 @@ class ObjectMask:
 
     @classmethod
     def of(cls, placement: Placement, region: Bool[Tensor, "height width"] | None, grid: Sequence[int]) -> ObjectMask:
-        """Of a frame that has maps of (rows, cols); the region is the object, in pixels of the picture."""
-        height, width = placement.picture_size
+        """Of a frame that has maps of (rows, cols); the region is the object, in pixels of the image."""
+        height, width = placement.image_size
         patch = max(placement.cell_size(grid))
         scale = min(_PIXELS / patch, math.sqrt(_LARGEST / (height * width)))
         size = max(1, round(height * scale)), max(1, round(width * scale))
@@ -93,11 +93,11 @@ class ObjectMask:
         return EvidenceShares(share(self.object), share(off), float(off[seen].double().mean()), border)
 
     def whole(self, grid: Float[Tensor, "rows cols"]) -> Float[Tensor, "side side"]:
-        """A map in the frame of the whole picture; zero where the model did not see it."""
+        """A map in the frame of the whole image; zero where the model did not see it."""
         return _resized(self.placement.project(grid).nan_to_num(nan=0.0))
 
     def aligned(self, grid: Float[Tensor, "rows cols"]) -> Float[Tensor, "side side"]:
-        """A map in the frame of the object's box; of the whole picture where no object is known."""
+        """A map in the frame of the object's box; of the whole image where no object is known."""
         if self.object is None:
             return self.whole(grid)
         down, across = (self.object.amax(axis).nonzero() for axis in (1, 0))

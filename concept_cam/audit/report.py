@@ -14,21 +14,21 @@ from concept_cam.files import write_file
 from concept_cam.page import Cell, Page, Section, Table, Thumbnail, how_made, to_html
 
 SHOWN = 12
-"""How many classes, pairs and backgrounds have pictures."""
+"""How many classes, pairs and backgrounds have images."""
 
 NO_WORDS = "no phrase of the vocabulary explains this pair"
 
 
 def write_report(audit: Audit, other: Audit | None = None) -> Path:
-    """Write ``report.html``, its pictures, and the tables of ``summary``.
+    """Write ``report.html``, its images, and the tables of ``summary``.
 
     Args:
         audit: that was run.
-        other: of the same pictures by another model; a section says what moved, and ``moved.csv`` all of it.
+        other: of the same images by another model; a section says what moved, and ``moved.csv`` all of it.
 
     Raises:
         OutputError: something cannot be written.
-        OptionError: the other audit is of other pictures.
+        OptionError: the other audit is of other images.
     """
     folder = audit.folder
     evidence = Thumbnails(audit, folder)
@@ -47,7 +47,7 @@ def write_report(audit: Audit, other: Audit | None = None) -> Path:
 
 
 def _lead(audit: Audit) -> str:
-    if not audit.rank:
+    if not audit.ranked:
         return "Where the object is on these images is not known, so the audit cannot say whether evidence lies off it."
     few = len(audit.ranked) - len(audit.judged)
     if not audit.judged:
@@ -78,18 +78,18 @@ def _facts(audit: Audit) -> tuple[tuple[str, str], ...]:
 def _off_object(audit: Audit, evidence: Thumbnails) -> Section:
     """Classes by their evidence off the object, with the image that shows most of it."""
     title = "Evidence off the object"
-    if not audit.rank:
+    if not audit.ranked:
         return Section(title, "Not known: no image has a mask or a box of its object.")
     worst: dict[str, tuple[float, str]] = {}
     for row in audit.good:
         if "off_object" in row:
-            worst[row["predicted"]] = max(worst.get(row["predicted"], (-1.0, "")), (row["off_object"], row["picture"]))
+            worst[row["predicted"]] = max(worst.get(row["predicted"], (-1.0, "")), (row["off_object"], row["image"]))
     rows = []
     for place, one in enumerate(audit.ranked):
         if one.off_object is None:
             continue
-        picture = worst[one.name][1]
-        thumbnail = evidence.decision(picture, picture) if place < SHOWN else None
+        image = worst[one.name][1]
+        thumbnail = evidence.decision(image, image) if place < SHOWN else None
         figures = (one.off_object.mean, one.off_object.low, one.off_object.high, one.off_area, one.border)
         verdict = "suspect" if one.suspect else "" if one.judged else "too few to say"
         rows.append((one.name, verdict, one.predicted, *figures, thumbnail))
@@ -116,7 +116,7 @@ def _pairs(audit: Audit, evidence: Thumbnails) -> Section:
         rows.append(
             (
                 f"{pair.first}, not {pair.second}",
-                pair.pictures,
+                pair.images,
                 pair.errors,
                 pair.swapped,
                 pair.runner_up_probability,
@@ -130,7 +130,7 @@ def _pairs(audit: Audit, evidence: Thumbnails) -> Section:
     others = len({(row["predicted"], row["runner_up"]) for row in audit.good}) - len(pairs)
     if others:
         counts = (len(audit.good), audit.errors, audit.swapped)
-        shown = (sum(of_all) for of_all in zip(*((p.pictures, p.errors, p.swapped) for p in pairs), strict=True))
+        shown = (sum(of_all) for of_all in zip(*((p.images, p.errors, p.swapped) for p in pairs), strict=True))
         left = (total - part for total, part in zip(counts, shown, strict=True))
         rows.append((f"{_counted(others, 'other pair')} (pairs.csv)", *left, *[None] * 6))
     text = (
@@ -169,11 +169,11 @@ def _backgrounds(audit: Audit, evidence: Thumbnails) -> Section | None:
     for row, effects in audit.tensors("effects"):
         for place, effect in enumerate(effects.tolist()):
             key = row["predicted"], place
-            most[key] = max(most.get(key, (-float("inf"), "")), (effect, row["picture"]))
+            most[key] = max(most.get(key, (-float("inf"), "")), (effect, row["image"]))
     rows = []
     for place, one in enumerate(one for one in audit.backgrounds() if one.moves):
-        _, picture = most[one.name, texts.index(one.text)]
-        thumbnail = evidence.background(picture, one.text, f"{one.text}, on {picture}") if place < SHOWN else None
+        _, image = most[one.name, texts.index(one.text)]
+        thumbnail = evidence.background(image, one.text, f"{one.text}, on {image}") if place < SHOWN else None
         rows.append((one.name, one.text, one.effect, one.chance, thumbnail))
     about = (
         "Each background is erased from the embeddings of the images. Effect is how far the probability of the predicted "
@@ -191,7 +191,7 @@ def _classes(audit: Audit) -> Section:
     rows = []
     for one in audit.classes:
         off = one.off_object.mean if one.off_object else None
-        rows.append((one.name, one.pictures, one.errors, one.accuracy, one.calibration, one.energy, off, one.rd5))
+        rows.append((one.name, one.images, one.errors, one.accuracy, one.calibration, one.energy, off, one.rd5))
     text = (
         "Images, errors, accuracy and expected calibration error are of the images with that label. The other columns are of "
         "the images predicted as the class: the share of the evidence on the object, the share more than a patch off it, and "
@@ -218,10 +218,10 @@ def _moved(audits: tuple[Audit, Audit], moved: Sequence[Shift], evidence: tuple[
         flipped = sum(move.before != move.after for move in of_class)
         rows.append((name, one.accuracy, other.accuracy, *off, flipped, alike))
     most = sorted(moved, key=lambda move: (-(move.before != move.after), -move.growth, move.agreement))[: SHOWN // 2]
-    pictures: list[Thumbnail | None] = []
+    images: list[Thumbnail | None] = []
     for move in most:
         predicted = move.before, move.after
-        pictures += [d.decision(move.picture, f"{n}: {p}") for d, n, p in zip(evidence, names, predicted, strict=True)]
+        images += [d.decision(move.image, f"{n}: {p}") for d, n, p in zip(evidence, names, predicted, strict=True)]
     text = (
         f"{names[0]} is the first model, {names[1]} the second. Changed counts the images on which they predict different "
         "classes. Agreement is the rank correlation of their maps of what decided, over the images that the first predicts as "
@@ -229,4 +229,4 @@ def _moved(audits: tuple[Audit, Audit], moved: Sequence[Shift], evidence: tuple[
     )
     both = (f"{figure}, {place}" for figure in ("accuracy", "off the object") for place in ("first", "second"))
     columns = ("class", *both, "changed", "agreement")
-    return Section(f"Against {names[1]}", text, Table(columns, tuple(rows)), tuple(p for p in pictures if p))
+    return Section(f"Against {names[1]}", text, Table(columns, tuple(rows)), tuple(p for p in images if p))

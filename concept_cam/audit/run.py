@@ -24,7 +24,7 @@ from concept_cam.runs.batches import Files
 from concept_cam.runs.digests import digest_of
 
 BATCH = 50
-"""Pictures whose rows and maps are written together; those of one size go through the model together."""
+"""Images whose rows and maps are written together; those of one size go through the model together."""
 
 
 def audit(
@@ -41,16 +41,16 @@ def audit(
     about: Mapping[str, Any] | None = None,
     command: str | None = None,
 ) -> Audit:
-    """What a model relies on on the pictures of a data set.
+    """What a model relies on on the images of a data set.
 
-    For each picture: what it is predicted as and the runner-up, and the map of the one against the other, so
+    For each image: what it is predicted as and the runner-up, and the map of the one against the other, so
     of what decided. Of that map how much lies off the object (the example's region), and how far confidence falls when the
     strongest 5 % are covered (RD@5 %, Finer-CAM Eq. 10, of the prediction against its runner-up). See ``Audit`` for what is
     made of them.
 
     Args:
         localizer: model and method.
-        dataset: with regions of the whole object, if there are any; pictures and masks that cannot be read and labels that
+        dataset: with regions of the whole object, if there are any; images and masks that cannot be read and labels that
             the model does not have are skipped and reported.
         folder: for ``run.json``, ``how.json``, ``batches/`` and ``rows.csv``; one that is half done is resumed.
         parts: whose attributes tell classes apart in words; none leaves words out.
@@ -60,7 +60,7 @@ def audit(
         strength: of the runner-up in the map, 0 or more.
         among: a classifier decides among all its classes (``model``, the default), or those of the data set (``dataset``); of
             a dual encoder it is left out, for it decides among those of the data set.
-        about: what else decides the rows (which pictures, which weights), to be held against an older run in the same folder.
+        about: what else decides the rows (which images, which weights), to be held against an older run in the same folder.
         command: how the audit was called, to be told in the report.
 
     Raises:

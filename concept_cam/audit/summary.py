@@ -24,7 +24,7 @@ FIGURES = ("accuracy", "calibration", "off_object", "rd5", "sensitivity", "suspe
 _OFF = ("off_object", "off_object_low", "off_object_high", "off_area", "border")
 _CLASS = (
     "class",
-    "pictures",
+    "images",
     "errors",
     "accuracy",
     "calibration",
@@ -37,10 +37,10 @@ _CLASS = (
     "judged",
     "suspect",
 )
-_PAIR = ("first", "second", "pictures", "errors", "swapped", "runner_up_probability", "best", "worst")
+_PAIR = ("first", "second", "images", "errors", "swapped", "runner_up_probability", "best", "worst")
 _WORDS = ("first", "second", "what", "ours", "theirs", "weight", "stands_out", "agreement")
 _BACKGROUND = ("class", "background", "effect", "chance", "moves")
-_MOVE = ("picture", "label", "before", "after", "agreement", "off_object", "off_object_after")
+_MOVE = ("image", "label", "before", "after", "agreement", "off_object", "off_object_after")
 
 
 def write_tables(audit: Audit, moved: Sequence[Shift] | None = None) -> None:
@@ -78,7 +78,7 @@ def summary(audit: Audit) -> dict[str, Any]:
     return {
         "dataset": audit.dataset.name,
         "model": audit.examiner.localizer.backbone.name,
-        "pictures": len(audit.good),
+        "images": len(audit.good),
         "skipped": audit.skipped,
         "among": audit.among,
         "errors": audit.errors,
@@ -148,7 +148,7 @@ def _class_row(one: ClassAudit) -> dict[str, Any]:
     off, moved = one.off_object, one.background
     return {
         "class": one.name,
-        "pictures": one.pictures,
+        "images": one.images,
         "errors": one.errors,
         "accuracy": one.accuracy,
         "calibration": one.calibration,

@@ -1,4 +1,4 @@
-"""Pictures for a report: what decided on one of them, drawn at full size beside the page and small on it."""
+"""Images for a report: what decided on one of them, drawn at full size beside the page and small on it."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from torch import Tensor
 from concept_cam.audit.findings import Audit
 from concept_cam.datasets import Example
 from concept_cam.drawing import overlay, side_by_side
-from concept_cam.errors import ComparisonError, PictureError
-from concept_cam.files import write_picture
+from concept_cam.errors import ComparisonError, ImageError
+from concept_cam.files import write_image
 from concept_cam.localizer import Localizer
 from concept_cam.page import Thumbnail
 
-PICTURES = "pictures"
-"""The folder of full pictures, beside the page."""
+IMAGES = "images"
+"""The folder of full images, beside the page."""
 
 _SMALL = 224
 _LONGEST = 100
@@ -40,11 +40,11 @@ _WARM, _COLD = (
 @final
 @dataclass(frozen=True, eq=False)
 class Thumbnails:
-    """Draws what an audit found on its pictures; each picture is read again when it is drawn.
+    """Draws what an audit found on its images; each image is read again when it is drawn.
 
     Attributes:
         audit: whose.
-        folder: of the page; full pictures go into its ``pictures/``.
+        folder: of the page; full images go into its ``images/``.
         prefix: of their names.
     """
 
@@ -55,37 +55,37 @@ class Thumbnails:
 
     @cached_property
     def _examples(self) -> dict[str, int]:
-        return {row["picture"]: index for index, row in enumerate(self.audit.rows)}
+        return {row["image"]: index for index, row in enumerate(self.audit.rows)}
 
-    def decision(self, picture: str, caption: str) -> Thumbnail | None:
-        """What decided on a picture: what it is predicted as, against its runner-up; None if it is not there any more."""
-        row, examiner = self.audit.rows[self._examples[picture]], self.audit.examiner
-        return self._draw(picture, examiner.localizer, row["predicted"], [row["runner_up"]], caption)
+    def decision(self, image: str, caption: str) -> Thumbnail | None:
+        """What decided on an image: what it is predicted as, against its runner-up; None if it is not there any more."""
+        row, examiner = self.audit.rows[self._examples[image]], self.audit.examiner
+        return self._draw(image, examiner.localizer, row["predicted"], [row["runner_up"]], caption)
 
-    def background(self, picture: str, text: str, caption: str) -> Thumbnail | None:
-        """Where a picture shows a background and no other."""
+    def background(self, image: str, text: str, caption: str) -> Thumbnail | None:
+        """Where an image shows a background and no other."""
         examiner = self.audit.examiner
         others = [other for other in examiner.backgrounds if other != text]
-        return self._draw(picture, examiner.scene_localizer, text, others, caption)
+        return self._draw(image, examiner.scene_localizer, text, others, caption)
 
-    def _draw(self, picture: str, localizer: Localizer, target: str, references: list[str], caption: str) -> Thumbnail | None:
-        index = self._examples[picture]
-        name = f"{self.prefix}{_file_name(index, picture, target, references)}"
+    def _draw(self, image: str, localizer: Localizer, target: str, references: list[str], caption: str) -> Thumbnail | None:
+        index = self._examples[image]
+        name = f"{self.prefix}{_file_name(index, image, target, references)}"
         if name not in self._drawn:
             example: Example = self.audit.dataset.examples[index]
             try:
                 with warnings.catch_warnings():
                     # That what a model confuses is not alike in its texts is for the page to show.
                     warnings.simplefilter("ignore", UserWarning)
-                    image = example.read()
-                    found = localizer(image, target, references, strength=self.audit.examiner.strength)
-            except (PictureError, ComparisonError):
+                    pixels = example.read()
+                    found = localizer(pixels, target, references, strength=self.audit.examiner.strength)
+            except (ImageError, ComparisonError):
                 # Gone since it was looked at, or texts that the model cannot tell apart: the page does without it.
                 return None
-            write_picture(self.folder / PICTURES / name, side_by_side(found, image))
-            small = overlay(found, image)
+            write_image(self.folder / IMAGES / name, side_by_side(found, pixels))
+            small = overlay(found, pixels)
             small.thumbnail((_SMALL, _SMALL))
-            self._drawn[name] = Thumbnail(small, caption, f"{PICTURES}/{name}")
+            self._drawn[name] = Thumbnail(small, caption, f"{IMAGES}/{name}")
         drawn = self._drawn[name]
         return Thumbnail(drawn.image, caption, drawn.link)
 
@@ -99,9 +99,9 @@ def mean_map(map_: Float[Tensor, "side side"], caption: str) -> Thumbnail:
     return Thumbnail(image.resize((_SMALL, _SMALL), Image.Resampling.BICUBIC), caption)
 
 
-def _file_name(index: int, picture: str, target: str, references: Sequence[str]) -> str:
-    """Which picture it is and what is drawn on it, to be read; and a digest, for names of which nothing can be read."""
-    what = f"{_slug(picture)}-{_slug(target)}" + (f"-not-{_slug(references[0])}" if len(references) == 1 else "")
+def _file_name(index: int, image: str, target: str, references: Sequence[str]) -> str:
+    """Which image it is and what is drawn on it, to be read; and a digest, for names of which nothing can be read."""
+    what = f"{_slug(image)}-{_slug(target)}" + (f"-not-{_slug(references[0])}" if len(references) == 1 else "")
     digest = hashlib.sha256("\n".join((target, *references)).encode(errors="replace")).hexdigest()[:8]
     return f"{index:05d}-{what[:_LONGEST].strip('-')}-{digest}.png"
 

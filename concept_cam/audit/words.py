@@ -60,7 +60,7 @@ class Difference:
         return self.stands_out >= STANDS_OUT and agreement >= AGREES
 
     def direction(self, bank: ConceptBank) -> Float[Tensor, " E"]:
-        """What is explained to see where on a picture this difference lies."""
+        """What is explained to see where on an image this difference lies."""
         ours, theirs = bank.vectors_of([self.ours, self.theirs])
         between: Tensor = ours - theirs
         return between

@@ -86,7 +86,7 @@ def find(changes: Numbers, alive: Numbers, pixels: int, layers: Axis | None, *, 
     count = len(alive)
     rows = np.flatnonzero(alive.any(1))
     if len(rows) < 2:
-        raise Nowhere(f"of its {count} rows or columns {len(rows)} see the picture")
+        raise Nowhere(f"of its {count} rows or columns {len(rows)} see the image")
     shares = changes / np.where(alive, changes.sum(0), 1)
     profile = np.stack([shares[:, row, alive[row]].mean(1) for row in rows])
     plain = Axis(pixels / count / 2, pixels / count)
@@ -96,7 +96,7 @@ def find(changes: Numbers, alive: Numbers, pixels: int, layers: Axis | None, *, 
     clear = _clearness(shares, alive, measured.shares(int(rows[-1] - rows[0]) + 1, len(changes)), rows)
     near, settled = [one for one in said if _may_be(axis, one, rows)], True
     if clear < _CLEAR and not (layers or regular or (clear and near)):
-        raise Nowhere(f"each of its cells sees the whole picture, nearly alike (spread: {clear:.0%} of the grid)")
+        raise Nowhere(f"each of its cells sees the whole image, nearly alike (spread: {clear:.0%} of the grid)")
     if clear < _CLEAR and (layers or regular):
         # Of nothing, nothing can be held against what is said.
         if clear and _apart(axis, said[0], rows) > max(1.0, _MOST_OFF * len(rows)):
@@ -135,11 +135,11 @@ def _clearness(shares: Numbers, alive: Numbers, expected: Numbers, rows: Numbers
     if explained < _IN_ORDER:
         if cells.std() < _BLUR * (rows / len(alive)).std():
             return 0.0
-        raise Nowhere(f"its cells do not look at the picture in the order of a grid (which explains {explained:.0%})")
+        raise Nowhere(f"its cells do not look at the image in the order of a grid (which explains {explained:.0%})")
     step = (fitted[rows[-1]] - fitted[rows[0]]) / (rows[-1] - rows[0])
     means = np.array([own[row, alive[row]].mean() for row in rows])
     if np.diff(means).min() < -_BACK * step:
-        raise Nowhere("its rows or columns do not follow one another on the picture")
+        raise Nowhere("its rows or columns do not follow one another on the image")
     return float(step * len(alive))
 
 

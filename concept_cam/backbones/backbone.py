@@ -30,7 +30,7 @@ PROBE = "A photo of 3 Zebras, naïve."
 
 
 class Backbone(ABC):
-    """A model that embeds pictures and concepts. Adapters are final; they hold the user's model and change nothing in it.
+    """A model that embeds images and concepts. Adapters are final; they hold the user's model and change nothing in it.
 
     What is derived from the model (sites, closed forms, copies for other sizes, embedded texts) is derived anew when the model
     has changed: ``refresh`` compares the structure before each pass (once in a block of ``evaluating``, within which nobody
@@ -42,7 +42,7 @@ class Backbone(ABC):
         module: the model itself.
         sites: where tokens can be read; the default comes first. Sites whose patches do not reach the embedding are left out.
         blocks, pooling: of a transformer whose attention can be laid open, for the methods that look at it.
-        preprocess: how pictures become pixels.
+        preprocess: how images become pixels.
         classes: the concepts that the model was made for; a dual encoder has none of its own.
         versions: names and versions of what made the embedding, kept with every result.
     """
@@ -168,9 +168,9 @@ class Backbone(ABC):
 
     @abstractmethod
     def embed_pixels(self, pixels: Float[Tensor, "B 3 height width"]) -> Float[Tensor, "_ E"]:
-        """The model's own picture embedding, not normalised; one row for each picture.
+        """The model's own image embedding, not normalised; one row for each image.
 
-        Of one picture alone where a hook of ``gradients`` cuts the batch down on the way.
+        Of one image alone where a hook of ``gradients`` cuts the batch down on the way.
         """
 
     @abstractmethod
@@ -197,7 +197,7 @@ class Backbone(ABC):
             BackboneError: it cannot take that size; unless an adapter says otherwise, it takes its own alone.
         """
         own = self.preprocess.size
-        raise BackboneError(f"{self.name} takes pictures of {own[0]} x {own[1]} pixels alone, not {size[0]} x {size[1]}.")
+        raise BackboneError(f"{self.name} takes images of {own[0]} x {own[1]} pixels alone, not {size[0]} x {size[1]}.")
 
     def averaged(self) -> Backbone:
         """This model with the mean of its patches in the place of its class token, for probes: no text knows that embedding.
@@ -312,7 +312,7 @@ _RESIZED: ContextVar[Backbone | None] = ContextVar("resized", default=None)
 
 
 def noise(backbone: Backbone) -> Float[Tensor, "1 3 height width"]:
-    """A picture that no model has seen, the same each time."""
+    """An image that no model has seen, the same each time."""
     pixels = torch.randn(
         (1, 3, *backbone.preprocess.size), generator=torch.Generator().manual_seed(0), dtype=torch.float32, device="cpu"
     )

@@ -57,17 +57,17 @@ def load(name: str, device: str | torch.device = "cpu", classes: Iterable[str] |
         with explained:
             model, about = kind.from_pretrained(name, output_loading_info=True, trust_remote_code=False)
         tokenizer: Any = None if classifies else transformers.AutoTokenizer.from_pretrained(name, trust_remote_code=False)
-        pictures = transformers.AutoImageProcessor.from_pretrained(name, trust_remote_code=False)
+        images = transformers.AutoImageProcessor.from_pretrained(name, trust_remote_code=False)
         _check_complete(about["missing_keys"], name)
-        check_input(name, read_transform(pictures).size)
+        check_input(name, read_transform(images).size)
         model = model.to(device).eval().requires_grad_(False)
         if classifies:
-            return Classifier(model, labels(model) if classes is None else classes, pictures, name)
+            return Classifier(model, labels(model) if classes is None else classes, images, name)
         if len(tokenizer) < _FEWEST_WORDS:
             raise BackboneError(
                 f"{name}: its tokenizer has {len(tokenizer)} words; expected tokenizer.json beside the weights."
             )
-        return HuggingFace(model, tokenizer, pictures, name)
+        return HuggingFace(model, tokenizer, images, name)
 
 
 def _explained(name: str, local: bool) -> AbstractContextManager[None]:
@@ -98,7 +98,7 @@ def _check_kind(config: Any, name: str) -> None:
     kinds = found if isinstance(found, list | tuple) else (found,)
     if not any(hasattr(kind, "get_image_features") and hasattr(kind, "get_text_features") for kind in kinds):
         kind = getattr(kinds[0], "__name__", type(config).__name__)
-        raise BackboneError(f"{name} is a {kind}, no dual encoder of pictures and texts and no classifier.")
+        raise BackboneError(f"{name} is a {kind}, no dual encoder of images and texts and no classifier.")
 
 
 def _classifies(config: Any) -> bool:
@@ -125,7 +125,7 @@ def labels(model: nn.Module) -> tuple[str, ...]:
 class HuggingFace(Backbone):
     """A dual encoder of transformers: what has ``get_image_features`` and ``get_text_features``.
 
-    The instance is used as it is. SigLIP 2's NaFlex models get pictures at their native aspect, as they were trained.
+    The instance is used as it is. SigLIP 2's NaFlex models get images at their native aspect, as they were trained.
 
     Args:
         model: what ``AutoModel.from_pretrained`` gives, also within ``DataParallel``, a compiled or an adapted model.
@@ -265,7 +265,7 @@ def _sides(config: Any) -> Size | None:
     return (size, size) if isinstance(size, int) else (size[0], size[1])
 
 
-# ---- pictures ---------------------------------------------------------------------------------------------------------
+# ---- images ---------------------------------------------------------------------------------------------------------
 
 _OPENAI = ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
 _IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))

@@ -32,7 +32,7 @@ from concept_cam.errors import BackboneError, did_you_mean
 from concept_cam.images import Fit, Preprocess, Size
 
 _FIT: dict[str, Fit] = {"shortest": "crop", "longest": "pad", "squash": "squash"}
-"""open_clip's words for how a picture is brought to the input's aspect, and ours."""
+"""open_clip's words for how an image is brought to the input's aspect, and ours."""
 
 _WEIGHTS = frozenset({".safetensors", ".bin", ".pth"})
 """Endings of the files that open_clip looks for in a folder."""
@@ -126,7 +126,7 @@ class OpenClip(Backbone):
         model: what ``open_clip.create_model`` gives, also within ``DataParallel``, a compiled or an adapted model.
         tokenizer: what ``open_clip.get_tokenizer`` gives.
         name: how to call it in results.
-        preprocess: how its pictures are prepared: open_clip's transform for evaluation, or a Preprocess; as the model itself
+        preprocess: how its images are prepared: open_clip's transform for evaluation, or a Preprocess; as the model itself
             says, by default.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Where the cells of a site look, measured: parts of a picture of noise are changed, and each cell tells which it has seen.
+"""Where the cells of a site look, measured: parts of an image of noise are changed, and each cell tells which it has seen.
 
 Along each axis the input is divided into soft bands, tents that add up to one. In each band in turn the noise is turned into
 other noise, as strong and as bright, and |change of a cell|^2 is on average what the cell has of that band of its receptive
@@ -33,7 +33,7 @@ from concept_cam.hooks import on_site
 from concept_cam.images import WHOLE, Size, Span
 
 _BANDS = 4
-"""Along each axis: eight changed pictures, and the picture itself."""
+"""Along each axis: eight changed images, and the image itself."""
 
 _TURN = 0.8
 """How much of the noise is new in the middle of a band."""
@@ -92,7 +92,7 @@ def placed(
         if there := tuple(replace(site, layout=replace(site.layout, span=span)) for site, span in spans if span):
             return there
         reasons.append(f"{sites[0].name}: {found[sites[0].name].finding}")
-    raise BackboneError(f"{name} has no site whose cells lie in order on the picture ({'; '.join(reasons)}).")
+    raise BackboneError(f"{name} has no site whose cells lie in order on the image ({'; '.join(reasons)}).")
 
 
 def _is_plain(place: Place) -> bool:
@@ -107,7 +107,7 @@ def place_sites(
     *,
     regular: bool = False,
 ) -> dict[str, Place]:
-    """Where each site lies, from nine forward passes of one picture; more for grids of few cells.
+    """Where each site lies, from nine forward passes of one image; more for grids of few cells.
 
     Args:
         embed: runs the model.
@@ -120,7 +120,7 @@ def place_sites(
     kept = {site.name: _Changes(site, (pixels.shape[2], pixels.shape[3])) for site in sites}
     open_ = list(kept.values())
     while open_:
-        base, *changed = (picture.to(pixels.device, pixels.dtype) for picture in _pictures(pixels.shape[2:], generator))
+        base, *changed = (image.to(pixels.device, pixels.dtype) for image in _images(pixels.shape[2:], generator))
         layers = receptive_fields(model, partial(_run, embed, open_, [base], start=True), (pixels.shape[2], pixels.shape[3]))
         at_once = max(1, _AT_ONCE // base[0].numel())
         for first in range(0, len(changed), at_once):
@@ -133,7 +133,7 @@ class _Read(Exception):
     """Ends a run: nothing after the one site is needed."""
 
 
-def _run(embed: Callable[[Tensor], Tensor], open_: Sequence[_Changes], pictures: list[Tensor], *, start: bool = False) -> None:
+def _run(embed: Callable[[Tensor], Tensor], open_: Sequence[_Changes], images: list[Tensor], *, start: bool = False) -> None:
     last = open_[-1]
 
     def read(changes: _Changes, entering: Any, tensor: Tensor) -> None:
@@ -145,10 +145,10 @@ def _run(embed: Callable[[Tensor], Tensor], open_: Sequence[_Changes], pictures:
         for changes in open_:
             stack.enter_context(on_site(changes.site, partial(read, changes)))
         with suppress(_Read):
-            embed(torch.stack(pictures))
+            embed(torch.stack(images))
 
 
-def _pictures(size: Sequence[int], generator: torch.Generator) -> list[Float[Tensor, "3 height width"]]:
+def _images(size: Sequence[int], generator: torch.Generator) -> list[Float[Tensor, "3 height width"]]:
     """Noise, the same with other noise in each band down, and in each band across."""
     height, width = size
     base, other = _noise(size, generator), _noise(size, generator)
@@ -221,7 +221,7 @@ class _Changes:
         if not np.isfinite(whole).all():
             return Place(None, "its tokens are not finite", is_silent=True), True
         if not strength.any():
-            return Place(None, "nothing in the picture changes it", is_silent=True), True
+            return Place(None, "nothing in the image changes it", is_silent=True), True
         alive = (strength > _DEAD * np.median(strength[strength > 0])) & whole.sum(1).all(0)
         layers = known.get(self._grid, (None, None))
         down = find(whole[0], alive, self.size[0], layers[0], regular=regular)

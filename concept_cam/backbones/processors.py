@@ -20,7 +20,7 @@ def read_processor(given: Any) -> Preprocess:
     Pixels are Pillow's: processors that resize by torchvision differ by a few grey levels.
 
     Raises:
-        BackboneError: it does not say to what size it brings a picture.
+        BackboneError: it does not say to what size it brings an image.
 
     Example:
         >>> from transformers import SiglipImageProcessor

@@ -1,4 +1,4 @@
-"""Where tokens can be read in a model, and how they lie on the picture."""
+"""Where tokens can be read in a model, and how they lie on the image."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from concept_cam.images import WHOLE, Size, Span, interpolation
 
 @dataclass(frozen=True)
 class TokenLayout:
-    """How tokens lie on the picture: first the prefix (class token, registers), then the grid row by row.
+    """How tokens lie on the image: first the prefix (class token, registers), then the grid row by row.
 
     A site whose output is (B, prefix + patches, D) has one.
 
@@ -38,7 +38,7 @@ class TokenLayout:
         return self.rows * self.cols
 
     def mirrored(self) -> TokenLayout:
-        """How maps of mirrored pictures lie, mirrored back: elsewhere, where cells look at one side of theirs."""
+        """How maps of mirrored images lie, mirrored back: elsewhere, where cells look at one side of theirs."""
         left, top, right, bottom = self.span
         return replace(self, span=(1 - right, top, 1 - left, bottom))
 
@@ -56,7 +56,7 @@ class TokenLayout:
         return TokenLayout(0, images.shape[-2], images.shape[-1]).moved(images, self)
 
     def moved(self, maps: Float[Tensor, "*K rows cols"], onto: TokenLayout) -> Float[Tensor, "*K rows2 cols2"]:
-        """Maps of this grid on that of another layout, which may lie elsewhere on the same picture; bilinear."""
+        """Maps of this grid on that of another layout, which may lie elsewhere on the same image; bilinear."""
         # Spans that are one but for rounding: what is interpolated no longer has values that are equal.
         alike = all(abs(own - other) < 1e-9 for own, other in zip(self.span, onto.span, strict=True))
         if alike and (self.rows, self.cols) == (onto.rows, onto.cols):
@@ -81,7 +81,7 @@ class TokenLayout:
 
 @dataclass(frozen=True)
 class FeatureMap:
-    """How the cells of a map lie on the picture: as they are. A site whose output is a map has one.
+    """How the cells of a map lie on the image: as they are. A site whose output is a map has one.
 
     Attributes:
         channels_last: (B, rows, cols, D); else (B, D, rows, cols).
@@ -111,7 +111,7 @@ class Site:
     Attributes:
         name: the module's name within the model; ``NAME:input`` for what enters it, ``NAME:2`` for its second call.
         module: its output holds the tokens, or its input.
-        layout: how those tokens lie on the picture.
+        layout: how those tokens lie on the image.
         head: all that comes after the site in closed form, if there is one; else gradients come from autograd.
         side: whether the tokens leave the module or enter it.
         call: of a module that runs several times in a pass, which run, from 0; None if it runs once.

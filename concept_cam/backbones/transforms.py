@@ -25,7 +25,7 @@ from concept_cam.backbones.usertransform import (
     without_chance,
 )
 from concept_cam.backbones.windows import find_window
-from concept_cam.errors import BackboneError, ConceptCamError, OptionError, PictureError
+from concept_cam.errors import BackboneError, ConceptCamError, ImageError, OptionError
 from concept_cam.preprocess import Fit, Preparation, Preprocess, Size, check_fit
 
 _SILENT = {"MaybeConvertMode", "MaybeToTensor", "ToTensor", "PILToTensor", "ToImage", "ToDtype", "ConvertImageDtype", "RGB"}
@@ -78,7 +78,7 @@ def read_transform(given: Any) -> Preparation:
     """
     if isinstance(given, Preparation):
         return given
-    # A processor of pictures and texts has one of pictures within.
+    # A processor of images and texts has one of images within.
     given = getattr(given, "image_processor", given)
     if not callable(given):
         raise BackboneError(
@@ -94,7 +94,7 @@ def read_transform(given: Any) -> Preparation:
                 return read
             alike = read and _off(given, read, _smooth) <= _ALIKE[0] + _ALIKE[1] / min(read.size)
             return _measured(given, read if alike else None)
-    except PictureError as error:
+    except ImageError as error:
         raise BackboneError(str(error)) from error
 
 
@@ -207,7 +207,7 @@ def _try(given: Any, scale: int) -> tuple[list[Size], float]:
     """The sizes of what it gives for images of three aspects, a square one last, and the largest absolute value.
 
     Raises:
-        PictureError: it is random, or its window cannot be found.
+        ImageError: it is random, or its window cannot be found.
     """
     found: list[Size] = []
     largest = 0.0
@@ -218,11 +218,11 @@ def _try(given: Any, scale: int) -> tuple[list[Size], float]:
         largest = max(largest, float(first.abs().max()))
         repeats = range(1 if found else _REPEATS)
         if _chancy(given) or any(not torch.equal(run(given, image), first) for _ in repeats):
-            raise PictureError(f"The transform {name_of(given)} is random; give the one for evaluation.")
+            raise ImageError(f"The transform {name_of(given)} is random; give the one for evaluation.")
         try:
             found.append(find_window(partial(run, given), size)[0])
-        except PictureError as error:
-            raise PictureError(
+        except ImageError as error:
+            raise ImageError(
                 f"{refusal(given, image, error)}; give one for evaluation, or a concept_cam Preprocess."
             ) from error
     return found, largest

@@ -18,13 +18,13 @@ from PIL import Image
 from torch import Tensor
 
 from concept_cam.backbones.windows import find_window
-from concept_cam.errors import OptionError, PictureError
+from concept_cam.errors import ImageError, OptionError
 from concept_cam.preprocess import Fit, Preparation, Preprocess, Size, Window
 
 _WINDOWS_KEPT = 4096
 
 
-class TransformFailed(PictureError):
+class TransformFailed(ImageError):
     """A transform that raised an error of its own."""
 
 
@@ -58,7 +58,7 @@ class UserTransform(Preparation):
         """What the transform gives, and the window of the image that it shows.
 
         Raises:
-            PictureError: it fails on this image, or what it shows of it cannot be found.
+            ImageError: it fails on this image, or what it shows of it cannot be found.
         """
         pixels, size = run(self.transform, image), (image.height, image.width)
         try:
@@ -71,9 +71,9 @@ class UserTransform(Preparation):
                 self._windows[size] = found
             given, window = found
             if given != tuple(pixels.shape[1:]):
-                raise PictureError("gives another size depending on what is on it")
-        except PictureError as error:
-            raise PictureError(f"{refusal(self.transform, image, error)}; crop the image to a usual shape first.") from error
+                raise ImageError("gives another size depending on what is on it")
+        except ImageError as error:
+            raise ImageError(f"{refusal(self.transform, image, error)}; crop the image to a usual shape first.") from error
         return pixels, window
 
     def other(self, size: Size, fit: Fit | None) -> Preprocess:
@@ -116,16 +116,16 @@ def run(transform: Any, image: Image.Image) -> Float[Tensor, "3 height width"]:
     width, 3) are turned; the patches of NaFlex are put together.
 
     Raises:
-        PictureError: it fails, or what it gives is no (3, height, width) of finite numbers.
+        ImageError: it fails, or what it gives is no (3, height, width) of finite numbers.
     """
     try:
         with torch.no_grad():
             return _pixels(_call(transform, image.copy()))
-    except PictureError as error:
-        raise PictureError(refusal(transform, image, error)) from error
+    except ImageError as error:
+        raise ImageError(refusal(transform, image, error)) from error
     except Exception as error:
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
-        raise PictureError(
+        raise ImageError(
             f"{refusal(transform, image, 'fails')} ({reason}); expected it to take an RGB image of PIL."
         ) from error
 
@@ -163,7 +163,7 @@ def _pixels(given: Any) -> Float[Tensor, "3 height width"]:
             return _of_patches(given)
         key = next((key for key in ("pixel_values", "image") if key in given), None)
         if key is None:
-            raise PictureError(f"gives a dict of {', '.join(map(str, given))}; expected pixel_values or image in it")
+            raise ImageError(f"gives a dict of {', '.join(map(str, given))}; expected pixel_values or image in it")
         given = given[key]
     if isinstance(given, list | tuple) and len(given) == 1:
         given = given[0]
@@ -173,17 +173,17 @@ def _pixels(given: Any) -> Float[Tensor, "3 height width"]:
         given = torch.from_numpy(given.copy())
     if not isinstance(given, Tensor):
         parts = f" of {len(given)}" if isinstance(given, list | tuple) else ""
-        raise PictureError(f"gives a {type(given).__name__}{parts}; expected one tensor (3, height, width)")
+        raise ImageError(f"gives a {type(given).__name__}{parts}; expected one tensor (3, height, width)")
     pixels = given.detach().as_subclass(Tensor)
     if pixels.ndim == 4 and pixels.shape[0] == 1:
         pixels = pixels[0]
     if pixels.ndim != 3 or pixels.shape[0] != 3 or 0 in pixels.shape:
-        raise PictureError(f"gives a tensor of {' x '.join(map(str, given.shape))}; expected 3 x height x width")
+        raise ImageError(f"gives a tensor of {' x '.join(map(str, given.shape))}; expected 3 x height x width")
     if pixels.is_complex():
-        raise PictureError("gives complex numbers; expected real ones")
+        raise ImageError("gives complex numbers; expected real ones")
     pixels = pixels.to("cpu", pixels.dtype if pixels.is_floating_point() else torch.float32, copy=True)
     if not pixels.isfinite().all():
-        raise PictureError("gives numbers that are not finite")
+        raise ImageError("gives numbers that are not finite")
     return pixels
 
 
@@ -198,7 +198,7 @@ def _of_patches(given: Mapping[str, Any]) -> Float[Tensor, "3 height width"]:
 
 @contextmanager
 def without_chance(transform: Any) -> Iterator[None]:
-    """Raise PictureError if random numbers were drawn within; the generators are left as they were."""
+    """Raise ImageError if random numbers were drawn within; the generators are left as they were."""
     before = _Generators.now()
     try:
         with warnings.catch_warnings():
@@ -206,7 +206,7 @@ def without_chance(transform: Any) -> Iterator[None]:
             warnings.simplefilter("ignore")
             yield
         if not before.untouched():
-            raise PictureError(f"The transform {name_of(transform)} is random; give the one for evaluation.")
+            raise ImageError(f"The transform {name_of(transform)} is random; give the one for evaluation.")
     finally:
         before.restore()
 

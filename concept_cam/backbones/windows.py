@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float
 from PIL import Image
 from torch import Tensor
 
-from concept_cam.errors import PictureError
+from concept_cam.errors import ImageError
 from concept_cam.preprocess import Size, Window
 
 Show = Callable[[Image.Image], Tensor]
@@ -35,7 +35,7 @@ def find_window(show: Show, size: Size) -> tuple[Size, Window]:
         size: (height, width) of the image.
 
     Raises:
-        PictureError: there is no such window: it turns, mirrors or warps images, or its output depends on what they show.
+        ImageError: there is no such window: it turns, mirrors or warps images, or its output depends on what they show.
 
     Example:
         >>> import torch
@@ -72,7 +72,7 @@ class _Seen(NamedTuple):
         scale = _same_size(bright, dark) - dark
         strength = np.abs(scale).max(0)
         if not strength.any():
-            raise PictureError("gives the same for a bright image as for a dark one")
+            raise ImageError("gives the same for a bright image as for a dark one")
         usual = np.median(strength[strength > 0])
         return cls(dark, scale, strength > 0.5 * usual, strength > 0.95 * usual)
 
@@ -82,7 +82,7 @@ class _Seen(NamedTuple):
         squares[~self.image] = 1
         level: Float[np.ndarray, "rows cols"] = (self.scale * (_same_size(shown, self.dark) - self.dark)).sum(0) / squares
         if np.abs(level[self.image] - 0.5).mean() > 1:
-            raise PictureError("changes its contrast depending on what is on it")
+            raise ImageError("changes its contrast depending on what is on it")
         return level
 
 
@@ -108,7 +108,7 @@ def _lines(
     few = any(inner.any(1 - axis).sum() < (4 if count >= _FEWEST else 1) for axis, count in enumerate(size))
     # Each pixel's place is known to a grey level; the mean of many, to a part of a pixel of the image.
     if few or max(size) / (_BRIGHT - _DARK) > 0.5 * float(inner.sum()) ** 0.5:
-        raise PictureError("shows too little of it to find its window")
+        raise ImageError("shows too little of it to find its window")
     i, j = np.nonzero(inner)
     middle = float(i.mean()) + 0.5, float(j.mean()) + 0.5
     unknowns = np.stack([np.ones(len(i)), i + 0.5 - middle[0], j + 0.5 - middle[1]], 1)
@@ -124,9 +124,9 @@ def _lines(
         rest[inner] = place[inner] - unknowns @ np.array([centre, *steps])
         bent = max(_means(rest, inner), abs(other) * float(np.ptp((i, j)[1 - axis])))
         if own <= 0 or abs(other) > abs(own):
-            raise PictureError("mirrors or turns it")
+            raise ImageError("mirrors or turns it")
         if bent > allowed:
-            raise PictureError("warps or repeats it, or changes its contrast other than linearly")
+            raise ImageError("warps or repeats it, or changes its contrast other than linearly")
         line = float(centre - own * middle[axis]), float(own)
         _check_covered(line, ends[axis], count)
         found.append(line)
@@ -153,20 +153,20 @@ def _ends(level: Float[np.ndarray, "rows cols"], image: Bool[np.ndarray, "rows c
 
 
 def _check_covered(line: Line, ends: Ends, count: int) -> None:
-    """Raise PictureError if the image goes on behind padding: a map of the window would say that the model saw it."""
+    """Raise ImageError if the image goes on behind padding: a map of the window would say that the model saw it."""
     start, step = line
     hidden = start + step * ends.first, count - (start + step * ends.last)
     # Lines may be alike because a grey level is as wide.
     unsure = 2 + 1.5 * count / (_BRIGHT - _DARK)
     for rest, repeats, padded in zip(hidden, ends.repeats, ends.padded, strict=True):
         if (padded or repeats > 3 + unsure / step) and rest > unsure + 1.5 * step:
-            raise PictureError("covers a part of it by padding")
+            raise ImageError("covers a part of it by padding")
 
 
 def _confirm(
     show: Show, dark: Float[np.ndarray, "3 rows cols"], image: Bool[np.ndarray, "rows cols"], size: Size, *lines: Line
 ) -> None:
-    """Raise PictureError unless four marks come out where the window says."""
+    """Raise ImageError unless four marks come out where the window says."""
     marks, centres = np.ones(size), []
     for axis, ((start, step), count) in enumerate(zip(lines, size, strict=True)):
         first, last = max(0.0, start), min(float(count), start + step * image.shape[axis])
@@ -188,7 +188,7 @@ def _confirm(
         for centre, near in zip(wanted, (at < wanted.mean(), at >= wanted.mean()) if len(wanted) else (), strict=True):
             found = (profile * at)[near].sum() / max(profile[near].sum(), 1e-12)
             if abs(found - centre) * step > max(1.0, 0.6 * step):
-                raise PictureError("shows another window of it, or another contrast, depending on what is on it")
+                raise ImageError("shows another window of it, or another contrast, depending on what is on it")
 
 
 def _grey(levels: Float[np.ndarray, "height width"]) -> Image.Image:
@@ -202,7 +202,7 @@ def _array(shown: Tensor) -> Float[np.ndarray, "3 rows cols"]:
 
 def _same_size(shown: Float[np.ndarray, "3 rows cols"], other: Float[np.ndarray, "3 ..."]) -> Float[np.ndarray, "3 rows cols"]:
     if shown.shape != other.shape:
-        raise PictureError("gives another size depending on what is on it")
+        raise ImageError("gives another size depending on what is on it")
     return shown
 
 

@@ -50,7 +50,7 @@ def about(
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
-    """Where in this picture is the thing that makes it THIS concept and not that similar one?"""
+    """Where in this image is the thing that makes it THIS concept and not that similar one?"""
 
 
 for command in (localize, methods, models, check, evaluate, audit, parts, world):

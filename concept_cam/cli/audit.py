@@ -1,4 +1,4 @@
-"""``concept-cam audit``: what a model relies on on the pictures of a data set."""
+"""``concept-cam audit``: what a model relies on on the images of a data set."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def audit(
         str | None,
         typer.Option(help="Of a classifier: model: among all its classes; dataset: those of the data set.  [default: model]"),
     ] = None,
-    limit: Annotated[int, typer.Option(min=1, max=1_000_000, help="How many pictures at most.")] = 2000,
+    limit: Annotated[int, typer.Option(min=1, max=1_000_000, help="How many images at most.")] = 2000,
     seed: Annotated[
         int | None, typer.Option(min=0, max=LARGEST_SEED, help="Which plates of the embedded world.  [default: 0]")
     ] = None,
@@ -49,7 +49,7 @@ def audit(
         str | None, typer.Option(help="An open_clip tag (downloaded on first use) or a weights file.")
     ] = None,
     classes: Annotated[str | None, typer.Option(help=f"{CLASSES} The second model is given the same.")] = None,
-    other_model: Annotated[str | None, typer.Option(help="A second model on the same pictures: where evidence moved.")] = None,
+    other_model: Annotated[str | None, typer.Option(help="A second model on the same images: where evidence moved.")] = None,
     other_pretrained: Annotated[str | None, typer.Option(help="Its tag or weights file.")] = None,
     method: Annotated[str, typer.Option(help="`concept-cam methods` lists them.")] = "hires_cam",
     site: Annotated[str | None, typer.Option(help="Where tokens are read; `concept-cam check` lists the sites.")] = None,
@@ -96,7 +96,7 @@ def audit(
     for problem in found.problems:
         complain(f"skipped: {problem}")
     right = "not known" if found.accuracy is None else f"{found.accuracy:.3f}"
-    say(f"{figures['pictures']} pictures, {found.skipped} skipped, accuracy {right}")
+    say(f"{figures['images']} images, {found.skipped} skipped, accuracy {right}")
     say(f"evidence off the object: {_told(found)}")
     say(f"report in {report}")
     for one in audits:
@@ -108,7 +108,7 @@ def audit(
 
 def _told(found: Audit) -> str:
     """The suspects, and how much can be said of the classes."""
-    if not found.rank:
+    if not found.ranked:
         return "not known, without masks or boxes"
     if not found.judged:
         return f"too few images to say; a class needs {found.fewest}"

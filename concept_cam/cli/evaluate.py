@@ -85,7 +85,7 @@ def evaluate(
         str | None,
         typer.Option(help="Of a classifier: model: among all its classes; dataset: those of the data set.  [default: model]"),
     ] = None,
-    limit: Annotated[int, typer.Option(min=1, max=1_000_000, help="How many pictures at most.")] = 1000,
+    limit: Annotated[int, typer.Option(min=1, max=1_000_000, help="How many images at most.")] = 1000,
     seed: Annotated[
         int | None,
         typer.Option(min=0, max=LARGEST_SEED, help="Which plates of the embedded world; which mosaics.  [default: 0]"),
@@ -151,7 +151,7 @@ def evaluate(
         say(line, 10_000)
     for problem in found.problems:
         complain(f"skipped: {problem}")
-    say(f"{found.used} pictures, {found.skipped} skipped; rows in {out / 'rows.csv'}")
+    say(f"{found.used} images, {found.skipped} skipped; rows in {out / 'rows.csv'}")
 
 
 def _numbers(text: str) -> tuple[float, ...]:

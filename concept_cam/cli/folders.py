@@ -1,4 +1,4 @@
-"""The pictures that a command line means: files, and what lies in folders."""
+"""The images that a command line means: files, and what lies in folders."""
 
 from __future__ import annotations
 
@@ -9,27 +9,27 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from concept_cam.cli.terminal import complain
-from concept_cam.errors import PictureError, one_line
+from concept_cam.errors import ImageError, one_line
 from concept_cam.formats import SUFFIXES
 
 _LOOKED_FOR = f"looked for {', '.join(sorted(SUFFIXES))}"
 _FEW = 5
 
 
-def sources(pictures: Sequence[Path], *, but: Path | None = None) -> list[Path]:
-    """The pictures, and those in folders in the order of their names, each once; a line says what is skipped there.
+def sources(images: Sequence[Path], *, but: Path | None = None) -> list[Path]:
+    """The images, and those in folders in the order of their names, each once; a line says what is skipped there.
 
-    A folder without pictures of its own stands for the folders in it, to any depth: one for each species, as a rule.
+    A folder without images of its own stands for the folders in it, to any depth: one for each species, as a rule.
 
     Args:
-        pictures: files, taken at their word, and folders.
+        images: files, taken at their word, and folders.
         but: a folder that is not looked into: that of the results.
 
     Raises:
-        PictureError: there are none in a folder, or it cannot be read.
+        ImageError: there are none in a folder, or it cannot be read.
     """
     found: dict[str, Path] = {}
-    for given in pictures:
+    for given in images:
         # os.path says no, where Path raises on a name that is too long
         for path in _within(given, but) if os.path.isdir(given) else [given]:  # noqa: PTH112
             found.setdefault(os.path.abspath(path), path)  # noqa: PTH100
@@ -40,11 +40,11 @@ def _within(folder: Path, but: Path | None) -> list[Path]:
     listing = _Listing()
     inside = listing.read(folder)
     if listing.unreadable:
-        raise PictureError(f"{folder}: the folder cannot be read ({listing.unreadable[0]}).")
+        raise ImageError(f"{folder}: the folder cannot be read ({listing.unreadable[0]}).")
     # By what they are and not by name, so that links that lead in a circle come to an end.
     seen = {_identity(folder), None if but is None else _identity(but)}
     below = deque(inner for inner in inside if _identity(inner) not in seen)
-    if listing.pictures:
+    if listing.images:
         listing.other += below
     else:
         while below:
@@ -52,11 +52,11 @@ def _within(folder: Path, but: Path | None) -> list[Path]:
             if (identity := _identity(inner)) not in seen:
                 seen.add(identity)
                 below.extendleft(reversed(listing.read(inner)))
-    if not listing.pictures:
-        raise PictureError(f"{folder}: no pictures in this folder; {listing.told() or _LOOKED_FOR}.")
+    if not listing.images:
+        raise ImageError(f"{folder}: no images in this folder; {listing.told() or _LOOKED_FOR}.")
     if told := listing.told():
         complain(f"{folder}: {told}.")
-    return listing.pictures
+    return listing.images
 
 
 def _identity(folder: Path) -> tuple[int, int] | None:
@@ -69,9 +69,9 @@ def _identity(folder: Path) -> tuple[int, int] | None:
 
 @dataclass
 class _Listing:
-    """What folders hold: pictures, and what is none."""
+    """What folders hold: images, and what is none."""
 
-    pictures: list[Path] = field(default_factory=list)
+    images: list[Path] = field(default_factory=list)
     skipped: list[Path] = field(default_factory=list)
     other: list[Path] = field(default_factory=list)
     unreadable: list[str] = field(default_factory=list)
@@ -91,7 +91,7 @@ class _Listing:
             elif path.suffix.lower() not in SUFFIXES:
                 self.skipped.append(path)
             elif os.path.isfile(path):  # noqa: PTH113
-                self.pictures.append(path)
+                self.images.append(path)
             else:
                 self.other.append(path)
         return below
@@ -102,7 +102,7 @@ class _Listing:
         if self.skipped:
             parts.append(f"{_named(self.skipped, 'file')} skipped because of the ending ({_LOOKED_FOR})")
         if self.other:
-            parts.append(f"{_named(self.other, 'entry', 'entries')} skipped: folders beside pictures, or what is no file")
+            parts.append(f"{_named(self.other, 'entry', 'entries')} skipped: folders beside images, or what is no file")
         if self.unreadable:
             parts.append(f"what cannot be read is skipped: {', '.join(self.unreadable[:_FEW])}")
         return "; ".join(parts)

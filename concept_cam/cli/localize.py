@@ -1,4 +1,4 @@
-"""``concept-cam localize``: heat maps of pictures."""
+"""``concept-cam localize``: heat maps of images."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ import typer
 from concept_cam.cli.encoders import CLASSES, load_encoder
 from concept_cam.cli.folders import sources
 from concept_cam.cli.given import check_texts, refuse
-from concept_cam.cli.pictures import Watched, check_apart, make_folder, names_of, size_of
+from concept_cam.cli.images import Watched, check_apart, make_folder, names_of, size_of
 from concept_cam.cli.sets import LARGEST_SEED
 from concept_cam.cli.tabled import of_tables
 from concept_cam.cli.terminal import cell, complain, console, say
-from concept_cam.errors import ComparisonError, ConceptCamError, OptionError, OutputError, PictureError
+from concept_cam.errors import ComparisonError, ConceptCamError, ImageError, OptionError, OutputError
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -34,9 +34,9 @@ _SWEEP, _BY_REFERENCE = "-strengths.png", "-references.png"
 
 
 def localize(
-    pictures: Annotated[
+    images: Annotated[
         list[Path] | None,
-        typer.Argument(help="Pictures, folders of them or of a folder for each species, tables; none: one is drawn."),
+        typer.Argument(help="Images, folders of them or of a folder for each species, tables; none: one is drawn."),
     ] = None,
     target: Annotated[str | None, typer.Option(help="The concept to look for.")] = None,
     against: Annotated[list[str] | None, typer.Option(help="A concept to compare with; may be repeated.")] = None,
@@ -73,14 +73,14 @@ def localize(
         bool, typer.Option("--by-reference", help="Draw which reference each place speaks against most as well.")
     ] = False,
     seed: Annotated[
-        int | None, typer.Option(min=0, max=LARGEST_SEED, help="Which plate to draw if no picture is given.  [default: 0]")
+        int | None, typer.Option(min=0, max=LARGEST_SEED, help="Which plate to draw if no image is given.  [default: 0]")
     ] = None,
     out: Annotated[Path, typer.Option(help="The folder for overlays, maps and JSON files.")] = Path("concept-cam-out"),
 ) -> None:
-    """Draw a heat map of what makes a picture the target and not its references."""
+    """Draw a heat map of what makes an image the target and not its references."""
     from concept_cam import world
     from concept_cam.comparison import check_strength
-    from concept_cam.files import write_picture
+    from concept_cam.files import write_image
     from concept_cam.images import check_fit
     from concept_cam.methods import method_named, sees_score
 
@@ -89,8 +89,8 @@ def localize(
         raise ComparisonError("References come from one of --against, --nearest and --rivals; give one of them.")
     if strength is not None:
         check_strength(strength)
-    if pictures:
-        refuse("--seed", seed, "where pictures are given: it says which plate to draw")
+    if images:
+        refuse("--seed", seed, "where images are given: it says which plate to draw")
     if not sees_score(chosen):
         refuse("--strength", strength, f"with --method {method}, which does not look at the score")
     if fit is not None:
@@ -99,17 +99,17 @@ def localize(
     references = _references(against, nearest, rivals)
     check_texts(templates=templates, vocabulary=vocabulary)
     plate = None
-    if not pictures:
+    if not images:
         if model is not None and model not in world.MODELS:
-            raise PictureError("No picture given; the embedded world is drawn only for the embedded model (without --model).")
+            raise ImageError("No image given; the embedded world is drawn only for the embedded model (without --model).")
         plate, target, twin = _draw(target, seed or 0)
         references = references or (twin if sees_score(chosen) else None)
     elif target is None:
-        raise ComparisonError("What shall be found in the picture? Name it with --target.")
-    found = sources(of_tables(pictures or [])[0], but=out)
+        raise ComparisonError("What shall be found in the image? Name it with --target.")
+    found = sources(of_tables(images or [])[0], but=out)
     make_folder(out)
     if plate is not None:
-        found = [write_picture(out / f"{target.replace(' ', '-')}-{seed or 0}.png", plate)]
+        found = [write_image(out / f"{target.replace(' ', '-')}-{seed or 0}.png", plate)]
     localizer = _localizer(model, pretrained, device, classes, vocabulary, templates, options)
     by_each = partial(_draw_by_reference, 1.0 if strength is None else strength)
     extras = [draw for wanted, draw in ((sweep, _draw_sweep), (by_reference, by_each)) if wanted]
@@ -117,7 +117,7 @@ def localize(
     failed = _run(localizer, found, target, references, asked, out, extras)
     if failed:
         rest = f"the others are in {out}" if failed < len(found) else "none is left"
-        raise PictureError(f"{failed} of {len(found)} pictures failed; {rest}.")
+        raise ImageError(f"{failed} of {len(found)} images failed; {rest}.")
 
 
 def _localizer(
@@ -144,7 +144,7 @@ def _draw(target: str | None, seed: int) -> tuple[Image.Image, str, Selector]:
     target = target or twins()[0][0]
     plate = world.draw_species(target, seed)
     twin = next(twin for name, twin, _ in twins() if name == target)
-    return plate.picture, target, comparison.against(twin)
+    return plate.image, target, comparison.against(twin)
 
 
 def _references(against: list[str] | None, nearest: int | None, rivals: int | None) -> Selector | None:
@@ -159,26 +159,26 @@ def _references(against: list[str] | None, nearest: int | None, rivals: int | No
 
 def _run(
     localizer: Localizer,
-    pictures: Sequence[Path],
+    images: Sequence[Path],
     target: str,
     references: Selector | None,
     strength: float,
     out: Path,
     extras: Sequence[Callable[[Localizer, Image.Image, str, Selector | None, Path], None]],
 ) -> int:
-    """Localize in all pictures, some at a time; returns how many failed."""
+    """Localize in all images, some at a time; returns how many failed."""
     from tqdm import tqdm
 
-    names, watched = names_of(pictures), Watched(pictures)
+    names, watched = names_of(images), Watched(images)
     suffixes = (*_RESULTS, _SWEEP, _BY_REFERENCE)
-    check_apart(pictures, (out / f"{name}{suffix}" for name in names.values() for suffix in suffixes))
+    check_apart(images, (out / f"{name}{suffix}" for name in names.values() for suffix in suffixes))
     failed = 0
 
-    with tqdm(total=len(pictures), disable=None if len(pictures) > _BATCH else True) as bar:
+    with tqdm(total=len(images), disable=None if len(images) > _BATCH else True) as bar:
 
         def report(path: Path, error: ConceptCamError) -> None:
             nonlocal failed
-            if len(pictures) == 1:
+            if len(images) == 1:
                 raise error
             failed += 1
             bar.update()
@@ -188,10 +188,10 @@ def _run(
         with closing(done):
             for path, result in done:
                 try:
-                    picture = watched.again(path)
-                    _write(result, picture, path, out / names[path])
+                    image = watched.again(path)
+                    _write(result, image, path, out / names[path])
                     for draw in extras:
-                        draw(localizer, picture, target, references, out / names[path])
+                        draw(localizer, image, target, references, out / names[path])
                 except (OptionError, OutputError):
                     raise  # a full disk is full for all
                 except ConceptCamError as error:
@@ -201,35 +201,35 @@ def _run(
     return failed
 
 
-def _write(result: Localization, picture: Image.Image, path: Path, stem: Path) -> None:
+def _write(result: Localization, image: Image.Image, path: Path, stem: Path) -> None:
     from concept_cam.drawing import overlay, side_by_side
-    from concept_cam.files import write_file, write_picture
+    from concept_cam.files import write_file, write_image
 
     overlay_path, compared_path, map_path, json_path = (stem.with_name(stem.name + suffix) for suffix in _RESULTS)
-    write_picture(overlay_path, overlay(result, picture))
-    write_picture(compared_path, side_by_side(result, picture))
+    write_image(overlay_path, overlay(result, image))
+    write_image(compared_path, side_by_side(result, image))
     result.save(map_path)
-    found = {"picture": str(path), "peak": result.peak(), "boxes": result.boxes(), **result.summary()}
+    found = {"image": str(path), "peak": result.peak(), "boxes": result.boxes(), **result.summary()}
     write_file(json_path, (json.dumps(found, indent=2) + "\n").encode())
     _print_table(result, path, overlay_path)
 
 
-def _draw_sweep(localizer: Localizer, picture: Image.Image, target: str, references: Selector | None, stem: Path) -> None:
+def _draw_sweep(localizer: Localizer, image: Image.Image, target: str, references: Selector | None, stem: Path) -> None:
     from concept_cam.drawing import strip
-    from concept_cam.files import write_picture
+    from concept_cam.files import write_image
 
-    results = localizer.sweep(picture, target, references)
-    write_picture(stem.with_name(f"{stem.name}{_SWEEP}"), strip(results, picture))
+    results = localizer.sweep(image, target, references)
+    write_image(stem.with_name(f"{stem.name}{_SWEEP}"), strip(results, image))
 
 
 def _draw_by_reference(
-    strength: float, localizer: Localizer, picture: Image.Image, target: str, references: Selector | None, stem: Path
+    strength: float, localizer: Localizer, image: Image.Image, target: str, references: Selector | None, stem: Path
 ) -> None:
     from concept_cam.drawing import by_reference
-    from concept_cam.files import write_picture
+    from concept_cam.files import write_image
 
-    results = localizer.against_each(picture, target, references, strength=strength)
-    write_picture(stem.with_name(f"{stem.name}{_BY_REFERENCE}"), by_reference(results, picture))
+    results = localizer.against_each(image, target, references, strength=strength)
+    write_image(stem.with_name(f"{stem.name}{_BY_REFERENCE}"), by_reference(results, image))
 
 
 def _print_table(result: Localization, path: Path, overlay_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""What ``concept-cam parts`` writes beside the pictures: a sheet for each species, and tables for other tools."""
+"""What ``concept-cam parts`` writes beside the images: a sheet for each species, and tables for other tools."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from concept_cam.cli.pictures import first_free, shortened
+from concept_cam.cli.images import first_free, shortened
 from concept_cam.cli.terminal import complain
 from concept_cam.errors import OptionError
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 class Sheets:
-    """A sheet for each species, written as soon as its last picture is there."""
+    """A sheet for each species, written as soon as its last image is there."""
 
     def __init__(self, species: Mapping[Path, str], out: Path, made: Provenance) -> None:
         self._out, self._made, self._kept = out, made, False
@@ -37,20 +37,20 @@ class Sheets:
             self._files[name] = out / f"sheet-{slug}.html"
         self.written = 0
 
-    def add(self, path: Path, name: str, picture: Image.Image, finding: PartFinding) -> None:
-        """Take in a picture and what was found on it."""
+    def add(self, path: Path, name: str, image: Image.Image, finding: PartFinding) -> None:
+        """Take in an image and what was found on it."""
         from concept_cam.parts.sheet import PartSheet
 
         if not self._kept:  # with the first finding: a run that finds nothing leaves nothing
             self._made, self._kept = self._made.kept(self._out), True
         species = self._species[path]
-        self._open.setdefault(species, PartSheet(species, self._made)).add(name, picture, finding)
+        self._open.setdefault(species, PartSheet(species, self._made)).add(name, image, finding)
         self._left[species] -= 1
         if self._left[species] == 0:
             self._write(species)
 
     def leave_out(self, path: Path) -> None:
-        """Wait no longer for a picture."""
+        """Wait no longer for an image."""
         self._left[self._species[path]] -= 1
 
     def write_all(self) -> None:
@@ -69,7 +69,7 @@ class Sheets:
 class Tables:
     """What is written at the end, without the masks: COCO has them as run lengths, and the others do not ask for them.
 
-    Pictures are named by their paths from the folder that holds all of them.
+    Images are named by their paths from the folder that holds all of them.
     """
 
     def __init__(self, species: Mapping[Path, str]) -> None:
@@ -83,7 +83,7 @@ class Tables:
         self.visible = self.asked = 0
 
     def add(self, path: Path, finding: PartFinding) -> None:
-        """Take in what was found on a picture."""
+        """Take in what was found on an image."""
         import torch
 
         from concept_cam.parts import to_coco, to_cub

@@ -1,4 +1,4 @@
-"""``concept-cam parts``: where the parts of pictures are, and what each looks like."""
+"""``concept-cam parts``: where the parts of images are, and what each looks like."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from concept_cam.cli.command import command_line
 from concept_cam.cli.encoders import HELP, load_encoder
 from concept_cam.cli.folders import sources
 from concept_cam.cli.given import check_texts, refuse
+from concept_cam.cli.images import Watched, check_apart, make_folder, names_of, size_of
 from concept_cam.cli.partfiles import Sheets, Tables
-from concept_cam.cli.pictures import Watched, check_apart, make_folder, names_of, size_of
 from concept_cam.cli.tabled import of_tables
 from concept_cam.cli.terminal import complain, say
-from concept_cam.errors import ConceptCamError, OptionError, PictureError, PromptError, one_line
+from concept_cam.errors import ConceptCamError, ImageError, OptionError, PromptError, one_line
 
 if TYPE_CHECKING:
     from concept_cam.localizer import Localizer
@@ -26,16 +26,16 @@ if TYPE_CHECKING:
     from concept_cam.provenance import Provenance
 
 _BATCH = 2
-"""A finding holds a mask for each part at the size of its picture."""
+"""A finding holds a mask for each part at the size of its image."""
 
 _DRAWN, _FEW = 6, 8
 _PLATES = ("ember finch", "royal jay", "misty heron")
 
 
 def parts(
-    pictures: Annotated[
+    images: Annotated[
         list[Path] | None,
-        typer.Argument(help="Pictures, folders of them or of a folder for each species, tables; none: some are drawn."),
+        typer.Argument(help="Images, folders of them or of a folder for each species, tables; none: some are drawn."),
     ] = None,
     vocabulary: Annotated[
         str | None,
@@ -57,16 +57,16 @@ def parts(
     plates: Annotated[
         int | None,
         typer.Option(
-            "--count", min=1, max=100_000, help=f"How many plates to draw if no picture is given.  [default: {_DRAWN}]"
+            "--count", min=1, max=100_000, help=f"How many plates to draw if no image is given.  [default: {_DRAWN}]"
         ),
     ] = None,
-    out: Annotated[Path, typer.Option(help="The folder for pictures, tables and sheets.")] = Path("concept-cam-parts"),
+    out: Annotated[Path, typer.Option(help="The folder for images, tables and sheets.")] = Path("concept-cam-parts"),
 ) -> None:
-    """Find the parts of pictures, and what each looks like.
+    """Find the parts of images, and what each looks like.
 
-    Writes annotated/, parts.csv, coco.json, cub/, and a sheet for each species, which is what the folder of its pictures says.
+    Writes annotated/, parts.csv, coco.json, cub/, and a sheet for each species, which is what the folder of its images says.
 
-    cub/ has the layout of CUB-200-2011; its images/ is the folder of the pictures, to be linked or copied there.
+    cub/ has the layout of CUB-200-2011; its images/ is the folder of the images, to be linked or copied there.
     """
     from concept_cam import world
     from concept_cam.comparison import check_strength
@@ -80,8 +80,8 @@ def parts(
     if not sees_score(chosen):
         raise OptionError(f"{method} does not look at the score, so all parts would have one map; take another --method.")
     check_strength(strength)
-    if pictures:
-        refuse("--count", plates, "where pictures are given: it says how many plates to draw")
+    if images:
+        refuse("--count", plates, "where images are given: it says how many plates to draw")
     if fit is not None:
         check_fit(fit)
     options: dict[str, Any] = {"method": chosen, "site": site, "fit": fit, "size": size_of(size)}
@@ -91,25 +91,25 @@ def parts(
         raise OptionError(f"Which parts? Give a --vocabulary: {', '.join(_vocabularies())}, or a .yaml file of your own.")
     known = read_parts(wanted)
     check_texts(templates=templates)
-    if not pictures and not embedded:
-        raise PictureError("No picture given; the embedded world is drawn only for the embedded model (without --model).")
-    listed, labels = of_tables(pictures or [])
+    if not images and not embedded:
+        raise ImageError("No image given; the embedded world is drawn only for the embedded model (without --model).")
+    listed, labels = of_tables(images or [])
     given = sources(listed, but=out)
-    make_folder(out, "annotated", "cub", "pictures")
+    make_folder(out, "annotated", "cub", "images")
     if not given:
-        pictures = [out / "pictures"]
-        given = list(_draw(plates or _DRAWN, out / "pictures"))
+        images = [out / "images"]
+        given = list(_draw(plates or _DRAWN, out / "images"))
     names = names_of(given)
     check_apart(given, (out / "annotated" / f"{name}.png" for name in names.values()))
     backbone, sentences = load_encoder(model, pretrained, device)
     sentences = "parts" if sentences == "photo" else sentences
     localizer = Localizer(backbone, templates=templates or sentences, **options)
-    species = _species(given, pictures or [], known.parent) | {path: labels[path] for path in given if path in labels}
-    made = how_parts_are_made(localizer, known, species, pictures or [], strength, command_line())
+    species = _species(given, images or [], known.parent) | {path: labels[path] for path in given if path in labels}
+    made = how_parts_are_made(localizer, known, species, images or [], strength, command_line())
     failed = _run(localizer, known, names, species, strength, out, made)
     if failed:
         rest = f"the others are in {out}" if failed < len(given) else "none is left"
-        raise PictureError(f"{failed} of {len(given)} pictures failed; {rest}.")
+        raise ImageError(f"{failed} of {len(given)} images failed; {rest}.")
 
 
 def _vocabularies() -> Iterator[str]:
@@ -128,15 +128,15 @@ def _vocabularies() -> Iterator[str]:
 def _draw(count: int, folder: Path) -> Iterator[Path]:
     """So many plates, of each species alike, in a folder for each."""
     from concept_cam import world
-    from concept_cam.files import write_picture
+    from concept_cam.files import write_image
 
     for k in sorted(range(count), key=lambda k: k % len(_PLATES)):
         name, seed = _PLATES[k % len(_PLATES)], k // len(_PLATES)
         path = folder / name.replace(" ", "_") / f"{name.replace(' ', '-')}-{seed}.png"
-        yield write_picture(path, world.draw_species(name, seed).picture)
+        yield write_image(path, world.draw_species(name, seed).image)
 
 
-def _species(pictures: Sequence[Path], given: Sequence[Path], parent: str) -> dict[Path, str]:
+def _species(images: Sequence[Path], given: Sequence[Path], parent: str) -> dict[Path, str]:
     """What each shows: the name of its folder, or of the one that it is below in a folder of species, as a data set has it.
 
     If all are of one folder that nobody named, it is the parent.
@@ -144,7 +144,7 @@ def _species(pictures: Sequence[Path], given: Sequence[Path], parent: str) -> di
     from concept_cam.datasets.files import words
 
     roots = [Path(os.path.abspath(path)) for path in given if os.path.isdir(path)]  # noqa: PTH100, PTH112
-    folders = {path: _below(Path(os.path.abspath(path)).parent, roots) for path in pictures}  # noqa: PTH100
+    folders = {path: _below(Path(os.path.abspath(path)).parent, roots) for path in images}  # noqa: PTH100
     told = len(set(folders.values())) > 1 or bool(roots)
     return {path: (words(folder.name) if told else "") or parent for path, folder in folders.items()}
 
@@ -164,10 +164,10 @@ def _run(
     out: Path,
     made: Provenance,
 ) -> int:
-    """Find the parts of all pictures, some at a time; returns how many failed."""
+    """Find the parts of all images, some at a time; returns how many failed."""
     from tqdm import tqdm
 
-    from concept_cam.files import write_picture
+    from concept_cam.files import write_image
     from concept_cam.parts import stream_parts
     from concept_cam.parts.sheet import annotated, summary
 
@@ -189,13 +189,13 @@ def _run(
         with closing(done):
             for path, finding in done:
                 try:
-                    picture = watched.again(path)
-                    shown = annotated(finding, picture)
-                except PictureError as error:
+                    image = watched.again(path)
+                    shown = annotated(finding, image)
+                except ImageError as error:
                     report(path, error)
                     continue
-                write_picture(out / "annotated" / f"{names[path]}.png", shown)
-                sheets.add(path, names[path], picture, finding)
+                write_image(out / "annotated" / f"{names[path]}.png", shown)
+                sheets.add(path, names[path], image, finding)
                 tables.add(path, finding)
                 if len(names) <= _FEW:
                     say(f"{one_line(path.name, 120)}: {summary(finding)}")
@@ -203,7 +203,7 @@ def _run(
     if failed < len(names):
         sheets.write_all()
         tables.write(out)
-        read = _number(len(names) - failed, "picture") + (f", {failed} skipped" if failed else "")
+        read = _number(len(names) - failed, "image") + (f", {failed} skipped" if failed else "")
         sheets_of = f"{_number(sheets.written, 'sheet')} in {out}"
         say(
             f"{read}, {tables.visible} of {_number(tables.asked, 'part')} visible; "

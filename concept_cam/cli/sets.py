@@ -21,12 +21,12 @@ _TRAINING = 960
 def read_set(
     name: str, layout: str | None, limit: int, seed: int, *, probe: bool = False, root: Path | None = None
 ) -> Dataset:
-    """A data set on disk or one of the embedded world, with so many pictures at most; with a part to train a probe with.
+    """A data set on disk or one of the embedded world, with so many images at most; with a part to train a probe with.
 
     Args:
         name: of the set, or where it lies.
         layout: as it is given; None: what it looks like.
-        limit: pictures at most.
+        limit: images at most.
         seed: which plates of the embedded world.
         probe: with a part to train a probe with.
         root: a folder that holds all files of a set on disk.
@@ -44,7 +44,7 @@ def read_set(
         return _world(name, limit, seed, probe=probe)
     found = read_dataset(Path(name), layout, root)
     if probe and not found.training:
-        # Every other picture, so that both halves have all classes whatever the order.
+        # Every other image, so that both halves have all classes whatever the order.
         found = replace(found, training=found.examples[::2], examples=found.examples[1::2])
     if len(found.examples) <= limit:
         return found
@@ -64,5 +64,5 @@ def _world(name: str, limit: int, seed: int, *, probe: bool) -> Dataset:
     if name not in WORLDS:
         raise OptionError(f"No data set {name!r}.{did_you_mean(name, WORLDS)} The embedded world has {', '.join(WORLDS)}.")
     if probe and name == "world-attributes":
-        raise OptionError(f"{name}: a picture shows many attributes, so there is no probe for them; leave out --probe.")
+        raise OptionError(f"{name}: an image shows many attributes, so there is no probe for them; leave out --probe.")
     return WORLDS[name](limit, seed, _TRAINING if probe else 0)

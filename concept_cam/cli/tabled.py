@@ -1,4 +1,4 @@
-"""Pictures that a command line names by a table of them."""
+"""Images that a command line names by a table of them."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from pathlib import Path
 from concept_cam.cli.terminal import complain
 
 TABLES = (".csv", ".parquet", ".tsv")
-"""Endings of files that list pictures and are none."""
+"""Endings of files that list images and are none."""
 
 
 def of_tables(given: Sequence[Path]) -> tuple[list[Path], dict[Path, str]]:
-    """What is given with the pictures of tables in their places, and the labels that tables have for them.
+    """What is given with the images of tables in their places, and the labels that tables have for them.
 
     What is wrong with a row is told, and the others are there.
 
@@ -31,7 +31,7 @@ def of_tables(given: Sequence[Path]) -> tuple[list[Path], dict[Path, str]]:
         for problem in data.problems:
             complain(f"skipped: {problem}")
         for example in data.examples:
-            if isinstance(example.picture, Path):
-                labels.setdefault(example.picture, example.label)
-                found.append(example.picture)
+            if isinstance(example.image, Path):
+                labels.setdefault(example.image, example.label)
+                found.append(example.image)
     return list(dict.fromkeys(found)), labels

@@ -13,9 +13,9 @@ from concept_cam.cli.terminal import say
 
 def world(
     folder: Annotated[Path, typer.Argument(help="Where to write the set.")],
-    plates: Annotated[int, typer.Option("--count", min=1, max=1_000_000, help="How many pictures.")] = 100,
-    seed: Annotated[int, typer.Option(min=0, max=LARGEST_SEED, help="Which pictures.")] = 0,
-    size: Annotated[int, typer.Option(min=96, max=2048, help="Side of a picture in pixels.")] = 384,
+    plates: Annotated[int, typer.Option("--count", min=1, max=1_000_000, help="How many images.")] = 100,
+    seed: Annotated[int, typer.Option(min=0, max=LARGEST_SEED, help="Which images.")] = 0,
+    size: Annotated[int, typer.Option(min=96, max=2048, help="Side of an image in pixels.")] = 384,
 ) -> None:
     """Write held-out plates of the embedded world as a set: a folder for each species, and tables of labels, twins and masks.
 

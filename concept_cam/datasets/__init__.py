@@ -1,6 +1,6 @@
-"""DATA: pictures with labels, and where the evidence should lie, in the layouts that people have on disk.
+"""DATA: images with labels, and where the evidence should lie, in the layouts that people have on disk.
 
-example   one picture and what is known of it; a data set of them
+example   one image and what is known of it; a data set of them
 layouts   readers by name; those of a table, of COCO's form, of published sets and of huggingface have files of their own
 builder   examples as they are read, and what was wrong with others
 masks     regions as grey levels, polygons, run lengths, boxes

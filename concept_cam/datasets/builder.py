@@ -51,7 +51,7 @@ class DatasetBuilder:
                 chosen.append(example)
 
     def dataset(self, root: Path, classes: Iterable[str], extra: Iterable[str] = ()) -> Dataset:
-        """What was gathered; of examples of one picture and label the first.
+        """What was gathered; of examples of one image and label the first.
 
         Raises:
             DatasetError: that is nothing.

@@ -17,10 +17,10 @@ _About = Mapping[str, Any]
 
 
 def read_coco(file: Path, root: Path | None = None) -> Dataset:
-    """An example for each picture and category that it shows, with the union of its outlines, or of its boxes without any.
+    """An example for each image and category that it shows, with the union of its outlines, or of its boxes without any.
 
-    Pictures lie beside the file, in ``images/`` or in a folder of the file's name without ``instances_``; crowds are left out.
-    Outlines and boxes are those of the picture as it is shown, upright, and its size is held against the file's.
+    Images lie beside the file, in ``images/`` or in a folder of the file's name without ``instances_``; crowds are left out.
+    Outlines and boxes are those of the image as it is shown, upright, and its size is held against the file's.
 
     Args:
         file: the annotations.
@@ -35,7 +35,7 @@ def read_coco(file: Path, root: Path | None = None) -> Dataset:
         )
     gathered = DatasetBuilder()
     categories = _by_id(held["categories"], "category", "name", gathered.problems)
-    pictures = _by_id(held["images"], "image", "file_name", gathered.problems)
+    images = _by_id(held["images"], "image", "file_name", gathered.problems)
     labels = {number: about["name"].replace("_", " ") for number, about in categories.items()}
     folders = [
         file.parent,
@@ -50,25 +50,25 @@ def read_coco(file: Path, root: Path | None = None) -> Dataset:
         number, category = (_key(annotation, name) for name in ("image_id", "category_id"))
         if isinstance(annotation, dict) and annotation.get("iscrowd"):
             continue
-        if number in pictures and category in labels:
+        if number in images and category in labels:
             # Two numbers may stand for one name.
             grouped[number, labels[category]].append(annotation)
         else:
             unknown.setdefault((number, category), place)
     for (number, category), place in unknown.items():
-        what = f"picture {number} and category {category}, which are not both there"
+        what = f"image {number} and category {category}, which are not both there"
         gathered.problems.append(f"{file.name}: annotation {place} is of {what}.")
 
     def read(key: tuple[str, str]) -> Example:
         number, label = key
-        about = pictures[number]
+        about = images[number]
         name = about["file_name"]
-        picture = within(folders, name, root)
-        height, width = size_of(picture)
+        image = within(folders, name, root)
+        height, width = size_of(image)
         told = about.get("height", height), about.get("width", width)
         if told != (height, width):
             stated = f"{file.name} says {one_line(told[0], 20)} x {one_line(told[1], 20)} (height, width)"
-            raise DatasetError(f"{one_line(name, 120)}: {stated}, but the picture is {height} x {width}, upright.")
+            raise DatasetError(f"{one_line(name, 120)}: {stated}, but the image is {height} x {width}, upright.")
         boxes, outlines, bare = [], [], []
         for annotation in grouped[key]:
             box, outline = annotation.get("bbox"), annotation.get("segmentation")
@@ -83,9 +83,9 @@ def read_coco(file: Path, root: Path | None = None) -> Dataset:
                 raise DatasetError(f"{one_line(name, 120)}: an annotation has neither bbox nor segmentation.")
         regions: list[Region] = [of_coco(outlines, (height, width))] if outlines else []
         regions += [of_boxes(bare, (height, width))] if bare else []
-        return Example(name, picture, label, region=union(regions), boxes=tuple(boxes))
+        return Example(name, image, label, region=union(regions), boxes=tuple(boxes))
 
-    gathered.add(grouped, read, name=lambda key: pictures[key[0]]["file_name"])
+    gathered.add(grouped, read, name=lambda key: images[key[0]]["file_name"])
     return gathered.dataset(file, labels.values())
 
 

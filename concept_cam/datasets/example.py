@@ -1,4 +1,4 @@
-"""One picture of a data set, and what is known of it."""
+"""One image of a data set, and what is known of it."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from jaxtyping import Bool
 from PIL import Image
 from torch import Tensor
 
-from concept_cam.errors import DatasetError, PictureError, refused_as
-from concept_cam.images import Source, read_picture
+from concept_cam.errors import DatasetError, ImageError, refused_as
+from concept_cam.images import Source, read_image
 from concept_cam.regions import Box
 
 Region: TypeAlias = Callable[[], Bool[Tensor, "height width"]]
-"""Reads a mask when it is asked for, in the pixels of the picture, upright."""
+"""Reads a mask when it is asked for, in the pixels of the image, upright."""
 
 Point: TypeAlias = tuple[float, float]
 
@@ -24,11 +24,11 @@ Point: TypeAlias = tuple[float, float]
 @final
 @dataclass(frozen=True, eq=False)
 class Example:
-    """A picture, the concept that it shows, and where.
+    """An image, the concept that it shows, and where.
 
     Attributes:
-        name: of the picture, as the data set has it; no two examples of a data set have the same name and label.
-        picture: a path, a picture, or what gives one when it is asked for.
+        name: of the image, as the data set has it; no two examples of a data set have the same name and label.
+        image: a path, an image, or what gives one when it is asked for.
         label: the concept that it shows.
         twin: the class that is most easily confused with the label, where the data set knows.
         region: where the evidence should lie, if that is known. Whatever goes wrong when it is read is a ``DatasetError``.
@@ -40,7 +40,7 @@ class Example:
     """
 
     name: str
-    picture: Source | Callable[[], Image.Image]
+    image: Source | Callable[[], Image.Image]
     label: str
     twin: str | None = None
     region: Region | None = None
@@ -57,16 +57,16 @@ class Example:
         object.__setattr__(self, "parts", tuple((part, _Guarded.of(self.name, region)) for part, region in self.parts))
 
     def read(self) -> Image.Image:
-        """The picture, upright, in RGB.
+        """The image, upright, in RGB.
 
         Raises:
-            PictureError: it cannot be read.
+            ImageError: it cannot be read.
         """
-        if not callable(self.picture):
-            return read_picture(self.picture)
-        with refused_as(PictureError, self.name, "the picture"):
-            picture = self.picture()
-        return read_picture(picture)
+        if not callable(self.image):
+            return read_image(self.image)
+        with refused_as(ImageError, self.name, "the image"):
+            image = self.image()
+        return read_image(image)
 
 
 @final
@@ -125,8 +125,8 @@ class Dataset:
 
     Attributes:
         name: of the set.
-        classes: the labels among which a picture is classified.
-        examples: pictures and masks are read when they are asked for.
+        classes: the labels among which an image is classified.
+        examples: images and masks are read when they are asked for.
         training: more examples, to train a probe with; none if the set has no such part.
         problems: one line for each example left out while the set was read.
         extra: names of the columns of ``Example.extra``.

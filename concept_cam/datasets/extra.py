@@ -17,7 +17,7 @@ def extra_columns(dataset: Dataset, own: Collection[str]) -> dict[str, str]:
 
     Example:
         >>> from concept_cam.datasets import Dataset
-        >>> extra_columns(Dataset("a", (), (), extra=("site", "energy")), ["picture", "energy"])
+        >>> extra_columns(Dataset("a", (), (), extra=("site", "energy")), ["image", "energy"])
         {'site': 'site', 'energy': 'data_energy'}
     """
     found: dict[str, str] = {}
@@ -43,6 +43,6 @@ def with_extra(pairs: Iterable[tuple[Mapping[str, Any], Example]], columns: Mapp
 
 
 def of_rows(rows: Iterable[Mapping[str, Any]], examples: Iterable[Example]) -> list[tuple[Mapping[str, Any], Example]]:
-    """Each row with the example of its picture and label."""
+    """Each row with the example of its image and label."""
     known = {(example.name, example.label): example for example in examples}
-    return [(row, known[row["picture"], row["label"]]) for row in rows]
+    return [(row, known[row["image"], row["label"]]) for row in rows]

@@ -150,14 +150,14 @@ def json_of(file: Path) -> Any:
         return json.loads(text_of(file, MAX_JSON))
 
 
-def size_of(file: Path, what: str = "picture") -> tuple[int, int]:
-    """(height, width) of a picture as a person sees it, from its header alone.
+def size_of(file: Path, what: str = "image") -> tuple[int, int]:
+    """(height, width) of an image as a person sees it, from its header alone.
 
     Of a photograph that EXIF turns on its side, these are the sides after the turn. Boxes and outlines of a layout lie on the
-    picture as it is seen, as those do that were drawn in a viewer or an annotation tool.
+    image as it is seen, as those do that were drawn in a viewer or an annotation tool.
 
     Args:
-        file: the picture.
+        file: the image.
         what: it is, in messages.
 
     Raises:
@@ -184,7 +184,7 @@ def checked_box(corners: Sequence[float], size: tuple[int, int], name: str) -> B
         if 0 <= left < right <= width and 0 <= top < bottom <= height:
             return left, top, right, bottom
     shown = ", ".join(f"{side:.6g}" for side in corners)
-    raise DatasetError(f"{name}: the box ({shown}) is not inside a picture of {width} x {height}.")
+    raise DatasetError(f"{name}: the box ({shown}) is not inside an image of {width} x {height}.")
 
 
 def words(name: str) -> str:

@@ -17,15 +17,15 @@ from torch import Tensor
 from concept_cam.datasets.example import Dataset, Example, Lazy
 from concept_cam.datasets.files import json_of, within, words
 from concept_cam.errors import DatasetError, one_line, refused_as
-from concept_cam.images import read_levels, read_picture
+from concept_cam.images import read_image, read_levels
 
 _EVALUATED = ("test", "validation", "val")
 
 
 def read_huggingface(folder: Path, root: Path | None = None) -> Dataset:
-    """What ``save_to_disk`` wrote: the first column of pictures, the first of class labels, and a column of masks named so.
+    """What ``save_to_disk`` wrote: the first column of images, the first of class labels, and a column of masks named so.
 
-    Of several splits ``test`` is evaluated, or ``validation``, and ``train`` is for a probe. Pictures are decoded when they
+    Of several splits ``test`` is evaluated, or ``validation``, and ``train`` is for a probe. Images are decoded when they
     are asked for; one that is a path is opened in the folder of the set alone, or in the root.
     """
     try:
@@ -42,13 +42,13 @@ def read_huggingface(folder: Path, root: Path | None = None) -> Dataset:
     splits = dict(held) if isinstance(held, datasets.DatasetDict) else {"all": held}
     chosen = next((name for name in _EVALUATED if name in splits), next(iter(splits)))
     features = splits[chosen].features
-    pictures = [name for name, kind in features.items() if isinstance(kind, datasets.Image)]
+    images = [name for name, kind in features.items() if isinstance(kind, datasets.Image)]
     labels = [name for name, kind in features.items() if isinstance(kind, datasets.ClassLabel)]
-    masks = [name for name in pictures if "mask" in name.lower()]
-    seen = [name for name in pictures if name not in masks]
+    masks = [name for name in images if "mask" in name.lower()]
+    seen = [name for name in images if name not in masks]
     if not seen or not labels:
         found = one_line(", ".join(features), 300)
-        raise DatasetError(f"{folder}: expected a column of pictures and one of class labels; found {found}.")
+        raise DatasetError(f"{folder}: expected a column of images and one of class labels; found {found}.")
     names, problems = tuple(words(name) for name in features[labels[0]].names), []
     stored = datasets.Image(decode=False)
 
@@ -104,7 +104,7 @@ class _Stored:
     root: Path | None
 
     def content(self, row: int, column: str) -> bytes | Path:
-        """An encoded picture, or the file that holds it."""
+        """An encoded image, or the file that holds it."""
         held = self.table[row][column]
         if held is None:
             raise ValueError("there is none")
@@ -114,20 +114,20 @@ class _Stored:
 
 
 def _example(stored: _Stored, columns: tuple[str, ...], known: Sequence[tuple[str, int, str]], index: int) -> Example:
-    """One row; the columns are those of the picture, and of the mask if there is one."""
+    """One row; the columns are those of the image, and of the mask if there is one."""
     name, row, label = known[index]
     region = None
     try:
         if len(columns) > 1 and stored.table[row][columns[1]] is not None:
             region = partial(_mask, stored, row, columns[1], name)
     except Exception:  # noqa: BLE001
-        # The row cannot be read: the picture says so when it is asked for.
+        # The row cannot be read: the image says so when it is asked for.
         region = None
-    return Example(name, partial(_picture, stored, row, columns[0], name), label, region=region)
+    return Example(name, partial(_image, stored, row, columns[0], name), label, region=region)
 
 
-def _picture(stored: _Stored, row: int, column: str, name: str) -> Image.Image:
-    return read_picture(stored.content(row, column), name)
+def _image(stored: _Stored, row: int, column: str, name: str) -> Image.Image:
+    return read_image(stored.content(row, column), name)
 
 
 def _mask(stored: _Stored, row: int, column: str, name: str) -> Bool[Tensor, "height width"]:

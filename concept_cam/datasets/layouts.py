@@ -1,6 +1,6 @@
 """Readers, one for each layout that people have on disk. Nothing is downloaded.
 
-A reader reads lists and tables at once, pictures and masks when they are asked for. What is wrong with one example is a line
+A reader reads lists and tables at once, images and masks when they are asked for. What is wrong with one example is a line
 in ``Dataset.problems``, and the others are there; what is wrong with the layout as a whole is a ``DatasetError``.
 """
 
@@ -44,10 +44,10 @@ def read_folders(folder: Path, root: Path | None = None) -> Dataset:
             raise DatasetError(f"{one_line(name, 120)}: is no file.")
         return Example(str(name), file, words(name.parts[0]))
 
-    gathered.add([file for file in found if _is_picture(file)], read)
-    beside = [file for file in inside if file not in classes and _is_picture(file)]
+    gathered.add([file for file in found if _is_image(file)], read)
+    beside = [file for file in inside if file not in classes and _is_image(file)]
     reasons = {
-        f"an image ends in one of {' '.join(SUFFIXES)}": [file for file in found if not _is_picture(file)],
+        f"an image ends in one of {' '.join(SUFFIXES)}": [file for file in found if not _is_image(file)],
         "expected in the folder of a class": beside,
     }
     for reason, files in reasons.items():
@@ -58,7 +58,7 @@ def read_folders(folder: Path, root: Path | None = None) -> Dataset:
     return gathered.dataset(folder, [words(path.name) for path in classes])
 
 
-def _is_picture(file: Path) -> bool:
+def _is_image(file: Path) -> bool:
     return file.suffix.lower() in SUFFIXES
 
 

@@ -1,4 +1,4 @@
-"""Regions as data sets keep them: grey levels of a picture, polygons, run lengths, boxes."""
+"""Regions as data sets keep them: grey levels of an image, polygons, run lengths, boxes."""
 
 from __future__ import annotations
 
@@ -23,27 +23,27 @@ _FORGIVEN = 1.0
 """Pixels by which a polygon may reach out of its image: annotation tools round."""
 
 
-def of_levels(file: Path, picture: Path, wanted: Callable[[Any], Any] = lambda levels: levels > 0) -> Region:
-    """The pixels of a mask picture whose level (or palette index) is wanted; by default all but zero.
+def of_levels(file: Path, image: Path, wanted: Callable[[Any], Any] = lambda levels: levels > 0) -> Region:
+    """The pixels of a mask image whose level (or palette index) is wanted; by default all but zero.
 
     Args:
-        file: the mask, of the picture as it is shown, upright.
-        picture: a mask of another size than it is not read.
+        file: the mask, of the image as it is shown, upright.
+        image: a mask of another size than it is not read.
         wanted: of levels.
     """
 
     def region() -> Bool[Tensor, "height width"]:
         # Both from their headers, before memory is asked for.
-        (height, width), whole = size_of(file, "mask"), size_of(picture)
+        (height, width), whole = size_of(file, "mask"), size_of(image)
         if (height, width) != whole:
-            raise DatasetError(f"{file}: the mask is {height} x {width}, the picture {whole[0]} x {whole[1]} (upright).")
+            raise DatasetError(f"{file}: the mask is {height} x {width}, the image {whole[0]} x {whole[1]} (upright).")
         return torch.from_numpy(np.ascontiguousarray(wanted(read_levels(file, kind=DatasetError))))
 
     return region
 
 
 def of_boxes(boxes: Sequence[Box], size: tuple[int, int]) -> Region:
-    """The pixels inside any of some boxes, on a picture of (height, width)."""
+    """The pixels inside any of some boxes, on an image of (height, width)."""
 
     def region() -> Bool[Tensor, "height width"]:
         inside = torch.zeros(size, dtype=torch.bool, device="cpu")
@@ -71,7 +71,7 @@ def union(regions: Sequence[Region]) -> Region:
 
 
 def of_coco(outlines: Sequence[Any], size: tuple[int, int]) -> Region:
-    """The union of COCO's polygons and run lengths, on a picture of (height, width).
+    """The union of COCO's polygons and run lengths, on an image of (height, width).
 
     Polygons are filled by Pillow: at their borders pixels can differ from pycocotools'. Run lengths are exact.
 
@@ -116,7 +116,7 @@ def _polygons(outline: Any, size: tuple[int, int]) -> Iterable[Float[np.ndarray,
         x, y = points.astype(np.float64).reshape(-1, 2).T
         # What is not a number is in no range.
         if not ((x >= -_FORGIVEN) & (x <= width + _FORGIVEN) & (y >= -_FORGIVEN) & (y <= height + _FORGIVEN)).all():
-            raise ValueError(f"the polygon {_shown(polygon)} is not inside a picture of {width} x {height}")
+            raise ValueError(f"the polygon {_shown(polygon)} is not inside an image of {width} x {height}")
         yield points.astype(np.float64)
 
 

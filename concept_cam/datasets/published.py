@@ -52,16 +52,16 @@ def read_cub(folder: Path, root: Path | None = None) -> Dataset:
 
     def read(number: str) -> Example:
         name = files[number]
-        picture = within(folder / "images", name, root)
+        image = within(folder / "images", name, root)
         if labels.get(number) not in classes:
             raise DatasetError(f"{name}: its class {labels.get(number)} is not in classes.txt.")
-        size = size_of(picture)
+        size = size_of(image)
         left, top, width, height = (float(side) for side in boxes[number].split())
         box = checked_box((left, top, left + width, top + height), size, name)
         label = words(classes[labels[number]])
         known = tuple(attributes.get(number, ()))
         region = of_boxes([box], size)
-        return Example(name, picture, label, None, region, (), (box,), tuple(points[number]), known)
+        return Example(name, image, label, None, region, (), (box,), tuple(points[number]), known)
 
     gathered.add(files, read, lambda number: training.get(number) == "1")
     return gathered.dataset(folder, [words(name) for name in classes.values()])
@@ -74,7 +74,7 @@ def _finite(x: float, y: float) -> Point:
 
 
 def _cub_attributes(root: Path, problems: list[str]) -> dict[str, list[str]]:
-    """What is known of each picture by its number; CUB's archive has the names beside its folder."""
+    """What is known of each image by its number; CUB's archive has the names beside its folder."""
     files = [folder / "attributes.txt" for folder in (root / "attributes", root, root.parent)]
     file = next((file for file in files if file.is_file()), None)
     found: dict[str, list[str]] = defaultdict(list)
@@ -104,8 +104,8 @@ def read_pets(folder: Path, root: Path | None = None) -> Dataset:
 
     def read(name: str) -> Example:
         trimap = within(folder / "annotations" / "trimaps", f"{name}.png", root)
-        picture = within(folder / "images", f"{name}.jpg", root)
-        return Example(name, picture, known[name], region=of_levels(trimap, picture, lambda levels: levels != 2))
+        image = within(folder / "images", f"{name}.jpg", root)
+        return Example(name, image, known[name], region=of_levels(trimap, image, lambda levels: levels != 2))
 
     gathered = DatasetBuilder()
     gathered.add(known, read, lambda name: name in training)
@@ -122,13 +122,13 @@ def read_aircraft(folder: Path, root: Path | None = None) -> Dataset:
 
     def read(item: tuple[str, str]) -> Example:
         number, label = item
-        picture = within(data / "images", f"{number}.jpg", root)
+        image = within(data / "images", f"{number}.jpg", root)
         if label not in classes:
             raise DatasetError(f"{number}: its variant {label!r} is not in variants.txt.{did_you_mean(label, classes)}")
-        size = size_of(picture)
+        size = size_of(image)
         left, top, right, bottom = (int(side) for side in boxes[number].split())
         box = checked_box((left - 1, top - 1, right, bottom), size, number)
-        return Example(number, picture, label, region=of_boxes([box], size), boxes=(box,))
+        return Example(number, image, label, region=of_boxes([box], size), boxes=(box,))
 
     gathered.add(parts["test"].items(), read, name=lambda item: item[0])
     gathered.add(parts["trainval"].items(), read, lambda item: True, lambda item: item[0])
@@ -144,13 +144,13 @@ def read_cars(folder: Path, root: Path | None = None) -> Dataset:
     def read(item: tuple[str, Any]) -> Example:
         split, about = item
         name, number = str(about["fname"]), int(about["class"])
-        picture = within(folder / split, name, root)
+        image = within(folder / split, name, root)
         if not 1 <= number <= len(classes):
             raise DatasetError(f"{name}: there are {len(classes)} classes; its own is {number}.")
         left, top, right, bottom = (float(about[f"bbox_{side}"]) for side in ("x1", "y1", "x2", "y2"))
-        size = size_of(picture)
+        size = size_of(image)
         box = checked_box((left - 1, top - 1, right, bottom), size, name)
-        return Example(f"{split}/{name}", picture, classes[number - 1], region=of_boxes([box], size), boxes=(box,))
+        return Example(f"{split}/{name}", image, classes[number - 1], region=of_boxes([box], size), boxes=(box,))
 
     gathered = DatasetBuilder()
     gathered.add(items, read, lambda item: item[0] == "cars_train")
@@ -166,7 +166,7 @@ def read_fishvista(folder: Path, root: Path | None = None) -> Dataset:
     """Fish-Vista (Mehrab et al. 2025), its part with segmented traits: the region is the union of all, ``parts`` has each.
 
     Lists are ``segmentation_train.csv``, ``_val`` and ``_test`` with ``filename`` and ``standardized_species``; what is not
-    for training is evaluated. Pictures lie in ``Images/`` or ``AllImages/``, masks in ``segmentation_masks/images/`` with the
+    for training is evaluated. Images lie in ``Images/`` or ``AllImages/``, masks in ``segmentation_masks/images/`` with the
     levels of ``seg_id_trait_map.json``.
     """
     masks = folder / "segmentation_masks"
@@ -176,7 +176,7 @@ def read_fishvista(folder: Path, root: Path | None = None) -> Dataset:
         traits = {int(level): words(str(trait)).lower() for level, trait in held.items()}
     except (AttributeError, ValueError) as error:
         raise DatasetError(f"{file}: expected a trait for each level ({reason(error)}).") from error
-    pictures = next((folder / name for name in ("Images", "AllImages") if (folder / name).is_dir()), folder)
+    images = next((folder / name for name in ("Images", "AllImages") if (folder / name).is_dir()), folder)
     gathered = DatasetBuilder()
     items: list[tuple[str, Mapping[str, str]]] = []
     for split in ("train", "val", "test"):
@@ -188,12 +188,10 @@ def read_fishvista(folder: Path, root: Path | None = None) -> Dataset:
 
     def read(item: tuple[str, Mapping[str, str]]) -> Example:
         name, label = item[1]["filename"], item[1]["standardized_species"]
-        picture = within(pictures, name, root)
+        image = within(images, name, root)
         levels = within(masks / "images", str(Path(name).with_suffix(".png")), root)
-        parts = tuple(
-            (trait, of_levels(levels, picture, partial(np.equal, level))) for level, trait in traits.items() if level
-        )
-        return Example(name, picture, words(label), region=of_levels(levels, picture), parts=parts)
+        parts = tuple((trait, of_levels(levels, image, partial(np.equal, level))) for level, trait in traits.items() if level)
+        return Example(name, image, words(label), region=of_levels(levels, image), parts=parts)
 
     gathered.add(items, read, lambda item: item[0] == "train", lambda item: item[1].get("filename", "a row without filename"))
     known = [words(row["standardized_species"]) for _, row in items if "standardized_species" in row]

@@ -1,4 +1,4 @@
-"""Tables with a row a picture, as people have them: their columns go by many names, and the rest of them is kept."""
+"""Tables with a row an image, as people have them: their columns go by many names, and the rest of them is kept."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ _Row = tuple[int, Mapping[str, str]]
 
 
 def read_table(file: Path, root: Path | None = None) -> Dataset:
-    """CSV or Parquet with a row a picture: a file, a label, and if it has any a twin, a mask, and a box; see ``COLUMNS``.
+    """CSV or Parquet with a row an image: a file, a label, and if it has any a twin, a mask, and a box; see ``COLUMNS``.
 
-    A box is ``left``, ``top``, ``right``, ``bottom`` in pixels of the picture as it is shown, upright, half-open. With several
-    rows for a picture and label, masks and boxes add up. Columns that are none of these are ``Example.extra``.
+    A box is ``left``, ``top``, ``right``, ``bottom`` in pixels of the image as it is shown, upright, half-open. With several
+    rows for an image and label, masks and boxes add up. Columns that are none of these are ``Example.extra``.
 
     Args:
         file: the table.
@@ -56,7 +56,7 @@ def read_table(file: Path, root: Path | None = None) -> Dataset:
 
     def read(key: tuple[str, str]) -> Example:
         name, label = key
-        picture = within([root, file.parent] if root else file.parent, name, root)
+        image = within([root, file.parent] if root else file.parent, name, root)
         given = [{known: row[column] for known, column in columns.items() if column in row} for _, row in grouped[key]]
         named = {one["twin"].strip() for one in given if "twin" in one}
         if len(named) > 1:
@@ -64,17 +64,17 @@ def read_table(file: Path, root: Path | None = None) -> Dataset:
         regions: list[Region] = []
         boxes: list[Box] = []
         for one in given:
-            box = _box(one, name, picture)
+            box = _box(one, name, image)
             boxes += box
             if "mask" in one:
                 mask = within([root, file.parent] if root else file.parent, one["mask"], root)
-                regions.append(of_levels(mask, picture))
+                regions.append(of_levels(mask, image))
             elif box:
-                regions.append(of_boxes(box, size_of(picture)))
+                regions.append(of_boxes(box, size_of(image)))
         known = {column: _joined([row[column] for _, row in grouped[key] if column in row]) for column in extra}
         more = {column: value for column, value in known.items() if value}
         region = union(regions) if regions else None
-        return Example(name, picture, label, next(iter(named), None), region=region, boxes=tuple(boxes), extra=more)
+        return Example(name, image, label, next(iter(named), None), region=region, boxes=tuple(boxes), extra=more)
 
     gathered.add(grouped, read, name=lambda key: key[0])
     return gathered.dataset(file, [label for _, label in grouped], extra)
@@ -108,11 +108,11 @@ def _columns(file: Path, header: Sequence[str]) -> dict[str, str]:
     return {known: name for known, name in found.items() if len(sides) != 1 or known not in _SIDES}
 
 
-def _box(row: Mapping[str, str], name: str, picture: Path) -> list[Box]:
+def _box(row: Mapping[str, str], name: str, image: Path) -> list[Box]:
     """The box of a row, if it has one.
 
     Raises:
-        DatasetError: a side of it is missing, or no number, or it is not inside the picture.
+        DatasetError: a side of it is missing, or no number, or it is not inside the image.
     """
     given = [side for side in _SIDES if side in row]
     if not given:
@@ -120,9 +120,9 @@ def _box(row: Mapping[str, str], name: str, picture: Path) -> list[Box]:
     if len(given) < len(_SIDES):
         missing = ", ".join(side for side in _SIDES if side not in row)
         raise DatasetError(f"{one_line(name, 120)}: a box without {missing}; expected all four sides, or none.")
-    return [checked_box([float(row[side]) for side in _SIDES], size_of(picture), one_line(name, 120))]
+    return [checked_box([float(row[side]) for side in _SIDES], size_of(image), one_line(name, 120))]
 
 
 def _joined(values: Sequence[str]) -> str:
-    """What the rows of one picture and label say."""
+    """What the rows of one image and label say."""
     return "; ".join(dict.fromkeys(values))

@@ -1,4 +1,4 @@
-"""EVALUATE: methods, references and strengths on the pictures of a data set, and what the figures say.
+"""EVALUATE: methods, references and strengths on the images of a data set, and what the figures say.
 
 references   which references, by the names that a command line gives them
 among        which classes compete
@@ -7,7 +7,7 @@ probe        a linear probe in the place of texts
 sanity       maps that should be like the one in question, and maps that should not
 contrasts    the directions of one image
 arrangement  which images are together in a mosaic
-grid         one forward pass for each picture, one row for each map
+grid         one forward pass for each image, one row for each map
 mosaics      four images in one, for data without masks
 settings     methods, references and strengths, each once
 rows         on disk, batch by batch

@@ -70,7 +70,7 @@ def check_single(dataset: Dataset) -> None:
         labels |= {example.label, *set(example.attributes).intersection(dataset.classes)}
         if len(labels) > 1:
             raise DatasetError(
-                f"{dataset.name}: a picture shows many attributes or classes at once ({example.name}: "
+                f"{dataset.name}: an image shows many attributes or classes at once ({example.name}: "
                 f"{', '.join(sorted(labels)[:3])}), so a mosaic has one in several quarters; leave out mosaics."
             )
 
@@ -166,6 +166,6 @@ def _image_of(dataset: Dataset, example: Example) -> str | int:
 
     Examples that are made when they are asked for have a name alone: an identity is given again once its object is gone.
     """
-    if isinstance(example.picture, str | PathLike):
-        return str(example.picture)
-    return id(example.picture) if isinstance(dataset.examples, list | tuple) else example.name
+    if isinstance(example.image, str | PathLike):
+        return str(example.image)
+    return id(example.image) if isinstance(dataset.examples, list | tuple) else example.name

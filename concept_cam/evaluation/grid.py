@@ -1,4 +1,4 @@
-"""Methods x references x strengths on the pictures of a data set: one forward pass for each picture, one row for each map."""
+"""Methods x references x strengths on the images of a data set: one forward pass for each image, one row for each map."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ from concept_cam.preprocess import Preparation
 from concept_cam.result import checked_maps
 from concept_cam.runs import Row, problem_row
 
-KEYS = ("picture", "label", "method", "references", "strength")
+KEYS = ("image", "label", "method", "references", "strength")
 WHERE = ("energy", "area", "hit", "chance", "iou", "best_iou", "average_precision", "best_box")
 RESTS_ON = ("rd5", "rd10")
 COLUMNS = (*KEYS, "against", "similarity", "correct", *WHERE, *RESTS_ON, "deletion", *SANITY, "problem")
@@ -95,7 +95,7 @@ class Grid:
         return [row for index in range(len(examples)) for row in found[index]]
 
     def _of_views(self, views: Sequence[View], size: Size) -> list[list[Row]]:
-        """Rows of pictures that go through the model together."""
+        """Rows of images that go through the model together."""
         localizer, bank = self.localizer, self.bank
         pixels = torch.stack([view.frame.pixels for view in views]).to(localizer.backbone.device, localizer.backbone.dtype)
         seen = trace(localizer.backbone.at_size(size), pixels, localizer.site, localizer.form)
@@ -165,18 +165,18 @@ class View:
 
     @classmethod
     def of(cls, example: Example, preprocess: Preparation) -> View:
-        """Read picture and region.
+        """Read image and region.
 
         Raises:
-            PictureError, DatasetError: one cannot be read, or they do not fit.
+            ImageError, DatasetError: one cannot be read, or they do not fit.
         """
         frame = Frame.of(example.read(), preprocess)
         region = example.region() if example.region else None
         if region is not None:
-            height, width = frame.placement.picture_size
+            height, width = frame.placement.image_size
             if tuple(region.shape) != (height, width):
                 raise DatasetError(
-                    f"{example.name}: the mask is {region.shape[0]} x {region.shape[1]}, the picture {height} x {width}."
+                    f"{example.name}: the mask is {region.shape[0]} x {region.shape[1]}, the image {height} x {width}."
                 )
             check_masks(region)
         return cls(example, frame, region)
@@ -220,13 +220,13 @@ class View:
 @final
 @dataclass(frozen=True, eq=False)
 class OcclusionScores:
-    """What the model says of pictures when something is covered.
+    """What the model says of images when something is covered.
 
     Attributes:
         probabilities: the model.
-        pixels: the pictures.
+        pixels: the images.
         before: confidences with nothing covered.
-        target, twin: the label of each picture, and the class that it is most easily taken for.
+        target, twin: the label of each image, and the class that it is most easily taken for.
         span: of the pixels that maps cover.
     """
 
@@ -246,7 +246,7 @@ class OcclusionScores:
         return cls(probabilities, seen.pixels, probabilities.of_embedding(seen.embedding), target, twin, seen.layout.span)
 
     def about(self, grids: Float[Tensor, "B rows cols"], steps: int) -> dict[str, Float[Tensor, " B"]]:
-        """Metrics of faithfulness, one map for each picture; with a deletion curve of so many steps, if any."""
+        """Metrics of faithfulness, one map for each image; with a deletion curve of so many steps, if any."""
         size = (int(self.pixels.shape[2]), int(self.pixels.shape[3]))
         heatmaps = TokenLayout(0, grids.shape[1], grids.shape[2], self.span).enlarged(grids, size)
         found = {}

@@ -239,7 +239,7 @@ def pointing(grid: Float[Tensor, "rows cols"], placement: Placement, quarter: in
         placement: of the map on the mosaic.
         quarter: 0 to 3, row by row.
     """
-    height, width = placement.picture_size
+    height, width = placement.image_size
     top, left = (part * side / 2 for part, side in zip(divmod(quarter, 2), (height, width), strict=True))
     mask = torch.zeros(height, width, dtype=torch.bool, device="cpu")
     mask[round(top) : round(top + height / 2), round(left) : round(left + width / 2)] = True

@@ -35,7 +35,7 @@ class ClassProbabilities:
             return self.of_embedding(backbone.normalize(backbone.embed_pixels(pixels)))
 
     def of_embedding(self, embedding: Float[Tensor, "B E"]) -> Float[Tensor, "B K"]:
-        """Probabilities of pictures that have been embedded already."""
+        """Probabilities of images that have been embedded already."""
         return (self.scale * self.bank.scores(embedding)).softmax(-1)
 
 

@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from concept_cam.concepts import ConceptBank
 from concept_cam.datasets import Dataset
-from concept_cam.errors import OptionError, PictureError
+from concept_cam.errors import ImageError, OptionError
 from concept_cam.images import Frame, by_size
 from concept_cam.localizer import Localizer
 
@@ -71,7 +71,7 @@ def fit_probe(
 def features_of(localizer: Localizer, data: Dataset) -> tuple[Float[Tensor, "N E"], Int[Tensor, " N"]]:
     """Embeddings of the training examples of a data set and the indices of their labels, on the CPU.
 
-    Pictures that cannot be read, and labels that are no class, are skipped.
+    Images that cannot be read, and labels that are no class, are skipped.
 
     Raises:
         OptionError: none is left.
@@ -82,7 +82,7 @@ def features_of(localizer: Localizer, data: Dataset) -> tuple[Float[Tensor, "N E
             examples = data.training[start : start + _BATCH]
             frames = {}
             for example in examples:
-                with suppress(PictureError):
+                with suppress(ImageError):
                     if example.label not in data.classes:
                         continue
                     frames[example] = Frame.of(example.read(), localizer.preprocess)
@@ -92,7 +92,7 @@ def features_of(localizer: Localizer, data: Dataset) -> tuple[Float[Tensor, "N E
                 labels += [data.classes.index(usable[i].label) for i in alike]
             bar.update(len(examples))
     if not features:
-        raise OptionError(f"{data.name} has no pictures to train a probe with.")
+        raise OptionError(f"{data.name} has no images to train a probe with.")
     return torch.cat(features), torch.tensor(labels, dtype=torch.int64, device="cpu")
 
 

@@ -21,7 +21,7 @@ Key: TypeAlias = tuple[str, str, float]
 """Method, references, strength."""
 
 Image: TypeAlias = tuple[str, str]
-"""Picture and label: a picture may have several."""
+"""Image and label: an image may have several."""
 
 WHERE_SHOWN = ("energy", "hit", "best_iou", "average_precision", "best_box")
 RESTS_SHOWN = (*RESTS_ON, "deletion")
@@ -40,24 +40,24 @@ def tables(rows: Sequence[Row]) -> list[Table]:
 
 
 def means(rows: Sequence[Row]) -> list[Row]:
-    """One row for each method, references and strength: how many pictures, and the mean of each metric."""
+    """One row for each method, references and strength: how many images, and the mean of each metric."""
     found = []
     for (name, references, strength), of_key in _grouped([row for row in rows if "method" in row]).items():
         metrics = [metric for metric in NUMBERS if any(metric in row for row in of_key.values())]
-        keys = {"method": name, "references": references, "strength": strength, "pictures": len(of_key)}
+        keys = {"method": name, "references": references, "strength": strength, "images": len(of_key)}
         found.append(keys | {metric: _mean(of_key, metric) for metric in metrics})
     return found
 
 
 def problems(rows: Sequence[Row]) -> list[str]:
     """What kept examples from being used."""
-    return [f"{row['picture']}: {row['problem']}" for row in rows if "problem" in row]
+    return [f"{row['image']}: {row['problem']}" for row in rows if "problem" in row]
 
 
 def _table(rows: Sequence[Row], metrics: Sequence[str]) -> Table:
     shown = [metric for metric in metrics if any(metric in row for row in rows)]
     heads = [head for metric in shown for head in (metric.replace("_", " "), "gain", "d")]
-    table = Table("method", "against", "strength", "pictures", *heads, box=box.MARKDOWN)
+    table = Table("method", "against", "strength", "images", *heads, box=box.MARKDOWN)
     grouped = _grouped(rows)
     for key, of_key in grouped.items():
         name, references, strength = key
@@ -66,7 +66,7 @@ def _table(rows: Sequence[Row], metrics: Sequence[str]) -> Table:
             cells += _cells(of_key, grouped.get((name, BASE, 0.0), {}), metric, is_base=references == BASE)
         table.add_row(name, references, f"{strength:g}", str(len(of_key)), *cells)
     if any(metric in _CHANCES for metric in shown):
-        # Of each picture once, whatever maps it has.
+        # Of each image once, whatever maps it has.
         known = {_image(row): row for row in rows if any(chance in row for chance in _CHANCES.values())}
         cells = [cell for metric in shown for cell in (_chance(known, metric), "", "")]
         table.add_row("chance", "", "", str(len(known)), *cells)
@@ -80,7 +80,7 @@ def _chance(rows: Mapping[Image, Row], metric: str) -> str:
 
 
 def _cells(ours: Mapping[Image, Row], base: Mapping[Image, Row], metric: str, *, is_base: bool) -> list[str]:
-    """Mean with interval; the gain with interval; its effect size. On the pictures that have both."""
+    """Mean with interval; the gain with interval; its effect size. On the images that have both."""
     values = _values(ours, [name for name in ours if metric in ours[name]], metric)
     if not len(values):
         return ["", "", ""]
@@ -104,7 +104,7 @@ def _grouped(rows: Sequence[Row]) -> dict[Key, dict[Image, Row]]:
 
 
 def _image(row: Row) -> Image:
-    return row["picture"], row.get("label", "")
+    return row["image"], row.get("label", "")
 
 
 def _values(rows: Mapping[Image, Row], names: Sequence[Image], metric: str) -> Float[Tensor, " N"]:

@@ -73,7 +73,7 @@ class Evaluation:
     @property
     def used(self) -> int:
         """How many images could be used."""
-        return len({(row["picture"], row["label"]) for row in self.rows if "problem" not in row})
+        return len({(row["image"], row["label"]) for row in self.rows if "problem" not in row})
 
     @property
     def skipped(self) -> int:
@@ -259,7 +259,7 @@ def settings_of(
 
 def _of_mosaics(run: Mosaics, folder: Path, about: Mapping[str, Any], among: str) -> Evaluation:
     rows = read_rows(write_mosaics(run, folder, about))
-    correct = {(row["picture"], row["label"]): row["correct"] for row in rows if "correct" in row}
+    correct = {(row["image"], row["label"]): row["correct"] for row in rows if "correct" in row}
     share = sum(correct.values()) / max(1, len(correct))
     told = (
         f"{len(run.candidates)} of {len(run.dataset.examples)} images are classified correctly; {len(run.all)} mosaics of the "

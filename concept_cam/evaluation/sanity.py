@@ -19,7 +19,7 @@ from concept_cam.methods import Method, explain, sees_score
 from concept_cam.metrics import flip_agreement, rank_correlation, shift_agreement
 
 SANITY = ("flip", "shift", "parameters", "labels", "input_gradient")
-"""Agreement with the map of the mirrored and of the moved picture (higher is better), of the same model with its parameters
+"""Agreement with the map of the mirrored and of the moved image (higher is better), of the same model with its parameters
 shuffled and of a label that is not there (nearer zero is better), and with the gradient at the pixels (neither)."""
 
 
@@ -42,13 +42,13 @@ def shuffled(backbone: Backbone) -> Backbone:
 @final
 @dataclass(frozen=True, eq=False)
 class SanityChecks:
-    """The pictures of one trace, and those that they are held against.
+    """The images of one trace, and those that they are held against.
 
     Attributes:
         localizer: what explains.
-        seen: the pictures.
+        seen: the images.
         randomized: the model with its parameters shuffled.
-        absent: the embedding of a label for each picture that it does not have; None where there is one label.
+        absent: the embedding of a label for each image that it does not have; None where there is one label.
     """
 
     localizer: Localizer
@@ -60,7 +60,7 @@ class SanityChecks:
     def of(
         cls, localizer: Localizer, randomized: Backbone, seen: Trace, bank: ConceptBank, labels: Int[Tensor, " B"]
     ) -> SanityChecks:
-        """The absent label is the one least like the picture's own by text: what twins share is no failure of a map."""
+        """The absent label is the one least like the image's own by text: what twins share is no failure of a map."""
         least = (bank.vectors @ bank.vectors[labels].T).argmin(0)
         absent = bank.vectors[least] if len(bank.names) > 1 else None
         size = int(seen.pixels.shape[2]), int(seen.pixels.shape[3])

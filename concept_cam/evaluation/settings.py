@@ -14,7 +14,7 @@ from concept_cam.methods import METHODS, AnyMethod, Method, as_method, name_of
 @final
 @dataclass(frozen=True)
 class Settings:
-    """What is run on each picture.
+    """What is run on each image.
 
     Attributes:
         methods: names of ``METHODS``, or methods of your own, each with a name of its own.

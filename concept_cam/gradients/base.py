@@ -17,11 +17,11 @@ from concept_cam.backbones.site import Site, TokenLayout
 
 @dataclass(frozen=True)
 class TokenGradient(ABC):
-    """G = dS/dA of K scores at the patch tokens A of B pictures, answered as far as a method asks.
+    """G = dS/dA of K scores at the patch tokens A of B images, answered as far as a method asks.
 
     Attributes:
         tokens: the patch tokens A.
-        layout: how they lie on the picture.
+        layout: how they lie on the image.
     """
 
     tokens: Float[Tensor, "B N D"]
@@ -76,7 +76,7 @@ class Trace(ABC):
         tokens: the patch tokens at the site.
         embedding: unit vectors, or what a linear classifier multiplies by its rows.
         site: where the tokens were read.
-        layout: how they lie on the picture.
+        layout: how they lie on the image.
         backbone: the model.
         pixels: its input.
     """
@@ -90,7 +90,7 @@ class Trace(ABC):
 
     @abstractmethod
     def gradient(self, directions: Float[Tensor, "K _ E"]) -> TokenGradient:
-        """The gradient of S = <embedding, direction>, for K directions, each for all pictures or one for each."""
+        """The gradient of S = <embedding, direction>, for K directions, each for all images or one for each."""
 
     @abstractmethod
     def matrix(self, method: Callable[[TokenGradient], Tensor]) -> Float[Tensor, "B N E"]:
@@ -107,7 +107,7 @@ def relative_error(ours: Float[Tensor, "*batch E"], own: Float[Tensor, "*batch E
 
 
 def for_each(embedding: Tensor, directions: Tensor) -> Float[Tensor, "K B E"]:
-    """Directions for every picture, on the embedding's device and precision, usable by autograd."""
+    """Directions for every image, on the embedding's device and precision, usable by autograd."""
     directions = directions.to(embedding)
     if directions.is_inference():
         with torch.inference_mode(False):

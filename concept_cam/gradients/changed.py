@@ -16,18 +16,18 @@ from concept_cam.gradients.base import Trace
 from concept_cam.hooks import on_site
 
 AT_ONCE = 16
-"""Changed pictures in one forward pass."""
+"""Changed images in one forward pass."""
 
 
 def embed_changed(
     trace: Trace, changed: Iterable[Float[Tensor, "3 height width"]], count: int, what: str
 ) -> Iterator[Float[Tensor, "batch E"]]:
-    """Embeddings of many changed pictures, in batches; as scores take them. With a progress bar on a terminal.
+    """Embeddings of many changed images, in batches; as scores take them. With a progress bar on a terminal.
 
     Args:
         trace: of the model.
         changed: pixels, made as they are needed.
-        count: how many there are: as many forward passes of one picture.
+        count: how many there are: as many forward passes of one image.
         what: they are, for the bar.
     """
     changed = iter(changed)
@@ -35,13 +35,13 @@ def embed_changed(
         yield _embed(trace, torch.stack(list(islice(changed, len(which)))))
 
 
-def embed_without_channels(trace: Trace, picture: int) -> Iterator[Float[Tensor, "batch E"]]:
-    """Embeddings of one picture with each channel of the site's output put to zero in turn, for all tokens."""
+def embed_without_channels(trace: Trace, image: int) -> Iterator[Float[Tensor, "batch E"]]:
+    """Embeddings of one image with each channel of the site's output put to zero in turn, for all tokens."""
     layout = trace.site.layout
     axis = 1 if isinstance(layout, FeatureMap) and not layout.channels_last else -1
     for which in _batches(trace.tokens.shape[-1], "channels"):
         with on_site(trace.site, _without(which, axis)):
-            yield _embed(trace, torch.stack([trace.pixels[picture]] * len(which)))
+            yield _embed(trace, torch.stack([trace.pixels[image]] * len(which)))
 
 
 def _batches(count: int, what: str) -> Iterator[range]:

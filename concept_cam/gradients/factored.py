@@ -30,7 +30,7 @@ class _SiteReached(Exception):
 
 
 class _Read(NamedTuple):
-    """What a pass has left at a site, and the model's own embedding of its first picture, (1, E)."""
+    """What a pass has left at a site, and the model's own embedding of its first image, (1, E)."""
 
     entering: Tensor
     output: Tensor
@@ -40,7 +40,7 @@ class _Read(NamedTuple):
 def read_head(backbone: Backbone, pixels: Float[Tensor, "B 3 height width"], site: Site) -> FactoredTrace:
     """Run the model as far as the site, and let the head read what is there.
 
-    From there on the first picture goes through the model alone, so that what the head makes of it is held against the model's
+    From there on the first image goes through the model alone, so that what the head makes of it is held against the model's
     own embedding in every pass.
 
     Raises:
@@ -50,7 +50,7 @@ def read_head(backbone: Backbone, pixels: Float[Tensor, "B 3 height width"], sit
     if site.head is None:
         raise BackboneError(f"{backbone.name} has no closed form at {site.name}; use form='dense'.")
     known, name = backbone.original.verdicts, f"{site.name}: the first image goes on alone"
-    read = _with_first_picture(backbone, pixels, site, site.head) if known.get(name, True) else None
+    read = _with_first_image(backbone, pixels, site, site.head) if known.get(name, True) else None
     known[name] = read is not None
     read = read or _with_a_second_pass(backbone, pixels, site)
     seen = read_output(backbone, pixels, site, read.entering, read.output)
@@ -63,7 +63,7 @@ def read_head(backbone: Backbone, pixels: Float[Tensor, "B 3 height width"], sit
     return seen
 
 
-def _with_first_picture(backbone: Backbone, pixels: Tensor, site: Site, head: Head) -> _Read | None:
+def _with_first_image(backbone: Backbone, pixels: Tensor, site: Site, head: Head) -> _Read | None:
     """Cut the batch down where one tensor holds all of it: at the site, or at the block around it."""
     entered: list[Tensor] = []
     read: list[tuple[Tensor, Tensor]] = []
@@ -103,7 +103,7 @@ def _with_first_picture(backbone: Backbone, pixels: Tensor, site: Site, head: He
 
 
 def _with_a_second_pass(backbone: Backbone, pixels: Tensor, site: Site) -> _Read:
-    """For a model that keeps more of the batch than its tokens: the first picture once more, from the beginning."""
+    """For a model that keeps more of the batch than its tokens: the first image once more, from the beginning."""
     read: list[tuple[Tensor, Tensor]] = []
 
     def stop(entering: Tensor, tensor: Tensor) -> None:
@@ -136,12 +136,12 @@ def read_output(backbone: Backbone, pixels: Tensor, site: Site, entering: Tensor
 @final
 @dataclass(frozen=True)
 class FactoredTrace(Trace):
-    """What the head has read; the rest of the model is one vector a picture."""
+    """What the head has read; the rest of the model is one vector an image."""
 
     reading: HeadState
 
     def gradient(self, directions: Float[Tensor, "K _ E"]) -> TokenGradient:
-        """Gamma = dS/do for all directions: one vector a picture, so K of them go backwards as one batch."""
+        """Gamma = dS/do for all directions: one vector an image, so K of them go backwards as one batch."""
         return FactoredGradient(self.tokens, self.layout, self.reading, self._pull(for_each(self.embedding, directions)))
 
     def matrix(self, method: Callable[[TokenGradient], Tensor]) -> Float[Tensor, "B N E"]:
@@ -176,7 +176,7 @@ class FactoredTrace(Trace):
             if not off <= MOST_OFF.get(self.embedding.dtype, 1e-4) and self.embedding.isfinite().all():
                 raise BackboneError(
                     f"{self.backbone.name} has changed since this trace was made (its embedding is off by {off:.1e}); "
-                    "trace the pictures anew."
+                    "trace the images anew."
                 )
             # As many vectors at once as the trunk had tokens: a pass through the end needs no more memory than it did.
             return pull(self._finish, self.reading.pooled, directions, self.layout.patches)

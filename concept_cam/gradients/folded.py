@@ -1,7 +1,7 @@
 """The Jacobian of a plain end of a transformer, its matrices multiplied out: once for a model, a quarter less for each vector.
 
 Between the attention's output and the MLP, and between the MLP and the embedding, an end is linear but for its norms, and what
-a norm adds to a matrix is one vector a picture. See *One picture, every text* in docs/definition.md.
+a norm adds to a matrix is one vector an image. See *One image, every text* in docs/definition.md.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Products with the Jacobian of all that comes after pooling: a map of one vector a picture, asked in many directions."""
+"""Products with the Jacobian of all that comes after pooling: a map of one vector an image, asked in many directions."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 Finish = Callable[[Tensor], Tensor]
-"""From the pooled vectors (B, W) to the embeddings (B, E); a picture does not see the others."""
+"""From the pooled vectors (B, W) to the embeddings (B, E); an image does not see the others."""
 
 
 def pull(

@@ -56,7 +56,7 @@ class Unrolled:
         pooling: what comes after them.
         weights: of the pooling; part of the graph.
         embedding: unit vectors, or what a linear classifier multiplies by its rows.
-        layout: how tokens lie on the picture.
+        layout: how tokens lie on the image.
         backbone: the model.
     """
 
@@ -79,16 +79,16 @@ class Unrolled:
             return torch.autograd.grad(embedding, attention, direction, retain_graph=True, materialize_grads=True)
 
 
-def unroll(trace: Trace, depth: int | None = None, *, graph: bool = True, picture: int | None = None) -> Unrolled:
+def unroll(trace: Trace, depth: int | None = None, *, graph: bool = True, image: int | None = None) -> Unrolled:
     """Run the model up to the last blocks as it is, and those piece by piece.
 
     Costs one forward pass. What comes out is compared with the model's own embedding.
 
     Args:
-        trace: of the pictures.
+        trace: of the images.
         depth: how many blocks; all by default.
         graph: keep what gradients need.
-        picture: one of them, which bounds memory; all by default.
+        image: one of them, which bounds memory; all by default.
 
     Raises:
         BackboneError: the model is no transformer of known blocks, or those are not what they were.
@@ -98,7 +98,7 @@ def unroll(trace: Trace, depth: int | None = None, *, graph: bool = True, pictur
         reason = alterations(backbone) or " Use a method that asks for gradients alone, such as hires_cam."
         raise BackboneError(f"{backbone.name} ({backbone.family}) has no attention that can be laid open.{reason}")
     chosen = blocks[-min(depth or len(blocks), len(blocks)) :]
-    which = slice(None) if picture is None else slice(picture, picture + 1)
+    which = slice(None) if image is None else slice(image, image + 1)
     with backbone.evaluating():
         x = _entering(backbone, chosen[0], trace.pixels[which])
         with torch.autocast(backbone.device.type, enabled=False), torch.set_grad_enabled(graph):

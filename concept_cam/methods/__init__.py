@@ -1,10 +1,10 @@
 """How a map is made. A method is a function; the table is for names from outside, and for what is to be said of each.
 
     gradient       gradient x activation: functions of the gradient at the patch tokens
-    path           gradients on the way from a blank picture
+    path           gradients on the way from a blank image
     attention      what was taken from each patch, and what the score asks of it
     similarity     patches in text space, without a gradient
-    perturbation   forward passes on changed pictures
+    perturbation   forward passes on changed images
     composition    any of these, averaged over views, scales or sites
 
 ``explain`` asks any of them.
@@ -104,7 +104,7 @@ class Card:
     Attributes:
         method: itself.
         kind: gradient, attention, similarity or perturbation.
-        forwards: forward passes of one picture, whatever the number of directions; D is the number of channels, N of patches.
+        forwards: forward passes of one image, whatever the number of directions; D is the number of channels, N of patches.
         backwards: of each direction.
         needs: of the model.
     """

@@ -160,9 +160,9 @@ def _patches(row: Float[Tensor, "B M"], unrolled: Unrolled) -> Float[Tensor, "B 
 def _one_by_one(
     trace: Trace, directions: Float[Tensor, "K B E"], depth: int | None, of_one: Callable[[Unrolled, Tensor], Tensor]
 ) -> Float[Tensor, "K B N"]:
-    """One picture at a time: the graph of one is held, not that of all."""
+    """One image at a time: the graph of one is held, not that of all."""
     maps = []
-    for picture in range(len(trace.pixels)):
-        unrolled = unroll(trace, depth, picture=picture)
-        maps.append(torch.cat([of_one(unrolled, direction[picture : picture + 1]) for direction in directions]))
+    for image in range(len(trace.pixels)):
+        unrolled = unroll(trace, depth, image=image)
+        maps.append(torch.cat([of_one(unrolled, direction[image : image + 1]) for direction in directions]))
     return torch.stack(maps, 1)

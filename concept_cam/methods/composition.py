@@ -1,4 +1,4 @@
-"""Composition: a method asked of several views of a picture, or at several sites, and its signed maps averaged.
+"""Composition: a method asked of several views of an image, or at several sites, and its signed maps averaged.
 
 Each takes a method and gives one. Of a linear method it is linear, and has a field.
 """
@@ -29,17 +29,17 @@ from concept_cam.methods.method import (
 )
 
 View = tuple[Trace, Callable[[Float[Tensor, "*K rows cols"]], Float[Tensor, "*K rows2 cols2"]]]
-"""A pass of the model, and the way back from its grid to that of the picture."""
+"""A pass of the model, and the way back from its grid to that of the image."""
 
 
 def mirrored(method: AnyMethod) -> Method:
-    """With the map of the mirrored picture. Twice the passes.
+    """With the map of the mirrored image. Twice the passes.
 
     Example:
         >>> from concept_cam import world
         >>> from concept_cam.methods import hires_cam, mirrored
         >>> plate = world.draw_species("ember finch", seed=3)
-        >>> world.localizer(method=mirrored(hires_cam))(plate.picture, "ember finch", "frost finch").map.shape
+        >>> world.localizer(method=mirrored(hires_cam))(plate.image, "ember finch", "frost finch").map.shape
         torch.Size([12, 12])
     """
 
@@ -53,14 +53,14 @@ def mirrored(method: AnyMethod) -> Method:
 
 
 def smoothed(method: AnyMethod, count: int = 8, noise: float = 0.15, seed: int = 0) -> Method:
-    """The mean over noisy copies of the picture: ``count`` times the passes.
+    """The mean over noisy copies of the image: ``count`` times the passes.
 
     Source: Smilkov et al., SmoothGrad (arXiv 1706.03825), of maps instead of pixel gradients.
 
     Args:
         method: what is averaged.
         count: of copies.
-        noise: its standard deviation, as a share of the range of the picture's pixels; the paper finds 0.1 to 0.2 best.
+        noise: its standard deviation, as a share of the range of the image's pixels; the paper finds 0.1 to 0.2 best.
         seed: the same noise each time.
 
     Raises:
@@ -72,7 +72,7 @@ def smoothed(method: AnyMethod, count: int = 8, noise: float = 0.15, seed: int =
     def views(seen: Trace) -> list[View]:
         generator = torch.Generator().manual_seed(seed)
         spread = (seen.pixels.amax((1, 2, 3), keepdim=True) - seen.pixels.amin((1, 2, 3), keepdim=True)) * noise
-        # One noise for all pictures, so that a batch gives what its pictures give.
+        # One noise for all images, so that a batch gives what its images give.
         draws = (
             torch.randn(seen.pixels.shape[1:], generator=generator, dtype=torch.float32, device="cpu").to(seen.pixels)
             for _ in range(count)

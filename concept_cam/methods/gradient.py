@@ -1,6 +1,6 @@
 """Gradient x activation: signed maps from the gradient at the patch tokens.
 
-Each takes K scores of B pictures and gives K x B maps. None clips, scales or upsamples: the ReLU that ends each method in its
+Each takes K scores of B images and gives K x B maps. None clips, scales or upsamples: the ReLU that ends each method in its
 paper is a separate, last step here, because what speaks against a concept is evidence too.
 """
 

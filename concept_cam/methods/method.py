@@ -102,15 +102,15 @@ def as_method(wanted: AnyMethod) -> Method:
 
 
 def explain(method: AnyMethod, trace: Trace, directions: Float[Tensor, "K _ E"]) -> Float[Tensor, "K B rows cols"]:
-    """The signed maps of K scores of the pictures of a trace.
+    """The signed maps of K scores of the images of a trace.
 
     Args:
         method: of any kind, or its name.
         trace: one forward pass.
-        directions: each for all pictures, or one for each.
+        directions: each for all images, or one for each.
 
     Raises:
-        OptionError: it is no method, or what it gives is no map for each direction and picture.
+        OptionError: it is no method, or what it gives is no map for each direction and image.
 
     Example:
         >>> import torch
@@ -137,7 +137,7 @@ def field_vectors(method: AnyMethod, trace: Trace) -> Float[Tensor, "B N E"] | N
     """F with map = F d, of a method that is linear in the direction; None of any other.
 
     Raises:
-        OptionError: it is no method, or what it gives is no map for each direction and picture.
+        OptionError: it is no method, or what it gives is no map for each direction and image.
     """
     method = as_method(method)
     if not is_linear(method) or isinstance(method, TraceMethod):
@@ -189,7 +189,7 @@ def is_linear(method: AnyMethod) -> bool:
     It is tried each time, which takes less than a millisecond: what a function does may change with what it refers to.
 
     Raises:
-        OptionError: it is no method, or what it gives is no map for each direction and picture.
+        OptionError: it is no method, or what it gives is no map for each direction and image.
     """
     method = as_method(method)
     if isinstance(method, FieldMethod | TraceMethod):

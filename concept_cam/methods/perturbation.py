@@ -1,8 +1,8 @@
-"""Forward only: the picture or its tokens are changed, and the map is how the score answers. No gradient is asked for.
+"""Forward only: the image or its tokens are changed, and the map is how the score answers. No gradient is asked for.
 
-A score is linear in the direction even where the model is not linear in the picture, so one set of forward passes serves
+A score is linear in the direction even where the model is not linear in the image, so one set of forward passes serves
 every direction: but for gScoreCAM, whose choice of channels is made by the gradient. Where pixels are masked they are put to
-zero, the mean colour of the pictures that the model was trained on.
+zero, the mean colour of the images that the model was trained on.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def score_cam(trace: Trace) -> Float[Tensor, "B N E"]:
     Source: Wang et al., Score-CAM (arXiv 1910.01279), without the final ReLU. Departures: no softmax over channels, which its
     code has; the baseline's whole score is taken off, not the target's alone (Finer-CAM, Eq. 9).
     """
-    weights = [_channel_scores(trace, picture, range(trace.tokens.shape[-1])) for picture in range(len(trace.pixels))]
+    weights = [_channel_scores(trace, image, range(trace.tokens.shape[-1])) for image in range(len(trace.pixels))]
     return trace.tokens @ torch.stack(weights)
 
 
@@ -44,28 +44,28 @@ def _gscore_cam(trace: Trace, directions: Float[Tensor, "K B E"]) -> Float[Tenso
     count = min(_GSCORE_CHANNELS, gradient.shape[-1])
     chosen = gradient.topk(count, dim=-1).indices
     maps = torch.zeros(*directions.shape[:2], trace.tokens.shape[1], dtype=torch.float32, device="cpu").to(trace.tokens)
-    for picture in range(len(trace.pixels)):
-        union = chosen[:, picture].unique().tolist()
+    for image in range(len(trace.pixels)):
+        union = chosen[:, image].unique().tolist()
         scored = torch.zeros(gradient.shape[-1], directions.shape[-1], dtype=torch.float32, device="cpu").to(trace.tokens)
-        scored[union] = _channel_scores(trace, picture, union)
-        for k, direction in enumerate(directions[:, picture]):
-            own = chosen[k, picture]
-            maps[k, picture] = trace.tokens[picture][:, own] @ (scored[own] @ direction).softmax(0)
+        scored[union] = _channel_scores(trace, image, union)
+        for k, direction in enumerate(directions[:, image]):
+            own = chosen[k, image]
+            maps[k, image] = trace.tokens[image][:, own] @ (scored[own] @ direction).softmax(0)
     return maps
 
 
 gscore_cam = TraceMethod(_gscore_cam)
 
 
-def _channel_scores(trace: Trace, picture: int, channels: range | list[int]) -> Float[Tensor, "channels E"]:
+def _channel_scores(trace: Trace, image: int, channels: range | list[int]) -> Float[Tensor, "channels E"]:
     """f(x * H_k) - f(0) for some channels."""
-    pixels, layout = trace.pixels[picture], trace.layout
+    pixels, layout = trace.pixels[image], trace.layout
     size = (int(pixels.shape[1]), int(pixels.shape[2]))
 
     def masked() -> Iterator[Tensor]:
         yield torch.zeros_like(pixels)
         for channel in channels:
-            grid = trace.tokens[picture, :, channel].unflatten(0, (layout.rows, layout.cols))
+            grid = trace.tokens[image, :, channel].unflatten(0, (layout.rows, layout.cols))
             large = layout.enlarged(grid, size)
             spread = (large.max() - large.min()).clamp(min=torch.finfo(large.dtype).tiny)
             yield pixels * ((large - large.min()) / spread)
@@ -81,7 +81,7 @@ def ablation_cam(trace: Trace) -> Float[Tensor, "B N E"]:
     Source: Desai and Ramaswamy, Ablation-CAM (WACV 2020), without the final ReLU. Departure: not divided by S, which for a
     difference of scores is near zero or negative, and would turn the map over.
     """
-    without = [torch.cat(list(embed_without_channels(trace, picture))) for picture in range(len(trace.pixels))]
+    without = [torch.cat(list(embed_without_channels(trace, image))) for image in range(len(trace.pixels))]
     return trace.tokens @ (trace.embedding[:, None] - torch.stack(without))
 
 
@@ -152,7 +152,7 @@ def rise(trace: Trace) -> Float[Tensor, "B N E"]:
 
 
 def _random_mask(height: int, width: int, generator: torch.Generator) -> Float[Tensor, "height width"]:
-    """Cells kept or not, enlarged past the picture and cut out anywhere."""
+    """Cells kept or not, enlarged past the image and cut out anywhere."""
     cells = (
         torch.rand(1, 1, _RISE_CELLS + 1, _RISE_CELLS + 1, generator=generator, dtype=torch.float32, device="cpu") < 0.5
     ).float()

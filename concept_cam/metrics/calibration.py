@@ -10,10 +10,10 @@ from concept_cam.errors import OptionError
 
 
 def calibration_error(confidence: Float[Tensor, " N"], right: Bool[Tensor, " N"], bins: int = 10) -> float:
-    """The mean distance of confidence and accuracy over bins of equal width, weighted by their pictures.
+    """The mean distance of confidence and accuracy over bins of equal width, weighted by their images.
 
     0 to 1, lower is better. The expected calibration error of Guo et al., On Calibration of Modern Neural Networks (arXiv
-    1706.04599), Eq. 3. Bins are open below and closed above, but the first, which holds 0. Not a number of no picture.
+    1706.04599), Eq. 3. Bins are open below and closed above, but the first, which holds 0. Not a number of no image.
 
     Args:
         confidence: of the predicted class, 0 to 1.

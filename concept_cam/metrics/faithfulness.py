@@ -1,7 +1,7 @@
 """Does the score rest on what the map points at? Pixels go in the order of the map, and the model is asked again.
 
 ``confidence`` is the model as these metrics see it: probabilities (B, K) of a declared set of labels, from pixels. Maps are
-signed and as large as the pixels; higher values go first. All functions are batched over pictures.
+signed and as large as the pixels; higher values go first. All functions are batched over images.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ def insertion_curve(
 ) -> Float[Tensor, "B points"]:
     """The target's confidence while the strongest pixels come, from none to all in equal steps; its area: higher is better.
 
-    Source: Petsiuk et al., RISE (arXiv 1806.07421), insertion; there into a blurred picture, see ``blurred``. 0 to 1.
+    Source: Petsiuk et al., RISE (arXiv 1806.07421), insertion; there into a blurred image, see ``blurred``. 0 to 1.
     """
     return _without(confidence, pixels, [~strongest(heatmaps, step / steps) for step in range(steps + 1)], target, fill)
 
@@ -96,11 +96,11 @@ def confidence_kept(
     heatmaps: Float[Tensor, "B height width"],
     target: Int[Tensor, " B"],
 ) -> tuple[Float[Tensor, " B"], Bool[Tensor, " B"]]:
-    """Average drop and increase: the picture times the map, what does the target lose, and does it gain?
+    """Average drop and increase: the image times the map, what does the target lose, and does it gain?
 
     The drop max(0, Y - O) / Y is from 0 to 1, lower is better; the increase, O > Y, is better when true. Source:
-    Chattopadhyay et al., Grad-CAM++ (arXiv 1710.11063), section 4.1, there in per cent and averaged over pictures. The map is
-    clipped at zero and divided by its maximum; one without positive evidence keeps nothing of the picture.
+    Chattopadhyay et al., Grad-CAM++ (arXiv 1710.11063), section 4.1, there in per cent and averaged over images. The map is
+    clipped at zero and divided by its maximum; one without positive evidence keeps nothing of the image.
     """
     kept = heatmaps.nan_to_num(nan=0.0).clamp(min=0)
     kept = kept / kept.amax((1, 2), keepdim=True).clamp(min=torch.finfo(kept.dtype).tiny)

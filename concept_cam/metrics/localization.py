@@ -1,6 +1,6 @@
 """Does the evidence lie where it should? Each metric says its range, its direction and what chance would give.
 
-Maps are signed, in the pixels of the picture; pixels that the model did not see are NaN and count as no evidence. All
+Maps are signed, in the pixels of the image; pixels that the model did not see are NaN and count as no evidence. All
 functions take any number of maps of one size. An empty mask is neither a hit nor a miss: it is refused.
 """
 
@@ -74,7 +74,7 @@ def iou(
 ) -> Float[Tensor, "*batch"]:
     """Intersection over union of the mask with the pixels of at least ``threshold`` of the strongest evidence.
 
-    0 to 1, higher is better; what marks the whole picture has the mask's area share. A map without positive evidence has 0.
+    0 to 1, higher is better; what marks the whole image has the mask's area share. A map without positive evidence has 0.
 
     Args:
         heatmaps: signed.
@@ -100,7 +100,7 @@ def best_iou(
 ) -> Float[Tensor, "*batch"]:
     """The largest intersection over union that any threshold gives, negative ones too: 0 to 1, higher is better.
 
-    Never less than the mask's area share, which marks the whole picture. An upper bound, as the threshold knows the mask.
+    Never less than the mask's area share, which marks the whole image. An upper bound, as the threshold knows the mask.
 
     Raises:
         EmptyMask: a mask has no pixel.
@@ -170,12 +170,12 @@ def box_overlaps(
 
 
 def box_accuracy(overlaps: Float[Tensor, "N T"], least: Sequence[float] = (0.3, 0.5, 0.7)) -> float:
-    """The share of pictures whose box fits, at the threshold that is best for all; the mean over what counts as a fit.
+    """The share of images whose box fits, at the threshold that is best for all; the mean over what counts as a fit.
 
     0 to 1, higher is better. MaxBoxAccV2 of Choe et al. (arXiv 2001.07437); with ``least=(0.5,)`` MaxBoxAcc.
 
     Args:
-        overlaps: of each picture at each threshold, from ``box_overlaps``.
+        overlaps: of each image at each threshold, from ``box_overlaps``.
         least: overlaps that count as a fit.
     """
     best = [(overlaps >= delta).double().mean(0).amax() for delta in least]
@@ -195,10 +195,10 @@ def pck(
     longer side of the object's box.
 
     Raises:
-        EmptyMask: a picture has no visible keypoint.
+        EmptyMask: an image has no visible keypoint.
     """
     if not visible.any(-1).all():
-        raise EmptyMask("A picture has no visible keypoint; leave such pictures out.")
+        raise EmptyMask("An image has no visible keypoint; leave such images out.")
     right = (torch.linalg.vector_norm(points - truth, dim=-1) <= alpha * length[..., None]) & visible
     share: Tensor = right.sum(-1).float() / visible.sum(-1).float()
     return share
@@ -211,7 +211,7 @@ def check_masks(masks: Bool[Tensor, "*batch height width"]) -> None:
         EmptyMask: there is one.
     """
     if not masks.flatten(-2).any(-1).all():
-        raise EmptyMask(f"A mask of {tuple(masks.shape[-2:])} pixels is empty; leave such pictures out.")
+        raise EmptyMask(f"A mask of {tuple(masks.shape[-2:])} pixels is empty; leave such images out.")
 
 
 def _ranked(

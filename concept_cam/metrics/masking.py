@@ -53,7 +53,7 @@ def strongest(heatmaps: Float[Tensor, "*batch height width"], share: float) -> B
 
 
 def constant(value: float = 0.0) -> Imputation:
-    """One value for all; zero is the mean colour of the pictures that the model was trained on."""
+    """One value for all; zero is the mean colour of the images that the model was trained on."""
 
     def fill(pixels: Tensor, removed: Tensor) -> Tensor:
         return pixels.masked_fill(removed[:, None], value)
@@ -64,12 +64,12 @@ def constant(value: float = 0.0) -> Imputation:
 def mean_colour(
     pixels: Float[Tensor, "B 3 height width"], removed: Bool[Tensor, "B height width"]
 ) -> Float[Tensor, "B 3 height width"]:
-    """The mean of each picture (ROAD's fixed-value imputation)."""
+    """The mean of each image (ROAD's fixed-value imputation)."""
     return torch.where(removed[:, None], pixels.mean((2, 3), keepdim=True), pixels)
 
 
 def blurred(sigma: float = 5.0) -> Imputation:
-    """A Gaussian blur of the picture, sigma in pixels, cut off at 3 sigma (RISE inserts into such a picture)."""
+    """A Gaussian blur of the image, sigma in pixels, cut off at 3 sigma (RISE inserts into such an image)."""
     radius = math.ceil(3 * sigma)
     steps = torch.arange(-radius, radius + 1, dtype=torch.float64, device="cpu")
     kernel = torch.exp(-0.5 * (steps / sigma) ** 2)
@@ -78,7 +78,7 @@ def blurred(sigma: float = 5.0) -> Imputation:
     def fill(pixels: Tensor, removed: Tensor) -> Tensor:
         weights = kernel.to(pixels)
         channels = pixels.flatten(0, 1)[:, None]
-        # Weights of what lies on the picture alone, so that borders do not darken.
+        # Weights of what lies on the image alone, so that borders do not darken.
         ones = torch.ones_like(channels[:1])
         for shape, padding in (((1, 1, -1, 1), (radius, 0)), ((1, 1, 1, -1), (0, radius))):
             along = weights.reshape(shape)

@@ -38,13 +38,13 @@ def rank_correlation(
 
 
 def flip_agreement(explain: Explain, pixels: Float[Tensor, "B 3 height width"], span: Span = WHOLE) -> Float[Tensor, "*K B"]:
-    """Correlation of the map with that of the mirrored picture, mirrored back: -1 to 1, higher is better.
+    """Correlation of the map with that of the mirrored image, mirrored back: -1 to 1, higher is better.
 
-    A map that lies to one side of the picture lies to the other, mirrored; compared is what both cover.
+    A map that lies to one side of the image lies to the other, mirrored; compared is what both cover.
 
     Args:
         explain: makes maps.
-        pixels: the pictures.
+        pixels: the images.
         span: of the input that maps cover, as ``TokenLayout`` has it.
     """
     own, mirrored = explain(pixels), explain(pixels.flip(-1)).flip(-1)
@@ -57,14 +57,14 @@ def flip_agreement(explain: Explain, pixels: Float[Tensor, "B 3 height width"], 
 def shift_agreement(
     explain: Explain, pixels: Float[Tensor, "B 3 height width"], patches: int = 1, span: Span = WHOLE
 ) -> Float[Tensor, "*K B"]:
-    """Correlation of the map with that of the picture moved right by whole patches, moved back: -1 to 1, higher is better.
+    """Correlation of the map with that of the image moved right by whole patches, moved back: -1 to 1, higher is better.
 
-    What the move uncovers is filled with the picture's left edge. Compared are the cells that lie on the picture, there and
+    What the move uncovers is filled with the image's left edge. Compared are the cells that lie on the image, there and
     where it was moved to.
 
     Args:
         explain: makes maps.
-        pixels: the pictures.
+        pixels: the images.
         patches: how far they are moved.
         span: of the input that maps cover, as ``TokenLayout`` has it: it says how wide a cell is.
     """

@@ -1,4 +1,4 @@
-"""Honest comparison of two methods on the same pictures."""
+"""Honest comparison of two methods on the same images."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ def _chance_below(values: Sequence[float], limit: float) -> float:
 
 @lru_cache(maxsize=2)
 def _resampling(count: int, resamples: int, seed: int) -> Float[Tensor, "R N"]:
-    """How much of each picture is in each resample; a table has hundreds of intervals over the same pictures."""
+    """How much of each image is in each resample; a table has hundreds of intervals over the same images."""
     drawn = torch.randint(
         count, (resamples, count), generator=torch.Generator().manual_seed(seed), dtype=torch.int64, device="cpu"
     )
@@ -121,15 +121,15 @@ def _resampling(count: int, resamples: int, seed: int) -> Float[Tensor, "R N"]:
 
 
 def paired_difference(ours: Float[Tensor, " N"], base: Float[Tensor, " N"], resamples: int = 2000, seed: int = 0) -> Interval:
-    """The mean of ``ours - base`` over the same pictures, with its bootstrap interval."""
+    """The mean of ``ours - base`` over the same images, with its bootstrap interval."""
     return mean_interval(ours.double() - base.double(), resamples, seed)
 
 
 def effect_size(ours: Float[Tensor, " N"], base: Float[Tensor, " N"]) -> float:
     """Cohen's d of pairs: the mean of ``ours - base`` over its standard deviation; 0 without a difference.
 
-    Says how sure a gain is on a single picture, whatever the number of pictures; 0.2 is small, 0.8 large. Infinite where
-    every picture gains the same; not a number of fewer than two pictures.
+    Says how sure a gain is on a single image, whatever the number of images; 0.2 is small, 0.8 large. Infinite where
+    every image gains the same; not a number of fewer than two images.
 
     Example:
         >>> import torch

@@ -1,4 +1,4 @@
-"""A page of tables and pictures, and the one HTML file that it becomes: opened from disk, sent, read on a phone, printed.
+"""A page of tables and images, and the one HTML file that it becomes: opened from disk, sent, read on a phone, printed.
 
 page    what is on it
 how     how it was made, as its last section

@@ -13,7 +13,7 @@ from urllib.parse import quote
 from jinja2 import Environment, StrictUndefined, Template
 from PIL import Image
 
-from concept_cam.images import read_picture
+from concept_cam.images import read_image
 from concept_cam.page.page import Cell, Page, Table, Thumbnail
 
 _SIDE = 224
@@ -22,19 +22,19 @@ _SIDE = 224
 def to_html(page: Page) -> str:
     """The page as HTML, to be written in UTF-8.
 
-    Pictures are embedded. The browser is told to load nothing from anywhere and to run no script but ``page.js``; without
+    Images are embedded. The browser is told to load nothing from anywhere and to run no script but ``page.js``; without
     scripts the tables do not sort, and all else is there.
 
     Raises:
-        PictureError: a thumbnail's image is damaged or too large.
+        ImageError: a thumbnail's image is damaged or too large.
 
     Example:
         >>> from PIL import Image
         >>> from concept_cam.page import Page, Section, Table, Thumbnail, to_html
-        >>> finch = Thumbnail(Image.new("RGB", (640, 480), "tomato"), "ember finch", link="pictures/ember finch.png")
+        >>> finch = Thumbnail(Image.new("RGB", (640, 480), "tomato"), "ember finch", link="images/ember finch.png")
         >>> table = Table(("species", "accuracy"), ((finch, 0.9412), ("frost finch", None)))
         >>> html = to_html(Page("Finches & co.", "Two species.", (Section("Species", table=table),)))
-        >>> "<h1>Finches &amp; co.</h1>" in html, 'href="pictures/ember%20finch.png"' in html, ">0.941</td>" in html
+        >>> "<h1>Finches &amp; co.</h1>" in html, 'href="images/ember%20finch.png"' in html, ">0.941</td>" in html
         (True, True, True)
     """
     html = _template().render(
@@ -74,8 +74,8 @@ def _base64(content: bytes) -> str:
 
 
 def _embedded(image: Image.Image) -> dict[str, str | int]:
-    """The attributes of an ``img`` that holds the picture at no more than its own size."""
-    small = read_picture(image)
+    """The attributes of an ``img`` that holds the image at no more than its own size."""
+    small = read_image(image)
     small.thumbnail((_SIDE, _SIDE), Image.Resampling.LANCZOS)
     stream = io.BytesIO()
     small.save(stream, "JPEG", quality=75, optimize=True)

@@ -1,4 +1,4 @@
-"""What is on a page: headline facts, then sections of text, tables and pictures."""
+"""What is on a page: headline facts, then sections of text, tables and images."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from concept_cam.errors import OptionError
 @final
 @dataclass(frozen=True, eq=False)
 class Thumbnail:
-    """A picture of any size, shown small.
+    """An image of any size, shown small.
 
     Attributes:
-        image: as ``concept_cam.images.read_picture`` takes it; the page embeds a copy of at most 224 pixels a side.
+        image: as ``concept_cam.images.read_image`` takes it; the page embeds a copy of at most 224 pixels a side.
         caption: stands below it and tells who cannot see it what it shows.
-        link: path of the full picture from the page's folder, ``pictures/gold crest #3.png``: as the file is named, with ``/``
+        link: path of the full image from the page's folder, ``images/gold crest #3.png``: as the file is named, with ``/``
             between folders; the page percent-encodes it.
 
     Raises:
@@ -33,7 +33,7 @@ class Thumbnail:
         link = self.link
         if link is not None and (not link or link.startswith("/") or "\\" in link or ":" in link.split("/")[0]):
             raise OptionError(
-                f"The link {link!r} is no path from the page's folder; expected one such as 'pictures/finch.png': relative, "
+                f"The link {link!r} is no path from the page's folder; expected one such as 'images/finch.png': relative, "
                 "with / between folders and no colon in the first name (Path.as_posix() makes one)."
             )
 
@@ -64,12 +64,12 @@ class Table:
 @final
 @dataclass(frozen=True)
 class Section:
-    """A heading, and below it text, table and pictures, as far as they are there. Blank lines part the text's paragraphs."""
+    """A heading, and below it text, table and images, as far as they are there. Blank lines part the text's paragraphs."""
 
     title: str
     text: str = ""
     table: Table | None = None
-    pictures: tuple[Thumbnail, ...] = ()
+    images: tuple[Thumbnail, ...] = ()
 
 
 @final

@@ -1,9 +1,9 @@
-"""PARTS: find the parts of a picture by their names, and what each looks like.
+"""PARTS: find the parts of an image by their names, and what each looks like.
 
 vocabulary   parts with what each can look like
 finding      each part's phrase against its parent and its siblings, one forward pass for all
 part         what is found
-sheet        findings as pictures, and a sheet for each species
+sheet        findings as images, and a sheet for each species
 labels       colours, lines and labels on them
 export       COCO, CUB-200-2011, CSV, supervision
 """

@@ -33,11 +33,11 @@ class _Seen(NamedTuple):
 
 
 def to_coco(findings: Mapping[str, PartFinding]) -> dict[str, Any]:
-    """COCO's keypoints and instances in one, ready for JSON; findings by file name of the picture, of one vocabulary.
+    """COCO's keypoints and instances in one, ready for JSON; findings by file name of the image, of one vocabulary.
 
-    Category 1 is the parent, with a keypoint for each part; from 2 on, the parts. A picture has an annotation of every visible
+    Category 1 is the parent, with a keypoint for each part; from 2 on, the parts. An image has an annotation of every visible
     part, and before them one of the parent, whose mask is the union of theirs; without a visible part it has none. Masks are
-    compressed run lengths, boxes (left, top, width, height), in pixels. Keypoints count from the picture's corner as boxes do:
+    compressed run lengths, boxes (left, top, width, height), in pixels. Keypoints count from the image's corner as boxes do:
     the first pixel's centre is (0.5, 0.5). A ``score`` is the confidence, the parent's the mean of its visible parts'.
 
     Raises:
@@ -61,7 +61,7 @@ def to_coco(findings: Mapping[str, PartFinding]) -> dict[str, Any]:
             own = _annotation(2 + item.place, number, item.box, item.mask, item.part.confidence)
             annotations.append(own | {"attributes": attributes})
     images = [
-        {"id": number, "file_name": name} | dict(zip(("height", "width"), finding.placement.picture_size, strict=True))
+        {"id": number, "file_name": name} | dict(zip(("height", "width"), finding.placement.image_size, strict=True))
         for number, (name, finding) in enumerate(findings.items(), 1)
     ]
     categories: list[dict[str, Any]] = [
@@ -78,17 +78,17 @@ def to_coco(findings: Mapping[str, PartFinding]) -> dict[str, Any]:
 
 
 def to_cub(findings: Mapping[str, PartFinding], classes: Mapping[str, str] | None = None) -> dict[str, bytes]:
-    """Files by path, in the layout of CUB-200-2011, for pictures that lie in ``images/``, upright as they are stored.
+    """Files by path, in the layout of CUB-200-2011, for images that lie in ``images/``, upright as they are stored.
 
-    All are of its test part. The box of a picture is around the visible parts; without any it is the whole picture. In a
+    All are of its test part. The box of an image is around the visible parts; without any it is the whole image. In a
     class's name an underscore is read as a space.
 
     Args:
-        findings: by name of the picture, relative to ``images/``; of one vocabulary.
-        classes: the class of each picture; by default all are of one, the parent.
+        findings: by name of the image, relative to ``images/``; of one vocabulary.
+        classes: the class of each image; by default all are of one, the parent.
 
     Raises:
-        OptionError: there are none, they have not all the same parent and parts, a picture has no class or cannot lie in
+        OptionError: there are none, they have not all the same parent and parts, an image has no class or cannot lie in
             ``images/``, or a name cannot stand on a line of a file.
     """
     parent, names = _vocabulary(findings)
@@ -105,9 +105,9 @@ def to_cub(findings: Mapping[str, PartFinding], classes: Mapping[str, str] | Non
     }
     for number, (name, finding) in enumerate(findings.items(), 1):
         if PurePath(name).is_absolute() or ".." in PurePath(name).parts:
-            raise OptionError(f"{name!r} cannot lie in images/; name pictures relative to that folder.")
+            raise OptionError(f"{name!r} cannot lie in images/; name images relative to that folder.")
         seen = {item.place: item for item in _seen(finding)}
-        height, width = finding.placement.picture_size
+        height, width = finding.placement.image_size
         box = _around(item.box for item in seen.values()) if seen else (0, 0, width, height)
         files["images.txt"].append(f"{number} {_line(name)}")
         files["image_class_labels.txt"].append(f"{number} {numbers[labels[name]]}")
@@ -120,7 +120,7 @@ def to_cub(findings: Mapping[str, PartFinding], classes: Mapping[str, str] | Non
 
 
 def to_csv(findings: Mapping[str, PartFinding]) -> bytes:
-    """A row for each picture and part, in UTF-8: numbers with six digits, boxes half-open, what is not to be seen empty.
+    """A row for each image and part, in UTF-8: numbers with six digits, boxes half-open, what is not to be seen empty.
 
     Every attribute ``NAME`` has two columns: ``NAME``, the value that is read, and ``NAME_confidence``; where the table has
     one of that name already, ``NAME_`` and ``NAME__confidence``. A text that begins
@@ -137,7 +137,7 @@ def to_csv(findings: Mapping[str, PartFinding]) -> bytes:
     for name, finding in findings.items():
         seen = {item.place: item for item in _seen(finding)}
         for index, part in enumerate(finding.parts):
-            row: dict[str, object] = {"picture": name, "part": part.name}
+            row: dict[str, object] = {"image": name, "part": part.name}
             row |= {"visible": int(part.visible), "confidence": float(part.confidence)}
             if index in seen:
                 places = (*map(float, seen[index].keypoint), *seen[index].box)
@@ -163,15 +163,15 @@ def to_supervision(finding: PartFinding) -> supervision.Detections:
     seen = _seen(finding)
     return supervision.Detections(
         xyxy=np.array([item.box for item in seen], dtype=np.float32).reshape(len(seen), 4),
-        mask=np.array([item.mask.numpy() for item in seen], dtype=bool).reshape(len(seen), *finding.placement.picture_size),
+        mask=np.array([item.mask.numpy() for item in seen], dtype=bool).reshape(len(seen), *finding.placement.image_size),
         confidence=np.array([item.part.confidence for item in seen], dtype=np.float32),
         class_id=np.array([item.place for item in seen], dtype=np.int64),
         data={"class_name": np.array([item.part.name for item in seen], dtype=np.str_)},
     )
 
 
-_COLUMNS = ("picture", "part", "visible", "confidence", "x", "y", "left", "top", "right", "bottom")
-_NOTHING = "There are no findings; expected those of at least one picture."
+_COLUMNS = ("image", "part", "visible", "confidence", "x", "y", "left", "top", "right", "bottom")
+_NOTHING = "There are no findings; expected those of at least one image."
 
 
 def _pairs(attributes: Iterable[str]) -> dict[str, tuple[str, str]]:
@@ -223,9 +223,9 @@ def _sides(box: Box) -> list[int]:
     return [left, top, right - left, bottom - top]
 
 
-def _annotation(category: int, picture: int, box: Box, mask: Bool[Tensor, "height width"], score: float) -> dict[str, Any]:
+def _annotation(category: int, image: int, box: Box, mask: Bool[Tensor, "height width"], score: float) -> dict[str, Any]:
     return {
-        "image_id": picture,
+        "image_id": image,
         "category_id": category,
         "bbox": _sides(box),
         "area": int(mask.sum()),
@@ -237,7 +237,7 @@ def _annotation(category: int, picture: int, box: Box, mask: Bool[Tensor, "heigh
 
 def _class_of(name: str, classes: Mapping[str, str]) -> str:
     if name not in classes:
-        raise OptionError(f"No class is given for {name!r}.{did_you_mean(name, classes)} Every picture needs one.")
+        raise OptionError(f"No class is given for {name!r}.{did_you_mean(name, classes)} Every image needs one.")
     return classes[name]
 
 

@@ -1,4 +1,4 @@
-"""Find the parts of a picture: each part's phrase against its parent and its sibling parts, one forward pass for all."""
+"""Find the parts of an image: each part's phrase against its parent and its sibling parts, one forward pass for all."""
 
 from __future__ import annotations
 
@@ -28,35 +28,35 @@ from concept_cam.tensors import Given
 S = TypeVar("S", bound=Given)
 
 STANDS_OUT = 0.5
-"""How far a part must stand out, as a share of how far those of its picture do, to be visible."""
+"""How far a part must stand out, as a share of how far those of its image do, to be visible."""
 
 _MASK = 0.5
 """How far a pixel's evidence must rise from the median of the map, or from zero if that is less, to its peak."""
 
 
-def find_parts(localizer: Localizer, picture: Given, vocabulary: PartVocabulary, *, strength: float = 1.0) -> PartFinding:
-    """The parts of one picture: where each is, what it looks like, or that it is not to be seen.
+def find_parts(localizer: Localizer, image: Given, vocabulary: PartVocabulary, *, strength: float = 1.0) -> PartFinding:
+    """The parts of one image: where each is, what it looks like, or that it is not to be seen.
 
     Of each attribute the value is read whose phrase ("red crown") scores highest. A part *stands out* as far as its best
     phrase scores above the mean of its attribute's values: a crest that is there is red rather than blue, one that is not is
-    nothing in particular. It is visible if it stands out at least half as far as the parts of this picture do in the median.
+    nothing in particular. It is visible if it stands out at least half as far as the parts of this image do in the median.
     The map is that of its best phrase against the parent and the siblings' best phrases, at ``strength``.
 
     A part without attributes has no such contrast: how far it stands out is the peak of its map, and it is held against the
-    peaks of all parts; those with attributes are held against each other. So the rule compares the parts of one picture: of a
-    single part, or of a picture that shows nothing of the parent, it says nothing.
+    peaks of all parts; those with attributes are held against each other. So the rule compares the parts of one image: of a
+    single part, or of an image that shows nothing of the parent, it says nothing.
 
     Args:
         localizer: model, templates, method and input size. In the embedded world ``legrad`` places parts best; a larger size
             places them better and reads them a little worse (docs/parts.md).
-        picture: a path or a PIL image.
+        image: a path or a PIL image.
         vocabulary: from ``read_parts``.
         strength: of the comparison, 0 or more; 0 leaves it out.
 
     Raises:
         OptionError: the localizer's method does not look at the score, or the vocabulary has no parts.
         NoSpatialGradient, BackboneError: the maps of all parts are blank, or one is not finite.
-        PictureError: the picture cannot be read.
+        ImageError: the image cannot be read.
         UnknownConcept: the text encoder has never seen a word.
         ComparisonError: the strength is negative or not finite.
 
@@ -64,18 +64,18 @@ def find_parts(localizer: Localizer, picture: Given, vocabulary: PartVocabulary,
         >>> from concept_cam import world
         >>> from concept_cam.parts import find_parts, read_parts
         >>> plate = world.draw_species("ember finch", seed=3)
-        >>> found = find_parts(world.localizer(), plate.picture, read_parts("world-parts"))
+        >>> found = find_parts(world.localizer(), plate.image, read_parts("world-parts"))
         >>> crown, crest = found["crown"], found["crest"]
         >>> crown.attributes["colour"].value, crest.visible
         ('red', False)
     """
     _check(localizer, vocabulary, strength)
-    return _find(localizer, [localizer.frame(picture)], vocabulary, strength)[0]
+    return _find(localizer, [localizer.frame(image)], vocabulary, strength)[0]
 
 
 def stream_parts(
     localizer: Localizer,
-    pictures: Iterable[S],
+    images: Iterable[S],
     vocabulary: PartVocabulary,
     *,
     strength: float = 1.0,
@@ -83,27 +83,27 @@ def stream_parts(
     workers: int = 2,
     on_error: Callable[[S, ConceptCamError], None] | None = None,
 ) -> Generator[tuple[S, PartFinding], None, None]:
-    """The parts of many pictures, each with its finding, in the order given; as ``Localizer.stream`` reads them.
+    """The parts of many images, each with its finding, in the order given; as ``Localizer.stream`` reads them.
 
     Args:
         localizer: as in ``find_parts``, and so are vocabulary and strength.
-        pictures: paths or PIL images; a generator will do.
+        images: paths or PIL images; a generator will do.
         vocabulary: from ``read_parts``.
         strength: of the comparison, 0 or more.
-        batch_size: how many go through the model at once; a finding holds a mask for each part at the size of its picture.
-        workers: threads that read and prepare pictures.
-        on_error: called with a picture that cannot be read or all of whose maps are blank, and why; it is skipped. Without it
+        batch_size: how many go through the model at once; a finding holds a mask for each part at the size of its image.
+        workers: threads that read and prepare images.
+        on_error: called with an image that cannot be read or all of whose maps are blank, and why; it is skipped. Without it
             the error is raised.
 
     Raises:
         OptionError: the batch size or the number of workers is below one, or see ``find_parts``.
-        PictureError, NoSpatialGradient, BackboneError: a picture fails, and nobody listens; see ``find_parts``.
+        ImageError, NoSpatialGradient, BackboneError: an image fails, and nobody listens; see ``find_parts``.
         UnknownConcept, ComparisonError: see ``find_parts``.
 
     Example:
         >>> from concept_cam import world
         >>> from concept_cam.parts import read_parts, stream_parts
-        >>> plates = (world.draw_species("royal jay", seed).picture for seed in range(3))
+        >>> plates = (world.draw_species("royal jay", seed).image for seed in range(3))
         >>> found = stream_parts(world.localizer(), plates, read_parts("world-parts"))
         >>> [parts["crest"].attributes["colour"].value for _, parts in found]
         ['blue', 'blue', 'blue']
@@ -113,13 +113,13 @@ def stream_parts(
     def look(batch: Sequence[tuple[S, Frame]]) -> list[PartFinding]:
         return _find(localizer, [frame for _, frame in batch], vocabulary, strength)
 
-    fail = lambda picture, error: tell(picture, error, on_error)  # noqa: E731
-    with closing(one_by_one(pictures, localizer.frame, look, batch_size, workers, fail)) as found:
+    fail = lambda image, error: tell(image, error, on_error)  # noqa: E731
+    with closing(one_by_one(images, localizer.frame, look, batch_size, workers, fail)) as found:
         yield from found
 
 
 class _Look(NamedTuple):
-    """What one part looks like on one picture."""
+    """What one part looks like on one image."""
 
     phrase: str
     stands_out: float | None
@@ -127,7 +127,7 @@ class _Look(NamedTuple):
 
 
 def _check(localizer: Localizer, vocabulary: PartVocabulary, strength: float) -> None:
-    """Raise what is wrong whatever the picture."""
+    """Raise what is wrong whatever the image."""
     if not sees_score(localizer.method):
         raise OptionError("The localizer's method does not look at the score, so all parts would have one map; take another.")
     if not vocabulary.parts:
@@ -148,7 +148,7 @@ def _find(localizer: Localizer, frames: Sequence[Frame], vocabulary: PartVocabul
                 looks = [[_look(part, bank, row, scale) for part in vocabulary.parts] for row in scores]
                 directions = [_directions(bank, vocabulary.parent, of_one, strength) for of_one in looks]
                 maps = explain(localizer.method, seen, torch.stack(directions, 1))
-                # A part may have no evidence at all, and is not visible then; a picture has evidence of one at least.
+                # A part may have no evidence at all, and is not visible then; an image has evidence of one at least.
                 checked_maps(maps.abs().sum(0), seen.site.name)
             about = provenance | {"vocabulary": vocabulary.title, "strength": strength}
             for b, (i, of_one) in enumerate(zip(alike, looks, strict=True)):
@@ -217,10 +217,10 @@ def _where(
         weights.sum(0) @ torch.arange(weights.shape[1], dtype=weights.dtype, device=weights.device)
     )
     x, y = placement.locate(mean_row, mean_column, map_.shape)
-    height, width = placement.picture_size
+    height, width = placement.image_size
     keypoint = min(max(x, 0.0), float(width)), min(max(y, 0.0), float(height))
     heatmap = placement.project(map_).nan_to_num_(nan=-torch.inf)
-    # A picture with fewer pixels than patches may show no positive evidence: the strongest pixel has to do.
+    # An image with fewer pixels than patches may show no positive evidence: the strongest pixel has to do.
     strongest = float(heatmap.max())
     mask = heatmap >= min(floor + _MASK * (strongest - floor), strongest)
     box = bounding_boxes(mask, heatmap)[0]

@@ -1,4 +1,4 @@
-"""What is drawn on a picture and beside it: marks of parts, lines to labels that do not lie on each other."""
+"""What is drawn on an image and beside it: marks of parts, lines to labels that do not lie on each other."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _WHITE, INK = (255, 255, 255), (30, 34, 38)
 
 
 class Mark(NamedTuple):
-    """A visible part on the copy of the picture that is drawn on."""
+    """A visible part on the copy of the image that is drawn on."""
 
     label: str
     colour: Colour
@@ -68,7 +68,7 @@ class Layer:
             self._draw.ellipse((x - r, y - r, x + r, y + r), fill=(*fill, 255))
 
     def put_on(self, canvas: Image.Image) -> None:
-        """All of it, on a picture of the layer's size."""
+        """All of it, on an image of the layer's size."""
         smooth = self._image.reduce(2)
         canvas.paste(smooth, mask=smooth)
 
@@ -81,12 +81,12 @@ def _halo(colour: Colour) -> Colour:
     return _WHITE if sum(colour) < 500 else INK
 
 
-def marked(finding: PartFinding, picture: Image.Image, side: int) -> tuple[Image.Image, list[Mark]]:
-    """A copy of the picture with its longer side so long, and what is to be marked on it."""
-    picture = upright(picture, finding.placement, "finding")
-    scale = side / max(picture.size)
-    shown = picture.resize([max(1, round(length * scale)) for length in picture.size], Image.Resampling.LANCZOS)
-    x, y = shown.width / picture.width, shown.height / picture.height
+def marked(finding: PartFinding, image: Image.Image, side: int) -> tuple[Image.Image, list[Mark]]:
+    """A copy of the image with its longer side so long, and what is to be marked on it."""
+    image = upright(image, finding.placement, "finding")
+    scale = side / max(image.size)
+    shown = image.resize([max(1, round(length * scale)) for length in image.size], Image.Resampling.LANCZOS)
+    x, y = shown.width / image.width, shown.height / image.height
     marks = []
     for k, part in enumerate(finding.parts):
         if part.visible and part.keypoint is not None and part.box is not None:

@@ -1,4 +1,4 @@
-"""What is found of a picture's parts: where each is, what it is like, or that it is not to be seen."""
+"""What is found of an image's parts: where each is, what it is like, or that it is not to be seen."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ class AttributeReading:
 @final
 @dataclass(frozen=True, eq=False)
 class Part:
-    """One part of one picture.
+    """One part of one image.
 
     Attributes:
         name: as the vocabulary has it.
         visible: whether its evidence stands out; if not, ``keypoint``, ``box`` and ``mask`` are None.
         confidence: how far it does: 0 to 1, at least 0.5 if ``visible``.
-        keypoint: (x, y) in pixels of the picture.
-        box: half-open (left, top, right, bottom) in pixels of the picture.
+        keypoint: (x, y) in pixels of the image.
+        box: half-open (left, top, right, bottom) in pixels of the image.
         mask: its pixels.
         attributes: what is read of each, by name: ``{"colour": AttributeReading("red", 0.71)}``; empty if it is not visible.
         map: signed evidence for each patch.
@@ -52,12 +52,12 @@ class Part:
 @final
 @dataclass(frozen=True, eq=False)
 class PartFinding:
-    """The parts of one picture, in the order of their vocabulary.
+    """The parts of one image, in the order of their vocabulary.
 
     Attributes:
         parent: what they are parts of: ``bird``.
         parts: all of them, those that are not visible as well.
-        placement: which window of the picture the maps show, and the picture's size.
+        placement: which window of the image the maps show, and the image's size.
         provenance: model, site, method, templates, vocabulary, versions.
     """
 

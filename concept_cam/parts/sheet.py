@@ -1,4 +1,4 @@
-"""Findings as pictures: the parts of one picture with their names beside it, and a sheet of what those of many look like."""
+"""Findings as images: the parts of one image with their names beside it, and a sheet of what those of many look like."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from concept_cam.regions import Box
 
 _SMALLEST, _LARGEST = 480, 1200
 _THUMBNAIL = 224
-_PICTURES, _CROPS = 60, 3
+_IMAGES, _CROPS = 60, 3
 _GREY = (112, 118, 124)
 _LONGEST = 24
 """A label, in heights of its type."""
@@ -35,7 +35,7 @@ def summary(finding: PartFinding) -> str:
         >>> from concept_cam.parts import find_parts, read_parts
         >>> from concept_cam.parts.sheet import summary
         >>> plate = world.draw_species("ember finch", seed=3)
-        >>> line = summary(find_parts(world.localizer(), plate.picture, read_parts("world-parts")))
+        >>> line = summary(find_parts(world.localizer(), plate.image, read_parts("world-parts")))
         >>> line.split(", ")[0], line.split(", ")[-1]
         ('crown: red (1.00)', 'not visible: crest')
     """
@@ -47,26 +47,26 @@ def summary(finding: PartFinding) -> str:
     return ", ".join([*seen, *_hidden(finding)])
 
 
-def annotated(finding: PartFinding, picture: Image.Image) -> Image.Image:
-    """The picture with a dot, a box and a label for each visible part; those that are not visible are listed below it.
+def annotated(finding: PartFinding, image: Image.Image) -> Image.Image:
+    """The image with a dot, a box and a label for each visible part; those that are not visible are listed below it.
 
-    Labels stand in margins left and right of the picture, each with a line to its part. The picture is drawn with its longer
+    Labels stand in margins left and right of the image, each with a line to its part. The image is drawn with its longer
     side at 480 to 1200 pixels, whatever its own.
 
     Raises:
-        PictureError: the picture is not of the size that was searched.
+        ImageError: the image is not of the size that was searched.
 
     Example:
         >>> from concept_cam import world
         >>> from concept_cam.parts import find_parts, read_parts
         >>> from concept_cam.parts.sheet import annotated
         >>> plate = world.draw_species("ember finch", seed=3, size=640)
-        >>> found = find_parts(world.localizer(), plate.picture, read_parts("world-parts"))
-        >>> width, height = annotated(found, plate.picture).size
+        >>> found = find_parts(world.localizer(), plate.image, read_parts("world-parts"))
+        >>> width, height = annotated(found, plate.image).size
         >>> width > height > 640
         True
     """
-    shown, marks = marked(finding, picture, min(max(*picture.size, _SMALLEST), _LARGEST))
+    shown, marks = marked(finding, image, min(max(*image.size, _SMALLEST), _LARGEST))
     size = max(15, round(max(shown.size) / 64))
     font, small = Lettering(0.95 * size), Lettering(0.85 * size)
     marks = [mark._replace(label=shortened(mark.label, font, _LONGEST * size)) for mark in marks]
@@ -107,24 +107,24 @@ def _hidden(finding: PartFinding) -> list[str]:
     return [f"not visible: {', '.join(names)}"] if names else []
 
 
-# ---- many pictures ----------------------------------------------------------------------------------------------------
+# ---- many images ----------------------------------------------------------------------------------------------------
 
 
 def part_sheet(name: str, items: Sequence[tuple[str, Image.Image, PartFinding]], made: Provenance | None = None) -> Page:
-    """A sheet of one species: what each of its parts looks like on these pictures.
+    """A sheet of one species: what each of its parts looks like on these images.
 
     Args:
         name: of the species.
-        items: name, picture and finding; ``annotated/NAME.png``, seen from the page, is the picture that a click shows.
+        items: name, image and finding; ``annotated/NAME.png``, seen from the page, is the image that a click shows.
         made: how, for the last section; None leaves it out.
 
     Raises:
         OptionError: there are none, or they have not all the same parent and parts.
-        PictureError: a picture is not of the size that was searched.
+        ImageError: an image is not of the size that was searched.
     """
     sheet = PartSheet(name, made)
-    for caption, picture, finding in items:
-        sheet.add(caption, picture, finding)
+    for caption, image, finding in items:
+        sheet.add(caption, image, finding)
     return sheet.page()
 
 
@@ -140,7 +140,7 @@ class _Row:
 
 @final
 class PartSheet:
-    """A sheet that takes one picture after another and keeps none: three small crops of each part, 60 thumbnails in all."""
+    """A sheet that takes one image after another and keeps none: three small crops of each part, 60 thumbnails in all."""
 
     def __init__(self, name: str, made: Provenance | None = None) -> None:
         self.name, self.made = name, made
@@ -150,14 +150,14 @@ class PartSheet:
         self._rows: list[_Row] = []
         self._thumbnails: list[Thumbnail] = []
 
-    def add(self, name: str, picture: Image.Image, finding: PartFinding) -> None:
-        """Take in one picture; see ``part_sheet``."""
-        picture = upright(picture, finding.placement, "finding")
+    def add(self, name: str, image: Image.Image, finding: PartFinding) -> None:
+        """Take in one image; see ``part_sheet``."""
+        image = upright(image, finding.placement, "finding")
         vocabulary = (finding.parent, *(part.name for part in finding.parts))
         if self._count == 0:
             self._vocabulary, self._about, self._rows = vocabulary, finding.provenance, [_Row() for _ in finding.parts]
         if vocabulary != self._vocabulary:
-            raise OptionError(f"{name!r} has other parts than the pictures before it; make a sheet for each vocabulary.")
+            raise OptionError(f"{name!r} has other parts than the images before it; make a sheet for each vocabulary.")
         # A page's link cannot hold a backslash, as file names on Linux can.
         link = None if "\\" in name else f"annotated/{name}.png"
         self._count += 1
@@ -168,10 +168,10 @@ class PartSheet:
                 for attribute, reading in part.attributes.items():
                     row.readings[attribute][reading.value] += 1
                 if len(row.crops) < _CROPS or part.confidence > row.crops[-1][0]:
-                    row.crops.append((part.confidence, Thumbnail(_crop(picture, part.box), name, link)))
+                    row.crops.append((part.confidence, Thumbnail(_crop(image, part.box), name, link)))
                     row.crops = sorted(row.crops, key=lambda crop: -crop[0])[:_CROPS]
-        if self._count <= _PICTURES:
-            small, marks = marked(finding, picture, _THUMBNAIL)
+        if self._count <= _IMAGES:
+            small, marks = marked(finding, image, _THUMBNAIL)
             layer = Layer(small.size, 1.2)
             for mark in marks:
                 layer.dot(mark.point, mark.colour)
@@ -185,18 +185,18 @@ class PartSheet:
             OptionError: that is nothing.
         """
         if self._count == 0:
-            raise OptionError("There are no findings; expected those of at least one picture.")
+            raise OptionError("There are no findings; expected those of at least one image.")
         parent, count = self._vocabulary[0], self._count
         seen = sum(row.visible for row in self._rows) / count
-        facts = {"pictures": str(count), "parts visible on a picture": f"{seen:.1f} of {len(self._rows)}"}
+        facts = {"images": str(count), "parts visible on an image": f"{seen:.1f} of {len(self._rows)}"}
         facts |= {key: str(self._about[key]) for key in ("model", "vocabulary", "method") if self._about.get(key)}
-        more = f" These are the first {_PICTURES} of {count}." if count > _PICTURES else ""
+        more = f" These are the first {_IMAGES} of {count}." if count > _IMAGES else ""
         sections = (
             Section("Part by part", _PARTS_TEXT, self._table()),
-            Section("Pictures", f"{_PICTURES_TEXT}{more}", pictures=tuple(self._thumbnails)),
+            Section("Images", f"{_IMAGES_TEXT}{more}", images=tuple(self._thumbnails)),
             *((how_made(self.made),) if self.made else ()),
         )
-        lead = f"What the parts of {parent} look like on {'1 picture' if count == 1 else f'{count} pictures'}."
+        lead = f"What the parts of {parent} look like on {'1 image' if count == 1 else f'{count} images'}."
         return Page(self.name, lead, sections, tuple(facts.items()))
 
     def _table(self) -> Table:
@@ -213,17 +213,17 @@ class PartSheet:
 
 
 _PARTS_TEXT = (
-    "Visible is the share of the pictures on which a part stands out, confidence (0.5 to 1) the mean over those. Of each "
+    "Visible is the share of the images on which a part stands out, confidence (0.5 to 1) the mean over those. Of each "
     "attribute, the reading on which most of them agree, and how many do. On the right, the part where it is surest."
 )
-_PICTURES_TEXT = "A dot for each part that is visible; a click shows which is which."
+_IMAGES_TEXT = "A dot for each part that is visible; a click shows which is which."
 
 
-def _crop(picture: Image.Image, box: Box) -> Image.Image:
-    """The box, half as wide and half as high again as far as the picture goes, reduced to a thumbnail."""
+def _crop(image: Image.Image, box: Box) -> Image.Image:
+    """The box, half as wide and half as high again as far as the image goes, reduced to a thumbnail."""
     left, top, right, bottom = box
     x, y = (right - left) / 4, (bottom - top) / 4
-    sides = max(left - x, 0), max(top - y, 0), min(right + x, picture.width), min(bottom + y, picture.height)
-    crop = picture.crop((int(sides[0]), int(sides[1]), ceil(sides[2]), ceil(sides[3])))
+    sides = max(left - x, 0), max(top - y, 0), min(right + x, image.width), min(bottom + y, image.height)
+    crop = image.crop((int(sides[0]), int(sides[1]), ceil(sides[2]), ceil(sides[3])))
     crop.thumbnail((_THUMBNAIL, _THUMBNAIL), Image.Resampling.LANCZOS)
     return crop

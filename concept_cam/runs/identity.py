@@ -54,7 +54,7 @@ def identity_of(
 
 
 def name_of_example(example: Example) -> str:
-    """What tells an example from all others of its data set: a picture may have several labels."""
+    """What tells an example from all others of its data set: an image may have several labels."""
     return f"{example.name}\n{example.label}"
 
 
@@ -85,7 +85,7 @@ def digests_of_examples(examples: Iterable[Example]) -> dict[str, str]:
             )
         seen.add((example.name, example.label))
         images.update(_image(example))
-        told = {f.name: getattr(example, f.name) for f in fields(example) if f.name not in ("picture", *_REGIONS)}
+        told = {f.name: getattr(example, f.name) for f in fields(example) if f.name not in ("image", *_REGIONS)}
         labels.update(digest_of(told).encode())
         regions.update(_regions(example).encode())
     return {
@@ -97,14 +97,14 @@ def digests_of_examples(examples: Iterable[Example]) -> dict[str, str]:
 
 def _image(example: Example) -> bytes:
     """A digest of the image, of one that cannot be read of the error."""
-    picture = example.picture
+    image = example.image
     try:
-        if isinstance(picture, str | PathLike):
+        if isinstance(image, str | PathLike):
             digest = hashlib.sha256()
-            for chunk in chunks_of(picture):
+            for chunk in chunks_of(image):
                 digest.update(chunk)
             return digest.digest()
-        return digest_of(picture() if callable(picture) else picture).encode()
+        return digest_of(image() if callable(image) else image).encode()
     except MemoryError:
         raise
     except Exception as error:  # noqa: BLE001  (whatever comes of it, it is a row that says so)

@@ -71,7 +71,7 @@ class Run:
         settings = json.loads(json.dumps(settings, default=digest_of))
         with alone_in(folder):
             _claim(folder / SETTINGS, settings)
-            clear_leftovers(folder, "batches", "pictures")
+            clear_leftovers(folder, "batches", "images")
             yield cls(folder, settings, columns)
 
     def batches(
@@ -89,7 +89,7 @@ class Run:
             OutputError: something cannot be written.
         """
         digest, batches, rows = digest_of(self.settings), [], []
-        with tqdm(total=len(items), desc="pictures", disable=None) as bar:
+        with tqdm(total=len(items), desc="images", disable=None) as bar:
             for start in range(0, len(items), size):
                 some = items[start : start + size]
                 batch = Batch(self.folder / "batches" / f"{start // size:05d}", digest, tuple(map(name, some)))

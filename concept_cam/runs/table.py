@@ -15,7 +15,7 @@ Row: TypeAlias = dict[str, Any]
 
 _LARGEST = 1 << 31
 
-_WORDS = ("picture", "label", "method", "references", "against", "problem", "predicted", "runner_up", "words", "background")
+_WORDS = ("image", "label", "method", "references", "against", "problem", "predicted", "runner_up", "words", "background")
 """Columns of texts; all others are of numbers, but for those of the data set, which come after the last of ours."""
 
 _LAST = "problem"
@@ -44,4 +44,4 @@ def read_rows(file: Path) -> list[Row]:
 def problem_row(name: str, label: str, error: BaseException | str) -> Row:
     """Why an example cannot be used: one line, without what is another in the next run."""
     text = str(error) or type(error).__name__
-    return {"picture": name, "label": label, "problem": " ".join(ADDRESS.sub("", text).split())}
+    return {"image": name, "label": label, "problem": " ".join(ADDRESS.sub("", text).split())}

@@ -1,7 +1,7 @@
 """The embedded world: birds whose parts are known, and a small dual encoder that knows them.
 
 birds        what a bird is: a card of attributes; species and their twins
-renderer     a bird becomes a plate: a picture with a label for every pixel
+renderer     a bird becomes a plate: an image with a label for every pixel
 captions     what is true of a plate, in words
 checkpoint   the encoder's architecture, words and weights, in open_clip's layout
 shortcuts    species told by where they are, which a second checkpoint has learnt
@@ -61,7 +61,7 @@ def localizer(
         method: as in ``Localizer``, and so are the others.
         site: where tokens are read.
         form: of the gradient.
-        fit: how a picture is brought to the input's aspect.
+        fit: how an image is brought to the input's aspect.
         size: of the input.
     """
     from concept_cam.loading import load

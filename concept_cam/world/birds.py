@@ -39,7 +39,7 @@ PARTS = (
     "tail",
     "legs",
 )
-"""The named parts; a label picture holds ``1 + PARTS.index(part)``, and 0 where there is no bird."""
+"""The named parts; a label image holds ``1 + PARTS.index(part)``, and 0 where there is no bird."""
 
 ATTRIBUTES: Mapping[str, tuple[str, ...]] = {
     "crest": ("none", *COLOURS),

@@ -1,4 +1,4 @@
-"""Held-out plates as data sets: pictures drawn when they are asked for, and the true answer to where the evidence is.
+"""Held-out plates as data sets: images drawn when they are asked for, and the true answer to where the evidence is.
 
 world              which of two twins is this? In the part in which they differ.
 world-attributes   a red crown, and not just a bird: in the crown.
@@ -50,13 +50,13 @@ def attributes_dataset(count: int = 1000, seed: int = 0, training: int = 0) -> D
     Args:
         count: plates to evaluate.
         seed: which plates.
-        training: must be zero: a picture shows many attributes, so there is nothing to train a probe with.
+        training: must be zero: an image shows many attributes, so there is nothing to train a probe with.
 
     Raises:
         OptionError: it is not.
     """
     if training:
-        raise OptionError("world-attributes: a picture shows many attributes, so there is no probe for them.")
+        raise OptionError("world-attributes: an image shows many attributes, so there is no probe for them.")
     phrases = [phrase(part, colour) for part in PARTS for colour in COLOURS]
     return Dataset("world-attributes", (*phrases, PARENT), Lazy(count, partial(_attribute, seed)))
 
@@ -89,7 +89,7 @@ WORLDS: Mapping[str, Callable[[int, int, int], Dataset]] = {
 
 def _twin(seed: int, index: int) -> Example:
     item = twin_plate(index, seed, _SIZE)
-    return Example(f"{seed}-{index:05d}", item.plate.picture, item.target, item.twin, _region(item.mask))
+    return Example(f"{seed}-{index:05d}", item.plate.image, item.target, item.twin, _region(item.mask))
 
 
 def _attribute(seed: int, index: int) -> Example:
@@ -98,14 +98,14 @@ def _attribute(seed: int, index: int) -> Example:
     part = str(rng.choice([part for part in PARTS if plate.mask(part).any()]))
     label = phrase(part, plate.bird.card[part])
     seen = tuple(phrase(other, plate.bird.card[other]) for other in PARTS if plate.mask(other).any())
-    return Example(f"{seed}-{index:05d}", plate.picture, label, PARENT, _region(plate.mask(part)), attributes=seen)
+    return Example(f"{seed}-{index:05d}", plate.image, label, PARENT, _region(plate.mask(part)), attributes=seen)
 
 
 def _bird(paint: Callable[[Bird, np.random.Generator, int], Plate], seed: int, index: int) -> Example:
     pairs = twins()
     name, twin, _ = pairs[index % len(pairs)]
     plate = paint(species()[name], np.random.default_rng([HELD_OUT_STREAM, seed, index, 3000]), _SIZE)
-    return Example(f"{seed}-{index:05d}", plate.picture, name, twin, _region(plate.labels > 0))
+    return Example(f"{seed}-{index:05d}", plate.image, name, twin, _region(plate.labels > 0))
 
 
 def _region(mask: Bool[np.ndarray, "height width"]) -> Region:

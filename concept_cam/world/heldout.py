@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Bool
 from PIL import Image
 
-from concept_cam.files import write_file, write_picture
+from concept_cam.files import write_file, write_image
 from concept_cam.tables import table_of
 from concept_cam.world.birds import ATTRIBUTES, PARTS, part_of, random_bird, species, twins
 from concept_cam.world.renderer import HELD_OUT_STREAM, Plate, draw
@@ -22,7 +22,7 @@ class TwinPlate:
     """A question with a known answer: where is this bird its own species and not its twin?
 
     Attributes:
-        plate: the picture and its labels.
+        plate: the image and its labels.
         target, twin: the two names.
         attribute: the one in which their cards differ.
     """
@@ -64,10 +64,10 @@ MASKS = ".masks"
 
 
 def write_set(folder: Path, count: int, seed: int = 0, size: int = 384) -> Iterator[Path]:
-    """Write twin plates as a data set, one picture at a time as it is asked for.
+    """Write twin plates as a data set, one image at a time as it is asked for.
 
     The folder is a data set in two layouts at once: a folder of classes, ``ember_finch/00000-ember-finch.png``; and tables
-    with a row for each picture, written at the end. ``labels.csv`` has the species as ``label``, its twin as ``twin``, the
+    with a row for each image, written at the end. ``labels.csv`` has the species as ``label``, its twin as ``twin``, the
     whole bird as ``mask``, and the attribute in which the two differ, its part, the habitat and the card.
     ``differences.csv`` is the same with the part in which the two differ as ``mask``. Masks lie in ``.masks/``: ``bird/``,
     ``difference/``, and ``parts/``, where the grey level of a pixel is 0 or 1 + the number of its part; ``parts.csv`` names
@@ -85,14 +85,14 @@ def write_set(folder: Path, count: int, seed: int = 0, size: int = 384) -> Itera
         name = f"{index:05d}-{item.target.replace(' ', '-')}.png"
         file = f"{item.target.replace(' ', '_')}/{name}"
         bird, difference, parts = (f"{MASKS}/{kind}/{name}" for kind in ("bird", "difference", "parts"))
-        write_picture(folder / bird, Image.fromarray(item.plate.labels > 0))
-        write_picture(folder / difference, Image.fromarray(item.mask))
-        write_picture(folder / parts, Image.fromarray(item.plate.labels))
+        write_image(folder / bird, Image.fromarray(item.plate.labels > 0))
+        write_image(folder / difference, Image.fromarray(item.mask))
+        write_image(folder / parts, Image.fromarray(item.plate.labels))
         what, card = (item.attribute, part_of(item.attribute)), item.plate.bird.card
         asked = (file, item.target, item.twin)
         labels.append((*asked, bird, *what, item.plate.habitat, difference, parts, *(card[key] for key in ATTRIBUTES)))
         differences.append((*asked, difference, *what))
-        yield write_picture(folder / file, item.plate.picture)
+        yield write_image(folder / file, item.plate.image)
     write_file(folder / "labels.csv", _csv(labels))
     write_file(folder / "differences.csv", _csv(differences))
 

@@ -52,7 +52,7 @@ class Plate:
     ``labels`` holds ``1 + PARTS.index(part)`` for every pixel of a part that can be seen, 0 elsewhere.
     """
 
-    picture: Image.Image
+    image: Image.Image
     labels: UInt8[np.ndarray, "height width"]
     bird: Bird
     habitat: str
@@ -66,7 +66,7 @@ class Plate:
 def draw(bird: Bird, rng: np.random.Generator, size: int = SIZE, habitats: Sequence[str] = HABITATS) -> Plate:
     """Draw a bird in a random pose, size, place and habitat; the same generator state gives the same plate.
 
-    ``size`` is the side of the square picture in pixels; poses do not depend on it. ``habitats`` are those to choose from.
+    ``size`` is the side of the square image in pixels; poses do not depend on it. ``habitats`` are those to choose from.
     """
     side = size * OVERSAMPLING
     habitat = habitats[int(rng.integers(len(habitats)))]
@@ -88,9 +88,9 @@ def draw(bird: Bird, rng: np.random.Generator, size: int = SIZE, habitats: Seque
         else:
             paint.polygon(flat, fill=colours[shape], outline=INK, width=outline)
             label.polygon(flat, fill=1 + PARTS.index(shape))
-    picture = canvas.reduce(OVERSAMPLING)
+    image = canvas.reduce(OVERSAMPLING)
     sampled = np.asarray(labels)[OVERSAMPLING // 2 :: OVERSAMPLING, OVERSAMPLING // 2 :: OVERSAMPLING]
-    return Plate(picture, sampled, bird, habitat)
+    return Plate(image, sampled, bird, habitat)
 
 
 def _shade(colour: str, rng: np.random.Generator) -> tuple[int, ...]:

@@ -15,7 +15,7 @@ from fuzz.sets import NUMBERS, TEXTS, damaged, hostile, misplace, reader
 
 
 def case(rng: random.Random, folder: Path) -> Callable[[], object]:
-    """A file of two pictures and four annotations, and something wrong with it."""
+    """A file of two images and four annotations, and something wrong with it."""
     file = write_coco(folder / "set")
     (folder / "set" / "loop").symlink_to("loop")
     (folder / "set" / "sub").mkdir()

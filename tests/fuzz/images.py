@@ -16,7 +16,7 @@ from concept_cam.datasets.files import size_of
 from concept_cam.datasets.masks import of_levels
 from concept_cam.errors import ConceptCamError
 from concept_cam.quiet import quiet_libtiff
-from concept_cam.reading import read_levels, read_picture
+from concept_cam.reading import read_image, read_levels
 
 MODES = {
     "JPEG": ("L", "RGB", "CMYK", "YCbCr"),
@@ -71,8 +71,8 @@ def read_by_all(file: Path, data: bytes) -> object:
     """What comes of it; all readers have to agree."""
     outcomes: list[object] = []
     for reader in (
-        lambda: read_picture(file),
-        lambda: read_picture(data, "row 3"),
+        lambda: read_image(file),
+        lambda: read_image(data, "row 3"),
         lambda: size_of(file),
         of_levels(file, file),
         lambda: read_levels(data, "row 3"),
@@ -84,17 +84,17 @@ def read_by_all(file: Path, data: bytes) -> object:
     for line in (str(outcome) for outcome in outcomes if isinstance(outcome, ConceptCamError)):
         assert line.isprintable()
         assert len(line) <= 2100
-    picture, again, size, mask, levels = outcomes
-    assert type(picture) is type(again)
+    image, again, size, mask, levels = outcomes
+    assert type(image) is type(again)
     assert isinstance(mask, ConceptCamError) == isinstance(levels, ConceptCamError)
-    if isinstance(picture, Exception):
-        raise picture
-    assert picture.mode == "RGB"
-    assert (picture.height, picture.width) == size
-    assert picture.tobytes() == again.tobytes()
+    if isinstance(image, Exception):
+        raise image
+    assert image.mode == "RGB"
+    assert (image.height, image.width) == size
+    assert image.tobytes() == again.tobytes()
     if not isinstance(mask, ConceptCamError):
         assert tuple(mask.shape) == size
-    return picture
+    return image
 
 
 # ---- whole files ------------------------------------------------------------------------------------------------------
@@ -108,15 +108,11 @@ def pixels(rng: random.Random, mode: str) -> Image.Image:
     if mode in ("I", "F"):
         top = rng.choice((200, 60000, 2**31 - 1))
         return Image.fromarray(noise.integers(0, top, (height, width), dtype=np.int32)).convert(mode)
-    picture = Image.fromarray(noise.integers(0, 256, (height, width, 4), dtype=np.uint8), "RGBA")
+    image = Image.fromarray(noise.integers(0, 256, (height, width, 4), dtype=np.uint8), "RGBA")
     if mode == "LAB":
-        return Image.merge("LAB", picture.convert("RGB").split())
+        return Image.merge("LAB", image.convert("RGB").split())
     return (
-        picture
-        if mode == "RGBA"
-        else picture.convert("L").convert("LA")
-        if mode == "LA"
-        else picture.convert("RGB").convert(mode)
+        image if mode == "RGBA" else image.convert("L").convert("LA") if mode == "LA" else image.convert("RGB").convert(mode)
     )
 
 
@@ -135,7 +131,7 @@ def exif(rng: random.Random) -> bytes:
 def valid(rng: random.Random, name: str) -> bytes:
     """A file as a program writes it."""
     mode = rng.choice(MODES[name])
-    picture, options, out = pixels(rng, mode), {}, io.BytesIO()
+    image, options, out = pixels(rng, mode), {}, io.BytesIO()
     if name in ("JPEG", "PNG", "WEBP", "AVIF", "TIFF") and rng.random() < 0.4:
         options["exif"] = exif(rng)
     if name in ("JPEG", "PNG", "WEBP", "AVIF", "TIFF") and rng.random() < 0.1:
@@ -156,14 +152,14 @@ def valid(rng: random.Random, name: str) -> bytes:
     elif name == "ICO":
         options["bitmap_format"] = rng.choice(("png", "bmp"))
     if name in ("PNG", "TIFF", "WEBP", "GIF") and mode not in ("I", "I;16", "F", "LAB", "YCbCr") and rng.random() < 0.3:
-        options |= {"save_all": True, "append_images": [picture.copy() for _ in range(rng.choice((1, 5)))]}
+        options |= {"save_all": True, "append_images": [image.copy() for _ in range(rng.choice((1, 5)))]}
     if mode == "P" and name in ("PNG", "GIF") and rng.random() < 0.5:
         options["transparency"] = rng.randrange(256)
     try:
-        picture.save(out, name, **options)
+        image.save(out, name, **options)
     except Exception:  # noqa: BLE001 - some writers refuse the damaged block
         out = io.BytesIO()
-        picture.save(out, name)
+        image.save(out, name)
     return out.getvalue()
 
 
@@ -283,7 +279,7 @@ def webp(rng: random.Random, data: bytes) -> bytes:
 
 
 def ico(rng: random.Random, data: bytes) -> bytes:
-    """An icon of 16 x 16 pixels that is a picture of any size, or many of them."""
+    """An icon of 16 x 16 pixels that is an image of any size, or many of them."""
     inner = rng.choice((png(rng, valid(rng, "PNG")), valid(rng, "BMP")[14:], bmp(rng, valid(rng, "BMP"))[14:]))
     count = rng.choice((1, 1, 3, 5000))
     entry = struct.pack("<BBBBHHII", 16, 16, 0, 0, 1, 32, len(inner), 6 + 16 * count)

@@ -31,8 +31,8 @@ from pathlib import Path
 from typing import NoReturn
 
 COMMANDS = {
-    "localize": ("pictures", "--target", "ember finch", "--against", "frost finch", "--sweep", "--out", "out"),
-    "parts": ("pictures", "--method", "hires_cam", "--out", "out"),
+    "localize": ("images", "--target", "ember finch", "--against", "frost finch", "--sweep", "--out", "out"),
+    "parts": ("images", "--method", "hires_cam", "--out", "out"),
     "evaluate": ("set.csv", "--methods", "grad_cam", "--references", "twin", "--strengths", "1", "--out", "out"),
     "audit": ("set.csv", "--backgrounds", "scenes.txt", "--out", "out"),
 }
@@ -78,7 +78,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         world = Path(folder) / "world"
         code = run(Path(folder), _write_world, "world").code
-        assert code == 0, "the pictures could not be drawn"
+        assert code == 0, "the images could not be drawn"
         for command in given.commands or COMMANDS:
             whole = Path(shutil.copytree(world, Path(folder) / command))
             base = run(whole, _command, command)
@@ -229,27 +229,27 @@ def _command(name: str) -> None:
     from concept_cam import cli
 
     sys.argv = ["concept-cam", name, *COMMANDS[name]]
-    # Several batches of few pictures.
+    # Several batches of few images.
     with mock.patch("concept_cam.evaluation.rows.BATCH", 1), mock.patch("concept_cam.audit.run.BATCH", 1):
         cli.main()
 
 
 def _write_world(name: str) -> None:
-    """Pictures of two species, with masks and boxes, in a table and as a folder of each."""
+    """Images of two species, with masks and boxes, in a table and as a folder of each."""
     import numpy as np
     from PIL import Image
 
     from concept_cam import world
 
     lines = ["file,label,twin,mask,left,top,right,bottom"]
-    Path(name, "pictures").mkdir(parents=True)
+    Path(name, "images").mkdir(parents=True)
     for seed, (label, twin) in enumerate([("ember finch", "frost finch"), ("frost finch", "ember finch")] * 2):
         plate = world.draw_species(label, seed, 96)
         file = Path(f"{seed}.png")
-        plate.picture.save(Path(name) / file)
+        plate.image.save(Path(name) / file)
         Image.fromarray(255 * np.uint8(plate.labels > 0)).save(Path(name) / f"{seed}-mask.png")
         if seed < 3:
-            plate.picture.save(Path(name) / "pictures" / file)
+            plate.image.save(Path(name) / "images" / file)
         lines.append(f"{file},{label},{twin},{seed}-mask.png,10,10,80,90")
     Path(name, "scenes.txt").write_text("bird in meadow\nbird in sky\n")
     Path(name, "set.csv").write_text("\n".join(lines) + "\n")

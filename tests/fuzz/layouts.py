@@ -34,7 +34,7 @@ def case(rng: random.Random, folder: Path) -> Callable[[], object]:
     (root / "sub").mkdir()
     os.mkfifo(root / "fifo")
     files = sorted(file for file in root.rglob("*") if file.is_file())
-    # Lists decide more than pictures do.
+    # Lists decide more than images do.
     lists = [file for file in files if file.suffix not in (".jpg", ".png")]
     for file in {rng.choice(lists), *some(rng, files, 2)}:
         kind = rng.randrange(4)

@@ -60,13 +60,13 @@ HOSTILE: tuple[Any, ...] = (
 def _whole() -> tuple[bytes, bytes, bytes]:
     """A localization, a field, and a field of low rank, as they are on disk."""
     localizer, plate = world.localizer(), world.draw_species(_PAIR[0], seed=3)
-    (field,) = localizer.fields([plate.picture])
+    (field,) = localizer.fields([plate.image])
 
     def saved(save: Callable[[Path], Path]) -> bytes:
         with tempfile.TemporaryDirectory() as folder:
             return save(Path(folder) / "a.safetensors").read_bytes()
 
-    result = localizer(plate.picture, *_PAIR)
+    result = localizer(plate.image, *_PAIR)
     return saved(result.save), saved(field.save), saved(lambda path: field.save(path, rank=8))
 
 

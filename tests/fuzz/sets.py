@@ -99,11 +99,11 @@ def reader(path: Path, layout: str | None = None, root: Path | None = None) -> C
 
 
 def use(example: Any) -> None:
-    """Read its picture and its masks: each is as large as the picture, or refused in one line."""
+    """Read its image and its masks: each is as large as the image, or refused in one line."""
     size = None
     try:
-        picture = example.read()
-        size = (picture.height, picture.width)
+        image = example.read()
+        size = (image.height, image.width)
     except ConceptCamError as error:
         check_line(str(error))
     for region in (example.region, *(region for _, region in example.parts)):

@@ -14,12 +14,12 @@ from written import write_folders, write_table
 
 from fuzz.sets import NUMBERS, TEXTS, damaged, misplace, reader
 
-_HEADERS = ("file", "image", "Picture", "path", "file_name", "label", "class", "Species", "target", "twin", "twin", "mask")
-_MORE = ("left", "top", "right", "bottom", "xmin", "site", "energy", "picture", "", " ", "label ", "\x1b[31m", "x" * 300)
+_HEADERS = ("file", "image", "Image", "path", "file_name", "label", "class", "Species", "target", "twin", "twin", "mask")
+_MORE = ("left", "top", "right", "bottom", "xmin", "site", "energy", "image", "", " ", "label ", "\x1b[31m", "x" * 300)
 
 
 def case(rng: random.Random, folder: Path) -> Callable[[], object]:
-    """A set of three pictures, and something wrong with it."""
+    """A set of three images, and something wrong with it."""
     kind = rng.randrange(10)
     if kind < 2:
         return _folders(rng, folder)
@@ -57,8 +57,8 @@ def _surroundings(rng: random.Random, folder: Path, root: Path) -> None:
         elif rng.random() < 0.2 and name.endswith("jpg"):
             exif = Image.Exif()
             exif[274] = rng.randrange(10)
-            with Image.open(root / name) as picture:
-                picture.save(root / name, exif=exif)
+            with Image.open(root / name) as image:
+                image.save(root / name, exif=exif)
 
 
 def _change(rng: random.Random, rows: list[list[str]]) -> None:
@@ -153,7 +153,7 @@ def _folders(rng: random.Random, folder: Path) -> Callable[[], object]:
         elif kind == 5:
             Path(os.fsdecode(os.fsencode(inside) + b"/\xff\x1b[31m\n.png")).write_bytes(whole)
         elif kind == 6:
-            (inside / f"{rng.random()}{rng.choice(('.heic', '', '.jpg.txt', '.PNG'))}").write_bytes(b"no picture")
+            (inside / f"{rng.random()}{rng.choice(('.heic', '', '.jpg.txt', '.PNG'))}").write_bytes(b"no image")
         elif kind == 7:
             (root / f"{rng.random()}.png").write_bytes(whole)
         else:

@@ -72,6 +72,6 @@ def pixels(backbone: Backbone, count: int = 3, seed: int = 1) -> torch.Tensor:
 
 
 def directions(backbone: Backbone, count: int = 4, seed: int = 2) -> torch.Tensor:
-    """Random directions, one for each of ``count`` concepts and all pictures."""
+    """Random directions, one for each of ``count`` concepts and all images."""
     generator = torch.Generator().manual_seed(seed)
     return torch.randn(count, 1, 24, generator=generator, dtype=torch.float64).to(backbone.dtype)

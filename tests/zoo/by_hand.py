@@ -1,4 +1,4 @@
-"""open_clip's ViT once more, one picture and one head at a time, from its parameters: what oracles look into."""
+"""open_clip's ViT once more, one image and one head at a time, from its parameters: what oracles look into."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def embed(model: Any, x: Tensor) -> Tensor:
 
 
 def run(model: Any, pixels: Tensor) -> tuple[list[Step], Tensor]:
-    """All blocks of one picture (3, height, width), with a graph through them, and the embedding."""
+    """All blocks of one image (3, height, width), with a graph through them, and the embedding."""
     visual = model.visual
     patches = visual.conv1(pixels[None])[0].flatten(1).T
     x = torch.cat([visual.class_embedding[None], patches]) + visual.positional_embedding

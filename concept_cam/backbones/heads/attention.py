@@ -53,7 +53,7 @@ class ClassAttention(Head):
 @final
 @dataclass(frozen=True)
 class LatentAttention(Head):
-    """A pooling attention whose query is learned, whatever the picture.
+    """A pooling attention whose query is learned, whatever the image.
 
     The site is what the attention takes its keys and values from.
 

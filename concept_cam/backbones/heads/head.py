@@ -16,7 +16,7 @@ Rest = Callable[..., Tensor]
 
 
 class HeadState(ABC):
-    """What a head has read of a batch; K directions, B pictures, N patches, D channels, W of them after pooling.
+    """What a head has read of a batch; K directions, B images, N patches, D channels, W of them after pooling.
 
     Attributes:
         tokens: the patch tokens A.

@@ -53,7 +53,7 @@ def describe(
         module: the vision tower.
         prefix: of its layers' names within the model.
         embed: runs the model and gives its embedding.
-        pixels: a picture to try it with.
+        pixels: an image to try it with.
         tail: from the mean of the last map to the embedding, if the model pools so; that is tried.
         stages: names of layers, if it is known where the resolution changes.
     """
@@ -116,7 +116,7 @@ def _watch(module: nn.Module, prefix: str, run: Callable[[], Tensor]) -> tuple[l
     calls: Counter[nn.Module] = Counter()
 
     def note(tensor: Any, event: _Event) -> None:
-        # What enters before any layer gave something is the picture.
+        # What enters before any layer gave something is the image.
         if event.side == "input" and not seen:
             return
         if isinstance(tensor, Tensor) and tensor.is_floating_point() and tensor.ndim > 2 and len(tensor) == 1:
@@ -210,7 +210,7 @@ def _maps(seen: list[_Seen], size: Size) -> list[_Map]:
 
 
 def _map_layout(output: Tensor, size: Size) -> FeatureMap | None:
-    """How the output is a map of a picture of that size, if it is one."""
+    """How the output is a map of an image of that size, if it is one."""
     if output.ndim != 4:
         return None
     for missing in (0, _MOST_MISSING):
@@ -222,7 +222,7 @@ def _map_layout(output: Tensor, size: Size) -> FeatureMap | None:
 
 
 def _has_aspect(grid: Sequence[int], size: Size, missing: int = 0) -> bool:
-    """Whether a grid can be the picture: more than a cell, and of its aspect up to rounding and some missing cells."""
+    """Whether a grid can be the image: more than a cell, and of its aspect up to rounding and some missing cells."""
     (rows, cols), most = grid, 1 + missing
     strides = [side / cells for side, cells in zip(size, grid, strict=True)]
     return min(rows, cols) > 1 and all(

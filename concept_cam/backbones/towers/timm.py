@@ -57,7 +57,7 @@ def describe(
         prefix: of its layers' names within the model.
         project: what comes after the trunk, up to the embedding.
         embed: runs the model and gives its embedding.
-        pixels: a picture to try it with.
+        pixels: an image to try it with.
         whole: the trunk's own last layer is part of the way to the embedding; it is not in a classifier.
     """
     if not hasattr(trunk, "forward_head"):
@@ -103,7 +103,7 @@ def _resize_hybrid(trunk: Any, size: Size) -> None:
 
 
 def preprocess(trunk: nn.Module) -> Preprocess | None:
-    """How timm prepares pictures for it, at the size that it was built for; None if it is no model of timm."""
+    """How timm prepares images for it, at the size that it was built for; None if it is no model of timm."""
     if not hasattr(trunk, "pretrained_cfg"):
         return None
     config = timm.data.resolve_model_data_config(trunk)

@@ -33,7 +33,7 @@ def describe(model: nn.Module, embed: Callable[[Tensor], Tensor], pixels: Float[
     Args:
         model: with a ``vision_model``; any other is looked at as a whole.
         embed: runs the model and gives its embedding.
-        pixels: a picture to try it with.
+        pixels: an image to try it with.
     """
     own: Any = model
     kind = own.config.model_type

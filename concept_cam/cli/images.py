@@ -1,4 +1,4 @@
-"""Pictures on a command line: what their results are called, where those may go, and whether a file is still the same."""
+"""Images on a command line: what their results are called, where those may go, and whether a file is still the same."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tempfile import TemporaryFile
 from typing import TYPE_CHECKING
 from unicodedata import normalize
 
-from concept_cam.errors import OptionError, OutputError, PictureError
+from concept_cam.errors import ImageError, OptionError, OutputError
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -23,11 +23,11 @@ _LONGEST_STEM = 200
 """In bytes; names of 255 are the most that disks take, and endings and numbers are still to come."""
 
 
-def names_of(pictures: Iterable[Path]) -> dict[Path, str]:
-    """A name for the results of each picture: its stem, shortened where it is long, with a number where that is taken."""
+def names_of(images: Iterable[Path]) -> dict[Path, str]:
+    """A name for the results of each image: its stem, shortened where it is long, with a number where that is taken."""
     taken: dict[str, int] = {}
     names: dict[Path, str] = {}
-    for path in dict.fromkeys(pictures):
+    for path in dict.fromkeys(images):
         names[path] = first_free(shortened(path.stem), taken)
     return names
 
@@ -70,34 +70,34 @@ def _alike(name: str) -> str:
 
 
 class Watched:
-    """Pictures that are looked at now and drawn on later: one that is another by then is not drawn on.
+    """Images that are looked at now and drawn on later: one that is another by then is not drawn on.
 
     Args:
-        pictures: files.
+        images: files.
     """
 
-    def __init__(self, pictures: Iterable[Path]) -> None:
-        self._pictures = pictures
+    def __init__(self, images: Iterable[Path]) -> None:
+        self._images = images
         self._states: dict[Path, tuple[int, ...] | None] = {}
 
     def __iter__(self) -> Iterator[Path]:
         """Each of them, as it is about to be looked at."""
-        for path in self._pictures:
+        for path in self._images:
             self._states[path] = _state_of(path)
             yield path
 
     def again(self, path: Path) -> Image.Image:
-        """A picture that was looked at, once more.
+        """An image that was looked at, once more.
 
         Raises:
-            PictureError: it is another now, or cannot be read.
+            ImageError: it is another now, or cannot be read.
         """
-        from concept_cam.images import read_picture
+        from concept_cam.images import read_image
 
-        picture = read_picture(path)
+        image = read_image(path)
         if _state_of(path) != self._states.pop(path):
-            raise PictureError(f"{path}: the file was changed while it was looked at; run it again.")
-        return picture
+            raise ImageError(f"{path}: the file was changed while it was looked at; run it again.")
+        return image
 
 
 def _state_of(path: Path) -> tuple[int, ...] | None:
@@ -127,16 +127,16 @@ def size_of(text: str | None) -> int | tuple[int, int] | None:
     return height if len(sides) == 1 else (height, width)
 
 
-def check_apart(pictures: Iterable[Path], results: Iterable[Path]) -> None:
-    """Refuse to write over a picture that is still to be read.
+def check_apart(images: Iterable[Path], results: Iterable[Path]) -> None:
+    """Refuse to write over an image that is still to be read.
 
     Raises:
         OutputError: a result would.
     """
-    read = {path.resolve() for path in pictures}
+    read = {path.resolve() for path in images}
     for result in results:
         if result.resolve() in read:
-            raise OutputError(f"{result} is one of the pictures and would be overwritten; choose another --out.")
+            raise OutputError(f"{result} is one of the images and would be overwritten; choose another --out.")
 
 
 def make_folder(folder: Path, *below: str) -> None:

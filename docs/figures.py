@@ -1,4 +1,4 @@
-"""Draws the pictures of the README and of the docs: ``python docs/pictures.py``."""
+"""Draws the images of the README and of the docs: ``python docs/figures.py``."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def plates(columns: int = 6, rows: int = 3, side: int = 200) -> Image.Image:
     sheet = Image.new("RGB", (columns * side, rows * side))
     for i, name in enumerate(names[: columns * rows]):
         plate = world.draw_species(name, seed=i // 2, size=side)
-        sheet.paste(plate.picture, (i % columns * side, i // columns * side))
+        sheet.paste(plate.image, (i % columns * side, i // columns * side))
     return sheet
 
 
@@ -39,8 +39,8 @@ def comparisons() -> Image.Image:
     twin_of = {target: twin for target, twin, _ in twins()}
     panels = []
     for name, seed in EXAMPLES:
-        picture = world.draw_species(name, seed).picture
-        panels.append(side_by_side(localizer(picture, name, twin_of[name]), picture))
+        image = world.draw_species(name, seed).image
+        panels.append(side_by_side(localizer(image, name, twin_of[name]), image))
     sheet = Image.new("RGB", (panels[0].width, sum(panel.height for panel in panels)), "white")
     for i, panel in enumerate(panels):
         sheet.paste(panel, (0, sum(p.height for p in panels[:i])))
@@ -50,7 +50,7 @@ def comparisons() -> Image.Image:
 def methods(side: int = 104, columns: int = 2) -> Image.Image:
     """Every method on the same three birds: what speaks for the bird, and beside it what tells it from its twin."""
     twin_of = {target: twin for target, twin, _ in twins()}
-    birds = [(name, world.draw_species(name, seed).picture) for name, seed in EXAMPLES[:3]]
+    birds = [(name, world.draw_species(name, seed).image) for name, seed in EXAMPLES[:3]]
     label, gap = 190, 6
     rows = -(-len(METHODS) // columns)
     sheet = Image.new("RGB", (columns * (label + 6 * (side + gap)), rows * (side + gap)), "white")
@@ -59,11 +59,11 @@ def methods(side: int = 104, columns: int = 2) -> Image.Image:
         left, top = i // rows * (label + 6 * (side + gap)), i % rows * (side + gap)
         write.text((left + 8, top + side // 2 - 8), name, fill="black", font=font)
         localizer = world.localizer(method=method)
-        for k, (bird, picture) in enumerate(birds):
+        for k, (bird, image) in enumerate(birds):
             # At strength 1: a similarity has no zero, and what is left of the target at less would hide the difference.
-            result = localizer(picture, bird, twin_of[bird] if sees_score(method) else None, strength=1.0)
+            result = localizer(image, bird, twin_of[bird] if sees_score(method) else None, strength=1.0)
             for finer in (0, 1):
-                small = overlay(result, picture, base=not finer).resize((side, side), Image.Resampling.LANCZOS)
+                small = overlay(result, image, base=not finer).resize((side, side), Image.Resampling.LANCZOS)
                 if finer == 0 or sees_score(method):
                     sheet.paste(small, (left + label + (2 * k + finer) * (side + gap), top))
     return sheet
@@ -72,14 +72,14 @@ def methods(side: int = 104, columns: int = 2) -> Image.Image:
 def sweep() -> Image.Image:
     """One comparison at strengths from 0 to 2."""
     name, seed = EXAMPLES[0]
-    picture = world.draw_species(name, seed).picture
-    return strip(world.localizer().sweep(picture, name, next(twin for bird, twin, _ in twins() if bird == name)), picture)
+    image = world.draw_species(name, seed).image
+    return strip(world.localizer().sweep(image, name, next(twin for bird, twin, _ in twins() if bird == name)), image)
 
 
 def references(bird: str = "ember finch", seed: int = 3, others: tuple[str, ...] = OTHERS) -> Image.Image:
     """Which part of a bird speaks against which other bird."""
-    picture = world.draw_species(bird, seed).picture
-    return by_reference(world.localizer().against_each(picture, bird, others), picture)
+    image = world.draw_species(bird, seed).image
+    return by_reference(world.localizer().against_each(image, bird, others), image)
 
 
 def shortcuts(side: int = 200) -> Image.Image:
@@ -87,16 +87,16 @@ def shortcuts(side: int = 200) -> Image.Image:
     twin_of = {target: twin for target, twin, _ in twins()}
     clean, planted = world.localizer(), world.localizer(checkpoint=world.SHORTCUT)
     ours, others = "shortcut encoder:\n", "embedded encoder:\n"
-    titles = ("the picture", f"{ours}what speaks for it", f"{ours}and not for its twin", f"{others}and not for its twin")
+    titles = ("the image", f"{ours}what speaks for it", f"{ours}and not for its twin", f"{others}and not for its twin")
     line, gap, names = 46, 8, ("meadow jay", "sky falcon", "misty heron")
     sheet = Image.new("RGB", (4 * (side + gap) + gap, line + len(names) * (side + gap)), "white")
     write, font = ImageDraw.Draw(sheet), ImageFont.load_default(15)
     for k, title in enumerate(titles):
         write.multiline_text((gap + k * (side + gap), 4), title, fill="black", font=font)
     for i, name in enumerate(names):
-        picture = draw(species()[name], np.random.default_rng([DRAWING_STREAM, i]), 2 * side, (SHORTCUTS[name],)).picture
-        found = [localizer(picture, name, twin_of[name], strength=1.0) for localizer in (planted, clean)]
-        panels = [picture, overlay(found[0], picture, base=True), *(overlay(one, picture) for one in found)]
+        image = draw(species()[name], np.random.default_rng([DRAWING_STREAM, i]), 2 * side, (SHORTCUTS[name],)).image
+        found = [localizer(image, name, twin_of[name], strength=1.0) for localizer in (planted, clean)]
+        panels = [image, overlay(found[0], image, base=True), *(overlay(one, image) for one in found)]
         for k, panel in enumerate(panels):
             small = panel.resize((side, side), Image.Resampling.LANCZOS)
             sheet.paste(small, (gap + k * (side + gap), line + i * (side + gap)))
@@ -105,9 +105,9 @@ def shortcuts(side: int = 200) -> Image.Image:
 
 def parts() -> Image.Image:
     """The parts of one bird, found and read."""
-    picture = world.draw_species("misty heron", seed=1).picture
+    image = world.draw_species("misty heron", seed=1).image
     localizer = world.localizer(method=METHODS["legrad"])
-    return annotated(find_parts(localizer, picture, read_parts("world-parts")), picture)
+    return annotated(find_parts(localizer, image, read_parts("world-parts")), image)
 
 
 def learning_curve() -> str:
