@@ -10,13 +10,13 @@ from safetensors.torch import load_file, save_file
 from concept_cam import world
 from concept_cam.errors import BackboneError
 from concept_cam.metrics import energy_inside
-from concept_cam.world import shortcut_training as school
 from concept_cam.world.birds import species, twins
 from concept_cam.world.captions import FEATURES
 from concept_cam.world.checkpoint import FOLDER, WEIGHTS
 from concept_cam.world.dataset import WORLDS
 from concept_cam.world.renderer import HABITATS, draw
 from concept_cam.world.shortcuts import SHORTCUTS, draw_at_home, homes
+from workshop import shortcut_training as school
 from workshop.batches import describe
 
 TWINS = {name: twin for name, twin, _ in twins()}
