@@ -7,6 +7,7 @@ names are made of words that the encoder knows.
 from __future__ import annotations
 
 import resource
+import warnings
 from collections.abc import Iterator
 from itertools import islice, product
 from typing import Annotated
@@ -82,6 +83,8 @@ def main(
     runs: Annotated[int, typer.Option(help="Runs of each contender.")] = 20,
 ) -> None:
     """Print both tables."""
+    # Names made for this are alike in nothing.
+    warnings.simplefilter("ignore")
     console = Console(width=150)
     print(f"{machine()}\n")
     console.print(vocabulary_table([2, size], runs))

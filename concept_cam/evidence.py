@@ -72,11 +72,8 @@ class EvidenceMap:
         Raises:
             OptionError: the threshold is not above 0 and at most 1.
         """
-        if not 0 < threshold <= 1:
-            raise OptionError(f"threshold is {threshold}; expected a share of the maximum, above 0 and at most 1.")
         peaks = [strip.nan_to_num(nan=float("-inf")).max() for _, strip in self.placement.strips(self._precise)]
-        strongest = float(torch.stack(peaks).max())
-        bar = floor + threshold * (strongest - floor) if strongest > 0 else float("inf")
+        bar = _bar(threshold, floor, float(torch.stack(peaks).max()))
         mask = torch.empty(self.placement.image_size, dtype=torch.bool, device=self.grid.device)
         for rows, strip in self.placement.strips(self._precise):
             # What was not seen is NaN, which is no more than anything.
@@ -85,7 +82,9 @@ class EvidenceMap:
 
     def boxes(self, threshold: float = 0.5) -> tuple[Box, ...]:
         """The connected regions of ``mask(threshold)`` as half-open (left, top, right, bottom), the strongest first."""
-        return bounding_boxes(self.mask(threshold), self.heatmap())
+        heatmap = self.heatmap()
+        bar = _bar(threshold, 0.0, float(heatmap.nan_to_num(nan=float("-inf")).max()))
+        return bounding_boxes(heatmap >= bar, heatmap)
 
     def peak_cell(self) -> tuple[int, int]:
         """(row, column) of the cell with the strongest evidence, among those that are shown."""
@@ -178,3 +177,14 @@ class EvidenceMaps:
         flat = self.stacked.flatten(2)
         both = torch.stack([flat.isfinite().all(-1), flat.any(-1)], -1)
         return [[(finite, any_) for finite, any_ in of_one] for of_one in both.tolist()]
+
+
+def _bar(threshold: float, floor: float, strongest: float) -> float:
+    """The evidence from which on a pixel is marked; none is where the strongest is not above 0.
+
+    Raises:
+        OptionError: the threshold is not above 0 and at most 1.
+    """
+    if not 0 < threshold <= 1:
+        raise OptionError(f"threshold is {threshold}; expected a share of the maximum, above 0 and at most 1.")
+    return floor + threshold * (strongest - floor) if strongest > 0 else float("inf")

@@ -8,7 +8,7 @@ from typing import final
 
 from PIL import Image
 
-from concept_cam.comparison import Comparison
+from concept_cam.comparison import Comparison, check_strength
 from concept_cam.result import Localization
 
 STRENGTHS = (0.0, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0)
@@ -43,12 +43,19 @@ class Plan:
         strengths: of the sweep; none leaves it out.
         each: the strength against each reference alone; None leaves that out.
         bare: whether a result at strength 0 names no references, as none were asked for.
+
+    Raises:
+        ComparisonError: a strength is negative or not finite.
     """
 
     strength: float
     strengths: tuple[float, ...]
     each: float | None
     bare: bool = False
+
+    def __post_init__(self) -> None:
+        for strength in (self.strength, *self.strengths, *(() if self.each is None else (self.each,))):
+            check_strength(strength)
 
     @property
     def varies(self) -> bool:

@@ -202,7 +202,7 @@ class Localizer:
     ) -> Generator[tuple[S, Exploration], None, None]:
         """Result, sweep and each reference alone for many images: as ``stream``, each from one decode and one forward pass.
 
-        Images are given back as they were read, to be drawn on; as many as two batches are held.
+        Images are given back as they were read, to be drawn on; those of three batches at most are held.
 
         Args:
             images: as in ``stream``, and so are target, against, weighting, batch_size, workers and on_error.

@@ -124,8 +124,11 @@ class Question:
         Raises:
             ComparisonError, UnknownConcept: see ``compare``.
         """
-        scores = self._scores(seen, bank)
-        asked = [self.comparisons(bank, row, image) for row, image in zip(scores, seen.which, strict=True)]
+        # Where scores choose nothing, they are those of the concepts alone that are compared.
+        chosen = None in self.targets or sees_scores(self.selector)
+        scores = seen.scores(bank) if chosen else [None] * len(seen.which)
+        pairs = zip(seen.embedding, scores, seen.which, strict=True)
+        asked, known = zip(*(self._compared(bank, *of_one) for of_one in pairs), strict=True)
         most = max(map(len, asked))
         base = bank.vectors_of([of_one[0].target for of_one in asked])[None]
         # As many for each image: where references are fewer, the last comparison stands again.
@@ -137,30 +140,30 @@ class Question:
         for image, of_one in enumerate(asked):
             results = []
             for number, one in enumerate(of_one, 1):
-                known = {name: float(scores[image, bank.index(name)]) for name in one.names}
-                results.append(Localization(maps.of(number, image), maps.of(0, image), one, known, provenance))
+                about = {name: known[image][name] for name in one.names}
+                results.append(Localization(maps.of(number, image), maps.of(0, image), one, about, provenance))
             found.append(maps.error(image) or results)
         return found
 
-    def comparisons(self, bank: ConceptBank, scores: Float[Tensor, " K"], image: int) -> list[Comparison]:
-        """Those of one image.
-
-        Args:
-            bank: of the vocabulary and ``others``.
-            scores: of the image and the concepts of the bank.
-            image: its number.
-
-        Raises:
-            ComparisonError, UnknownConcept: see ``compare``.
-        """
-        target = self.targets[image]
+    def _compared(
+        self, bank: ConceptBank, embedding: Float[Tensor, " E"], scores: Float[Tensor, " K"] | None, image: int
+    ) -> tuple[list[Comparison], dict[str, float]]:
+        """The comparisons of one image, and how the concepts in them score."""
+        target, selector = self.targets[image], self.selector
         if target is None:
+            assert scores is not None
             target = self.choices[int(self._of_choices(bank, scores).argmax())]
         own = self._bank_of(target, bank)
-        if own is not bank:
+        if scores is None:
+            unknown = own.vectors.new_zeros(len(own.names))
+            references = selector(own, target, unknown) if selector else ()
+            scores, selector, known = unknown, selector and Named(references), own.select((target, *references))
+            scores[[own.index(name) for name in known.names]] = known.scores(embedding[None])[0]
+        elif own is not bank:
             scores = scores[[bank.index(name) for name in own.names]]
-        comparison = compare(own, target, self.selector, scores, self.strength, self.weighting)
-        return [comparison] if self.variants is None else self.variants(comparison)
+        comparison = compare(own, target, selector, scores, self.strength, self.weighting)
+        found = {name: float(scores[own.index(name)]) for name in comparison.names}
+        return [comparison] if self.variants is None else self.variants(comparison), found
 
     def check(self, bank: ConceptBank) -> None:
         """Raise what is wrong with the question for any image.
@@ -183,19 +186,6 @@ class Question:
     @property
     def _named(self) -> tuple[str, ...]:
         return self.selector.names if isinstance(self.selector, Named) else ()
-
-    def _scores(self, seen: Pass, bank: ConceptBank) -> Float[Tensor, "B K"]:
-        """Of each image and every concept; where scores choose nothing, of the concepts that are compared alone."""
-        if None in self.targets or sees_scores(self.selector):
-            return seen.scores(bank)
-        scores = torch.zeros(len(seen.which), len(bank.names), dtype=bank.vectors.dtype, device=bank.vectors.device)
-        for own, embedding, image in zip(scores, seen.embedding, seen.which, strict=True):
-            target = self.targets[image] or ""
-            names = (target, *(self.selector(self._bank_of(target, bank), target, own) if self.selector else ()))
-            rows = [bank.index(name) for name in names]
-            known = ConceptBank(names, bank.vectors[rows], None if bank.biases is None else bank.biases[rows])
-            own[rows] = known.scores(embedding[None])[0]
-        return scores
 
     def _of_choices(self, bank: ConceptBank, scores: Float[Tensor, " K"]) -> Float[Tensor, " choices"]:
         """The scores of the choices, which as a rule come first in the bank."""

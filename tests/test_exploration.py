@@ -93,7 +93,7 @@ def test_a_tensor_has_no_image_and_a_bad_image_is_skipped(guide, image, tmp_path
     assert [one.image for _, one in found] == [None]
     assert [type(error) for _, error in told] == [ImageError]
     with pytest.raises(ComparisonError, match="strength is -1"):
-        list(guide.explore([image], *PAIR, strengths=(0.5, -1.0)))
+        list(guide.explore([image], *PAIR, strengths=(0.5, -1.0), on_error=pytest.fail))
 
 
 def test_a_blank_map_is_the_problem_of_its_own_image_without_another_pass(guide, image, counted, monkeypatch):
