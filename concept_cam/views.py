@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import final
+from typing import Protocol, TypeVar, final, runtime_checkable
 
 from jaxtyping import Bool
 from torch import Tensor
@@ -13,7 +13,22 @@ from concept_cam.datasets import Example
 from concept_cam.errors import DatasetError
 from concept_cam.images import Frame
 from concept_cam.metrics.localization import check_masks
+from concept_cam.passes import Pass, each_frame, ordinary
 from concept_cam.preprocess import Preparation
+
+
+@runtime_checkable
+class Framed(Protocol):
+    """Whatever has a frame."""
+
+    @property
+    def frame(self) -> Frame:
+        """What the model gets."""
+
+
+T = TypeVar("T")
+V = TypeVar("V", bound=Framed)
+R = TypeVar("R")
 
 
 @final
@@ -50,23 +65,33 @@ class View:
         return cls(example, frame, region)
 
 
-def read_views(
-    examples: Iterable[Example], preprocess: Preparation, check: Callable[[Example], object]
-) -> list[View | Exception]:
-    """The views of some examples; in the place of one that cannot be used, why it cannot.
+def each_view(
+    items: Sequence[T],
+    read: Callable[[T], V],
+    passes: Callable[[Sequence[Frame]], Iterable[Pass]],
+    work: Callable[[Pass, Sequence[V]], Sequence[R]],
+    problem: Callable[[T, Exception], R],
+) -> list[R]:
+    """What is made of each item, in their order; whatever is wrong with one item is its problem alone.
 
     Args:
-        examples: of a data set.
-        preprocess: how images are prepared.
-        check: raises what is wrong with an example before its image is read.
+        items: examples of a data set, or what is made of several.
+        read: gives the view of an item.
+        passes: of frames, as ``Localizer.passes`` makes them.
+        work: makes something of each view of a pass.
+        problem: makes something of an item that cannot be read, and why it cannot.
     """
-    found: list[View | Exception] = []
-    for example in examples:
-        try:
-            check(example)
-            found.append(View.of(example, preprocess))
-        except MemoryError:
-            raise
-        except Exception as error:  # noqa: BLE001  (whatever is wrong with an example is said in its row)
-            found.append(error)
-    return found
+    with ordinary():
+        outcomes: list[V | Exception] = []
+        for item in items:
+            try:
+                outcomes.append(read(item))
+            except MemoryError:
+                raise
+            except Exception as error:  # noqa: BLE001  (whatever is wrong with an item is said of it)
+                outcomes.append(error)
+        views = [one for one in outcomes if not isinstance(one, Exception)]
+        frames = [view.frame for view in views]
+        made = iter(each_frame(passes(frames), lambda seen: work(seen, [views[i] for i in seen.which])))
+    pairs = zip(items, outcomes, strict=True)
+    return [problem(item, one) if isinstance(one, Exception) else next(made) for item, one in pairs]

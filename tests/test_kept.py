@@ -173,7 +173,8 @@ def test_who_writes_into_a_bank_changes_no_result():
     for against in (nearest(2), writing):
         got = localizer(image, "red crown", against, weighting=weighting)
         assert got.comparison == expected.comparison
-        assert got.scores == expected.scores
+        # A selector of one's own sees the scores of the whole bank: another product, so another rounding.
+        assert got.scores == pytest.approx(expected.scores, rel=1e-6)
         assert torch.equal(got.map, expected.map)
 
 

@@ -287,7 +287,7 @@ def test_figures_are_those_by_hand(localizer, kind, cells):
 def test_a_mosaic_is_the_images_as_the_model_sees_them(localizer):
     mosaics = mosaics_of(localizer, dataset(*NAMES))
     mosaic = mosaics.all[0]
-    pixels = mosaics._frame(mosaic).pixels
+    pixels = mosaics._laid(mosaic).frame.pixels
     assert pixels.shape == (3, 32, 32)
     for place, cell in enumerate(mosaic.cells):
         row, col = divmod(place, 2)
@@ -323,7 +323,7 @@ def test_a_transformer_and_native_aspect():
     mosaics = Mosaics(localizer, localizer.bank(data.classes), data, MosaicSettings("random", ("hires_cam",)))
     rows = mosaics.rows(mosaics.all[:2])
     assert len(rows) == 2 * 3
-    assert mosaics._frame(mosaics.all[0]).pixels.shape == (3, 192, 192)
+    assert mosaics._laid(mosaics.all[0]).frame.pixels.shape == (3, 192, 192)
     assert all(0 < row["energy"] < 1 and row["chance"] == 0.25 for row in rows)
 
 

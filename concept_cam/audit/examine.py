@@ -22,10 +22,10 @@ from concept_cam.localizer import Localizer
 from concept_cam.methods import name_of, sees_score
 from concept_cam.metrics import constant, rank_correlation, relative_drop, strongest
 from concept_cam.part_vocabulary import PartVocabulary
-from concept_cam.passes import Pass, each_frame, ordinary
+from concept_cam.passes import Pass, ordinary
 from concept_cam.probabilities import ClassProbabilities, own_scale
 from concept_cam.runs import Row, problem_row
-from concept_cam.views import View, read_views
+from concept_cam.views import View, each_view
 
 COLUMNS = (
     "image",
@@ -154,18 +154,16 @@ class Examiner:
             chance (N, directions)     what random directions take off it
         """
         self.prepare()
-        with ordinary():
-            views = read_views(examples, self.localizer.preprocess, lambda example: self.bank.index(example.label))
-            usable = [view for view in views if isinstance(view, View)]
-
-            def of_pass(seen: Pass) -> list[_Decision]:
-                return self._decide(seen, [usable[i] for i in seen.which])
-
-            decisions = each_frame(self.localizer.passes([view.frame for view in usable]), of_pass)
+        decisions = each_view(
+            examples, self._view, self.localizer.passes, self._decide, lambda one, error: (_problem(one, error), None)
+        )
         good = [tensors for _, tensors in decisions if tensors is not None]
         stacked = {name: torch.stack([of_one[name] for of_one in good]) for name in (good[0] if good else ())}
-        made, pairs = iter(decisions), zip(examples, views, strict=True)
-        return [next(made)[0] if isinstance(view, View) else _problem(example, view) for example, view in pairs], stacked
+        return [row for row, _ in decisions], stacked
+
+    def _view(self, example: Example) -> View:
+        self.bank.index(example.label)
+        return View.of(example, self.localizer.preprocess)
 
     def _decide(self, seen: Pass, views: Sequence[View]) -> list[_Decision]:
         """Why each image is predicted as its class, and not as the runner-up."""

@@ -36,10 +36,10 @@ from concept_cam.metrics import (
     relative_drop,
     strongest,
 )
-from concept_cam.passes import Pass, each_frame, ordinary
+from concept_cam.passes import Pass
 from concept_cam.probabilities import ClassProbabilities
 from concept_cam.runs import Row, problem_row
-from concept_cam.views import View, read_views
+from concept_cam.views import View, each_view
 
 KEYS = ("image", "label", "method", "references", "strength")
 WHERE = ("energy", "area", "hit", "chance", "iou", "best_iou", "average_precision", "best_box")
@@ -75,22 +75,12 @@ class Grid:
 
     def rows(self, examples: Sequence[Example]) -> list[Row]:
         """All rows of some examples, in their order; an example that cannot be used has one row that says why."""
-        localizer = self.localizer
-        with ordinary():
-            views = read_views(examples, localizer.preprocess, self._check)
-            usable = [view for view in views if isinstance(view, View)]
+        rows = each_view(examples, self._view, self.localizer.passes, self._of_pass, lambda one, error: [_problem(one, error)])
+        return [row for of_one in rows for row in of_one]
 
-            def of_pass(seen: Pass) -> list[list[Row]]:
-                return self._of_pass(seen, [usable[i] for i in seen.which])
-
-            made = iter(each_frame(localizer.passes([view.frame for view in usable]), of_pass))
-        pairs = zip(examples, views, strict=True)
-        found = (next(made) if isinstance(view, View) else [_problem(example, view)] for example, view in pairs)
-        return [row for rows in found for row in rows]
-
-    def _check(self, example: Example) -> None:
-        """Raise UnknownConcept if a label or a twin is no class."""
+    def _view(self, example: Example) -> View:
         self.bank.vectors_of([example.label, example.twin or example.label])
+        return View.of(example, self.localizer.preprocess)
 
     def _of_pass(self, seen: Pass, views: Sequence[View]) -> list[list[Row]]:
         """Rows of images that went through the model together."""

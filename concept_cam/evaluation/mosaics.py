@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, final
+from typing import Any, NamedTuple, final
 
 import torch
 import torch.nn.functional as F
@@ -36,9 +36,10 @@ from concept_cam.images import Frame, Placement
 from concept_cam.localizer import Localizer
 from concept_cam.methods import AnyMethod, Method, sees_score
 from concept_cam.metrics import energy_inside
-from concept_cam.passes import Pass, each_frame, ordinary
+from concept_cam.passes import Pass
 from concept_cam.runs import Row, Run, csv_of, problem_row
 from concept_cam.runs.batches import Files
+from concept_cam.views import each_view
 
 CELLS = ("whole", "half")
 """How large an image is in a mosaic; see ``MosaicSettings``."""
@@ -86,6 +87,13 @@ class MosaicSettings:
     def named(self) -> dict[str, Method]:
         """The methods by their names."""
         return Settings(self.methods, tuple(text for text in self.references if text != OTHERS), self.strengths).named
+
+
+class _Laid(NamedTuple):
+    """A mosaic, and its four images side by side."""
+
+    mosaic: Mosaic
+    frame: Frame
 
 
 @final
@@ -151,28 +159,12 @@ class Mosaics:
 
         What a row holds is in docs/evaluation.md; ``correct`` is whether the class that scores highest is one of the four.
         """
-        with ordinary():
-            found: list[Frame | Exception] = []
-            for mosaic in mosaics:
-                try:
-                    found.append(self._frame(mosaic))
-                except MemoryError:
-                    raise
-                except Exception as error:  # noqa: BLE001  (an image that has changed since it was classified)
-                    found.append(error)
-            usable = [mosaic for mosaic, frame in zip(mosaics, found, strict=True) if isinstance(frame, Frame)]
-            frames = [frame for frame in found if isinstance(frame, Frame)]
+        laid = each_view(mosaics, self._laid, self.localizer.passes, self._of_pass, lambda one, error: [_problem(one, error)])
+        return [row for of_one in laid for row in of_one]
 
-            def of_pass(seen: Pass) -> list[list[Row]]:
-                return self._of_pass(seen, [usable[i] for i in seen.which])
-
-            made = iter(each_frame(self.localizer.passes(frames), of_pass))
-        pairs = zip(mosaics, found, strict=True)
-        rows = (next(made) if isinstance(frame, Frame) else [_problem(mosaic, frame)] for mosaic, frame in pairs)
-        return [row for of_one in rows for row in of_one]
-
-    def _of_pass(self, seen: Pass, mosaics: Sequence[Mosaic]) -> list[list[Row]]:
+    def _of_pass(self, seen: Pass, laid: Sequence[_Laid]) -> list[list[Row]]:
         """The rows of each."""
+        mosaics = [one.mosaic for one in laid]
         scores = seen.scores(self.bank)
         top = [self.bank.names[row] for row in scores.argmax(1).tolist()]
         asked = [self._contrasts(mosaic, of_one) for mosaic, of_one in zip(mosaics, scores, strict=True)]
@@ -193,14 +185,14 @@ class Mosaics:
             own.extend(_problem(mosaic, text) for text in dict.fromkeys(c.problem for c in of_one) if text)
         return rows
 
-    def _frame(self, mosaic: Mosaic) -> Frame:
+    def _laid(self, mosaic: Mosaic) -> _Laid:
         """The four as the model sees them, side by side."""
         preprocess = same_sized(self.localizer.preprocess)
         cells = [Frame.of(self.dataset.examples[cell.index].read(), preprocess).pixels for cell in mosaic.cells]
         pixels = torch.cat([torch.cat(cells[:2], 2), torch.cat(cells[2:], 2)], 1)
         height, width = (int(side) for side in pixels.shape[1:])
         pixels = F.avg_pool2d(pixels[None], 2)[0] if self.settings.cells == "half" else pixels
-        return Frame(pixels, Placement((0.0, 0.0, float(width), float(height)), (height, width)))
+        return _Laid(mosaic, Frame(pixels, Placement((0.0, 0.0, float(width), float(height)), (height, width))))
 
     def _contrasts(self, mosaic: Mosaic, scores: Float[Tensor, " K"]) -> list[Contrast]:
         example = self.dataset.examples[mosaic.target.index]
