@@ -36,7 +36,7 @@ class EvidenceMap:
         >>> from concept_cam.images import Placement
         >>> evidence = EvidenceMap(torch.tensor([[0.0, 3.0], [-1.0, 1.0]]), Placement((0, 0, 8, 8), (8, 8)))
         >>> evidence.peak(), evidence.boxes(), evidence.is_blank
-        ((6.0, 2.0), ((4, 0, 8, 4),), False)
+        ((6.0, 2.0), ((4, 0, 8, 5),), False)
     """
 
     grid: Float[Tensor, "rows cols"]
