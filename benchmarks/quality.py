@@ -25,12 +25,14 @@ from tqdm import tqdm
 
 from benchmarks.contenders import ZeroShot
 from benchmarks.timing import machine
-from concept_cam import trace, world
+from concept_cam import world
 from concept_cam.evaluation import ClassProbabilities, Grid, Settings, own_scale, read_rows, tables, write_rows
 from concept_cam.evaluation.contrasts import BASE
-from concept_cam.evaluation.grid import KEYS, OcclusionScores, Row, View
-from concept_cam.gradients import Trace
+from concept_cam.evaluation.grid import KEYS, OcclusionScores, Row, where
+from concept_cam.evidence import EvidenceMap
 from concept_cam.localizer import Localizer
+from concept_cam.passes import Pass
+from concept_cam.views import View
 from concept_cam.world.dataset import twins_dataset
 
 STRENGTH = 0.6
@@ -77,7 +79,8 @@ def peer_rows(localizer: Localizer, count: int) -> Iterator[Row]:
     for example in tqdm(twins_dataset(count).examples, desc="peers", disable=None):
         view = View.of(example, localizer.preprocess)
         pixels = view.frame.pixels[None]
-        seen: Trace = trace(backbone, pixels)
+        seen = Pass.of(backbone, pixels)
+        patch = view.frame.placement.cell_size((seen.layout.rows, seen.layout.cols))[0]
         occluded = OcclusionScores.of(probabilities, seen, [example])
         classifier = ZeroShot(backbone.module, bank.vectors_of([example.label, example.twin or ""]))
         for name, (module, peer) in PEERS.items():
@@ -88,7 +91,8 @@ def peer_rows(localizer: Localizer, count: int) -> Iterator[Row]:
                     grid = peer(classifier, site.module, pixels, strength).float()
                 keys = dict(zip(KEYS, (example.name, example.label, name, references, strength), strict=True))
                 rests_on = occluded.about(grid[None], 0)
-                yield keys | view.where(grid, seen.layout.rows) | {key: float(value) for key, value in rests_on.items()}
+                found = where(view, EvidenceMap(grid, view.frame.placement), patch)
+                yield keys | found | {key: float(value) for key, value in rests_on.items()}
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from rich.table import Table
 
 from concept_cam import ConceptBank, Localizer, world
 from concept_cam.evaluation.probe import features_of, fit_probe
-from concept_cam.methods import METHODS, explain
+from concept_cam.methods import METHODS
 from concept_cam.world.dataset import twins_dataset
 
 
@@ -29,8 +29,8 @@ def shared(localizer: Localizer, bank: ConceptBank, count: int, method: str) -> 
         for start in range(0, count, 50):
             batch = examples[start : start + 50]
             own, twin = (bank.vectors_of(names) for names in ([e.label for e in batch], [e.twin or "" for e in batch]))
-            ((seen, _, _),) = localizer.traces([localizer.frame(e.read()) for e in batch])
-            ours, theirs = explain(METHODS[method], seen, torch.stack([own, twin])).flatten(2)
+            (seen,) = localizer.passes([localizer.frame(e.read()) for e in batch])
+            ours, theirs = seen.maps(METHODS[method], torch.stack([own, twin])).stacked.flatten(2)
             positive = F.cosine_similarity(ours.clamp(min=0), theirs.clamp(min=0), dim=-1)
             found.append(
                 torch.stack([F.cosine_similarity(own, twin, dim=-1), F.cosine_similarity(ours, theirs, dim=-1), positive])

@@ -24,7 +24,6 @@ from rich.table import Table
 from concept_cam import world
 from concept_cam.audit.examine import Examiner
 from concept_cam.audit.words import BACKGROUND, Difference
-from concept_cam.methods import explain
 from concept_cam.metrics import rank_correlation
 from concept_cam.parts import read_parts
 from concept_cam.prompts import read_vocabulary
@@ -55,8 +54,8 @@ def of_pair(examiner: Examiner, first: str, second: str, plates: int, seed: int)
     frames = [localizer.frame(draw_at_home(species()[first], rng, 192).image) for _ in range(plates)]
     directions = torch.stack([ours - theirs, *(one.direction(examiner.words.bank) for one in told)])
     with torch.no_grad():
-        ((seen, _, _),) = localizer.traces(frames)
-        maps = explain(localizer.method, seen, directions[:, None].expand(-1, plates, -1).contiguous())
+        (seen,) = localizer.passes(frames)
+        maps = seen.maps(localizer.method, directions[:, None].expand(-1, plates, -1).contiguous()).stacked
     agreements = rank_correlation(maps[1:], maps[:1].expand_as(maps[1:])).mean(1).tolist()
     cards = [species()[name].card for name in (first, second)]
     (attribute,) = species()[first].differences(species()[second])

@@ -5,11 +5,13 @@
       v                                             v
     ConceptBank (K, E)    concepts                Frame                    images
       v                                             v
-    Comparison            comparison  <- scores - Trace (B, N, D), (B, E)  gradients
+    Comparison            comparison  <- scores - Pass                     passes
       v                                             v
     direction (E,)        ----------------------> TokenGradient            gradients
                                                     v
                                                   signed map               methods
+                                                    v
+                                                  EvidenceMap              evidence
                                                     v
                                                   Localization             result
 

@@ -19,9 +19,10 @@ from concept_cam.backbones.site import Site
 from concept_cam.backbones.snapshot import checksum
 from concept_cam.backbones.weights import ADVICE, first_run
 from concept_cam.errors import ConceptCamError, NoSpatialGradient
-from concept_cam.gradients import has_exact_head, trace
+from concept_cam.gradients import has_exact_head
 from concept_cam.gradients.exactness import try_head
 from concept_cam.hooks import on_output
+from concept_cam.passes import Pass
 
 B = TypeVar("B", bound=Backbone)
 
@@ -109,7 +110,7 @@ def _embedding(backbone: Backbone) -> Verdict:
         # A hook that only looks: the model runs as it does without us.
         with on_output(backbone.sites[0].module, lambda *_: None):
             watched = backbone.normalize(backbone.embed_pixels(pixels))
-    cut = _off(trace(backbone, pixels, form="dense").embedding, own)
+    cut = _off(Pass.of(backbone, pixels, form="dense").embedding, own)
     if not torch.equal(own, again):
         return Verdict("embedding", False, f"two runs on one image are off by {_off(again, own):.1e}: the model is random")
     same = torch.equal(own, watched) and cut <= _ROUNDING.get(backbone.dtype, 1e-3)
@@ -118,7 +119,7 @@ def _embedding(backbone: Backbone) -> Verdict:
 
 def _gradient(backbone: Backbone, site: Site) -> Verdict:
     name = f"gradient at {site.name}"
-    seen = trace(backbone, noise(backbone), site.name, "dense")
+    seen = Pass.of(backbone, noise(backbone), site.name, "dense").trace
     try:
         (whole,) = seen.gradient(_directions(seen.embedding)).dense()
     except NoSpatialGradient as error:
@@ -137,10 +138,10 @@ def _batch(backbone: Backbone) -> Verdict:
     pixels = torch.randn(3, 3, *backbone.preprocess.size, generator=generator, dtype=torch.float32, device="cpu").to(
         backbone.device, backbone.dtype
     )
-    together = trace(backbone, pixels)
+    together = Pass.of(backbone, pixels).trace
     directions = _directions(together.embedding)
     maps = together.gradient(directions).dot_tokens()[0]
-    singles = [trace(backbone, one[None]).gradient(directions).dot_tokens()[0, 0] for one in pixels]
+    singles = [Pass.of(backbone, one[None]).trace.gradient(directions).dot_tokens()[0, 0] for one in pixels]
     off = max(_off(one, row) for one, row in zip(singles, maps, strict=True))
     return Verdict("batch of three", off <= _ROUNDING.get(backbone.dtype, 1e-3), f"three singles are off by {off:.1e}")
 
@@ -164,8 +165,7 @@ def _sizes(backbone: Backbone) -> Iterator[Verdict]:
 
 
 def _size(backbone: Backbone, what: str, size: tuple[int, int]) -> Verdict:
-    at_size = backbone.at_size(size)
-    seen = trace(at_size, noise(at_size))
+    seen = Pass.of(backbone, noise(backbone, size)).trace
     answers = seen.gradient(_directions(seen.embedding)).dot_tokens()
     good = bool(answers.isfinite().all() and answers.any())
     return Verdict(f"{what}, {size[0]} x {size[1]}", good, f"a map of {seen.layout.rows} x {seen.layout.cols}")
@@ -179,6 +179,7 @@ class _Stopped(Exception):
 
 
 def _no_trace(backbone: Backbone) -> Iterator[Verdict]:
+    # Here the library plays its caller.
     modes: dict[str, Callable[[], Any]] = {
         "plain": nullcontext,
         "no_grad": torch.no_grad,
@@ -200,7 +201,7 @@ def _left(backbone: Backbone, what: str, mode: Callable[[], Any], fails: bool) -
             before = fingerprint(backbone.module)
             with mode():
                 try:
-                    seen = trace(backbone, noise(backbone), form=form)
+                    seen = Pass.of(backbone, noise(backbone), form=form).trace
                     seen.gradient(_directions(seen.embedding)).mean()
                 except _Stopped:
                     pass

@@ -286,6 +286,11 @@ _OWN = (Named, _Nearest, _Rivals)
 """Selectors that write into nothing."""
 
 
+def sees_scores(selector: Selector | None) -> bool:
+    """Whether the references depend on how concepts score on the image; of a selector of the user's own nobody knows."""
+    return not (selector is None or isinstance(selector, Named | _Nearest))
+
+
 def as_selector(wanted: Selector | str | Iterable[str] | None) -> Selector | None:
     """The selector that is meant by a selector, a name, names or nothing."""
     if wanted is None or callable(wanted):

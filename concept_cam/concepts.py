@@ -97,7 +97,10 @@ class ConceptBank:
 
     def ranked(self, values: Float[Tensor, " K"], without: str, count: int) -> tuple[str, ...]:
         """The concepts with the largest values, one left out, the largest first; equal ones in the bank's order."""
-        order = values.argsort(descending=True, stable=True).tolist()
+        # Sorted are those alone that may be among them: not a number counts as the largest.
+        least = values.topk(min(count + 1, len(values))).values[-1:]
+        rows = (~(values < least)).nonzero()[:, 0]
+        order = rows[values[rows].argsort(descending=True, stable=True)].tolist()
         return tuple(self.names[i] for i in order if self.names[i] != without)[:count]
 
     def centred(self) -> ConceptBank:

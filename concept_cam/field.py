@@ -17,11 +17,12 @@ from torch import Tensor
 from concept_cam.comparison import as_selector, compare
 from concept_cam.concepts import ConceptBank
 from concept_cam.errors import OptionError
+from concept_cam.evidence import EvidenceMaps
 from concept_cam.files import write_file
 from concept_cam.gradients import Trace
 from concept_cam.images import Placement
 from concept_cam.methods import AnyMethod, field_vectors, hires_cam, name_of
-from concept_cam.result import Localization, checked_maps
+from concept_cam.result import Localization
 from concept_cam.stored import MOST_CELLS, MOST_NUMBERS, exactly, mapping, number, placed, read_stored, refused, sides
 from concept_cam.targets import References, Target, as_references, named
 from concept_cam.weightings import Weighting
@@ -127,9 +128,12 @@ class ConceptField:
         selector = as_selector(as_references(against, bank.names))
         comparison = compare(bank, wanted, selector, scores, strength, weighting)
         directions = torch.stack([bank.vectors[bank.index(wanted)], comparison.direction(bank)])
-        base, finer = checked_maps(self(directions), str(self.provenance.get("site", "the site"))).float().cpu()
+        site = str(self.provenance.get("site", "the site"))
+        maps = EvidenceMaps(self(directions)[:, None], (self.placement,), site, self.vectors.dtype).single()
+        if (error := maps.error(0)) is not None:
+            raise error
         found = {name: float(scores[bank.index(name)]) for name in comparison.names}
-        return Localization(finer, base, self.placement, comparison, found, self.provenance)
+        return Localization(maps.of(1, 0), maps.of(0, 0), comparison, found, self.provenance)
 
     def save(self, path: str | os.PathLike[str], rank: int | None = None) -> Path:
         """Write to one ``.safetensors`` file: 2 bytes a number, scaled so that the largest is 1.

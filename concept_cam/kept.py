@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, final
 
 import torch
@@ -31,14 +31,16 @@ class Kept:
         vocabulary: concepts that are kept however many they are.
     """
 
+    names: frozenset[str]
+    """Of the vocabulary."""
     _state: object
     _whole: tuple[ConceptBank, Versions] | None
     _others: dict[str, ConceptBank]
-    _banks: dict[tuple[str, ...], tuple[ConceptBank, Versions]]
+    _banks: dict[tuple[bool, tuple[str, ...]], tuple[ConceptBank, Versions]]
 
     def __init__(self, vocabulary: Iterable[str] = ()) -> None:
         self._vocabulary = tuple(vocabulary)
-        self._names = frozenset(self._vocabulary)
+        self.names = frozenset(self._vocabulary)
         self._begin(None)
 
     def bank(self, names: Iterable[str], state: object, make: Callable[[tuple[str, ...]], ConceptBank]) -> ConceptBank:
@@ -53,22 +55,48 @@ class Kept:
             PromptError, UnknownConcept: see ``embed``.
         """
         wanted = distinct(names)
+        return self._get((False, wanted), state, make)
+
+    def around(self, others: Sequence[str], state: object, make: Callable[[tuple[str, ...]], ConceptBank]) -> ConceptBank:
+        """The bank of the vocabulary and of other concepts after it, to be read and not written to.
+
+        What it costs, once the vocabulary is embedded, does not depend on how many names that has.
+
+        Args:
+            others: in order, none of the vocabulary; one that comes twice counts once.
+            state: as in ``bank``, and so is make.
+            make: embeds concepts.
+
+        Raises:
+            PromptError, UnknownConcept: see ``embed``.
+        """
+        more = distinct(others) if others or not self._vocabulary else ()
+        return self._get((True, more), state, make)
+
+    def _get(
+        self, key: tuple[bool, tuple[str, ...]], state: object, make: Callable[[tuple[str, ...]], ConceptBank]
+    ) -> ConceptBank:
         # Out of the caller's inference mode: what is kept are ordinary tensors.
         with LOCK, torch.inference_mode(False), torch.no_grad():
             if self._state is None or self._state != state or self._is_written():
                 self._begin(state)
-            kept = self._banks.pop(wanted) if wanted in self._banks else _with_versions(self._joined(wanted, make))
-            self._banks[wanted] = kept
+            kept = self._banks.pop(key) if key in self._banks else _with_versions(self._joined(*key, make))
+            self._banks[key] = kept
             _shorten(self._banks, _BANKS_KEPT)
             return kept[0]
 
-    def _joined(self, wanted: tuple[str, ...], make: Callable[[tuple[str, ...]], ConceptBank]) -> ConceptBank:
-        own = frozenset(wanted)
-        if self._whole is None and self._vocabulary and own.issuperset(self._names):
+    def _joined(self, around: bool, wanted: tuple[str, ...], make: Callable[[tuple[str, ...]], ConceptBank]) -> ConceptBank:
+        """A bank of some concepts; ``around``: of the vocabulary, and of these after it."""
+        if around:
+            all_ = self._vocabulary
+        else:
+            own = frozenset(wanted)
+            all_ = self._vocabulary if own.issuperset(self.names) else ()
+        if self._whole is None and all_:
             self._whole = _with_versions(make(self._vocabulary))
         whole = self._whole and self._whole[0]
-        within: frozenset[str] = frozenset() if whole is None else self._names
-        outside = tuple(name for name in wanted if name not in within)
+        within: frozenset[str] = frozenset() if whole is None else self.names
+        outside = wanted if around else tuple(name for name in wanted if name not in within)
         fresh = tuple(name for name in outside if name not in self._others)
         made = make(fresh) if fresh else None
         if made is not None:
@@ -78,7 +106,7 @@ class Kept:
                 bias = None if biases is None else biases[row : row + 1].clone()
                 self._others[name] = ConceptBank((name,), made.vectors[row : row + 1].clone(), bias)
         banks = []
-        if whole is not None and own.issuperset(within):
+        if whole is not None and all_:
             banks.append(whole)
         elif whole is not None and len(outside) < len(wanted):
             banks.append(whole.select(name for name in wanted if name in within))
@@ -87,6 +115,8 @@ class Kept:
             self._others[name] = self._others.pop(name)
         _shorten(self._others, _OTHERS_KEPT)
         # A bank that is handed out shares numbers with the vocabulary alone, which is watched.
+        if around:
+            return whole if whole is not None and not wanted else _joined(banks)
         return whole if whole is not None and whole.names == wanted else _in_order(banks, wanted)
 
     def _is_written(self) -> bool:
@@ -106,7 +136,7 @@ class Kept:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
-        self._names = frozenset(self._vocabulary)
+        self.names = frozenset(self._vocabulary)
         self._begin(None)
 
 
@@ -118,11 +148,15 @@ def _with_versions(bank: ConceptBank) -> tuple[ConceptBank, Versions]:
     return bank, _versions(bank)
 
 
-def _in_order(banks: list[ConceptBank], wanted: tuple[str, ...]) -> ConceptBank:
+def _joined(banks: list[ConceptBank]) -> ConceptBank:
     biases = [bank.biases for bank in banks if bank.biases is not None]
     names = tuple(name for bank in banks for name in bank.names)
-    bank = ConceptBank(names, torch.cat([bank.vectors for bank in banks]), torch.cat(biases) if biases else None)
-    return bank if names == wanted else bank.select(wanted)
+    return ConceptBank(names, torch.cat([bank.vectors for bank in banks]), torch.cat(biases) if biases else None)
+
+
+def _in_order(banks: list[ConceptBank], wanted: tuple[str, ...]) -> ConceptBank:
+    bank = _joined(banks)
+    return bank if bank.names == wanted else bank.select(wanted)
 
 
 def _shorten(kept: dict[Any, Any], most: int) -> None:

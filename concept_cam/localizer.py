@@ -3,36 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from contextlib import closing
-from functools import partial
-from typing import TypeAlias, TypeVar, final
+from typing import TypeVar, final
 
-import torch
-
+from concept_cam.asking import explorations, results
 from concept_cam.backbones.backbone import Backbone
 from concept_cam.backbones.transforms import preprocess_for
-from concept_cam.comparison import Comparison
 from concept_cam.concepts import ConceptBank, embed
 from concept_cam.errors import ConceptCamError
+from concept_cam.exploration import STRENGTHS, Exploration, Plan
 from concept_cam.field import ConceptField
-from concept_cam.gradients import Form, Trace, trace
-from concept_cam.images import Fit, Frame, Size, by_size, read_image
+from concept_cam.gradients import Form
+from concept_cam.images import Fit, Frame, Size
 from concept_cam.kept import Kept
-from concept_cam.methods import AnyMethod, as_method, explain, hires_cam
+from concept_cam.methods import AnyMethod, as_method, hires_cam
 from concept_cam.options import templates_of, vocabulary_of
-from concept_cam.prefetch import one_by_one, tell, together
+from concept_cam.passes import Pass, each_frame, run
 from concept_cam.provenance import provenance_of
-from concept_cam.question import Question, Variants
-from concept_cam.result import Localization, checked_maps
-from concept_cam.targets import Names, References, Targets, in_step, is_one
-from concept_cam.tensors import Given, Several, as_file, as_images, frame_of
+from concept_cam.result import Localization
+from concept_cam.targets import Names, References, Targets
+from concept_cam.tensors import Given, Read, Several, as_images, read_given
 from concept_cam.weightings import Weighting
 
 S = TypeVar("S", bound=Given)
-_Batch: TypeAlias = Sequence[tuple[tuple[Given, str | None], Frame]]
-
-STRENGTHS = (0.0, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0)
-"""Those that a sweep goes through."""
 
 
 @final
@@ -86,7 +78,7 @@ class Localizer:
         self.templates = templates_of(templates, backbone)
         self.on_device = on_device
         self._told = tuple(key for key, value in (("fit", fit), ("size", size)) if value is not None)
-        self._kept = Kept(self.vocabulary)
+        self.kept = Kept(self.vocabulary)
 
     def __call__(
         self,
@@ -128,10 +120,7 @@ class Localizer:
             ComparisonError: see ``compare``.
             NoSpatialGradient, BackboneError: a map is blank, or not finite; the model does not take a tensor of that size.
         """
-        question, given = self._question(against, strength, weighting), as_images(images)
-        asked = question.about(target, len(given))
-        items = list(zip(zip(given, asked.targets, strict=True), map(self.frame, given), strict=True))
-        return together(partial(self._answer, question), items, lambda: self._check(asked))
+        return results(self, against, strength, weighting).batch(images, target)
 
     def sweep(
         self,
@@ -144,6 +133,13 @@ class Localizer:
     ) -> list[Localization]:
         """One comparison at several strengths, from one forward pass; of a linear method at the price of one map.
 
+        Args:
+            image: as in ``batch``, and so are target, against and weighting.
+            target: the concept looked for; by default the predicted class.
+            against: names to compare with, or a selector.
+            strengths: each 0 or more.
+            weighting: of the references; uniform by default.
+
         Raises:
             OptionError: the method does not look at the score.
             ComparisonError: a strength is negative or not finite, or see ``batch``.
@@ -155,8 +151,8 @@ class Localizer:
             >>> [result.comparison.strength for result in results]
             [0.0, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0]
         """
-        question = self._question(against, max(strengths), weighting, lambda one: one.at_each(strengths))
-        return self._localize([self.frame(image)], question.about(target, 1))[0]
+        plan = Plan(max(strengths), tuple(strengths), None)
+        return list(explorations(self, against, weighting, plan).one(image, target).sweep)
 
     def against_each(
         self,
@@ -166,9 +162,15 @@ class Localizer:
         *,
         strength: float = 1.0,
     ) -> list[Localization]:
-        """The target against each of its references alone, from one forward pass: which patch speaks against which?
+        """The target against each of its references alone, from one forward pass: which patch is evidence against which?
 
-        ``drawing.by_reference`` colours each place by the reference that it speaks against most.
+        ``drawing.by_reference`` colours each place by the reference that it is evidence against most.
+
+        Args:
+            image: as in ``batch``, and so are target and against.
+            target: the concept looked for; by default the predicted class.
+            against: names to compare with, or a selector.
+            strength: of each comparison.
 
         Raises:
             OptionError: the method does not look at the score.
@@ -181,8 +183,53 @@ class Localizer:
             >>> [result.comparison.references for result in results]
             [('frost finch',), ('royal jay',)]
         """
-        question = self._question(against, strength, None, Comparison.with_each)
-        return self._localize([self.frame(image)], question.about(target, 1))[0]
+        plan = Plan(strength, (), strength)
+        return list(explorations(self, against, None, plan).one(image, target).by_reference)
+
+    def explore(
+        self,
+        images: Iterable[S],
+        target: Targets = None,
+        against: References = None,
+        *,
+        strength: float = 0.6,
+        strengths: Sequence[float] = STRENGTHS,
+        each: float | None = 1.0,
+        weighting: Weighting | None = None,
+        batch_size: int = 8,
+        workers: int = 2,
+        on_error: Callable[[S, ConceptCamError], None] | None = None,
+    ) -> Generator[tuple[S, Exploration], None, None]:
+        """Result, sweep and each reference alone for many images: as ``stream``, each from one decode and one forward pass.
+
+        Images are given back as they were read, to be drawn on; those of three batches at most are held.
+
+        Args:
+            images: as in ``stream``, and so are target, against, weighting, batch_size, workers and on_error.
+            target: one for all, or one for each image; by default the predicted class.
+            against: names to compare with, or a selector.
+            strength: of the result.
+            strengths: of the sweep; none leaves it out.
+            each: the strength against each reference alone; None leaves that out.
+            weighting: of the references of result and sweep.
+            batch_size: how many go through the model at once.
+            workers: threads that read and prepare images.
+            on_error: called with an image that fails, and why.
+
+        Raises:
+            OptionError: the method does not look at the score, or see ``stream``.
+            ComparisonError: a strength is negative or not finite, or see ``batch``.
+            ImageError, NoSpatialGradient, BackboneError, UnknownConcept: see ``stream``.
+
+        Example:
+            >>> from concept_cam import world
+            >>> plate = world.draw_species("ember finch", seed=3)
+            >>> ((_, found),) = world.localizer().explore([plate.image], "ember finch", "frost finch", strengths=(0, 1))
+            >>> found.result.comparison.strength, len(found.sweep), len(found.by_reference)
+            (0.6, 2, 1)
+        """
+        plan = Plan(strength, tuple(strengths), each, bare=against is None and strength == 0)
+        return explorations(self, against, weighting, plan).stream(images, target, batch_size, workers, on_error)
 
     def stream(
         self,
@@ -223,14 +270,7 @@ class Localizer:
             >>> [result.map.shape for _, result in world.localizer().stream(plates, "ember finch", "frost finch")]
             [torch.Size([12, 12]), torch.Size([12, 12]), torch.Size([12, 12])]
         """
-        question = self._question(against, strength, weighting)
-        pairs = in_step(images, target, question.choices)
-        if is_one(target):
-            self._check(question.about(target, 1))
-        read, fail = lambda pair: self.frame(pair[0]), lambda pair, error: tell(pair[0], error, on_error)
-        found = one_by_one(pairs, read, partial(self._answer, question), batch_size, workers, fail)
-        with closing(found):
-            yield from ((image, result) for (image, _), result in found)
+        return results(self, against, strength, weighting).stream(images, target, batch_size, workers, on_error)
 
     def fields(self, images: Several) -> list[ConceptField]:
         """The fields of several images, which answer any text without the model; for methods that are linear.
@@ -245,14 +285,8 @@ class Localizer:
             >>> field.vectors.shape
             torch.Size([12, 12, 192])
         """
-        frames = [self.frame(image) for image in as_images(images)]
-        results: dict[int, ConceptField] = {}
-        with torch.inference_mode(False), torch.no_grad():
-            for seen, alike, provenance in self.traces(frames):
-                placements = [frames[i].placement for i in alike]
-                fields = ConceptField.of(seen, self.method, placements, provenance)
-                results |= dict(zip(alike, fields, strict=True))
-        return [results[i] for i in range(len(frames))]
+        make = lambda seen: ConceptField.of(seen.trace, self.method, seen.placements, self.provenance(seen))  # noqa: E731
+        return each_frame(self.passes([self.frame(image) for image in as_images(images)]), make)
 
     def frame(self, image: Given) -> Frame:
         """An image as the model gets it; a tensor is that already.
@@ -261,62 +295,31 @@ class Localizer:
             ImageError: it cannot be read, or the tensor is no input of a model.
             OptionError: it is a tensor, and the localizer was told another size, or how to fit images.
         """
-        if isinstance(image, torch.Tensor):
-            return frame_of(image, self.preprocess, self._told, self.backbone.device, self.backbone.dtype)
-        return Frame.of(read_image(as_file(image)), self.preprocess)
+        return self.read(image)[0]
 
-    def traces(self, frames: Sequence[Frame]) -> Iterator[tuple[Trace, list[int], dict[str, object]]]:
-        """One forward pass for each input size: what it keeps, of which frames, and where it comes from.
+    def read(self, image: Given) -> Read:
+        """What the model gets, and the image as it was read, upright and in RGB; None of a tensor. See ``frame``."""
+        return read_given(image, self.preprocess, self._told, self.backbone)
 
-        For those who ask more of a pass than one comparison; call it without gradients and out of inference mode.
-        """
-        for size, alike in by_size(frames).items():
-            pixels = torch.stack([frames[i].pixels.to(self.backbone.device, self.backbone.dtype) for i in alike])
-            seen = trace(self.backbone.at_size(size), pixels, self.site, self.form)
-            yield seen, alike, provenance_of(seen, self.method, self.preprocess, self.templates)
+    def passes(self, frames: Sequence[Frame]) -> Iterator[Pass]:
+        """One forward pass for each input size of some frames, for those who ask more of it than one comparison."""
+        return run(self.backbone, frames, self.site, self.form)
 
-    def _question(
-        self, against: References, strength: float, weighting: Weighting | None, variants: Variants | None = None
-    ) -> Question:
-        choices = self.backbone.classes or self.vocabulary
-        return Question.of(self.method, choices, self.vocabulary, against, strength, weighting, variants)
-
-    def _answer(self, question: Question, batch: _Batch) -> list[Localization]:
-        asked = question.about([target for (_, target), _ in batch], len(batch))
-        return [result for (result,) in self._localize([frame for _, frame in batch], asked)]
-
-    def _check(self, question: Question) -> None:
-        """Raise what is wrong with a question whatever the image: a word, a reference."""
-        with self.backbone.evaluating():
-            question.check(self.bank(question.names))
-
-    def _localize(self, frames: Sequence[Frame], question: Question) -> list[list[Localization]]:
-        """For each image a result for each variant of its comparison; the same number for all images."""
-        results: dict[int, list[Localization]] = {}
-        # One look at the model for the texts and the passes; out of the caller's inference mode, so that results are ordinary.
-        with self.backbone.evaluating():
-            bank = self.bank(question.names)
-            for seen, alike, provenance in self.traces(frames):
-                # The caller's autocast is for the model, not for the algebra.
-                with torch.autocast(self.backbone.device.type, enabled=False):
-                    scores = bank.scores(seen.embedding)
-                    asked = [question.comparisons(bank, row, i) for row, i in zip(scores, alike, strict=True)]
-                    finer = torch.stack([torch.stack([c.direction(bank) for c in of_one]) for of_one in asked], 1)
-                    base = bank.vectors_of([of_one[0].target for of_one in asked])[None]
-                    maps = checked_maps(explain(self.method, seen, torch.cat([base, finer])), seen.site.name)
-                    maps = maps if self.on_device else maps.float().cpu()
-                for b, (i, of_one) in enumerate(zip(alike, asked, strict=True)):
-                    results[i] = []
-                    for one, map_ in zip(of_one, maps[1:, b], strict=True):
-                        placement = frames[i].placement.covering(seen.layout.span)
-                        found = {name: float(scores[b, bank.index(name)]) for name in one.names}
-                        results[i].append(Localization(map_, maps[0, b], placement, one, found, provenance))
-        return [results[i] for i in range(len(frames))]
+    def provenance(self, seen: Pass) -> dict[str, object]:
+        """What is kept of a pass with each result: model, site, form of the gradient, method, templates, versions."""
+        return provenance_of(seen.trace, self.method, self.preprocess, self.templates)
 
     def bank(self, names: Iterable[str]) -> ConceptBank:
         """The bank of some concepts, to be read and not written to; what was embedded before is not embedded again.
 
         Kept are the vocabulary and the last 4,096 other concepts, as long as the model and the templates are what they were.
         """
-        state = (self.templates, self.backbone.text_state())
-        return self._kept.bank(names, state, lambda fresh: embed(self.backbone, fresh, self.templates))
+        return self.kept.bank(names, *self._how())
+
+    def bank_around(self, others: Sequence[str]) -> ConceptBank:
+        """The bank of the vocabulary and of others after it; what it costs does not depend on the size of the vocabulary."""
+        return self.kept.around(others, *self._how())
+
+    def _how(self) -> tuple[object, Callable[[Iterable[str]], ConceptBank]]:
+        """When what is kept still holds, and how more is embedded."""
+        return (self.templates, self.backbone.text_state()), lambda names: embed(self.backbone, names, self.templates)

@@ -47,7 +47,7 @@ def read_ahead(
 def one_by_one(
     items: Iterable[T],
     read: Callable[[T], R],
-    look: Callable[[Sequence[tuple[T, R]]], Sequence[Q]],
+    look: Callable[[Sequence[tuple[T, R]]], Sequence[Q | ConceptCamError]],
     batch_size: int,
     workers: int,
     fail: Callable[[T, ConceptCamError], None],
@@ -60,7 +60,7 @@ def one_by_one(
     Args:
         items: a generator will do; what it raises is raised.
         read: done with an item, by the threads.
-        look: done with so many items and what was read of each; gives something for each.
+        look: done with so many items and what was read of each; gives something for each, or an error of that item alone.
         batch_size: how many are looked at at once.
         workers: threads.
         fail: called, when its turn comes, with an item that fails, and why; it is skipped, or ``fail`` raises.
@@ -98,7 +98,7 @@ def with_name(name: str, error: ConceptCamError) -> ConceptCamError:
 
 
 def each_alone(
-    look: Callable[[Sequence[tuple[T, R]]], Sequence[Q]], items: Sequence[tuple[T, R]]
+    look: Callable[[Sequence[tuple[T, R]]], Sequence[Q | ConceptCamError]], items: Sequence[tuple[T, R]]
 ) -> Iterator[Q | ConceptCamError]:
     """What is found of several items at once; if that fails, what is found of each alone, or its error."""
     if not items:
@@ -117,12 +117,14 @@ def each_alone(
 
 
 def together(
-    look: Callable[[Sequence[tuple[T, R]]], Sequence[Q]], items: Sequence[tuple[T, R]], check: Callable[[], None]
+    look: Callable[[Sequence[tuple[T, R]]], Sequence[Q | ConceptCamError]],
+    items: Sequence[tuple[T, R]],
+    check: Callable[[], None],
 ) -> list[Q]:
     """What is found of several items at once; if that fails, the error of the first that fails alone, with its number.
 
     Args:
-        look: gives something for each of some items.
+        look: gives something for each of some items, or an error of that item alone.
         items: each with what was read of it.
         check: raises what is wrong with all of them alike.
     """

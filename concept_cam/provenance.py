@@ -14,7 +14,7 @@ from typing import Any, final
 
 from concept_cam.errors import OptionError, one_line
 from concept_cam.files import write_file
-from concept_cam.gradients import FactoredTrace, Trace
+from concept_cam.gradients import Trace
 from concept_cam.methods import AnyMethod, name_of
 from concept_cam.preprocess import Preparation
 
@@ -43,7 +43,7 @@ def provenance_of(seen: Trace, method: AnyMethod, preprocess: Preparation, templ
     return {
         "model": backbone.name,
         "site": seen.site.name,
-        "gradient": "factored" if isinstance(seen, FactoredTrace) else "dense",
+        "gradient": seen.form,
         "method": name_of(method),
         "input": {"fit": preprocess.fit, "size": [int(side) for side in seen.pixels.shape[2:]]},
         "templates": list(templates),

@@ -11,8 +11,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from concept_cam.backbones.backbone import Backbone
 from concept_cam.errors import ImageError, OptionError
-from concept_cam.images import Frame, Placement, Source
+from concept_cam.images import Frame, Placement, Source, read_image
 from concept_cam.preprocess import Preparation
 
 if TYPE_CHECKING:
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
 else:
     # Types are checked at run time in tests: there too, what is no image shall be refused here, in words.
     Given = Several = Any
+
+Read: TypeAlias = tuple[Frame, Image.Image | None]
+"""What the model gets, and the image as it was read; None of a tensor."""
 
 _FAR = 10
 """Values so many times further from zero than those of any normalised image were hardly normalised."""
@@ -69,6 +73,25 @@ def _as_image(given: Tensor) -> Tensor:
         last = " (channels come first: permute it)" if given.ndim in (3, 4) and shape[-1] == 3 else ""
         raise ImageError(f"A tensor of shape {shape} is no image; expected (3, height, width){last}.")
     return given.reshape(shape[-3:])
+
+
+def read_given(given: Given, preprocess: Preparation, told: Sequence[str], backbone: Backbone) -> Read:
+    """An image as the model gets it, and as it was read: upright, in RGB.
+
+    Args:
+        given: a path, a PIL image or a tensor.
+        preprocess: how images are prepared; a tensor is prepared already.
+        told: those of fit and size that the user chose.
+        backbone: the model.
+
+    Raises:
+        ImageError: it cannot be read, or is no image.
+        OptionError: it is a tensor, and the user chose another size, or how to fit images.
+    """
+    if isinstance(given, Tensor):
+        return frame_of(given, preprocess, told, backbone.device, backbone.dtype), None
+    read = read_image(as_file(given))
+    return Frame.of(read, preprocess), read
 
 
 def frame_of(given: Tensor, preprocess: Preparation, told: Sequence[str], device: torch.device, dtype: torch.dtype) -> Frame:

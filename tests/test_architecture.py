@@ -63,6 +63,43 @@ def test_hooks_and_gradients_live_in_one_place_each(path):
         assert not found
 
 
+RUNNING = {
+    "trace": ("passes.py", "gradients/"),
+    "at_size": ("passes.py", "gradients/", "backbones/"),
+    # The guard of a model reads and measures it in its own precision; a check plays the caller.
+    "autocast": ("passes.py", "gradients/", "backbones/", "checks.py"),
+}
+"""Who may run the model, choose its size, and switch off the caller's autocast."""
+
+
+def calls(path: Path) -> list[ast.Call]:
+    return [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)]
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_the_model_is_run_in_passes_alone(path):
+    own = str(path.relative_to(ROOT / "concept_cam"))
+    called = {re.split(r"\W", ast.unparse(call.func))[-1] for call in calls(path)}
+    elsewhere = {name for name, homes in RUNNING.items() if name in called and not own.startswith(homes)}
+    assert not elsewhere, f"{own} calls {elsewhere}; ask a Pass"
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_the_peak_of_a_map_is_found_in_one_place(path):
+    """An argmax over all of a map, be it called a map, a grid or a heat map."""
+    found = [ast.unparse(call.func) for call in calls(path)]
+    over_maps = [name for name in found if name.endswith(".argmax") and re.search(r"map|grid|heat|visible", name)]
+    divided = [
+        ast.unparse(call) for call in calls(path) if ast.unparse(call.func) == "divmod" and "argmax" in ast.unparse(call)
+    ]
+    # Of several heat maps the one that is largest at each pixel is no peak.
+    over_maps = [name for name in over_maps if path.name != "drawing.py"]
+    if path.name == "evidence.py":
+        assert len(over_maps) == len(divided) == 1
+    else:
+        assert not over_maps + divided
+
+
 @pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(ROOT)))
 def test_a_file_is_one_noun(path):
     assert len(path.read_text().splitlines()) <= 325

@@ -17,10 +17,11 @@ from concept_cam.audit.object_share import ObjectMask, shared
 from concept_cam.audit.words import BACKGROUND
 from concept_cam.datasets import Example
 from concept_cam.errors import ComparisonError, OptionError
-from concept_cam.evaluation.grid import OcclusionScores, View
-from concept_cam.evaluation.probabilities import ClassProbabilities, own_scale
+from concept_cam.evaluation.grid import OcclusionScores
 from concept_cam.methods import METHODS, TraceMethod
 from concept_cam.metrics import energy_inside, rank_correlation
+from concept_cam.probabilities import ClassProbabilities, own_scale
+from concept_cam.views import View
 from concept_cam.world.dataset import birds_dataset
 
 
@@ -60,7 +61,7 @@ def test_the_drop_is_that_of_an_evaluation(localizer, examiner, looked):
     probabilities = ClassProbabilities(localizer.backbone, examiner.bank, examiner.scale)
     views = [View.of(example, localizer.preprocess) for example in examples]
     with torch.no_grad():
-        ((seen, _, _),) = localizer.traces([view.frame for view in views])
+        (seen,) = localizer.passes([view.frame for view in views])
         maps = [
             localizer(e.read(), r["predicted"], r["runner_up"], strength=1.0).map for e, r in zip(examples, rows, strict=True)
         ]
@@ -189,8 +190,8 @@ def test_a_image_without_evidence_is_listed_and_the_others_are_looked_at(localiz
         return found
 
     own = Localizer(localizer.backbone, templates=localizer.templates, method=TraceMethod(maps))
-    rows, tensors = Examiner(own, SPECIES).look(birds_dataset(3).examples[:])
-    assert re.match("nothing speaks for '.*' and not '.*'", rows[1]["problem"])
+    rows, tensors = Examiner(own, SPECIES).examine(birds_dataset(3).examples[:])
+    assert re.match("no evidence for '.*' against '.*': the map is blank", rows[1]["problem"])
     assert [("problem" in row) for row in rows] == [False, True, False]
     assert len(tensors["aligned"]) == 2
 

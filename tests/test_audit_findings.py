@@ -20,8 +20,8 @@ from concept_cam.audit.summary import FIGURES, Condition, summary, write_tables
 from concept_cam.audit.words import BACKGROUND, random_axes
 from concept_cam.datasets import Dataset, Example
 from concept_cam.errors import OptionError
-from concept_cam.evaluation.probabilities import ClassProbabilities
 from concept_cam.metrics import bounded_interval
+from concept_cam.probabilities import ClassProbabilities
 
 A, B, C = SPECIES[:3]
 

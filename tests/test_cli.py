@@ -14,7 +14,7 @@ import pytest
 from clis import RESULTS, TWINS, Run, embedded, finch, names, plate, results, run
 from PIL import Image
 
-from concept_cam import loading, world
+from concept_cam import loading, passes, world
 from concept_cam.cli.folders import sources
 from concept_cam.errors import ImageError
 from concept_cam.methods import CARDS
@@ -380,26 +380,25 @@ def folder(plate: Image.Image, tmp_path: Path) -> Path:
     return folder
 
 
-def blank_where_white(monkeypatch: pytest.MonkeyPatch, module: str) -> None:
+def blank_where_white(monkeypatch: pytest.MonkeyPatch) -> None:
     """A model that says nothing of a white image: its embedding is known by the image that it is of."""
-    real = sys.modules[module].explain
-    guide = world.localizer()
-    ((seen, _, _),) = guide.traces([guide.frame(Image.new("RGB", (160, 160), "white"))])
+    guide, real = world.localizer(), passes.explain
+    (seen,) = guide.passes([guide.frame(Image.new("RGB", (160, 160), "white"))])
 
     def explain(method, trace, directions):  # type: ignore[no-untyped-def]
         same = (trace.embedding - seen.embedding).abs().amax(1) < 1e-4
         return real(method, trace, directions).masked_fill(same[None, :, None, None], 0.0)
 
-    monkeypatch.setattr(module + ".explain", explain)
+    monkeypatch.setattr(passes, "explain", explain)
 
 
 def test_a_folder_in_bad_order(run: Run, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    blank_where_white(monkeypatch, "concept_cam.localizer")
+    blank_where_white(monkeypatch)
     ran = run("localize", folder, *TWINS, "--out", "found")
     assert ran.code == 2
     broken, white, last = ran.err.splitlines()
     assert "3-broken.png: " in broken
-    assert "4-white.png: Nothing at " in white
+    assert "4-white.png: No patch at " in white
     assert white.endswith("the map is blank.")
     assert last == "concept-cam: 2 of 9 images failed; the others are in found."
     images = {Path(json.loads(file.read_text())["image"]).name for file in (tmp_path / "found").glob("*.json")}

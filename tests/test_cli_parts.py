@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 from pycocotools.coco import COCO
 
-from concept_cam import grad_cam, loading, world
+from concept_cam import grad_cam, loading, passes, world
 from concept_cam.datasets import read_dataset
 from concept_cam.datasets.published import read_cub
 from concept_cam.localizer import Localizer
@@ -434,21 +434,19 @@ def test_help_imports_nothing_heavy():
 
 
 def test_a_blank_map_is_the_problem_of_its_own_image(run, birds, tmp_path, monkeypatch):
-    from concept_cam.parts import finding
-
-    guide, real = world.localizer(method=legrad), finding.explain
-    ((seen, _, _),) = guide.traces([guide.frame(Image.new("RGB", (160, 160), "white"))])
+    guide, real = world.localizer(method=legrad), passes.explain
+    (seen,) = guide.passes([guide.frame(Image.new("RGB", (160, 160), "white"))])
 
     def explain(method, trace, directions):
         same = (trace.embedding - seen.embedding).abs().amax(1) < 1e-4
         return real(method, trace, directions).masked_fill(same[None, :, None, None], 0.0)
 
-    monkeypatch.setattr(finding, "explain", explain)
+    monkeypatch.setattr(passes, "explain", explain)
     Image.new("RGB", (160, 160), "white").save(birds / "ember_finch" / "0-white.png")
     code, out, err = run("birds", "--out", "found")
     assert code == 2
     first, last = err.splitlines()
-    assert first.startswith("concept-cam: birds/ember_finch/0-white.png: Nothing at ")
+    assert first.startswith("concept-cam: birds/ember_finch/0-white.png: No patch at ")
     assert last == "concept-cam: 1 of 5 images failed; the others are in found."
     assert out.splitlines()[-1].startswith("4 images, 1 skipped, ")
     code, out, err = run("birds/ember_finch/0-white.png", "--out", "alone")

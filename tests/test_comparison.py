@@ -202,3 +202,19 @@ def test_half_precision_text_vectors_are_compared_in_single():
     torch.testing.assert_close(bank.vectors, F.normalize(raw.float(), dim=-1), rtol=1e-6, atol=1e-7)
     assert bank.vectors.dtype == torch.float32
     torch.testing.assert_close(bank.vectors.norm(dim=1), torch.ones(len(zoo.WORDS)), rtol=1e-6, atol=0)
+
+
+def test_the_highest_are_those_of_a_whole_sort():
+    """Equal values in the bank's order; not a number counts as the largest."""
+    generator = torch.Generator().manual_seed(0)
+    names = tuple(f"{i}" for i in range(40))
+    bank = ConceptBank(names, torch.eye(40))
+    for values in (
+        torch.randn(40, generator=generator),
+        torch.randint(0, 3, (40,), generator=generator).float(),
+        torch.zeros(40),
+        torch.randn(40, generator=generator).masked_fill(torch.arange(40) % 7 == 3, float("nan")),
+    ):
+        order = [names[i] for i in values.argsort(descending=True, stable=True).tolist()]
+        for without, count in (("0", 1), (order[0], 3), (order[-1], 5), ("7", 39), ("7", 50)):
+            assert bank.ranked(values, without, count) == tuple(name for name in order if name != without)[:count]

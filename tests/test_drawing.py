@@ -10,6 +10,7 @@ from PIL import Image
 from concept_cam.comparison import Comparison
 from concept_cam.drawing import by_reference, overlay, side_by_side, strip
 from concept_cam.errors import OptionError
+from concept_cam.evidence import EvidenceMap
 from concept_cam.images import Placement
 from concept_cam.regions import bounding_boxes
 from concept_cam.result import Localization
@@ -32,7 +33,8 @@ def localization(
     share = (1 / max(1, len(references)),) * len(references)
     comparison = Comparison(target, references, share, (0.9,) * len(references), 0.6)
     placement = Placement(window or (0.0, 0.0, float(image.width), float(image.height)), (image.height, image.width))
-    return Localization(cells, cells if base is None else base, placement, comparison, {}, {})
+    own = cells if base is None else base
+    return Localization(EvidenceMap(cells, placement), EvidenceMap(own, placement), comparison, {}, {})
 
 
 def spike(row: int, column: int, value: float = 1.0) -> torch.Tensor:

@@ -153,7 +153,7 @@ def test_figures_are_those_of_a_result(localizer, tmp_path):
 
 def test_one_forward_pass_for_all_methods_and_strengths(localizer, tmp_path, monkeypatch):
     traces = []
-    monkeypatch.setattr("concept_cam.evaluation.grid.trace", lambda *given: traces.append(1) or trace(*given))
+    monkeypatch.setattr("concept_cam.passes.trace", lambda *given: traces.append(1) or trace(*given))
     write_rows(grid_of(localizer), twins_dataset(4), tmp_path, {})
     assert traces == [1]
 

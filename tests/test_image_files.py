@@ -23,6 +23,7 @@ from concept_cam import decoding, drawing, images, regions, world
 from concept_cam.datasets.files import size_of
 from concept_cam.datasets.masks import of_levels
 from concept_cam.errors import DatasetError, ImageError
+from concept_cam.evidence import EvidenceMap
 from concept_cam.formats import FORMATS, SUFFIXES
 from concept_cam.images import Placement, read_image, read_levels
 from concept_cam.regions import bounding_boxes
@@ -470,7 +471,8 @@ def test_odd_images_are_localized_and_drawn(size, fit):
 def result_on(height: int, width: int, grid: torch.Tensor) -> Localization:
     result = world.localizer()(world.draw_species("ember finch").image, "ember finch", "frost finch")
     placement = Placement((width / 4, -2.0, 1.5 * width, height + 3.0), (height, width))
-    return Localization(grid, grid, placement, result.comparison, result.scores, result.provenance)
+    evidence = EvidenceMap(grid, placement)
+    return Localization(evidence, evidence, result.comparison, result.scores, result.provenance)
 
 
 def test_strips_make_the_same_map_mask_boxes_and_drawing(monkeypatch):

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 import zoo
 from PIL import Image
 
-from concept_cam import Localizer, against, compare, embed, grad_cam, hires_cam, nearest, rivals, trace, world, wrap
+from concept_cam import Localizer, against, compare, embed, grad_cam, hires_cam, nearest, passes, rivals, trace, world, wrap
 from concept_cam.errors import (
     BackboneError,
     ComparisonError,
@@ -114,7 +114,7 @@ def spot_model() -> Localizer:
     localizer = Localizer(wrap(model, zoo.TOKENIZER, name="spot"), templates=["a {}"], method=hires_cam)
     bank = localizer.bank(["red crown", "bird"])
     bank.vectors.copy_(torch.eye(24, dtype=torch.float64)[:2])
-    localizer.bank = lambda names: bank
+    localizer.bank_around = lambda others: bank
     return localizer
 
 
@@ -328,7 +328,7 @@ def test_a_stream_that_is_interrupted_leaves_no_thread(guide, plate, monkeypatch
     def interrupt(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(guide, "_localize", interrupt)
+    monkeypatch.setattr(guide, "passes", interrupt)
     with pytest.raises(KeyboardInterrupt):
         next(stream)
     assert not _threads()
@@ -398,11 +398,9 @@ def test_what_does_not_see_the_score_has_no_sweep(plate):
 @pytest.fixture
 def blank_where_white(monkeypatch):
     """The model says nothing of a white image, whatever stands beside it in a batch."""
-    from concept_cam import localizer
-
-    guide, real = world.localizer(), localizer.explain
+    guide, real = world.localizer(), passes.explain
     white = Image.new("RGB", (160, 160), "white")
-    ((seen, _, _),) = guide.traces([guide.frame(white)])
+    (seen,) = guide.passes([guide.frame(white)])
     embedding = seen.embedding[0]
 
     def explain(method, seen, directions):
@@ -410,7 +408,7 @@ def blank_where_white(monkeypatch):
         same = torch.tensor([torch.allclose(row, embedding, atol=1e-5) for row in seen.embedding])
         return maps.masked_fill(same[None, :, None, None], 0.0)
 
-    monkeypatch.setattr(localizer, "explain", explain)
+    monkeypatch.setattr(passes, "explain", explain)
     return guide, white
 
 
@@ -423,21 +421,21 @@ def test_a_blank_map_is_the_problem_of_its_own_image(blank_where_white, plate, t
     found = list(guide.stream(paths, *PAIR, batch_size=4, on_error=lambda *given: told.append(given)))
     assert [path.stem for path, _ in found] == ["0", "1", "3", "4"]
     assert [(path, type(error)) for path, error in told] == [(paths[2], NoSpatialGradient), (paths[5], NoSpatialGradient)]
-    assert str(told[0][1]).startswith(f"{paths[2]}: Nothing at ")
+    assert str(told[0][1]).startswith(f"{paths[2]}: No patch at ")
     alone = guide(plate.image, *PAIR)
     for _, result in found:
         torch.testing.assert_close(result.map, alone.map, rtol=1e-3, atol=1e-5)
     stream = guide.stream(paths, *PAIR, batch_size=4)
     assert [next(stream)[0] for _ in range(2)] == paths[:2]
-    with pytest.raises(NoSpatialGradient, match=r"2\.png: Nothing at .* the map is blank"):
+    with pytest.raises(NoSpatialGradient, match=r"2\.png: No patch at .* the map is blank"):
         next(stream)
 
 
 def test_a_batch_says_which_image_is_blank_and_a_single_image_raises(blank_where_white, plate):
     guide, white = blank_where_white
-    with pytest.raises(NoSpatialGradient, match=r"^image 2 of 3: Nothing at"):
+    with pytest.raises(NoSpatialGradient, match=r"^image 2 of 3: No patch at"):
         guide.batch([plate.image, white, white], *PAIR)
-    with pytest.raises(NoSpatialGradient, match=r"^Nothing at"):
+    with pytest.raises(NoSpatialGradient, match=r"^No patch at"):
         guide(white, *PAIR)
     assert len(guide.batch([plate.image] * 3, *PAIR)) == 3
 

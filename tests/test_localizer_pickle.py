@@ -31,7 +31,7 @@ def test_a_localizer_pickles_with_its_templates_and_transform_and_without_its_te
         localizer.templates,
         localizer.preprocess,
     )
-    assert not copy._kept._banks
+    assert not copy.kept._banks
     got = copy(image, "ember finch", selector, weighting=by_score())
     assert got.comparison == expected.comparison
     torch.testing.assert_close(got.map, expected.map, rtol=1e-5, atol=1e-8)

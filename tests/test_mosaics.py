@@ -17,7 +17,8 @@ from concept_cam.datasets import Dataset, Example, Lazy
 from concept_cam.errors import DatasetError, OptionError, OutputError
 from concept_cam.evaluation import Mosaics, MosaicSettings, evaluate, read_rows, tables, write_mosaics
 from concept_cam.evaluation.arrangement import Candidate, arrange, classified
-from concept_cam.evaluation.mosaics import pointing
+from concept_cam.evaluation.mosaics import pointing as measured
+from concept_cam.evidence import EvidenceMap
 from concept_cam.images import Placement
 from concept_cam.world.dataset import attributes_dataset, birds_dataset
 
@@ -75,6 +76,10 @@ def plane(quarter, inside, outside):
 
 PIXELS = Placement((0.0, 0.0, 4.0, 4.0), (4, 4))
 """A cell is a pixel, so that nothing is interpolated."""
+
+
+def pointing(grid, placement, quarter):
+    return measured(EvidenceMap(grid, placement), quarter)
 
 
 # ---- figures on known maps --------------------------------------------------------------------------------------------
@@ -282,7 +287,7 @@ def test_figures_are_those_by_hand(localizer, kind, cells):
 def test_a_mosaic_is_the_images_as_the_model_sees_them(localizer):
     mosaics = mosaics_of(localizer, dataset(*NAMES))
     mosaic = mosaics.all[0]
-    pixels = mosaics._pixels(mosaic)
+    pixels = mosaics._laid(mosaic).frame.pixels
     assert pixels.shape == (3, 32, 32)
     for place, cell in enumerate(mosaic.cells):
         row, col = divmod(place, 2)
@@ -318,7 +323,7 @@ def test_a_transformer_and_native_aspect():
     mosaics = Mosaics(localizer, localizer.bank(data.classes), data, MosaicSettings("random", ("hires_cam",)))
     rows = mosaics.rows(mosaics.all[:2])
     assert len(rows) == 2 * 3
-    assert mosaics._pixels(mosaics.all[0]).shape == (3, 192, 192)
+    assert mosaics._laid(mosaics.all[0]).frame.pixels.shape == (3, 192, 192)
     assert all(0 < row["energy"] < 1 and row["chance"] == 0.25 for row in rows)
 
 

@@ -19,6 +19,7 @@ from concept_cam.errors import (
     UnknownConcept,
     UnknownWord,
 )
+from concept_cam.evidence import EvidenceMap
 from concept_cam.images import Placement
 from concept_cam.localizer import Localizer
 from concept_cam.methods import TraceMethod, rollout
@@ -401,8 +402,8 @@ def test_a_floor_under_a_map_changes_nothing():
     placement = Placement((0.0, 0.0, 90.0, 60.0), (60, 90))
     bump = torch.zeros(4, 6)
     bump[1, 3], bump[1, 4], bump[2, 3] = 1.0, 0.7, 0.3
-    keypoint, box, mask = _where(bump, placement)
-    again, box_again, mask_again = _where(bump + 5, placement)
+    keypoint, box, mask = _where(EvidenceMap(bump, placement))
+    again, box_again, mask_again = _where(EvidenceMap(bump + 5, placement))
     assert again == pytest.approx(keypoint, abs=1e-4)
     assert (box, mask.tolist()) == (box_again, mask_again.tolist())
     assert box[2] - box[0] < 45

@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 
 from concept_cam.comparison import Comparison
 from concept_cam.errors import OptionError, OutputError
+from concept_cam.evidence import EvidenceMap
 from concept_cam.files import write_file
 from concept_cam.images import Placement
 from concept_cam.result import Localization
@@ -26,7 +27,8 @@ PIXEL_FOR_CELL = Placement((0.0, 0.0, 5.0, 3.0), (3, 5))
 
 def localization(cells: torch.Tensor, placement: Placement = PIXEL_FOR_CELL, base: torch.Tensor | None = None) -> Localization:
     scores = {"ember finch": 0.3, "frost finch": 0.2, "reed": -0.1}
-    return Localization(cells, cells.flip(0) if base is None else base, placement, COMPARISON, scores, PROVENANCE)
+    own = cells.flip(0) if base is None else base
+    return Localization(EvidenceMap(cells, placement), EvidenceMap(own, placement), COMPARISON, scores, PROVENANCE)
 
 
 def grid(**values: float) -> torch.Tensor:
@@ -144,9 +146,8 @@ def test_save_and_load(tmp_path: Path, cells: torch.Tensor) -> None:
 
 
 def test_no_references_come_back_as_none(tmp_path: Path) -> None:
-    alone = Localization(
-        torch.ones(2, 2), torch.zeros(2, 2), PIXEL_FOR_CELL, Comparison("finch", (), (), (), 0.0), {"finch": 0.5}, {}
-    )
+    ones, zeros = (EvidenceMap(cells, PIXEL_FOR_CELL) for cells in (torch.ones(2, 2), torch.zeros(2, 2)))
+    alone = Localization(ones, zeros, Comparison("finch", (), (), (), 0.0), {"finch": 0.5}, {})
     assert Localization.load(alone.save(tmp_path / "a.safetensors")).comparison == alone.comparison
 
 

@@ -17,8 +17,8 @@ from torch import Tensor
 
 from concept_cam import world
 from concept_cam.localizer import Localizer
-from concept_cam.methods import METHODS, explain
-from workshop.benchmark import Chance, Findings, Record, methods_table, twin_traces
+from concept_cam.methods import METHODS
+from workshop.benchmark import Chance, Findings, Record, methods_table, twin_passes
 
 STRENGTH, COUNT = 0.6, 3
 
@@ -47,12 +47,12 @@ def compare_aggregations(
 ) -> tuple[Mapping[tuple[str, str], Findings], Chance]:
     """Energy and pointing with the three nearest names as references, put together in several ways."""
     record = Record()
-    for frames, masks, seen, bank, items in twin_traces(localizer, count, seed):
+    for frames, masks, seen, bank, items in twin_passes(localizer, count, seed):
         target = bank.vectors_of([item.target for item in items])
         near = torch.stack([bank.vectors_of(bank.neighbours(item.target, COUNT)) for item in items], 1)
         asked = torch.cat([target[None], near, target - STRENGTH * near, (target - STRENGTH * near.mean(0))[None]])
         for name in names:
-            maps = explain(METHODS[name], seen, asked).cpu()
+            maps = seen.maps(METHODS[name], asked).single().stacked
             parts = maps[0], maps[1 : 1 + COUNT], maps[1 + COUNT : 1 + 2 * COUNT]
             found = {how: aggregation(*parts) for how, aggregation in AGGREGATIONS.items()}
             for how, grids in {**found, "mean": maps[-1]}.items():

@@ -24,11 +24,13 @@ from tqdm import tqdm
 
 from concept_cam import world
 from concept_cam.concepts import ConceptBank, embed
-from concept_cam.gradients import Form, Trace, trace
+from concept_cam.evidence import EvidenceMap
+from concept_cam.gradients import Form
 from concept_cam.images import Frame
 from concept_cam.localizer import Localizer
-from concept_cam.methods import METHODS, explain, sees_score
+from concept_cam.methods import METHODS, sees_score
 from concept_cam.metrics import energy_inside, paired_difference, pointing_hit
+from concept_cam.passes import Pass
 from concept_cam.world.birds import species, twins
 from concept_cam.world.captions import FEATURES, feature_texts, features
 from concept_cam.world.checkpoint import FOLDER
@@ -68,7 +70,7 @@ def knowledge(localizer: Localizer, count: int, seed: int = 0) -> dict[str, floa
     """
     result = {}
     plates = list(nameless_plates(count, seed))
-    embedding = torch.cat([seen.embedding.cpu() for _, seen in _traces(localizer, plates)])
+    embedding = torch.cat([seen.embedding.cpu() for _, seen in _passes(localizer, plates)])
     for feature, texts in feature_texts("{}").items():
         values = FEATURES[feature]
         names = [text.removeprefix("a ") for text in texts]
@@ -80,7 +82,7 @@ def knowledge(localizer: Localizer, count: int, seed: int = 0) -> dict[str, floa
         result[feature] = right.float().mean().item()
     items = list(twin_plates(count, seed))
     bank = localizer.bank(species())
-    embedding = torch.cat([seen.embedding.cpu() for _, seen in _traces(localizer, [item.plate for item in items])])
+    embedding = torch.cat([seen.embedding.cpu() for _, seen in _passes(localizer, [item.plate for item in items])])
     truth = torch.tensor([bank.index(item.target) for item in items], dtype=torch.int64, device="cpu")
     result["species"] = ((embedding @ bank.vectors.cpu().T).argmax(1) == truth).float().mean().item()
     near = [twin in bank.neighbours(name, 3) for name, twin, _ in twins()]
@@ -105,14 +107,17 @@ class Record:
     ) -> None:
         """The maps of some plates, under method and contrast."""
         for frame, mask, grid in zip(frames, masks, grids, strict=True):
-            self.energies.setdefault(key, []).append(float(energy_inside(frame.placement.project(grid), mask)))
-            row, column = divmod(int(grid.argmax()), grid.shape[1])
-            peak = torch.tensor(frame.placement.locate(row, column, grid.shape), dtype=torch.float32, device="cpu")
-            self.hits.setdefault(key, []).append(float(pointing_hit(peak, mask, _patch(frame, grid.shape[0]))))
+            evidence = EvidenceMap(grid, frame.placement)
+            self.energies.setdefault(key, []).append(float(energy_inside(evidence.heatmap(), mask)))
+            self.hits.setdefault(key, []).append(float(_pointing(evidence, mask)[0]))
 
-    def add_chance(self, frames: Sequence[Frame], masks: Sequence[Bool[Tensor, "height width"]], seen: Trace) -> None:
+    def add_chance(self, frames: Sequence[Frame], masks: Sequence[Bool[Tensor, "height width"]], seen: Pass) -> None:
         """What a map that knows nothing gets on some plates."""
-        self.chances += [_chance(frame, mask, seen) for frame, mask in zip(frames, masks, strict=True)]
+        flat = torch.zeros(seen.layout.rows, seen.layout.cols, dtype=torch.float32, device="cpu")
+        self.chances += [
+            (float(mask.float().mean()), _pointing(EvidenceMap(flat, frame.placement), mask)[1])
+            for frame, mask in zip(frames, masks, strict=True)
+        ]
 
     def findings(self) -> Mapping[tuple[str, str], Findings]:
         """All figures, for each method and contrast."""
@@ -135,7 +140,7 @@ def compare_methods(
 ) -> tuple[Mapping[tuple[str, str], Findings], Chance]:
     """Energy and pointing of some methods, base and finer, on ``count`` held-out twin plates; and chance for both."""
     record = Record()
-    for frames, masks, seen, bank, items in twin_traces(localizer, count, seed):
+    for frames, masks, seen, bank, items in twin_passes(localizer, count, seed):
         target = bank.vectors_of([item.target for item in items])
         twin = bank.vectors_of([item.twin for item in items])
         near = torch.stack([bank.vectors_of(bank.neighbours(item.target, 3)).mean(0) for item in items])
@@ -144,21 +149,21 @@ def compare_methods(
         for name in names:
             # A map that no direction moves is made once.
             contrasts = CONTRASTS if sees_score(METHODS[name]) else CONTRASTS[:1]
-            maps = explain(METHODS[name], seen, directions[: len(contrasts)]).cpu()
+            maps = seen.maps(METHODS[name], directions[: len(contrasts)]).single().stacked
             for contrast, grids in zip(contrasts, maps, strict=True):
                 record.add((name, contrast), frames, masks, grids)
     return record.findings(), record.chance()
 
 
-Batch = tuple[list[Frame], list[Bool[Tensor, "height width"]], Trace, ConceptBank, list[TwinPlate]]
+Batch = tuple[list[Frame], list[Bool[Tensor, "height width"]], Pass, ConceptBank, list[TwinPlate]]
 """Frames, masks of the parts that differ, one pass of the model, all species, and the plates."""
 
 
-def twin_traces(localizer: Localizer, count: int, seed: int) -> Iterator[Batch]:
+def twin_passes(localizer: Localizer, count: int, seed: int) -> Iterator[Batch]:
     """Held-out twin plates, seen by the model, some at a time."""
     items = list(twin_plates(count, seed))
     bank = localizer.bank(species())
-    for (frames, seen), start in zip(_traces(localizer, [item.plate for item in items]), range(0, count, _BATCH), strict=True):
+    for (frames, seen), start in zip(_passes(localizer, [item.plate for item in items]), range(0, count, _BATCH), strict=True):
         here = items[start : start + _BATCH]
         yield frames, [torch.from_numpy(item.mask) for item in here], seen, bank, here
 
@@ -173,30 +178,17 @@ def drawing_time(count: int = 200) -> float:
     return (time.process_time() - start) / count
 
 
-def _traces(localizer: Localizer, plates: Sequence[Plate]) -> Iterator[tuple[list[Frame], Trace]]:
-    backbone = localizer.backbone
+def _passes(localizer: Localizer, plates: Sequence[Plate]) -> Iterator[tuple[list[Frame], Pass]]:
     for start in tqdm(range(0, len(plates), _BATCH), disable=None, leave=False):
-        frames = [Frame.of(plate.image, backbone.preprocess) for plate in plates[start : start + _BATCH]]
-        pixels = torch.stack([frame.pixels for frame in frames]).to(backbone.device, backbone.dtype)
-        seen = trace(backbone, pixels, localizer.site, localizer.form)
+        frames = [Frame.of(plate.image, localizer.backbone.preprocess) for plate in plates[start : start + _BATCH]]
+        (seen,) = localizer.passes(frames)
         yield [frame.covering(seen.layout.span) for frame in frames], seen
 
 
-def _patch(frame: Frame, rows: int) -> float:
-    """The side of a patch in pixels of the image."""
-    return frame.placement.cell_size((rows, rows))[0]
-
-
-def _chance(frame: Frame, mask: Bool[Tensor, "height width"], seen: Trace) -> tuple[float, float]:
-    layout = seen.layout
-    cells = [(row, column) for row in range(layout.rows) for column in range(layout.cols)]
-    peaks = torch.tensor(
-        [frame.placement.locate(row, column, (layout.rows, layout.cols)) for row, column in cells],
-        dtype=torch.float32,
-        device="cpu",
-    )
-    hits = pointing_hit(peaks, mask.expand(len(peaks), -1, -1), _patch(frame, layout.rows))
-    return float(mask.float().mean()), float(hits.double().mean())
+def _pointing(evidence: EvidenceMap, mask: Bool[Tensor, "height width"]) -> tuple[bool, float]:
+    """Whether the peak is within a patch of the mask, and chance."""
+    patch = evidence.placement.cell_size(evidence.grid.shape)[0]
+    return evidence.pointing(lambda cells: pointing_hit(cells, mask.expand(len(cells), -1, -1), patch))
 
 
 def knowledge_table(figures: Mapping[str, float]) -> Table:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import final
+from typing import TypeAlias, final
 
 import torch
 import torch.nn.functional as F
@@ -18,15 +18,14 @@ from concept_cam.comparison import SAME, check_strength
 from concept_cam.concepts import ConceptBank, embed
 from concept_cam.datasets import Example
 from concept_cam.errors import OptionError
-from concept_cam.evaluation.grid import View
-from concept_cam.evaluation.probabilities import ClassProbabilities, own_scale
-from concept_cam.gradients import Trace
 from concept_cam.localizer import Localizer
-from concept_cam.methods import explain, name_of, sees_score
+from concept_cam.methods import name_of, sees_score
 from concept_cam.metrics import constant, rank_correlation, relative_drop, strongest
-from concept_cam.parts import PartVocabulary
-from concept_cam.result import checked_maps
+from concept_cam.part_vocabulary import PartVocabulary
+from concept_cam.passes import Pass, ordinary
+from concept_cam.probabilities import ClassProbabilities, own_scale
 from concept_cam.runs import Row, problem_row
+from concept_cam.views import View, each_view
 
 COLUMNS = (
     "image",
@@ -54,6 +53,9 @@ _DIRECTIONS = 100
 
 _MASKED = 0.05
 _GREY = constant()
+
+_Decision: TypeAlias = tuple[Row, dict[str, Tensor] | None]
+"""A row, and the tensors of an image that could be used."""
 
 
 @final
@@ -136,7 +138,7 @@ class Examiner:
         Raises:
             UnknownConcept: the text encoder has never seen a word, or the classifier has no such class.
         """
-        with torch.inference_mode(False), torch.no_grad():
+        with ordinary():
             _ = self.bank, self.words
 
     def examine(self, examples: Sequence[Example]) -> tuple[list[Row], dict[str, Tensor]]:
@@ -152,57 +154,47 @@ class Examiner:
             chance (N, directions)     what random directions take off it
         """
         self.prepare()
-        with torch.inference_mode(False), torch.no_grad():
-            rows: dict[int, Row] = {}
-            views: dict[int, View] = {}
-            for index, example in enumerate(examples):
-                try:
-                    self.bank.index(example.label)
-                    views[index] = View.of(example, self.localizer.preprocess)
-                except MemoryError:
-                    raise
-                except Exception as error:  # noqa: BLE001  (whatever is wrong with an example is its row)
-                    rows[index] = _problem(example, error)
-            usable = list(views)
-            held: dict[int, dict[str, Tensor]] = {}
-            for seen, alike, _ in self.localizer.traces([views[i].frame for i in usable]):
-                which = [usable[i] for i in alike]
-                with torch.autocast(self.localizer.backbone.device.type, enabled=False):
-                    decisions = self._decide(seen, [views[i] for i in which])
-                for i, (row, tensors) in zip(which, decisions, strict=True):
-                    rows[i], held[i] = row, tensors
-        good = [held[i] for i in usable if "problem" not in rows[i]]
+        decisions = each_view(
+            examples, self._view, self.localizer.passes, self._decide, lambda one, error: (_problem(one, error), None)
+        )
+        good = [tensors for _, tensors in decisions if tensors is not None]
         stacked = {name: torch.stack([of_one[name] for of_one in good]) for name in (good[0] if good else ())}
-        return [rows[i] for i in range(len(examples))], stacked
+        return [row for row, _ in decisions], stacked
 
-    def _decide(self, seen: Trace, views: Sequence[View]) -> list[tuple[Row, dict[str, Tensor]]]:
+    def _view(self, example: Example) -> View:
+        self.bank.index(example.label)
+        return View.of(example, self.localizer.preprocess)
+
+    def _decide(self, seen: Pass, views: Sequence[View]) -> list[_Decision]:
         """Why each image is predicted as its class, and not as the runner-up."""
         bank, probabilities = self.bank, ClassProbabilities(self.localizer.backbone, self.bank, self.scale)
         before = probabilities.of_embedding(seen.embedding)
-        first, second = bank.scores(seen.embedding).topk(2, dim=1).indices.T
+        first, second = seen.scores(bank).topk(2, dim=1).indices.T
         base, other = bank.vectors[first], bank.vectors[second]
         told = [self.words.difference(direction) for direction in base - other]
         asked = [base - self.strength * other]
         asked += [torch.stack([one.direction(self.words.bank) for one in of_all]) for of_all in zip(*told, strict=True)]
-        maps = explain(self.localizer.method, seen, torch.stack(asked)).float()
-        same, blank = F.cosine_similarity(base, other) > SAME, ~maps[0].flatten(1).any(1)
-        # One image may have no evidence at all, for a method that is never negative: the others are looked at.
-        checked_maps(maps[0, ~(same | blank)], seen.site.name)
-        drops = _drops(probabilities, seen, maps[0], before, first, second)
+        evidence = seen.maps(self.localizer.method, torch.stack(asked))
+        same = (F.cosine_similarity(base, other) > SAME).tolist()
+        drops = _drops(probabilities, seen, evidence.stacked[0].float(), before, first, second)
         effects, chance = self._effects(seen.embedding, probabilities, before, first)
-        maps, before, first, second = (tensor.cpu() for tensor in (maps, before, first, second))
+        before, first, second = (tensor.cpu() for tensor in (before, first, second))
+        evidence = evidence.single()
+        maps = evidence.stacked
         agreements = rank_correlation(maps[1:], maps[:1].expand_as(maps[1:])).float()
-        found: list[tuple[Row, dict[str, Tensor]]] = []
+        found: list[_Decision] = []
         for b, view in enumerate(views):
             predicted, runner_up = bank.names[int(first[b])], bank.names[int(second[b])]
-            if blank[b]:
-                found.append((_problem(view.example, f"nothing speaks for {predicted!r} and not {runner_up!r}"), {}))
-                continue
+            problem = None
             if same[b]:
-                text = f"predicted as {predicted!r}, which the model cannot tell from {runner_up!r}: leave one of them out"
-                found.append((_problem(view.example, text), {}))
+                problem = f"predicted as {predicted!r}, which the model cannot tell from {runner_up!r}: leave one of them out"
+            elif flaw := evidence.flaw(0, b):
+                # The maps of words may be blank: they are only held against that of the decision.
+                problem = f"no evidence for {predicted!r} against {runner_up!r}: the map is {flaw}"
+            if problem is not None:
+                found.append((_problem(view.example, problem), None))
                 continue
-            ground = ObjectMask.of(view.frame.placement.covering(seen.layout.span), view.region, maps.shape[2:])
+            ground = ObjectMask.of(seen.placements[b], view.region, maps.shape[2:])
             row: Row = {
                 "image": _spelt(view.example.name),
                 "label": view.example.label,
@@ -254,16 +246,14 @@ class Examiner:
 
 def _drops(
     probabilities: ClassProbabilities,
-    seen: Trace,
+    seen: Pass,
     maps: Float[Tensor, "B rows cols"],
     before: Float[Tensor, "B K"],
     first: Int[Tensor, " B"],
     second: Int[Tensor, " B"],
 ) -> Float[Tensor, " B"]:
     """What the first loses more than the second when the strongest 5 % of the input are covered; see ``relative_drop``."""
-    size = (int(seen.pixels.shape[2]), int(seen.pixels.shape[3]))
-    heatmaps = seen.layout.enlarged(maps, size)
-    after = probabilities(_GREY(seen.pixels, strongest(heatmaps, _MASKED)))
+    after = probabilities(_GREY(seen.pixels, strongest(seen.enlarged(maps), _MASKED)))
     return relative_drop(before, after, first, second).cpu()
 
 

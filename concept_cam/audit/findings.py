@@ -14,11 +14,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load
 from torch import Tensor
 
+from concept_cam.among import told_among
 from concept_cam.audit.examine import Examiner
 from concept_cam.audit.figures import ALARM, ERROR, ClassAudit, Effect, Pair
 from concept_cam.datasets import Dataset
 from concept_cam.errors import OutputError
-from concept_cam.evaluation.among import told_among
 from concept_cam.metrics import bounded_interval, calibration_error, fewest_images
 from concept_cam.provenance import Provenance
 from concept_cam.runs import Row, read_settings

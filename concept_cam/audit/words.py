@@ -13,7 +13,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from concept_cam.concepts import ConceptBank
-from concept_cam.parts import PartVocabulary
+from concept_cam.part_vocabulary import PartVocabulary
 
 BACKGROUND = "background"
 """What a difference between two backgrounds is a difference of."""

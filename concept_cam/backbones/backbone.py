@@ -311,9 +311,9 @@ _RESIZED: ContextVar[Backbone | None] = ContextVar("resized", default=None)
 """The model of which a copy for another size is being made."""
 
 
-def noise(backbone: Backbone) -> Float[Tensor, "1 3 height width"]:
-    """An image that no model has seen, the same each time."""
-    pixels = torch.randn(
-        (1, 3, *backbone.preprocess.size), generator=torch.Generator().manual_seed(0), dtype=torch.float32, device="cpu"
-    )
+def noise(backbone: Backbone, size: Size | None = None) -> Float[Tensor, "1 3 height width"]:
+    """An image that no model has seen, the same each time; of the model's own size by default."""
+    sides = backbone.preprocess.size if size is None else size
+    generator = torch.Generator().manual_seed(0)
+    pixels = torch.randn((1, 3, *sides), generator=generator, dtype=torch.float32, device="cpu")
     return pixels.to(backbone.device, backbone.dtype)

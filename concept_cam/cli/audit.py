@@ -64,10 +64,10 @@ def audit(
     ),
 ) -> None:
     """Find what a model relies on: accuracy, confused pairs in words, evidence off the object, backgrounds that decide."""
+    from concept_cam.among import as_among, chosen_among
     from concept_cam.audit import audit as look_at
     from concept_cam.audit.report import write_report
     from concept_cam.audit.summary import Condition, summary
-    from concept_cam.evaluation.among import as_among, chosen_among
 
     conditions, chosen = [Condition.read(text) for text in fail_on or ()], None if among is None else as_among(among)
     compared = other_model is not None or other_pretrained is not None

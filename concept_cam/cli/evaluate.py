@@ -103,8 +103,8 @@ def evaluate(
     ),
 ) -> None:
     """Measure how well methods localize, base and finer, and whether the score rests on what they point at."""
+    from concept_cam.among import as_among
     from concept_cam.evaluation import evaluate as measure
-    from concept_cam.evaluation.among import as_among
     from concept_cam.evaluation.run import settings_of
 
     if pool not in (None, "average") or (pool and not probe):

@@ -1,8 +1,6 @@
 """EVALUATE: methods, references and strengths on the images of a data set, and what the figures say.
 
 references   which references, by the names that a command line gives them
-among        which classes compete
-probabilities  the model as faithfulness metrics see it
 probe        a linear probe in the place of texts
 sanity       maps that should be like the one in question, and maps that should not
 contrasts    the directions of one image
@@ -17,15 +15,15 @@ run          all of it, from options to tables
 
 from __future__ import annotations
 
-from concept_cam.evaluation.among import Among, classes_among, told_among
+from concept_cam.among import Among, classes_among, told_among
 from concept_cam.evaluation.grid import Grid
 from concept_cam.evaluation.mosaics import Mosaics, MosaicSettings, write_mosaics
-from concept_cam.evaluation.probabilities import ClassProbabilities, own_scale
 from concept_cam.evaluation.probe import fit_probe
 from concept_cam.evaluation.report import means, problems, tables
 from concept_cam.evaluation.rows import write_rows
 from concept_cam.evaluation.run import Evaluation, evaluate
 from concept_cam.evaluation.settings import Settings
+from concept_cam.probabilities import ClassProbabilities, own_scale
 from concept_cam.runs import csv_of, read_rows
 
 __all__ = [

@@ -8,23 +8,21 @@ from functools import cached_property
 from typing import final
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from concept_cam.backbones.backbone import Backbone
 from concept_cam.backbones.site import TokenLayout
 from concept_cam.concepts import ConceptBank
 from concept_cam.datasets import Example
-from concept_cam.errors import DatasetError
 from concept_cam.evaluation.contrasts import Contrast, contrasts_of
-from concept_cam.evaluation.probabilities import ClassProbabilities
 from concept_cam.evaluation.references import read_references
 from concept_cam.evaluation.sanity import SANITY, SanityChecks, shuffled
 from concept_cam.evaluation.settings import Settings
-from concept_cam.gradients import Trace, trace
-from concept_cam.images import WHOLE, Frame, Size, Span, by_size
+from concept_cam.evidence import EvidenceMap
+from concept_cam.images import WHOLE, Span
 from concept_cam.localizer import Localizer
-from concept_cam.methods import explain, sees_score
+from concept_cam.methods import sees_score
 from concept_cam.metrics import (
     area_under,
     average_precision,
@@ -38,10 +36,10 @@ from concept_cam.metrics import (
     relative_drop,
     strongest,
 )
-from concept_cam.metrics.localization import check_masks
-from concept_cam.preprocess import Preparation
-from concept_cam.result import checked_maps
+from concept_cam.passes import Pass
+from concept_cam.probabilities import ClassProbabilities
 from concept_cam.runs import Row, problem_row
+from concept_cam.views import View, each_view
 
 KEYS = ("image", "label", "method", "references", "strength")
 WHERE = ("energy", "area", "hit", "chance", "iou", "best_iou", "average_precision", "best_box")
@@ -77,65 +75,48 @@ class Grid:
 
     def rows(self, examples: Sequence[Example]) -> list[Row]:
         """All rows of some examples, in their order; an example that cannot be used has one row that says why."""
-        with torch.inference_mode(False), torch.no_grad():
-            found: dict[int, list[Row]] = {}
-            views: dict[int, View] = {}
-            for index, example in enumerate(examples):
-                try:
-                    self.bank.vectors_of([example.label, example.twin or example.label])
-                    views[index] = View.of(example, self.localizer.preprocess)
-                except MemoryError:
-                    raise
-                except Exception as error:  # noqa: BLE001  (whatever is wrong with an example is its row)
-                    found[index] = [_problem(example, error)]
-            usable = list(views)
-            for size, alike in by_size([views[i].frame for i in usable]).items():
-                which = [usable[i] for i in alike]
-                found |= dict(zip(which, self._of_views([views[i] for i in which], size), strict=True))
-        return [row for index in range(len(examples)) for row in found[index]]
+        rows = each_view(examples, self._view, self.localizer.passes, self._of_pass, lambda one, error: [_problem(one, error)])
+        return [row for of_one in rows for row in of_one]
 
-    def _of_views(self, views: Sequence[View], size: Size) -> list[list[Row]]:
-        """Rows of images that go through the model together."""
-        localizer, bank = self.localizer, self.bank
-        pixels = torch.stack([view.frame.pixels for view in views]).to(localizer.backbone.device, localizer.backbone.dtype)
-        seen = trace(localizer.backbone.at_size(size), pixels, localizer.site, localizer.form)
-        with torch.autocast(localizer.backbone.device.type, enabled=False):
-            scores = bank.scores(seen.embedding)
-            asked = [self._contrasts(view.example, of_one) for view, of_one in zip(views, scores, strict=True)]
-            probabilities = ClassProbabilities(localizer.backbone, bank, self.scale)
-            # Of one class a model is always sure: that its score rests on something cannot be seen.
-            occluded = (
-                OcclusionScores.of(probabilities, seen, [view.example for view in views]) if len(bank.names) > 1 else None
-            )
-            target = _indices(bank, [view.example.label for view in views])
-            sanity = self.settings.sanity
-            alike = SanityChecks.of(localizer, self.randomized, seen, bank, target) if sanity else None
-            rows: list[list[Row]] = [[] for _ in views]
-            for name, method in self.settings.named.items():
-                count = len(asked[0]) if sees_score(method) else 1
-                directions = torch.stack([torch.stack([c.direction for c in of_one[:count]]) for of_one in asked], 1)
-                maps = explain(method, seen, directions).float()
-                # One map may be blank, of a method that is never negative; where all are, the site is blind.
-                checked_maps(maps.abs().sum((0, 1)), seen.site.name)
-                sane = alike.about(method, maps, directions) if alike else {}
-                for k, grids in enumerate(maps):
-                    rests_on = occluded.about(grids, self.settings.deletion) if occluded else {}
-                    rests_on |= {key: of_all[k] for key, of_all in sane.items()}
-                    for b, (view, grid) in enumerate(zip(views, grids.cpu(), strict=True)):
-                        contrast = asked[b][k]
-                        if contrast.problem is None and not grid.any():
-                            text = f"{name} against {contrast.references}: the map is blank"
-                            rows[b].append(_problem(view.example, text))
-                        elif contrast.problem is None:
-                            keys = (view.example.name, view.example.label, name, contrast.references, contrast.strength)
-                            row = dict(zip(KEYS, keys, strict=True)) | {"against": "; ".join(contrast.against)}
-                            row |= {"similarity": contrast.similarity} if contrast.against else {}
-                            row |= {"correct": int(scores[b].argmax() == bank.index(view.example.label))}
-                            rows[b].append(
-                                row
-                                | view.where(grid, span=seen.layout.span)
-                                | {key: float(rests_on[key][b]) for key in rests_on}
-                            )
+    def _view(self, example: Example) -> View:
+        self.bank.vectors_of([example.label, example.twin or example.label])
+        return View.of(example, self.localizer.preprocess)
+
+    def _of_pass(self, seen: Pass, views: Sequence[View]) -> list[list[Row]]:
+        """Rows of images that went through the model together."""
+        bank, settings = self.bank, self.settings
+        scores = seen.scores(bank)
+        asked = [self._contrasts(view.example, of_one) for view, of_one in zip(views, scores, strict=True)]
+        examples = [view.example for view in views]
+        probabilities = ClassProbabilities(self.localizer.backbone, bank, self.scale)
+        # Of one class a model is always sure: that its score rests on something cannot be seen.
+        occluded = OcclusionScores.of(probabilities, seen, examples) if len(bank.names) > 1 else None
+        labels = _indices(bank, [example.label for example in examples])
+        checks = SanityChecks.of(seen, self.randomized, bank, labels) if settings.sanity else None
+        correct = [int(best == label) for best, label in zip(scores.argmax(1).tolist(), labels.tolist(), strict=True)]
+        rows: list[list[Row]] = [[] for _ in views]
+        for name, method in settings.named.items():
+            count = len(asked[0]) if sees_score(method) else 1
+            directions = torch.stack([torch.stack([c.direction for c in of_one[:count]]) for of_one in asked], 1)
+            maps = seen.maps(method, directions)
+            grids, evidence = maps.stacked.float(), maps.single()
+            sane = checks.about(method, grids, directions) if checks else {}
+            for k in range(count):
+                rests_on = occluded.about(grids[k], settings.deletion) if occluded else {}
+                rests_on |= {key: of_all[k] for key, of_all in sane.items()}
+                for b, view in enumerate(views):
+                    contrast = asked[b][k]
+                    if contrast.problem is not None:
+                        continue
+                    if flaw := evidence.flaw(k, b):
+                        text = f"{name} against {contrast.references}: the map is {flaw}"
+                        rows[b].append(_problem(view.example, text))
+                        continue
+                    keys = (view.example.name, view.example.label, name, contrast.references, contrast.strength)
+                    row = dict(zip(KEYS, keys, strict=True)) | {"against": "; ".join(contrast.against)}
+                    row |= {"similarity": contrast.similarity} if contrast.against else {}
+                    row |= {"correct": correct[b]} | where(view, evidence.of(k, b))
+                    rows[b].append(row | {key: float(rests_on[key][b]) for key in rests_on})
         for view, of_one, own in zip(views, asked, rows, strict=True):
             own += [_problem(view.example, text) for text in dict.fromkeys(c.problem for c in of_one) if text]
         return rows
@@ -154,67 +135,31 @@ def _indices(bank: ConceptBank, names: Sequence[str]) -> Int[Tensor, " B"]:
     return torch.tensor([bank.index(name) for name in names], dtype=torch.int64, device="cpu")
 
 
-@final
-@dataclass(frozen=True, eq=False)
-class View:
-    """An example as the model sees it, and its truth."""
+def where(view: View, evidence: EvidenceMap, tolerance: float | None = None) -> Row:
+    """Metrics of localization of a map; none where it is not known where the evidence should lie.
 
-    example: Example
-    frame: Frame
-    region: Bool[Tensor, "height width"] | None
-
-    @classmethod
-    def of(cls, example: Example, preprocess: Preparation) -> View:
-        """Read image and region.
-
-        Raises:
-            ImageError, DatasetError: one cannot be read, or they do not fit.
-        """
-        frame = Frame.of(example.read(), preprocess)
-        region = example.region() if example.region else None
-        if region is not None:
-            height, width = frame.placement.image_size
-            if tuple(region.shape) != (height, width):
-                raise DatasetError(
-                    f"{example.name}: the mask is {region.shape[0]} x {region.shape[1]}, the image {height} x {width}."
-                )
-            check_masks(region)
-        return cls(example, frame, region)
-
-    def where(self, grid: Float[Tensor, "rows cols"], patches: int | None = None, span: Span = WHOLE) -> Row:
-        """Metrics of localization.
-
-        Args:
-            grid: a map.
-            patches: how many rows of patches the model has, for a map that is finer.
-            span: of the frame that the map covers, as ``TokenLayout`` has it.
-        """
-        if self.region is None:
-            return {}
-        placement, region, boxes = self.frame.placement.covering(span), self.region, self.example.boxes
-        heatmap = placement.project(grid)
-        shown = placement.shown(grid.shape)
-        row, column = divmod(int(grid.masked_fill(~shown, -torch.inf).argmax()), grid.shape[1])
-        cells = torch.tensor(
-            [placement.locate(r, c, grid.shape) for r, c in shown.nonzero().tolist()], dtype=torch.float32, device="cpu"
-        )
-        side, _ = placement.cell_size((patches or grid.shape[0], grid.shape[1]))
-        hits = pointing_hit(cells, region.expand(len(cells), -1, -1), side)
-        peak = int(shown[:row].sum() + shown[row, :column].sum())
-        return {
-            "energy": float(energy_inside(heatmap, region)),
-            "area": float(region.double().mean()),
-            "hit": float(hits[peak]),
-            "chance": float(hits.double().mean()),
-            "iou": float(iou(heatmap, region)),
-            "best_iou": float(best_iou(heatmap, region)),
-            "average_precision": float(average_precision(heatmap, region)),
-            **(
-                {"best_box": float(box_overlaps(heatmap, torch.tensor(boxes, dtype=torch.float64, device="cpu")).amax())}
-                if boxes
-                else {}
-            ),
-        }
+    Args:
+        view: the example.
+        evidence: the map on it.
+        tolerance: how far from the region a peak may lie, in pixels of the image; by default the height of a cell.
+    """
+    if view.region is None:
+        return {}
+    region, boxes, heatmap = view.region, view.example.boxes, evidence.heatmap()
+    reach = evidence.placement.cell_size(evidence.grid.shape)[0] if tolerance is None else tolerance
+    hit, chance = evidence.pointing(lambda cells: pointing_hit(cells, region.expand(len(cells), -1, -1), reach))
+    row: Row = {
+        "energy": float(energy_inside(heatmap, region)),
+        "area": float(region.double().mean()),
+        "hit": float(hit),
+        "chance": chance,
+        "iou": float(iou(heatmap, region)),
+        "best_iou": float(best_iou(heatmap, region)),
+        "average_precision": float(average_precision(heatmap, region)),
+    }
+    if boxes:
+        row["best_box"] = float(box_overlaps(heatmap, torch.tensor(boxes, dtype=torch.float64, device="cpu")).amax())
+    return row
 
 
 @final
@@ -238,7 +183,7 @@ class OcclusionScores:
     span: Span = WHOLE
 
     @classmethod
-    def of(cls, probabilities: ClassProbabilities, seen: Trace, examples: Sequence[Example]) -> OcclusionScores:
+    def of(cls, probabilities: ClassProbabilities, seen: Pass, examples: Sequence[Example]) -> OcclusionScores:
         """The twin is the data set's, or the nearest by text."""
         bank = probabilities.bank
         twins = [example.twin or bank.neighbours(example.label, 1)[0] for example in examples]

@@ -13,11 +13,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, final
+from typing import Any, NamedTuple, final
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from concept_cam.comparison import Selector, against
@@ -31,14 +31,15 @@ from concept_cam.evaluation.grid import COLUMNS, KEYS
 from concept_cam.evaluation.references import canonical, read_references
 from concept_cam.evaluation.rows import settings_of_rows
 from concept_cam.evaluation.settings import Settings, check_once
-from concept_cam.gradients import Trace, trace
+from concept_cam.evidence import EvidenceMap
 from concept_cam.images import Frame, Placement
 from concept_cam.localizer import Localizer
-from concept_cam.methods import AnyMethod, Method, explain, sees_score
+from concept_cam.methods import AnyMethod, Method, sees_score
 from concept_cam.metrics import energy_inside
-from concept_cam.result import checked_maps
+from concept_cam.passes import Pass
 from concept_cam.runs import Row, Run, csv_of, problem_row
 from concept_cam.runs.batches import Files
+from concept_cam.views import each_view
 
 CELLS = ("whole", "half")
 """How large an image is in a mosaic; see ``MosaicSettings``."""
@@ -86,6 +87,13 @@ class MosaicSettings:
     def named(self) -> dict[str, Method]:
         """The methods by their names."""
         return Settings(self.methods, tuple(text for text in self.references if text != OTHERS), self.strengths).named
+
+
+class _Laid(NamedTuple):
+    """A mosaic, and its four images side by side."""
+
+    mosaic: Mosaic
+    frame: Frame
 
 
 @final
@@ -151,56 +159,40 @@ class Mosaics:
 
         What a row holds is in docs/evaluation.md; ``correct`` is whether the class that scores highest is one of the four.
         """
-        with torch.inference_mode(False), torch.no_grad():
-            rows: dict[int, list[Row]] = {}
-            made: dict[int, Tensor] = {}
-            for index, mosaic in enumerate(mosaics):
-                try:
-                    made[index] = self._pixels(mosaic)
-                except MemoryError:
-                    raise
-                except Exception as error:  # noqa: BLE001  (an image that has changed since it was classified)
-                    rows[index] = [_problem(mosaic, error)]
-            usable = [mosaics[index] for index in made]
-            if made:
-                rows |= dict(zip(made, self._of_pixels(usable, torch.stack(list(made.values()))), strict=True))
-        return [row for index in range(len(mosaics)) for row in rows[index]]
+        laid = each_view(mosaics, self._laid, self.localizer.passes, self._of_pass, lambda one, error: [_problem(one, error)])
+        return [row for of_one in laid for row in of_one]
 
-    def _of_pixels(self, mosaics: Sequence[Mosaic], pixels: Float[Tensor, "B 3 height width"]) -> list[list[Row]]:
+    def _of_pass(self, seen: Pass, laid: Sequence[_Laid]) -> list[list[Row]]:
         """The rows of each."""
-        height, width = (int(side) for side in pixels.shape[2:])
-        seen = self._trace(pixels)
-        placement = Placement((0.0, 0.0, float(width), float(height)), (height, width)).covering(seen.layout.span)
-        with torch.autocast(seen.backbone.device.type, enabled=False):
-            scores = self.bank.scores(seen.embedding)
-            top = [self.bank.names[row] for row in scores.argmax(1).tolist()]
-            asked = [self._contrasts(mosaic, of_one) for mosaic, of_one in zip(mosaics, scores, strict=True)]
-            rows: list[list[Row]] = [[] for _ in mosaics]
-            for name, method in self.settings.named.items():
-                count = len(asked[0]) if sees_score(method) else 1
-                directions = torch.stack([torch.stack([c.direction for c in of_one[:count]]) for of_one in asked], 1)
-                maps = explain(method, seen, directions).float().cpu()
-                # One map may be blank, of a method that is never negative; where all are, the site is blind.
-                checked_maps(maps.abs().sum((0, 1)), seen.site.name)
-                for b, mosaic in enumerate(mosaics):
-                    for contrast, grid in zip(asked[b], maps[:, b], strict=False):
-                        if contrast.problem is None:
-                            rows[b].append(_row(mosaic, top[b], name, contrast, grid, placement))
+        mosaics = [one.mosaic for one in laid]
+        scores = seen.scores(self.bank)
+        top = [self.bank.names[row] for row in scores.argmax(1).tolist()]
+        asked = [self._contrasts(mosaic, of_one) for mosaic, of_one in zip(mosaics, scores, strict=True)]
+        rows: list[list[Row]] = [[] for _ in mosaics]
+        for name, method in self.settings.named.items():
+            count = len(asked[0]) if sees_score(method) else 1
+            directions = torch.stack([torch.stack([c.direction for c in of_one[:count]]) for of_one in asked], 1)
+            maps = seen.maps(method, directions).single()
+            for b, mosaic in enumerate(mosaics):
+                for k, contrast in enumerate(asked[b][:count]):
+                    if contrast.problem is not None:
+                        continue
+                    if flaw := maps.flaw(k, b):
+                        rows[b].append(_problem(mosaic, f"{name} against {contrast.references}: the map is {flaw}"))
+                    else:
+                        rows[b].append(_row(mosaic, top[b], name, contrast, maps.of(k, b)))
         for own, of_one, mosaic in zip(rows, asked, mosaics, strict=True):
             own.extend(_problem(mosaic, text) for text in dict.fromkeys(c.problem for c in of_one) if text)
         return rows
 
-    def _pixels(self, mosaic: Mosaic) -> Float[Tensor, "3 height width"]:
+    def _laid(self, mosaic: Mosaic) -> _Laid:
         """The four as the model sees them, side by side."""
         preprocess = same_sized(self.localizer.preprocess)
         cells = [Frame.of(self.dataset.examples[cell.index].read(), preprocess).pixels for cell in mosaic.cells]
-        return torch.cat([torch.cat(cells[:2], 2), torch.cat(cells[2:], 2)], 1)
-
-    def _trace(self, pixels: Float[Tensor, "B 3 height width"]) -> Trace:
-        localizer, backbone = self.localizer, self.localizer.backbone
-        pixels = F.avg_pool2d(pixels, 2) if self.settings.cells == "half" else pixels
-        sized = backbone.at_size((int(pixels.shape[2]), int(pixels.shape[3])))
-        return trace(sized, pixels.to(backbone.device, backbone.dtype), localizer.site, localizer.form)
+        pixels = torch.cat([torch.cat(cells[:2], 2), torch.cat(cells[2:], 2)], 1)
+        height, width = (int(side) for side in pixels.shape[1:])
+        pixels = F.avg_pool2d(pixels[None], 2)[0] if self.settings.cells == "half" else pixels
+        return _Laid(mosaic, Frame(pixels, Placement((0.0, 0.0, float(width), float(height)), (height, width))))
 
     def _contrasts(self, mosaic: Mosaic, scores: Float[Tensor, " K"]) -> list[Contrast]:
         example = self.dataset.examples[mosaic.target.index]
@@ -211,23 +203,19 @@ class Mosaics:
         return contrasts_of(self.bank, example.label, scores, selectors, self.settings.strengths)
 
 
-def _row(
-    mosaic: Mosaic, top: str, method: str, contrast: Contrast, grid: Float[Tensor, "rows cols"], placement: Placement
-) -> Row:
+def _row(mosaic: Mosaic, top: str, method: str, contrast: Contrast, evidence: EvidenceMap) -> Row:
     """What is measured of one map."""
-    if not grid.any():
-        return _problem(mosaic, f"{method} against {contrast.references}: the map is blank")
     keys = mosaic.target.name, mosaic.target.label, method, contrast.references, contrast.strength
     row = dict(zip(KEYS, keys, strict=True)) | {"against": "; ".join(contrast.against)}
     row |= {"similarity": contrast.similarity} if contrast.against else {}
-    return row | {"correct": int(top in (cell.label for cell in mosaic.cells))} | pointing(grid, placement, mosaic.quarter)
+    return row | {"correct": int(top in (cell.label for cell in mosaic.cells))} | pointing(evidence, mosaic.quarter)
 
 
 def _problem(mosaic: Mosaic, text: BaseException | str) -> Row:
     return problem_row(mosaic.target.name, mosaic.target.label, text)
 
 
-def pointing(grid: Float[Tensor, "rows cols"], placement: Placement, quarter: int) -> Row:
+def pointing(evidence: EvidenceMap, quarter: int) -> Row:
     """How much of a map lies in a quarter of the image, and whether its peak does.
 
     ``energy`` is the localization score of the paper: the share of the positive evidence that lies in the quarter, 0 to 1;
@@ -235,25 +223,21 @@ def pointing(grid: Float[Tensor, "rows cols"], placement: Placement, quarter: in
     between two it lies in neither. ``chance`` is the share of the cells that do. Cells outside the mosaic are left out.
 
     Args:
-        grid: the signed map.
-        placement: of the map on the mosaic.
+        evidence: the map on the mosaic.
         quarter: 0 to 3, row by row.
     """
-    height, width = placement.image_size
+    height, width = evidence.placement.image_size
     top, left = (part * side / 2 for part, side in zip(divmod(quarter, 2), (height, width), strict=True))
     mask = torch.zeros(height, width, dtype=torch.bool, device="cpu")
     mask[round(top) : round(top + height / 2), round(left) : round(left + width / 2)] = True
-    shown = placement.shown(grid.shape)
-    x, y = torch.tensor(
-        [placement.locate(r, c, grid.shape) for r, c in shown.nonzero().tolist()], dtype=torch.float32, device="cpu"
-    ).unbind(1)
-    inside = (left < x) & (x < left + width / 2) & (top < y) & (y < top + height / 2)
-    return {
-        "energy": float(energy_inside(placement.project(grid), mask)),
-        "area": 0.25,
-        "hit": float(inside[grid[shown].argmax()]),
-        "chance": float(inside.double().mean()),
-    }
+
+    def inside(cells: Float[Tensor, "cells 2"]) -> Bool[Tensor, " cells"]:
+        x, y = cells.unbind(1)
+        return (left < x) & (x < left + width / 2) & (top < y) & (y < top + height / 2)
+
+    hit, chance = evidence.pointing(inside)
+    energy = float(energy_inside(evidence.heatmap(), mask))
+    return {"energy": energy, "area": 0.25, "hit": float(hit), "chance": chance}
 
 
 def write_mosaics(mosaics: Mosaics, folder: Path, about: Mapping[str, Any]) -> Path:

@@ -16,6 +16,7 @@ from concept_cam.datasets import Dataset
 from concept_cam.errors import ImageError, OptionError
 from concept_cam.images import Frame, by_size
 from concept_cam.localizer import Localizer
+from concept_cam.passes import embedded
 
 DECAY = 1e-6
 """Hardly any: unit vectors need large rows."""
@@ -98,7 +99,4 @@ def features_of(localizer: Localizer, data: Dataset) -> tuple[Float[Tensor, "N E
 
 def embed_frames(localizer: Localizer, frames: Sequence[Frame]) -> Float[Tensor, "B E"]:
     """The embeddings of frames of one size, on the CPU."""
-    backbone = localizer.backbone.at_size(frames[0].size)
-    pixels = torch.stack([frame.pixels for frame in frames]).to(backbone.device, backbone.dtype)
-    with backbone.evaluating():
-        return backbone.normalize(backbone.embed_pixels(pixels)).float().cpu()
+    return embedded(localizer.backbone, torch.stack([frame.pixels for frame in frames])).float().cpu()

@@ -12,11 +12,10 @@ from torch import Tensor
 
 from concept_cam.backbones.backbone import Backbone
 from concept_cam.concepts import ConceptBank
-from concept_cam.gradients import Trace, pixel_gradient, trace
 from concept_cam.loading import wrap
-from concept_cam.localizer import Localizer
-from concept_cam.methods import Method, explain, sees_score
+from concept_cam.methods import Method, sees_score
 from concept_cam.metrics import flip_agreement, rank_correlation, shift_agreement
+from concept_cam.passes import Pass, ordinary
 
 SANITY = ("flip", "shift", "parameters", "labels", "input_gradient")
 """Agreement with the map of the mirrored and of the moved image (higher is better), of the same model with its parameters
@@ -28,7 +27,7 @@ def shuffled(backbone: Backbone) -> Backbone:
     own = backbone.original
     module = copy.deepcopy(own.module)
     generator = torch.Generator().manual_seed(0)
-    with torch.inference_mode(False), torch.no_grad():
+    with ordinary():
         for parameter in module.parameters():
             order = torch.randperm(parameter.numel(), generator=generator, dtype=torch.int64, device="cpu").to(
                 parameter.device
@@ -42,51 +41,55 @@ def shuffled(backbone: Backbone) -> Backbone:
 @final
 @dataclass(frozen=True, eq=False)
 class SanityChecks:
-    """The images of one trace, and those that they are held against.
+    """The images of one pass, and those that they are held against.
 
     Attributes:
-        localizer: what explains.
         seen: the images.
         randomized: the model with its parameters shuffled.
         absent: the embedding of a label for each image that it does not have; None where there is one label.
     """
 
-    localizer: Localizer
-    seen: Trace
+    seen: Pass
     randomized: Backbone
     absent: Float[Tensor, "B E"] | None
 
     @classmethod
-    def of(
-        cls, localizer: Localizer, randomized: Backbone, seen: Trace, bank: ConceptBank, labels: Int[Tensor, " B"]
-    ) -> SanityChecks:
-        """The absent label is the one least like the image's own by text: what twins share is no failure of a map."""
+    def of(cls, seen: Pass, randomized: Backbone, bank: ConceptBank, labels: Int[Tensor, " B"]) -> SanityChecks:
+        """The absent label is the one least like the image's own by text: what twins share is no failure of a map.
+
+        Args:
+            seen: the images.
+            randomized: the model with its parameters shuffled.
+            bank: the labels.
+            labels: of the images, as rows of the bank.
+        """
         least = (bank.vectors @ bank.vectors[labels].T).argmin(0)
-        absent = bank.vectors[least] if len(bank.names) > 1 else None
-        size = int(seen.pixels.shape[2]), int(seen.pixels.shape[3])
-        return cls(localizer, seen, randomized.at_size(size), absent)
+        return cls(seen, randomized, bank.vectors[least] if len(bank.names) > 1 else None)
 
     def about(
         self, method: Method, maps: Float[Tensor, "K B rows cols"], directions: Float[Tensor, "K B E"]
     ) -> dict[str, Float[Tensor, "K B"]]:
-        """Spearman's correlations, -1 to 1."""
-        seen, localizer = self.seen, self.localizer
+        """Spearman's correlations, -1 to 1.
 
-        def explained(pixels: Tensor, backbone: Backbone = seen.backbone) -> Tensor:
-            if pixels is seen.pixels and backbone is seen.backbone:
-                return maps
-            return explain(method, trace(backbone, pixels, seen.site.name, localizer.form), directions).float()
+        Args:
+            method: made the maps.
+            maps: of the images.
+            directions: of the maps.
+        """
+        seen, span = self.seen, self.seen.layout.span
 
+        def explained(pixels: Tensor) -> Tensor:
+            return maps if pixels is seen.pixels else seen.again(pixels).maps(method, directions).stacked.float()
+
+        random = seen.again(seen.pixels, self.randomized).maps(method, directions).stacked.float()
         found = {
-            "flip": flip_agreement(explained, seen.pixels, seen.layout.span),
-            "shift": shift_agreement(explained, seen.pixels, span=seen.layout.span),
-            "parameters": rank_correlation(maps, explained(seen.pixels, self.randomized)),
+            "flip": flip_agreement(explained, seen.pixels, span),
+            "shift": shift_agreement(explained, seen.pixels, span=span),
+            "parameters": rank_correlation(maps, random),
         }
         if sees_score(method):
             if self.absent is not None:
-                other = explain(method, seen, self.absent[None]).float()
+                other = seen.maps(method, self.absent[None]).stacked.float()
                 found["labels"] = rank_correlation(maps, other.expand_as(maps))
-            strength = torch.stack([pixel_gradient(seen.backbone, seen.pixels, d).norm(dim=1) for d in directions])
-            pooled = seen.layout.pooled(strength)
-            found["input_gradient"] = rank_correlation(maps.abs(), pooled)
+            found["input_gradient"] = rank_correlation(maps.abs(), seen.pixel_gradient(directions))
         return found

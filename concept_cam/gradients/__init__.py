@@ -13,9 +13,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from concept_cam.backbones.backbone import Backbone
-from concept_cam.backbones.site import FeatureMap, Site
+from concept_cam.backbones.site import Site
 from concept_cam.errors import BackboneError
-from concept_cam.gradients.base import TokenGradient, Trace, WholeGradient
+from concept_cam.gradients.base import TokenGradient, Trace, WholeGradient, ready
 from concept_cam.gradients.changed import embed_changed, embed_without_channels
 from concept_cam.gradients.dense import DenseTrace, cut_at
 from concept_cam.gradients.exactness import has_exact_head, warn_of_autograd
@@ -33,6 +33,7 @@ __all__ = [
     "Unrolled",
     "WholeGradient",
     "alterations",
+    "at_site",
     "attend",
     "embed_changed",
     "embed_without_channels",
@@ -75,16 +76,25 @@ def trace(
     """
     if form not in get_args(Form):
         raise BackboneError(f"No form {form!r} of a gradient; there are {', '.join(get_args(Form))}.")
-    with backbone.evaluating():
-        backbone, size = backbone.current(), (pixels.shape[2], pixels.shape[3])
-        if size != backbone.preprocess.size and isinstance(backbone.site(site).layout, FeatureMap):
-            # A map of any size can be read, but where its cells look is another matter.
-            backbone = backbone.original.at_size(size)
-        chosen = backbone.site(site)
-        pixels = pixels.clone() if pixels.is_inference() else pixels
-        seen = _factored(backbone, pixels, chosen, form) or cut_at(backbone, pixels, chosen)[0]
-        backbone.original.settle()
-    return seen
+    with ready(backbone, pixels, site) as prepared:
+        return _factored(*prepared, form) or cut_at(*prepared)[0]
+
+
+def at_site(seen: Trace, site: str) -> Trace:
+    """The same images at another site, after a pass of their own.
+
+    Raises:
+        BackboneError: the model has no such site.
+
+    Example:
+        >>> import torch
+        >>> from concept_cam import world, trace
+        >>> seen = trace(world.localizer().backbone, torch.zeros(1, 3, 96, 96))
+        >>> other = seen.backbone.sites[-1].name
+        >>> at_site(seen, other).site.name == other
+        True
+    """
+    return trace(seen.backbone, seen.pixels, site)
 
 
 def _factored(backbone: Backbone, pixels: Float[Tensor, "B 3 height width"], site: Site, form: Form) -> FactoredTrace | None:

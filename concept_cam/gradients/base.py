@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, final
+from typing import Any, ClassVar, Literal, final
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from concept_cam.backbones.backbone import Backbone
-from concept_cam.backbones.site import Site, TokenLayout
+from concept_cam.backbones.site import FeatureMap, Site, TokenLayout
 
 
 @dataclass(frozen=True)
@@ -73,6 +74,7 @@ class Trace(ABC):
     """One forward pass, kept: ask it for the gradient of any score.
 
     Attributes:
+        form: of the gradient: ``factored`` (closed form) or ``dense`` (autograd).
         tokens: the patch tokens at the site.
         embedding: unit vectors, or what a linear classifier multiplies by its rows.
         site: where the tokens were read.
@@ -80,6 +82,8 @@ class Trace(ABC):
         backbone: the model.
         pixels: its input.
     """
+
+    form: ClassVar[Literal["factored", "dense"]]
 
     tokens: Float[Tensor, "B N D"]
     embedding: Float[Tensor, "B E"]
@@ -95,6 +99,51 @@ class Trace(ABC):
     @abstractmethod
     def matrix(self, method: Callable[[TokenGradient], Tensor]) -> Float[Tensor, "B N E"]:
         """F of a method that is linear in the direction: the map of any direction d is F d."""
+
+    @final
+    def again(self, pixels: Float[Tensor, "B 3 height2 width2"]) -> Trace:
+        """The same site in the same form, after a forward pass of other pixels.
+
+        Raises:
+            BackboneError: the model cannot take pixels of that size, or the closed form does not hold for these.
+        """
+        size = int(pixels.shape[2]), int(pixels.shape[3])
+        with ready(self.backbone.original.at_size(size), pixels, self.site.name) as prepared:
+            return self._run(*prepared)
+
+    @abstractmethod
+    def _run(self, backbone: Backbone, pixels: Float[Tensor, "B 3 height width"], site: Site) -> Trace:
+        """A trace of this form; see ``again``."""
+
+    @final
+    @contextmanager
+    def evaluating(self) -> Iterator[None]:
+        """Run pieces of the model as the whole of it ran: in evaluation mode, and in none of the caller's modes."""
+        with self.backbone.evaluating(), torch.autocast(self.backbone.device.type, enabled=False):
+            yield
+
+
+@contextmanager
+def ready(
+    backbone: Backbone, pixels: Float[Tensor, "B 3 height width"], site: str | None
+) -> Iterator[tuple[Backbone, Float[Tensor, "B 3 height width"], Site]]:
+    """The model as it is now, pixels that a graph can hold, and the site, for one forward pass in evaluation mode.
+
+    Args:
+        backbone: the model.
+        pixels: its input.
+        site: by name; the first by default.
+
+    Raises:
+        BackboneError: there is no such site.
+    """
+    with backbone.evaluating():
+        backbone, size = backbone.current(), (pixels.shape[2], pixels.shape[3])
+        if size != backbone.preprocess.size and isinstance(backbone.site(site).layout, FeatureMap):
+            # A map of any size can be read, but where its cells look is another matter.
+            backbone = backbone.original.at_size(size)
+        yield backbone, pixels.clone() if pixels.is_inference() else pixels, backbone.site(site)
+        backbone.original.settle()
 
 
 MOST_OFF = {torch.float64: 1e-9, torch.float32: 1e-4, torch.bfloat16: 5e-2, torch.float16: 1e-2}

@@ -51,6 +51,8 @@ def cut_at(backbone: Backbone, pixels: Float[Tensor, "B 3 height width"], site: 
 class DenseTrace(Trace):
     """A graph from the output of the site to the embedding, and to nothing else."""
 
+    form = "dense"
+
     leaf: Float[Tensor, "B ..."]
     graph: Float[Tensor, "B E"]
     other_sites: tuple[str, ...]
@@ -63,6 +65,9 @@ class DenseTrace(Trace):
         """By as many passes backwards as the embedding has numbers."""
         units = torch.eye(self.embedding.shape[-1], device=self.embedding.device, dtype=self.embedding.dtype)[:, None]
         return method(self.gradient(units)).flatten(2).permute(1, 2, 0).contiguous()
+
+    def _run(self, backbone: Backbone, pixels: Float[Tensor, "B 3 height width"], site: Site) -> Trace:
+        return cut_at(backbone, pixels, site)[0]
 
 
 @final

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from typing import Any, NamedTuple, final
 
@@ -138,6 +138,8 @@ def read_output(backbone: Backbone, pixels: Tensor, site: Site, entering: Tensor
 class FactoredTrace(Trace):
     """What the head has read; the rest of the model is one vector an image."""
 
+    form = "factored"
+
     reading: HeadState
 
     def gradient(self, directions: Float[Tensor, "K _ E"]) -> TokenGradient:
@@ -146,12 +148,12 @@ class FactoredTrace(Trace):
 
     def matrix(self, method: Callable[[TokenGradient], Tensor]) -> Float[Tensor, "B N E"]:
         """L J^T, J being the way from the pooled vector to the embedding: by products forwards or backwards, the fewer."""
-        with self._evaluating():
+        with self.evaluating():
             return self.through(method(EveryGradient(self.tokens, self.layout, self.reading)).flatten(2).permute(1, 2, 0))
 
     def through(self, linear: Float[Tensor, "B N W"]) -> Float[Tensor, "B N E"]:
         """L J^T: vectors in the space of the pooled vector, seen in that of texts."""
-        with self._evaluating():
+        with self.evaluating():
             if self.layout.patches <= self.embedding.shape[-1]:
                 if (moved := self._push_folded(linear)) is not None:
                     return moved
@@ -171,7 +173,7 @@ class FactoredTrace(Trace):
         return moved if fits else None
 
     def _pull(self, directions: Float[Tensor, "K B E"]) -> Float[Tensor, "K B W"]:
-        with self._evaluating():
+        with self.evaluating():
             off = relative_error(self._finish(self.reading.pooled), self.embedding)
             if not off <= MOST_OFF.get(self.embedding.dtype, 1e-4) and self.embedding.isfinite().all():
                 raise BackboneError(
@@ -184,11 +186,8 @@ class FactoredTrace(Trace):
     def _finish(self, pooled: Float[Tensor, "B W"]) -> Float[Tensor, "B E"]:
         return self.backbone.normalize(self.reading.finish(pooled[None])[0])
 
-    @contextmanager
-    def _evaluating(self) -> Iterator[None]:
-        """The end of the model runs as the rest of it did: no dropout, none of the caller's modes."""
-        with self.backbone.evaluating(), torch.autocast(self.embedding.device.type, enabled=False):
-            yield
+    def _run(self, backbone: Backbone, pixels: Float[Tensor, "B 3 height width"], site: Site) -> Trace:
+        return read_head(backbone, pixels, site)
 
 
 @final

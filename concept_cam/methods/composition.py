@@ -12,9 +12,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from concept_cam.backbones.backbone import Backbone
 from concept_cam.errors import OptionError
-from concept_cam.gradients import FactoredTrace, Form, Trace, trace
+from concept_cam.gradients import Trace, at_site
 from concept_cam.images import Size
 from concept_cam.methods.method import (
     AnyMethod,
@@ -47,7 +46,7 @@ def mirrored(method: AnyMethod) -> Method:
         def back(maps: Tensor) -> Tensor:
             return seen.layout.mirrored().moved(maps.flip(-1), seen.layout)
 
-        return [(seen, _as_it_is), (_again(seen, seen.pixels.flip(-1)), back)]
+        return [(seen, _as_it_is), (seen.again(seen.pixels.flip(-1)), back)]
 
     return _averaged(method, "mirrored", views)
 
@@ -77,7 +76,7 @@ def smoothed(method: AnyMethod, count: int = 8, noise: float = 0.15, seed: int =
             torch.randn(seen.pixels.shape[1:], generator=generator, dtype=torch.float32, device="cpu").to(seen.pixels)
             for _ in range(count)
         )
-        return [(_again(seen, seen.pixels + spread * draw), _as_it_is) for draw in draws]
+        return [(seen.again(seen.pixels + spread * draw), _as_it_is) for draw in draws]
 
     return _averaged(method, "smoothed", views)
 
@@ -113,7 +112,7 @@ def at_sites(method: AnyMethod, names: Sequence[str]) -> Method:
     def maps(seen: Trace, directions: Float[Tensor, "K B E"]) -> Float[Tensor, "K B N"]:
         found = []
         for name in names:
-            other = trace(seen.backbone, seen.pixels, name)
+            other = at_site(seen, name)
             sized = other.layout.moved(explain(method, other, directions), seen.layout)
             found.append(sized / sized.abs().amax((2, 3), keepdim=True).clamp(min=torch.finfo(sized.dtype).tiny))
         return torch.stack(found).mean(0).flatten(2)
@@ -145,11 +144,6 @@ def _averaged(method: AnyMethod, how: str, views: Callable[[Trace], list[View]])
     return TraceMethod(maps, sees_score(method))
 
 
-def _again(seen: Trace, pixels: Tensor, backbone: Backbone | None = None) -> Trace:
-    form: Form = "factored" if isinstance(seen, FactoredTrace) else "dense"
-    return trace(backbone or seen.backbone, pixels, seen.site.name, form)
-
-
 def _at_scale(seen: Trace, scale: float) -> View:
     height, width = (int(side) for side in seen.pixels.shape[2:])
     stride = seen.backbone.preprocess.stride
@@ -158,8 +152,7 @@ def _at_scale(seen: Trace, scale: float) -> View:
     if scale == 1 or size == (height, width):
         return seen, _as_it_is
     pixels = F.interpolate(seen.pixels, size, mode="bicubic", align_corners=False, antialias=True)
-
-    view = _again(seen, pixels, seen.backbone.at_size(size))
+    view = seen.again(pixels)
     return view, lambda maps: view.layout.moved(maps, seen.layout)
 
 

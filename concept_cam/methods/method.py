@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias, final
@@ -123,7 +122,7 @@ def explain(method: AnyMethod, trace: Trace, directions: Float[Tensor, "K _ E"])
     method = as_method(method)
     directions = directions.to(trace.embedding).expand(-1, len(trace.embedding), -1)
     count, grid = directions.shape[:2], (trace.layout.rows, trace.layout.cols)
-    with _evaluating(trace):
+    with trace.evaluating():
         if isinstance(method, FieldMethod):
             maps = torch.einsum("bne,kbe->kbn", _vectors(method, trace), directions)
         elif isinstance(method, TraceMethod):
@@ -142,7 +141,7 @@ def field_vectors(method: AnyMethod, trace: Trace) -> Float[Tensor, "B N E"] | N
     method = as_method(method)
     if not is_linear(method) or isinstance(method, TraceMethod):
         return None
-    with _evaluating(trace):
+    with trace.evaluating():
         if isinstance(method, FieldMethod):
             return _vectors(method, trace)
         shape = len(trace.tokens), trace.layout.rows, trace.layout.cols
@@ -174,13 +173,6 @@ def _answer(method: Method, given: Any, axes: str, shape: tuple[int, ...]) -> Te
     raise OptionError(
         f"The method {name_of(method)} gave {found}; expected a tensor of floating-point numbers of shape {shape}, ({axes})."
     )
-
-
-@contextmanager
-def _evaluating(trace: Trace) -> Iterator[None]:
-    """Pieces of the model run as the whole of it did: no dropout, none of the caller's modes."""
-    with trace.backbone.evaluating(), torch.autocast(trace.backbone.device.type, enabled=False):
-        yield
 
 
 def is_linear(method: AnyMethod) -> bool:

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from concept_cam.gradients import FactoredTrace, Form, TokenGradient, Trace, trace as run
+from concept_cam.gradients import TokenGradient, Trace
 from concept_cam.methods.method import FieldMethod
 
 _STEPS = 16
@@ -19,15 +19,10 @@ def integrated_grad_cam(trace: Trace) -> Float[Tensor, "B N E"]:
     Source: Sattarzadeh et al., Integrated Grad-CAM (arXiv 2102.07805), without the final ReLU. The blank image is zero, the
     mean colour of the images that the model was trained on; the sum is taken at the middle of each step.
     """
-    form: Form = "factored" if isinstance(trace, FactoredTrace) else "dense"
-
-    def at(share: float) -> Trace:
-        return run(trace.backbone, share * trace.pixels, trace.site.name, form)
-
-    gained = trace.tokens - at(0.0).tokens
+    gained = trace.tokens - trace.again(0.0 * trace.pixels).tokens
 
     def weighted(gradient: TokenGradient) -> Float[Tensor, "K B rows cols"]:
         maps = torch.einsum("kbd,bnd->kbn", gradient.mean(), gained)
         return maps.reshape(*maps.shape[:2], trace.layout.rows, trace.layout.cols)
 
-    return torch.stack([at((step + 0.5) / _STEPS).matrix(weighted) for step in range(_STEPS)]).mean(0)
+    return torch.stack([trace.again((step + 0.5) / _STEPS * trace.pixels).matrix(weighted) for step in range(_STEPS)]).mean(0)

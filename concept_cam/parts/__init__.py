@@ -1,6 +1,5 @@
 """PARTS: find the parts of an image by their names, and what each looks like.
 
-vocabulary   parts with what each can look like
 finding      each part's phrase against its parent and its siblings, one forward pass for all
 part         what is found
 sheet        findings as images, and a sheet for each species
@@ -10,11 +9,11 @@ export       COCO, CUB-200-2011, CSV, supervision
 
 from __future__ import annotations
 
+from concept_cam.part_vocabulary import PartConcept, PartVocabulary, read_parts
 from concept_cam.parts.export import to_coco, to_csv, to_cub, to_supervision
 from concept_cam.parts.finding import find_parts, stream_parts
 from concept_cam.parts.part import AttributeReading, Part, PartFinding
 from concept_cam.parts.sheet import PartSheet, annotated, part_sheet, summary
-from concept_cam.parts.vocabulary import PartConcept, PartVocabulary, read_parts
 
 __all__ = [
     "AttributeReading",

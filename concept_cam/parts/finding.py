@@ -14,15 +14,16 @@ from torch import Tensor
 from concept_cam.comparison import check_strength
 from concept_cam.concepts import ConceptBank
 from concept_cam.errors import ConceptCamError, OptionError
-from concept_cam.evaluation.probabilities import own_scale
-from concept_cam.images import Frame, Placement
+from concept_cam.evidence import EvidenceMap
+from concept_cam.images import Frame
 from concept_cam.localizer import Localizer
-from concept_cam.methods import explain, sees_score
+from concept_cam.methods import sees_score
+from concept_cam.part_vocabulary import PartConcept, PartVocabulary
 from concept_cam.parts.part import AttributeReading, Part, PartFinding
-from concept_cam.parts.vocabulary import PartConcept, PartVocabulary
+from concept_cam.passes import Pass, each_frame
 from concept_cam.prefetch import one_by_one, tell
+from concept_cam.probabilities import own_scale
 from concept_cam.regions import Box, bounding_boxes
-from concept_cam.result import checked_maps
 from concept_cam.tensors import Given
 
 S = TypeVar("S", bound=Given)
@@ -70,7 +71,10 @@ def find_parts(localizer: Localizer, image: Given, vocabulary: PartVocabulary, *
         ('red', False)
     """
     _check(localizer, vocabulary, strength)
-    return _find(localizer, [localizer.frame(image)], vocabulary, strength)[0]
+    (found,) = _find(localizer, [localizer.frame(image)], vocabulary, strength)
+    if isinstance(found, ConceptCamError):
+        raise found
+    return found
 
 
 def stream_parts(
@@ -110,7 +114,7 @@ def stream_parts(
     """
     _check(localizer, vocabulary, strength)
 
-    def look(batch: Sequence[tuple[S, Frame]]) -> list[PartFinding]:
+    def look(batch: Sequence[tuple[S, Frame]]) -> list[PartFinding | ConceptCamError]:
         return _find(localizer, [frame for _, frame in batch], vocabulary, strength)
 
     fail = lambda image, error: tell(image, error, on_error)  # noqa: E731
@@ -133,29 +137,31 @@ def _check(localizer: Localizer, vocabulary: PartVocabulary, strength: float) ->
     if not vocabulary.parts:
         raise OptionError(f"The vocabulary {vocabulary.title!r} has no parts; expected one or more.")
     check_strength(strength)
-    with torch.inference_mode(False), torch.no_grad():
-        localizer.bank(vocabulary.texts())
+    localizer.bank(vocabulary.texts())
 
 
-def _find(localizer: Localizer, frames: Sequence[Frame], vocabulary: PartVocabulary, strength: float) -> list[PartFinding]:
-    found: dict[int, PartFinding] = {}
-    with torch.inference_mode(False), torch.no_grad():
-        bank = localizer.bank(vocabulary.texts())
-        scale = own_scale(localizer.backbone)
-        for seen, alike, provenance in localizer.traces(frames):
-            with torch.autocast(localizer.backbone.device.type, enabled=False):
-                scores = bank.scores(seen.embedding)
-                looks = [[_look(part, bank, row, scale) for part in vocabulary.parts] for row in scores]
-                directions = [_directions(bank, vocabulary.parent, of_one, strength) for of_one in looks]
-                maps = explain(localizer.method, seen, torch.stack(directions, 1))
-                # A part may have no evidence at all, and is not visible then; an image has evidence of one at least.
-                checked_maps(maps.abs().sum(0), seen.site.name)
-            about = provenance | {"vocabulary": vocabulary.title, "strength": strength}
-            for b, (i, of_one) in enumerate(zip(alike, looks, strict=True)):
-                placement = frames[i].placement.covering(seen.layout.span)
-                parts = _parts(vocabulary, of_one, maps[:, b].float().cpu(), placement)
-                found[i] = PartFinding(vocabulary.parent, parts, placement, about)
-    return [found[i] for i in range(len(frames))]
+def _find(
+    localizer: Localizer, frames: Sequence[Frame], vocabulary: PartVocabulary, strength: float
+) -> list[PartFinding | ConceptCamError]:
+    """What is found on each image, or what is wrong with its maps."""
+    bank, scale = localizer.bank(vocabulary.texts()), own_scale(localizer.backbone)
+
+    def of_pass(seen: Pass) -> list[PartFinding | ConceptCamError]:
+        looks = [[_look(part, bank, row, scale) for part in vocabulary.parts] for row in seen.scores(bank)]
+        directions = [_directions(bank, vocabulary.parent, of_one, strength) for of_one in looks]
+        maps = seen.maps(localizer.method, torch.stack(directions, 1)).single()
+        about = localizer.provenance(seen) | {"vocabulary": vocabulary.title, "strength": strength}
+        found: list[PartFinding | ConceptCamError] = []
+        for image, of_one in enumerate(looks):
+            # A part may have no evidence at all, and is not visible then; an image has evidence of one at least.
+            if error := maps.error(image, some=True):
+                found.append(error)
+                continue
+            parts = _parts(vocabulary, of_one, [maps.of(number, image) for number in range(len(of_one))])
+            found.append(PartFinding(vocabulary.parent, parts, seen.placements[image], about))
+        return found
+
+    return each_frame(localizer.passes(frames), of_pass)
 
 
 def _look(part: PartConcept, bank: ConceptBank, scores: Float[Tensor, " K"], scale: float) -> _Look:
@@ -179,51 +185,41 @@ def _directions(bank: ConceptBank, parent: str, looks: Sequence[_Look], strength
     return vectors - strength * others
 
 
-def _parts(
-    vocabulary: PartVocabulary, looks: Sequence[_Look], maps: Float[Tensor, "P rows cols"], placement: Placement
-) -> tuple[Part, ...]:
-    shown = placement.shown(maps.shape[1:])
-    peaks = [float(map_[shown].max()) for map_ in maps]
+def _parts(vocabulary: PartVocabulary, looks: Sequence[_Look], maps: Sequence[EvidenceMap]) -> tuple[Part, ...]:
+    peaks = [evidence.strongest for evidence in maps]
     by_words = [look.stands_out for look in looks if look.stands_out is not None]
     usual = {True: statistics.median(by_words) if by_words else 0.0, False: statistics.median(peaks)}
     parts = []
-    for part, look, map_, peak in zip(vocabulary.parts, looks, maps, peaks, strict=True):
+    for part, look, evidence, peak in zip(vocabulary.parts, looks, maps, peaks, strict=True):
         ours = peak if look.stands_out is None else look.stands_out
         typical = usual[look.stands_out is not None]
         share = max(ours, 0.0) / typical if typical > 0 else 0.0
         confidence = share / (share + STANDS_OUT)
         if share >= STANDS_OUT and peak > 0:
-            where = _where(map_, placement)
-            parts.append(Part(part.name, True, confidence, *where, look.attributes, map_))
+            parts.append(Part(part.name, True, confidence, *_where(evidence), look.attributes, evidence.grid))
         else:
-            parts.append(Part(part.name, False, min(confidence, 0.5), None, None, None, {}, map_))
+            parts.append(Part(part.name, False, min(confidence, 0.5), None, None, None, {}, evidence.grid))
     return tuple(parts)
 
 
-def _where(
-    map_: Float[Tensor, "rows cols"], placement: Placement
-) -> tuple[tuple[float, float], Box, Bool[Tensor, "height width"]]:
+def _where(evidence: EvidenceMap) -> tuple[tuple[float, float], Box, Bool[Tensor, "height width"]]:
     """Keypoint, box and mask: the peak, moved to the mean of the positive evidence around it; the region that it lies in."""
-    shown = placement.shown(map_.shape)
-    row, column = divmod(int(map_.masked_fill(~shown, -torch.inf).argmax()), map_.shape[1])
-    rows, columns = (slice(max(at - 1, 0), at + 2) for at in (row, column))
+    grid, shown = evidence.grid, evidence.shown
+    rows, columns = (slice(max(at - 1, 0), at + 2) for at in evidence.peak_cell())
     # Some methods are never negative: what they say of half of the patches says nothing of the part.
-    middle = float(map_[shown].median())
-    floor = middle if 0 < middle < float(map_[shown].max()) else 0.0
-    weights = ((map_ - floor) * shown)[rows, columns].clamp(min=0)
+    middle = float(grid[shown].median())
+    floor = middle if 0 < middle < evidence.strongest else 0.0
+    weights = ((grid - floor) * shown)[rows, columns].clamp(min=0)
     weights = weights / weights.sum()
     mean_row = rows.start + float(weights.sum(1) @ torch.arange(weights.shape[0], dtype=weights.dtype, device=weights.device))
     mean_column = columns.start + float(
         weights.sum(0) @ torch.arange(weights.shape[1], dtype=weights.dtype, device=weights.device)
     )
-    x, y = placement.locate(mean_row, mean_column, map_.shape)
-    height, width = placement.image_size
-    keypoint = min(max(x, 0.0), float(width)), min(max(y, 0.0), float(height))
-    heatmap = placement.project(map_).nan_to_num_(nan=-torch.inf)
-    # An image with fewer pixels than patches may show no positive evidence: the strongest pixel has to do.
-    strongest = float(heatmap.max())
-    mask = heatmap >= min(floor + _MASK * (strongest - floor), strongest)
+    heatmap, mask = evidence.heatmap().nan_to_num_(nan=-torch.inf), evidence.mask(_MASK, floor)
+    if not mask.any():
+        # An image with fewer pixels than patches may show no positive evidence: the strongest pixel has to do.
+        mask = heatmap >= heatmap.max()
     box = bounding_boxes(mask, heatmap)[0]
     inside = torch.zeros_like(mask)
     inside[box[1] : box[3], box[0] : box[2]] = True
-    return keypoint, box, mask & inside
+    return evidence.locate(mean_row, mean_column), box, mask & inside

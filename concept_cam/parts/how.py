@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from concept_cam.datasets import Dataset, Example
-from concept_cam.evaluation.how import how_it_is_made
 from concept_cam.localizer import Localizer
-from concept_cam.parts.vocabulary import PartVocabulary
+from concept_cam.part_vocabulary import PartVocabulary
 from concept_cam.provenance import Provenance
 from concept_cam.runs import identity_of
+from concept_cam.runs.how import how_it_is_made
 
 _NAMED = 3
 

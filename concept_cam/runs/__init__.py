@@ -5,6 +5,7 @@ identity   what the rows depend on: model, preprocessing, texts, methods, exampl
 batches    a batch counts only if it is whole and of this run
 run        a folder is one run's: its settings are those of ``run.json``, or it is refused
 table      rows as CSV
+how        how a run is made, so that it can be cited
 """
 
 from __future__ import annotations

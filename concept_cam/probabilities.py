@@ -10,6 +10,7 @@ from torch import Tensor
 
 from concept_cam.backbones.backbone import Backbone
 from concept_cam.concepts import ConceptBank
+from concept_cam.passes import embedded
 
 
 @final
@@ -29,10 +30,7 @@ class ClassProbabilities:
 
     def __call__(self, pixels: Float[Tensor, "B 3 height width"]) -> Float[Tensor, "B K"]:
         """Probabilities, from the model's own forward pass."""
-        height, width = pixels.shape[2:]
-        backbone = self.backbone.at_size((int(height), int(width)))
-        with backbone.evaluating():
-            return self.of_embedding(backbone.normalize(backbone.embed_pixels(pixels)))
+        return self.of_embedding(embedded(self.backbone, pixels))
 
     def of_embedding(self, embedding: Float[Tensor, "B E"]) -> Float[Tensor, "B K"]:
         """Probabilities of images that have been embedded already."""
