@@ -13,12 +13,14 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from concept_cam.backbones.block import Block
 from concept_cam.backbones.guard import LOCK, block_number, evaluating
-from concept_cam.backbones.heads import Block, Pooling
 from concept_cam.backbones.places import placed
-from concept_cam.backbones.site import Site, Tower
+from concept_cam.backbones.pooling import Pooling
+from concept_cam.backbones.site import Site
 from concept_cam.backbones.sizes import Sizes
 from concept_cam.backbones.snapshot import Snapshot, TextState
+from concept_cam.backbones.tower import Tower
 from concept_cam.backbones.words import Reader
 from concept_cam.backbones.wrappers import check_layers
 from concept_cam.errors import BackboneError
@@ -41,7 +43,8 @@ class Backbone(ABC):
         family: what kind of model it is, in a few words.
         module: the model itself.
         sites: where tokens can be read; the default comes first. Sites whose patches do not reach the embedding are left out.
-        blocks, pooling: of a transformer whose attention can be laid open, for the methods that look at it.
+        blocks: of a transformer, for methods that look at its attention; None for one that is not built as the formulas say.
+        pooling: how tokens become the embedding; a closed form of the gradient follows from it. None if that is not known.
         preprocess: how images become pixels.
         classes: the concepts that the model was made for; a dual encoder has none of its own.
         versions: names and versions of what made the embedding, kept with every result.
@@ -51,7 +54,7 @@ class Backbone(ABC):
     family: str
     module: nn.Module
     sites: tuple[Site, ...]
-    blocks: tuple[Block, ...] = ()
+    blocks: tuple[Block | None, ...] = ()
     pooling: Pooling | None = None
     preprocess: Preparation
     classes: tuple[str, ...] = ()
@@ -84,6 +87,7 @@ class Backbone(ABC):
         Raises:
             BackboneError: none of its sites lies anywhere.
         """
+        tower = tower.with_closed_form()
         self.family, self.blocks, self.pooling = tower.family, tower.blocks, tower.pooling
         original = _RESIZED.get()
         measured = original.sites if original is not None else self.sites if self._keeps_places else ()

@@ -15,10 +15,10 @@ from torch import Tensor, nn
 
 from concept_cam.backbones import rows
 from concept_cam.backbones.backbone import Backbone, noise
-from concept_cam.backbones.site import Tower
 from concept_cam.backbones.sizes import share
 from concept_cam.backbones.snapshot import Snapshot, TextState
 from concept_cam.backbones.stated import preprocess_of
+from concept_cam.backbones.tower import Tower
 from concept_cam.backbones.towers import generic, timm as timm_towers, torchvision as torchvision_towers
 from concept_cam.backbones.transforms import read_transform
 from concept_cam.backbones.weights import ADVICE, first_run

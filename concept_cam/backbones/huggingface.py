@@ -21,7 +21,7 @@ from concept_cam.backbones.names import told_apart
 from concept_cam.backbones.processors import near_square
 from concept_cam.backbones.scale import learnt_scale
 from concept_cam.backbones.settings import TIMM, TRANSFORMERS, WEIGHTS, check_folder, check_settings, check_timm
-from concept_cam.backbones.site import Tower
+from concept_cam.backbones.tower import Tower
 from concept_cam.backbones.towers import timm as timm_towers, transformers as towers
 from concept_cam.backbones.towers.positions import check_multiple
 from concept_cam.backbones.transforms import read_transform

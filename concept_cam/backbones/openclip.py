@@ -21,8 +21,8 @@ from concept_cam.backbones.confined import built_within, check_input, check_name
 from concept_cam.backbones.names import spelt
 from concept_cam.backbones.scale import learnt_scale
 from concept_cam.backbones.settings import OPEN_CLIP, TRANSFORMERS, check_folder, check_open_clip, check_settings
-from concept_cam.backbones.site import Tower
 from concept_cam.backbones.sizes import share
+from concept_cam.backbones.tower import Tower
 from concept_cam.backbones.towers import openclip as own_towers, timm as timm_towers
 from concept_cam.backbones.transforms import read_transform
 from concept_cam.backbones.weights import ADVICE, check_device, first_run

@@ -12,7 +12,8 @@ import torch
 import torch.utils.checkpoint
 from torch import nn
 
-from concept_cam.backbones.site import Site, Tower
+from concept_cam.backbones.site import Site
+from concept_cam.backbones.tower import Tower
 from concept_cam.errors import BackboneError
 
 _MOST_SCALAR = 1

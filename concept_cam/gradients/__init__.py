@@ -15,13 +15,14 @@ from torch import Tensor
 from concept_cam.backbones.backbone import Backbone
 from concept_cam.backbones.site import FeatureMap, Site
 from concept_cam.errors import BackboneError
+from concept_cam.gradients.alterations import alterations
 from concept_cam.gradients.base import TokenGradient, Trace, WholeGradient
 from concept_cam.gradients.changed import embed_changed, embed_without_channels
 from concept_cam.gradients.dense import DenseTrace, cut_at
 from concept_cam.gradients.exactness import has_exact_head, warn_of_autograd
-from concept_cam.gradients.factored import FactoredTrace, UnlikeTheModel, read_head
+from concept_cam.gradients.factored import FactoredTrace, UnlikeTheModel, read_head, single_query
 from concept_cam.gradients.pixels import pixel_gradient
-from concept_cam.gradients.unrolled import Layer, Unrolled, alterations, attend, joined, unroll
+from concept_cam.gradients.unrolled import Layer, Unrolled, attend, joined, unroll
 
 __all__ = [
     "DenseTrace",
@@ -39,6 +40,7 @@ __all__ = [
     "has_exact_head",
     "joined",
     "pixel_gradient",
+    "single_query",
     "trace",
     "unroll",
 ]

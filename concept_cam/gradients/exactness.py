@@ -10,11 +10,9 @@ import torch
 from concept_cam.backbones.backbone import Backbone, noise
 from concept_cam.backbones.site import Site
 from concept_cam.errors import NoSpatialGradient
-from concept_cam.gradients.base import MOST_OFF, relative_error
 from concept_cam.gradients.dense import cut_at
 from concept_cam.gradients.factored import read_output
-
-_GRADIENT_MOST_OFF = {torch.float64: 1e-6, torch.float32: 1e-2, torch.bfloat16: 0.3, torch.float16: 0.1}
+from concept_cam.gradients.tolerance import relative_error, tolerance
 
 
 @dataclass(frozen=True)
@@ -49,8 +47,9 @@ def try_head(backbone: Backbone, site: Site) -> Exactness:
             raise
         except (RuntimeError, AttributeError, TypeError, ValueError) as failure:
             return Exactness(False, f"it fails ({' '.join(str(failure).split())})")
+    most = tolerance(backbone.dtype)
     return Exactness(
-        embedding <= MOST_OFF.get(backbone.dtype, 1e-4) and gradient <= _GRADIENT_MOST_OFF.get(backbone.dtype, 1e-2),
+        embedding <= most.embedding and gradient <= most.gradient,
         f"its embedding is off by {embedding:.1e}, its gradient by {gradient:.1e}",
     )
 

@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from concept_cam.backbones.backbone import Backbone
-from concept_cam.backbones.heads import End
+from concept_cam.backbones.closed_form import End
 from concept_cam.backbones.snapshot import checksum
 from concept_cam.gradients.jacobian import pull
 

@@ -1,4 +1,4 @@
-"""The last blocks of a transformer run piece by piece, with their attention laid open and a graph through it."""
+"""Runs the last blocks of a transformer again with explicit attention matrices, keeping the autograd graph."""
 
 from __future__ import annotations
 
@@ -13,10 +13,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from concept_cam.backbones.backbone import Backbone
-from concept_cam.backbones.heads import Block, Pooling
+from concept_cam.backbones.block import Block
+from concept_cam.backbones.pooling import Pooling
 from concept_cam.backbones.site import TokenLayout
 from concept_cam.errors import BackboneError
-from concept_cam.gradients.base import MOST_OFF, Trace, relative_error
+from concept_cam.gradients.alterations import alterations
+from concept_cam.gradients.base import Trace
+from concept_cam.gradients.tolerance import relative_error, tolerance
 from concept_cam.hooks import on_output
 
 
@@ -68,7 +71,7 @@ class Unrolled:
     backbone: Backbone
 
     def alone(self, tokens: Float[Tensor, "B M D"]) -> Float[Tensor, "B N E"]:
-        """What the embedding would be if a patch were all there is, for each patch."""
+        """Embed each patch as if the pooling took nothing else."""
         return self.backbone.normalize(self.pooling.alone(tokens)[:, self.layout.prefix :])
 
     def pull(
@@ -94,10 +97,10 @@ def unroll(trace: Trace, depth: int | None = None, *, graph: bool = True, image:
         BackboneError: the model is no transformer of known blocks, or those are not what they were.
     """
     backbone, blocks, pooling = trace.backbone, trace.backbone.blocks, trace.backbone.pooling
-    if not blocks or pooling is None:
+    chosen = tuple(block for block in blocks[-(depth or len(blocks)) :] if block is not None)
+    if len(chosen) < min(depth or len(blocks), len(blocks)) or not chosen or pooling is None:
         reason = alterations(backbone) or " Use a method that asks for gradients alone, such as hires_cam."
         raise BackboneError(f"{backbone.name} ({backbone.family}) has no attention that can be laid open.{reason}")
-    chosen = blocks[-min(depth or len(blocks), len(blocks)) :]
     which = slice(None) if image is None else slice(image, image + 1)
     with backbone.evaluating():
         x = _entering(backbone, chosen[0], trace.pixels[which])
@@ -112,31 +115,13 @@ def unroll(trace: Trace, depth: int | None = None, *, graph: bool = True, image:
             embedding = backbone.normalize(pooling.finish(pooling.gather(x, weights)))
     own = trace.embedding[which]
     off = relative_error(embedding.detach(), own)
-    if not off <= MOST_OFF.get(embedding.dtype, 1e-4):
+    if not off <= tolerance(embedding.dtype).embedding:
         reason = alterations(backbone) or " Use a method that asks for gradients alone, such as hires_cam."
         raise BackboneError(
             f"The blocks of {backbone.name}, run piece by piece, give an embedding that is off by {off:.1e}: they are not "
             f"what they were.{reason}"
         )
     return Unrolled(tuple(layers), pooling, weights, embedding, trace.layout, backbone)
-
-
-_ALTERATIONS = (
-    ("peft.", "adapters of peft", "merge them (model = model.merge_and_unload()) and wrap the model again"),
-    ("torch.nn.utils.parametrize", "parametrizations", "remove them (torch.nn.utils.parametrize) and wrap the model again"),
-    ("torch.ao.", "quantized layers", "use the model as it was before"),
-    ("torchao.", "quantized layers", "use the model as it was before"),
-)
-
-
-def alterations(backbone: Backbone) -> str:
-    """Which layers compute something else than their kind does, and the cure, as a sentence; empty if there are none."""
-    found: dict[tuple[str, str], set[str]] = {}
-    for module in backbone.module.modules():
-        for start, what, cure in _ALTERATIONS:
-            if type(module).__module__.startswith(start):
-                found.setdefault((what, cure), set()).add(type(module).__name__)
-    return "".join(f" It holds {what} ({', '.join(sorted(kinds))}): {cure}." for (what, cure), kinds in found.items())
 
 
 def _entering(backbone: Backbone, block: Block, pixels: Tensor) -> Tensor:

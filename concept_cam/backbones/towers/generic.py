@@ -14,8 +14,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.modules import padding
 
-from concept_cam.backbones.heads import MeanPooling, Rest
-from concept_cam.backbones.site import FeatureMap, Site, TokenLayout, Tower
+from concept_cam.backbones.closed_form import Rest
+from concept_cam.backbones.pooling import PatchMean
+from concept_cam.backbones.site import FeatureMap, Site, TokenLayout
+from concept_cam.backbones.tower import Tower
 from concept_cam.hooks import on_input, on_output, on_site
 from concept_cam.images import Size
 
@@ -64,13 +66,15 @@ def describe(
     norms = trial.from_the_last_that_reaches(_norm_sites(seen, maps, size))
     named = {prefix + name for name in stages}
     sites = _map_sites(maps, named, trial)
-    if sites and trial.is_mean(sites[0], tail):
-        sites = (replace(sites[0], head=MeanPooling(tail)), *sites[1:])
+    pooling = PatchMean(sites[0], tail) if sites and trial.is_mean(sites[0], tail) else None
     if norms:
-        return Tower("any module, norms of blocks", norms, _stride(norms[0], maps, seen, size), spare=sites)
+        stride = _stride(norms[0], maps, seen, size)
+        return Tower("any module, norms of blocks", norms, stride, pooling=pooling, spare=sites)
     names = {site.name for site in sites}
     others = tuple(site for one in reversed(maps) if (site := _site(one, named)).name not in names)
-    return Tower("any module, maps", sites, _stride(sites[0], maps, seen, size), spare=others[:_SPARE]) if sites else None
+    if not sites:
+        return None
+    return Tower("any module, maps", sites, _stride(sites[0], maps, seen, size), pooling=pooling, spare=others[:_SPARE])
 
 
 # ---- one run ----------------------------------------------------------------------------------------------------------
@@ -166,8 +170,8 @@ class _Trial:
                 tensor.shape, generator=torch.Generator("cpu").manual_seed(2), device="cpu", dtype=torch.float32
             )
             # The prefix stays: it reaches the embedding from where patches do not.
-            if isinstance(site.layout, TokenLayout):
-                noise[:, : site.layout.prefix] = 0
+            if site.prefix:
+                noise[:, : site.prefix] = 0
             return tensor + noise.to(tensor) * tensor.std()
 
         with on_site(site, shake):

@@ -20,20 +20,11 @@ from timm.models.eva import Eva, EvaAttention, EvaBlock, EvaBlockPostNorm
 from timm.models.vision_transformer import Attention, Block as TimmBlock, ResPostBlock, VisionTransformer
 from torch import Tensor, nn
 
-from concept_cam.backbones.heads import (
-    Block,
-    ClassAttention,
-    ClassToken,
-    LatentAttention,
-    LatentPooling,
-    MeanPooling,
-    PatchMean,
-    Projections,
-    Rotation,
-    is_of,
-)
+from concept_cam.backbones.block import Block, Projections, Rotation, is_of
 from concept_cam.backbones.names import told_apart
-from concept_cam.backbones.site import Site, TokenLayout, Tower
+from concept_cam.backbones.pooling import ClassToken, LatentPooling, PatchMean
+from concept_cam.backbones.site import Site, TokenLayout
+from concept_cam.backbones.tower import Tower
 from concept_cam.backbones.towers import generic
 from concept_cam.backbones.towers.positions import check_multiple, interpolate
 from concept_cam.images import Fit, Preprocess, Size
@@ -197,26 +188,22 @@ def _vit(trunk: Any, prefix: str, tail: Callable[[Tensor], Tensor]) -> Tower:
     else:
         # Norms come after the attention: what enters a block is what left the one before.
         norms = [Site(f"{prefix}blocks.{i}", block, layout) for i, block in enumerate(modules[:-1])][::-1]
-    found = [_block(trunk, module) for module in modules]
-    blocks = () if None in found else tuple(filter(None, found))
-    offer = partial(Tower, _family(trunk), stride=stride(trunk), blocks=blocks, regular=is_of("timm", trunk, *modules))
+    offer = partial(
+        Tower,
+        _family(trunk),
+        stride=stride(trunk),
+        blocks=tuple(_block(trunk, module) for module in modules),
+        regular=is_of("timm", trunk, *modules),
+    )
     # Every trunk runs its last norm, be it the identity: that is where all patches are read.
-    last = partial(Site, f"{prefix}norm", trunk.norm, layout)
+    last = Site(f"{prefix}norm", trunk.norm, layout)
     if trunk.attn_pool is not None:
-        latent = _latent_attention(trunk, tail)
-        pooling = latent and LatentPooling(latent, layout.prefix, trunk.norm)
-        return offer((last(latent), *norms), pooling=pooling)
+        return offer((last, *norms), pooling=_latent_pooling(trunk, last, tail))
     if trunk.global_pool == "avg":
         averaged = not getattr(trunk, "pool_include_prefix", False)
-        mean = PatchMean(layout.prefix, trunk.norm, tail) if averaged else None
-        return offer((norms[0], last(MeanPooling(tail) if averaged else None), *norms[1:]), pooling=mean)
+        return offer((norms[0], last, *norms[1:]), pooling=PatchMean(last, tail, trunk.norm) if averaged else None)
     if trunk.global_pool == "token":
-
-        def rest(x: Tensor) -> Tensor:
-            return tail(trunk.norm(x))
-
-        head = found[-1] and ClassAttention(found[-1], rest, modules[-1], modules[-1].norm2)
-        return offer((Site(norms[0].name, norms[0].module, layout, head), *norms[1:]), pooling=ClassToken(rest))
+        return offer(tuple(norms), pooling=ClassToken(lambda x: tail(trunk.norm(x))))
     return offer(tuple(norms))
 
 
@@ -243,7 +230,15 @@ def _block(trunk: Any, block: Any) -> Block | None:
     def mlp(x: Tensor) -> Tensor:
         return x + _scaled(block, 2, block.mlp(block.norm2(x)))
 
-    return Block(block.norm1, partial(_projections, attention), project, mlp, _rotation(trunk, attention))
+    return Block(
+        module=block,
+        norm=block.norm1,
+        second_norm=block.norm2,
+        projections=partial(_projections, attention),
+        project=project,
+        mlp=mlp,
+        rotate=_rotation(trunk, attention),
+    )
 
 
 def _scaled(block: Any, part: int, x: Tensor) -> Tensor:
@@ -281,8 +276,8 @@ def _rotation(trunk: Any, attention: Any) -> Rotation | None:
     return rotate
 
 
-def _latent_attention(trunk: Any, tail: Callable[[Tensor], Tensor]) -> LatentAttention | None:
-    """The closed form of attention pooling with one latent, or of the first of several."""
+def _latent_pooling(trunk: Any, site: Site, tail: Callable[[Tensor], Tensor]) -> LatentPooling | None:
+    """Attention pooling with one latent, or with the first of several."""
     pool = trunk.attn_pool
     plain = (
         type(pool) is AttentionPoolLatent
@@ -307,7 +302,7 @@ def _latent_attention(trunk: Any, tail: Callable[[Tensor], Tensor]) -> LatentAtt
         return tail(x if pool.mlp is None else x + pool.mlp(pool.norm(x)))
 
     prefix_too = isinstance(trunk, Eva) or getattr(trunk, "pool_include_prefix", False)
-    return LatentAttention(projections, lambda: pool.latent[0, 0], rest, prefix_too)
+    return LatentPooling(site, projections, lambda: pool.latent[0, 0], rest, prefix_too)
 
 
 # ---- maps -------------------------------------------------------------------------------------------------------------

@@ -80,21 +80,27 @@ def check_kind(layer: nn.Module, kind: type[nn.Module]) -> None:
 @final
 @dataclass(frozen=True)
 class Block:
-    """What a block does, piece by piece.
+    """What a block does, piece by piece. All functions read the parameters anew each time: they may be replaced.
 
     Attributes:
-        norm: the first norm: what enters it has entered the block, what leaves it asks, is asked and answers.
-        projections: of the attention, asked for anew each time: parameters may be replaced.
+        module: the block itself.
+        norm: the first norm. Its input is the residual stream, its output is projected to query, key and value.
+        second_norm: what the MLP reads is behind it, each token by itself.
+        projections: of the attention.
         project: from the attention's output (..., W) to what it adds to the residual (..., D).
         mlp: from the residual behind the attention to that behind the MLP, (..., D).
         rotate: for rotary positions.
+        layers: where the block is x = r + W_o o, y = x + W_2 act(W_1 norm x): its W_o, norm, W_1, act and W_2; else None.
     """
 
+    module: nn.Module
     norm: nn.Module
+    second_norm: nn.Module
     projections: Callable[[], Projections]
     project: Callable[[Tensor], Tensor]
     mlp: Callable[[Tensor], Tensor]
     rotate: Rotation | None = None
+    layers: Callable[[], tuple[Any, Any, Any, Any, Any] | None] = lambda: None
 
     def finish(self, output: Float[Tensor, "... W"], residual: Float[Tensor, "... D"]) -> Float[Tensor, "... D"]:
         """All that comes after the attention."""
