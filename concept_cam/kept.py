@@ -7,7 +7,6 @@ from typing import Any, final
 
 import torch
 
-from concept_cam.backbones.guard import LOCK
 from concept_cam.concepts import ConceptBank, distinct
 
 _OTHERS_KEPT = 4096
@@ -42,7 +41,7 @@ class Kept:
         self._begin(None)
 
     def bank(self, names: Iterable[str], state: object, make: Callable[[tuple[str, ...]], ConceptBank]) -> ConceptBank:
-        """The bank of some concepts, to be read and not written to.
+        """The bank of some concepts, to be read and not written to. For one thread at a time: call it while the model is held.
 
         Args:
             names: in order; one that comes twice counts once.
@@ -53,14 +52,12 @@ class Kept:
             PromptError, UnknownConcept: see ``embed``.
         """
         wanted = distinct(names)
-        # Out of the caller's inference mode: what is kept are ordinary tensors.
-        with LOCK, torch.inference_mode(False), torch.no_grad():
-            if self._state is None or self._state != state or self._is_written():
-                self._begin(state)
-            kept = self._banks.pop(wanted) if wanted in self._banks else _with_versions(self._joined(wanted, make))
-            self._banks[wanted] = kept
-            _shorten(self._banks, _BANKS_KEPT)
-            return kept[0]
+        if self._state is None or self._state != state or self._is_written():
+            self._begin(state)
+        kept = self._banks.pop(wanted) if wanted in self._banks else _with_versions(self._joined(wanted, make))
+        self._banks[wanted] = kept
+        _shorten(self._banks, _BANKS_KEPT)
+        return kept[0]
 
     def _joined(self, wanted: tuple[str, ...], make: Callable[[tuple[str, ...]], ConceptBank]) -> ConceptBank:
         own = frozenset(wanted)

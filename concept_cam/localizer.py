@@ -318,5 +318,7 @@ class Localizer:
 
         Kept are the vocabulary and the last 4,096 other concepts, as long as the model and the templates are what they were.
         """
-        state = (self.templates, self.backbone.text_state())
-        return self._kept.bank(names, state, lambda fresh: embed(self.backbone, fresh, self.templates))
+        # Out of the caller's inference mode: what is kept are ordinary tensors. Other threads wait: they ask for banks too.
+        with self.backbone.evaluating():
+            state = (self.templates, self.backbone.text_state())
+            return self._kept.bank(names, state, lambda fresh: embed(self.backbone, fresh, self.templates))

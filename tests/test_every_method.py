@@ -181,15 +181,15 @@ def test_direct_value_attribution_is_complete(row):
     seen = trace(backbone, pixels)
     direction = torch.randn(1, 1, seen.embedding.shape[-1], generator=torch.Generator().manual_seed(4)).to(pixels)
     gradient = seen.gradient(direction)
-    state, heads = seen.state, seen.state.projections.heads
-    score = (gradient.gamma * state.pooled).sum(-1)
+    reading, heads = seen.reading, seen.reading.projections.heads
+    score = (gradient.gamma * reading.pooled).sum(-1)
     patches = explain(METHODS["value_attribution"], seen, direction).sum((2, 3))
     # What the pooled vector holds beyond the patches' share, head by head: that is the prefix's.
-    values = state.values(state.entered) + state.projections.value[1].view(heads, -1)
-    shares = torch.einsum("bnh,bnhd->bhd", state.attention, values).flatten(1)
-    prefix = (gradient.gamma * (state.pooled - shares)).sum(-1)
+    values = reading.values(reading.entered) + reading.projections.value[1].view(heads, -1)
+    shares = torch.einsum("bnh,bnhd->bhd", reading.attention, values).flatten(1)
+    prefix = (gradient.gamma * (reading.pooled - shares)).sum(-1)
     torch.testing.assert_close(patches + prefix, score, rtol=1e-9, atol=1e-14)
-    weight_left = 1 - state.attention.sum(1)
+    weight_left = 1 - reading.attention.sum(1)
     if weight_left.abs().max() < 1e-9:
         torch.testing.assert_close(patches, score, rtol=1e-9, atol=1e-14)
     else:

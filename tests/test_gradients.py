@@ -177,9 +177,9 @@ FOLDED = [
 def test_folded_products_are_those_of_forward_differentiation(case, monkeypatch):
     backbone = zoo.backbone(case)
     seen = trace(backbone, zoo.pixels(backbone), form="factored")
-    tangents = torch.randn(len(seen.embedding), 5, seen.state.pooled.shape[-1], dtype=torch.float64)
+    tangents = torch.randn(len(seen.embedding), 5, seen.reading.pooled.shape[-1], dtype=torch.float64)
     assert seen.layout.patches <= seen.embedding.shape[-1]
-    expected = push(seen._finish, seen.state.pooled, tangents, 5)
+    expected = push(seen._finish, seen.reading.pooled, tangents, 5)
     monkeypatch.setattr("concept_cam.gradients.factored.push", None)
     torch.testing.assert_close(seen.through(tangents), expected, rtol=1e-10, atol=1e-13)
 

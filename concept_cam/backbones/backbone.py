@@ -14,11 +14,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from concept_cam.backbones.block import Block
-from concept_cam.backbones.guard import LOCK, block_number, evaluating
+from concept_cam.backbones.guard import Guard, guarded
 from concept_cam.backbones.places import placed
 from concept_cam.backbones.pooling import Pooling
 from concept_cam.backbones.site import Site
-from concept_cam.backbones.sizes import Sizes
 from concept_cam.backbones.snapshot import Snapshot, TextState
 from concept_cam.backbones.tower import Tower
 from concept_cam.backbones.words import Reader
@@ -34,9 +33,9 @@ PROBE = "A photo of 3 Zebras, naïve."
 class Backbone(ABC):
     """A model that embeds images and concepts. Adapters are final; they hold the user's model and change nothing in it.
 
-    What is derived from the model (sites, closed forms, copies for other sizes, embedded texts) is derived anew when the model
-    has changed: ``refresh`` compares the structure before each pass (once in a block of ``evaluating``, within which nobody
-    else changes the model), ``text_state`` also the numbers in the text encoder.
+    What is derived from the model (sites, closed forms, copies for other sizes, embedded texts) is kept by its ``guard`` and
+    derived anew when the model has changed: ``refresh`` compares the structure before each pass (once in a block of
+    ``evaluating``, within which nobody else changes the model), ``text_state`` also the numbers in the text encoder.
 
     Attributes:
         name: how the user named the model.
@@ -48,17 +47,25 @@ class Backbone(ABC):
         preprocess: how images become pixels.
         classes: the concepts that the model was made for; a dual encoder has none of its own.
         versions: names and versions of what made the embedding, kept with every result.
+        guard: who runs the model, and what was derived from it. Nothing else of a backbone changes after it was made.
     """
 
     name: str
-    family: str
+    family: str = guarded()
     module: nn.Module
-    sites: tuple[Site, ...]
-    blocks: tuple[Block | None, ...] = ()
-    pooling: Pooling | None = None
-    preprocess: Preparation
+    sites: tuple[Site, ...] = guarded()
+    blocks: tuple[Block | None, ...] = guarded(())
+    pooling: Pooling | None = guarded(None)
+    preprocess: Preparation = guarded()
     classes: tuple[str, ...] = ()
     versions: Mapping[str, str]
+    guard: Guard
+
+    def __new__(cls, *_: Any, **__: Any) -> Any:
+        """Give it a guard before its adapter says anything."""
+        backbone, original = super().__new__(cls), _RESIZED.get()
+        backbone.guard = Guard(original if type(original) is cls else None)
+        return backbone
 
     def describe(self) -> Tower | None:
         """What the model offers as it is now; None from an adapter that sets ``sites`` itself, which are then measured.
@@ -81,57 +88,43 @@ class Backbone(ABC):
         return ()
 
     @final
-    def take(self, tower: Tower) -> None:
-        """Offer what a vision tower offers, where its cells lie.
-
-        Raises:
-            BackboneError: none of its sites lies anywhere.
-        """
-        tower = tower.with_closed_form()
-        self.family, self.blocks, self.pooling = tower.family, tower.blocks, tower.pooling
-        original = _RESIZED.get()
-        measured = original.sites if original is not None else self.sites if self._keeps_places else ()
-        if tower.regular and measured and all(site.layout.span == WHOLE for site in measured):
-            # A known family is measured at its own size, and again when a module has been replaced.
-            self.sites = tower.sites
-        else:
-            # In the model's own precision: what the caller's autocast rounds off says nothing about places.
-            with self.evaluating(), torch.autocast(self.device.type, enabled=False):
-                self.sites = placed(self.embed_pixels, tower, noise(self), self.module, self.name)
-        _, top, _, bottom = self.sites[0].layout.span
-        share = bottom - top if isinstance(tower.stride, float) else 1
-        self.preprocess = self.preprocess.strided(max(1, round(tower.stride * share)))
-
-    @final
     def refresh(self) -> None:
         """Describe the model anew if a module, an attribute, a hook or a parameter was replaced since the last time.
 
         Raises:
-            BackboneError: the model has become one that this adapter does not know.
+            BackboneError: the model has become one that this adapter does not know, or none of its sites lies anywhere.
         """
         with self.evaluating():
-            if self._described is not None and self._looked == block_number():
+            if not self.guard.has_changed(self.module, self._structure):
                 return
-            before, now, self._looked = self._described, self._structure(), block_number()
-            if before == now:
-                return
-            self._keeps_places = before is not None and before.has_modules_of(now)
-            self._described, self._rewritten = None, frozenset()
-            self._sizes, self.verdicts, self.folded = Sizes(), {}, None
             # Gradients would go around a layer that was quantized since.
             check_layers(self.module, self.name)
             tower = self.describe()
             if tower is None:
                 tower = Tower(self.family, self.sites, self.preprocess.stride, self.blocks, self.pooling)
-            self.take(tower)
-            self._described, self._unsettled = self._structure(), True
+            self.guard.describe(self._found(tower.with_closed_form()), self._structure)
+
+    def _found(self, tower: Tower) -> dict[str, Any]:
+        """What a vision tower offers, where its cells lie."""
+        original = self.guard.original
+        measured = original.sites if original is not None else self.sites if self.guard.keeps_places else ()
+        if tower.regular and measured and all(site.layout.span == WHOLE for site in measured):
+            # A known family is measured at its own size, and again when a module has been replaced.
+            sites = tower.sites
+        else:
+            # In the model's own precision: what the caller's autocast rounds off says nothing about places.
+            with torch.autocast(self.device.type, enabled=False):
+                sites = placed(self.embed_pixels, tower, noise(self), self.module, self.name)
+        _, top, _, bottom = sites[0].layout.span
+        share = bottom - top if isinstance(tower.stride, float) else 1
+        preprocess = self.preprocess.strided(max(1, round(tower.stride * share)))
+        about = {"family": tower.family, "blocks": tower.blocks, "pooling": tower.pooling}
+        return {**about, "sites": sites, "preprocess": preprocess}
 
     @final
     def settle(self) -> None:
         """Note what the first run since ``refresh`` has rewritten itself: a cache or a counter is no setting."""
-        if self._unsettled and self._described is not None:
-            self._rewritten = self._described.rewritten(self._structure())
-            self._described, self._unsettled = self._structure(), False
+        self.guard.settle(self._structure)
 
     @final
     def current(self) -> Backbone:
@@ -141,33 +134,19 @@ class Backbone(ABC):
     @final
     def forget(self) -> None:
         """Derive everything anew at the next use: for changes that cannot be noticed, see ``backbones/snapshot.py``."""
-        self.original._described = None
-        self.original._forgotten += 1
+        self.original.guard.forget()
 
     def _structure(self) -> Snapshot:
-        return Snapshot(self.module, self.text_parts(), ignored=self._rewritten)
-
-    verdicts: dict[str, bool]
-    """What ``gradients`` found of closed forms."""
-    folded: tuple[Any, Any] | None = None
-    """Its products of matrices, and the checksum of what they were made of."""
-    _described: Snapshot | None = None
-    _rewritten: frozenset[tuple[int, str]] = frozenset()
-    _unsettled: bool = False
-    _looked: int = 0
-    _keeps_places: bool = False
-    _forgotten: int = 0
-    _sizes: Sizes
+        return Snapshot(self.module, self.text_parts(), ignored=self.guard.rewritten)
 
     def __getstate__(self) -> dict[str, Any]:
         """All but what is derived from the module: a copy describes the module that it holds."""
-        derived = {"_described", "_rewritten", "_looked", "_keeps_places", "_sizes", "verdicts", "folded"}
-        if self.describe.__func__ is not Backbone.describe:  # type: ignore[attr-defined]
-            derived |= {"sites", "blocks", "pooling"}
-        return {name: value for name, value in vars(self).items() if name not in derived}
+        return {**vars(self), "guard": (self.guard.original, dict(self.guard.said))}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
+        original, said = state.pop("guard")
         vars(self).update(state)
+        self.guard.original, self.guard.said = original, said
         self.refresh()
 
     @abstractmethod
@@ -253,11 +232,11 @@ class Backbone(ABC):
             (12, 18)
         """
         own = self.original
-        with LOCK, torch.inference_mode(False), torch.no_grad():
+        with own.guard.holding(own.module):
             own.refresh()
             if size == own.preprocess.size:
                 return own
-            return own._sizes.get(size, own.module, lambda: own._at(size))
+            return own.guard.sizes.get(size, own.module, lambda: own._at(size))
 
     def _at(self, size: Size) -> Backbone:
         token = _RESIZED.set(self)
@@ -266,22 +245,21 @@ class Backbone(ABC):
             held.refresh()
         finally:
             _RESIZED.reset(token)
-        held._original = self
+        if held is not self:
+            held.guard.original = self
         return held
 
     @property
     def original(self) -> Backbone:
         """The model at its own size: itself, unless it came from ``at_size``."""
-        return self._original or self
-
-    _original: Backbone | None = None
+        return self.guard.original or self
 
     def evaluating(self) -> AbstractContextManager[None]:
         """Run the model out of the caller's inference mode, without a graph, in evaluation mode; all as before afterwards.
 
         One thread at a time; see ``guard``.
         """
-        return evaluating(self.module)
+        return self.guard.evaluating(self.module)
 
     def text_state(self) -> TextState:
         """What the embedding of a text depends on: equal only if no number, setting or token has changed.
@@ -292,8 +270,8 @@ class Backbone(ABC):
         autocast = torch.is_autocast_enabled(kind) and torch.get_autocast_dtype(kind)
         with self.evaluating():
             self.original.refresh()
-            module = Snapshot(self.module, self.image_parts(), contents=True, ignored=self._rewritten)
-        return TextState(module, (self.original._forgotten, *self.probe_tokens()), autocast)
+            module = Snapshot(self.module, self.image_parts(), contents=True, ignored=self.guard.rewritten)
+        return TextState(module, (self.original.guard.forgotten, *self.probe_tokens()), autocast)
 
     def site(self, name: str | None = None) -> Site:
         """The site of that name, or the default one.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from importlib.metadata import version
 from inspect import signature
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from concept_cam.backbones import rows
 from concept_cam.backbones.backbone import Backbone, noise
+from concept_cam.backbones.guard import guarded
 from concept_cam.backbones.sizes import share
 from concept_cam.backbones.snapshot import Snapshot, TextState
 from concept_cam.backbones.stated import preprocess_of
@@ -59,6 +60,11 @@ class Classifier(Backbone):
     Warns:
         UserWarning: nobody says how its images are prepared.
     """
+
+    _prefix: str = guarded()
+    _called: nn.Module = guarded()
+    _rows: rows.Rows = guarded()
+    _indices: Mapping[str, int] = guarded()
 
     def __init__(
         self,
@@ -162,7 +168,7 @@ class Classifier(Backbone):
         """The last layer's rows alone."""
         with self.evaluating():
             self.original.refresh()
-            return TextState(Snapshot(self._rows.module, contents=True), (self.original._forgotten,), False)
+            return TextState(Snapshot(self._rows.module, contents=True), (self.original.guard.forgotten,), False)
 
     def _tower(self, pixels: Tensor) -> Tower | None:
         for prefix, trunk in _trunks(self.module):

@@ -17,6 +17,7 @@ from concept_cam.backbones.archives import ENDINGS, check_weights
 from concept_cam.backbones.backbone import PROBE, Backbone, noise
 from concept_cam.backbones.classifier import Classifier
 from concept_cam.backbones.confined import built_within, check_input, check_named, confined, downloaded
+from concept_cam.backbones.guard import guarded
 from concept_cam.backbones.names import told_apart
 from concept_cam.backbones.processors import near_square
 from concept_cam.backbones.scale import learnt_scale
@@ -137,6 +138,9 @@ class HuggingFace(Backbone):
     Raises:
         BackboneError: its vision tower keeps no grid, or has none.
     """
+
+    _prefix: str = guarded()
+    _model: Any = guarded()
 
     def __init__(self, model: nn.Module, tokenizer: Any, preprocess: Any = None, name: str = "transformers model") -> None:
         self.name, self.module = name, model

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from concept_cam.backbones.archives import check_weights
 from concept_cam.backbones.backbone import PROBE, Backbone, noise
 from concept_cam.backbones.confined import built_within, check_input, check_named, confined
+from concept_cam.backbones.guard import guarded
 from concept_cam.backbones.names import spelt
 from concept_cam.backbones.scale import learnt_scale
 from concept_cam.backbones.settings import OPEN_CLIP, TRANSFORMERS, check_folder, check_open_clip, check_settings
@@ -44,8 +45,14 @@ def names() -> Sequence[str]:
     return found
 
 
-def load(name: str, pretrained: str | None = None, device: str | torch.device = "cpu") -> OpenClip:
+def load(name: str, pretrained: str | None = None, device: str | torch.device = "cpu", title: str | None = None) -> OpenClip:
     """Load a model by open_clip's own names: an architecture with a tag or a weights file, ``hf-hub:``, ``local-dir:``.
+
+    Args:
+        name: the model.
+        pretrained: a tag or a file of weights.
+        device: of the model.
+        title: how to call it in results; by default by its name and tag.
 
     Raises:
         BackboneError: no such model, tag or file, weights that have to be downloaded and cannot be, or a checkpoint that
@@ -65,8 +72,9 @@ def load(name: str, pretrained: str | None = None, device: str | torch.device = 
             model = open_clip.create_model(name, pretrained=pretrained, device=device)
         tokenizer = open_clip.get_tokenizer(name)
         check_input(name, preprocess_of(model.visual).size)
+        title = title or (f"{name}/{pretrained}" if pretrained else name)
         # Ours alone until handed out: parameters of a model that nobody trains need no gradient.
-        return OpenClip(model.eval().requires_grad_(False), tokenizer, name=f"{name}/{pretrained}" if pretrained else name)
+        return OpenClip(model.eval().requires_grad_(False), tokenizer, name=title)
 
 
 def _explained(name: str, schema: str, rest: str, pretrained: str | None) -> AbstractContextManager[None]:
@@ -132,6 +140,9 @@ class OpenClip(Backbone):
     Raises:
         BackboneError: the vision tower is of no family that this adapter knows.
     """
+
+    _prefix: str = guarded()
+    _model: Any = guarded()
 
     def __init__(self, model: nn.Module, tokenizer: Any, name: str = "open_clip model", preprocess: Any = None) -> None:
         self.name, self.module, self.tokenizer = name, model, tokenizer

@@ -66,12 +66,12 @@ def has_exact_head(backbone: Backbone, site: Site) -> bool:
     site = backbone.site(site.name)
     if site.head is None:
         return False
-    if site.name not in backbone.verdicts:
+    if site.name not in backbone.guard.verdicts:
         verdict = try_head(backbone, site)
-        backbone.verdicts[site.name] = verdict.exact
+        backbone.guard.verdicts[site.name] = verdict.exact
         if not verdict.exact:
             warn_of_autograd(backbone, site, verdict.finding)
-    return backbone.verdicts[site.name]
+    return backbone.guard.verdicts[site.name]
 
 
 def warn_of_autograd(backbone: Backbone, site: Site, finding: str) -> None:

@@ -53,7 +53,7 @@ def read_head(backbone: Backbone, pixels: Float[Tensor, "B 3 height width"], sit
     """
     if site.head is None:
         raise BackboneError(f"{backbone.name} has no closed form at {site.name}; use form='dense'.")
-    known, name = backbone.original.verdicts, f"{site.name}: the first image goes on alone"
+    known, name = backbone.original.guard.verdicts, f"{site.name}: the first image goes on alone"
     read = _with_first_image(backbone, pixels, site, site.head) if known.get(name, True) else None
     known[name] = read is not None
     read = read or _with_a_second_pass(backbone, pixels, site)
@@ -132,9 +132,9 @@ def read_output(backbone: Backbone, pixels: Tensor, site: Site, entering: Tensor
     # The caller's autocast is for the trunk; the closed form is computed in the precision of the model's own parameters.
     tokens, layout = site.layout.read(output.to(backbone.dtype))
     with torch.autocast(backbone.device.type, enabled=False):
-        state = site.head.read(entering, tokens, layout.prefix)
-        embedding = backbone.normalize(state.finish(state.pooled[None])[0])
-    return FactoredTrace(state.tokens, embedding, site, layout, backbone, pixels, state)
+        reading = site.head.read(entering, tokens, layout.prefix)
+        embedding = backbone.normalize(reading.finish(reading.pooled[None])[0])
+    return FactoredTrace(reading.tokens, embedding, site, layout, backbone, pixels, reading)
 
 
 @final
@@ -142,51 +142,51 @@ def read_output(backbone: Backbone, pixels: Tensor, site: Site, entering: Tensor
 class FactoredTrace(Trace):
     """What the head has read; the rest of the model is one vector an image."""
 
-    state: HeadState
+    reading: HeadState
 
     def gradient(self, directions: Float[Tensor, "K _ E"]) -> TokenGradient:
         """Gamma = dS/do for all directions: one vector an image, so K of them go backwards as one batch."""
-        return FactoredGradient(self.tokens, self.layout, self.state, self._pull(for_each(self.embedding, directions)))
+        return FactoredGradient(self.tokens, self.layout, self.reading, self._pull(for_each(self.embedding, directions)))
 
     def matrix(self, method: Callable[[TokenGradient], Tensor]) -> Float[Tensor, "B N E"]:
         """L J^T, J being the way from the pooled vector to the embedding: by products forwards or backwards, the fewer."""
         with self._evaluating():
-            return self.through(method(EveryGradient(self.tokens, self.layout, self.state)).flatten(2).permute(1, 2, 0))
+            return self.through(method(EveryGradient(self.tokens, self.layout, self.reading)).flatten(2).permute(1, 2, 0))
 
     def through(self, linear: Float[Tensor, "B N W"]) -> Float[Tensor, "B N E"]:
         """L J^T: vectors in the space of the pooled vector, seen in that of texts."""
         with self._evaluating():
             if self.layout.patches <= self.embedding.shape[-1]:
-                if (pushed := self._push_folded(linear)) is not None:
-                    return pushed
+                if (moved := self._push_folded(linear)) is not None:
+                    return moved
                 # A layer that torch cannot differentiate forwards is one that a user wrote.
                 with suppress(RuntimeError):
                     # Half as many at once: differentiating forwards holds each layer's vectors twice.
-                    return push(self._finish, self.state.pooled, linear, -(-self.layout.patches // 2))
+                    return push(self._finish, self.reading.pooled, linear, -(-self.layout.patches // 2))
             units = torch.eye(self.embedding.shape[-1], device=self.embedding.device, dtype=torch.float32)[:, None]
             return torch.einsum("bnw,ebw->bne", linear, self._pull(for_each(self.embedding, units)))
 
     def _push_folded(self, linear: Float[Tensor, "B N W"]) -> Float[Tensor, "B N E"] | None:
-        if self.state.end is None:
+        if self.reading.end is None:
             return None
-        end, residual = self.state.end
-        embedding, moved = fold(self.backbone, end).push(self.state.pooled, residual, linear)
+        end, residual = self.reading.end
+        embedding, moved = fold(self.backbone, end).push(self.reading.pooled, residual, linear)
         fits = relative_error(embedding, self.embedding) <= tolerance(linear.dtype).embedding
         return moved if fits else None
 
     def _pull(self, directions: Float[Tensor, "K B E"]) -> Float[Tensor, "K B W"]:
         with self._evaluating():
-            off = relative_error(self._finish(self.state.pooled), self.embedding)
+            off = relative_error(self._finish(self.reading.pooled), self.embedding)
             if not off <= tolerance(self.embedding.dtype).embedding and self.embedding.isfinite().all():
                 raise BackboneError(
                     f"{self.backbone.name} has changed since this trace was made (its embedding is off by {off:.1e}); "
                     "trace the images anew."
                 )
             # As many vectors at once as the trunk had tokens: a pass through the end needs no more memory than it did.
-            return pull(self._finish, self.state.pooled, directions, self.layout.patches)
+            return pull(self._finish, self.reading.pooled, directions, self.layout.patches)
 
     def _finish(self, pooled: Float[Tensor, "B W"]) -> Float[Tensor, "B E"]:
-        return self.backbone.normalize(self.state.finish(pooled[None])[0])
+        return self.backbone.normalize(self.reading.finish(pooled[None])[0])
 
     @contextmanager
     def _evaluating(self) -> Iterator[None]:
@@ -201,8 +201,8 @@ def single_query(trace: Trace) -> tuple[AttentionState, FactoredTrace]:
     Raises:
         BackboneError: the site has none, or the gradient is dense.
     """
-    if isinstance(trace, FactoredTrace) and isinstance(trace.state, AttentionState):
-        return trace.state, trace
+    if isinstance(trace, FactoredTrace) and isinstance(trace.reading, AttentionState):
+        return trace.reading, trace
     backbone, site = trace.backbone, trace.site
     if site.head is not None and site.head.has_single_query and not isinstance(trace, FactoredTrace):
         raise BackboneError(
@@ -220,24 +220,24 @@ def single_query(trace: Trace) -> tuple[AttentionState, FactoredTrace]:
 class FactoredGradient(TokenGradient):
     """G in closed form; see ``concept_cam.backbones.closed_form``."""
 
-    state: HeadState
+    reading: HeadState
     gamma: Float[Tensor, "K B W"]
 
     def mean(self) -> Float[Tensor, "K B D"]:
         """G averaged over the patches."""
-        return self.state.mean(self.gamma)
+        return self.reading.mean(self.gamma)
 
     def dot_tokens(self) -> Float[Tensor, "K B N"]:
         """<G_n, A_n> for every patch."""
-        return self.state.dot_tokens(self.gamma)
+        return self.reading.dot_tokens(self.gamma)
 
     def mean_dot_tokens(self) -> Float[Tensor, "K B N"]:
         """<mean of G, A_n> for every patch."""
-        return self.state.mean_dot_tokens(self.gamma)
+        return self.reading.mean_dot_tokens(self.gamma)
 
     def dense(self) -> Iterator[Float[Tensor, "B N D"]]:
         """The whole of G."""
-        return self.state.dense(self.gamma)
+        return self.reading.dense(self.gamma)
 
 
 @final
@@ -245,25 +245,25 @@ class FactoredGradient(TokenGradient):
 class EveryGradient(TokenGradient):
     """G for every unit vector of gamma at once, K = W: what a method linear in the direction makes of it is its matrix L."""
 
-    state: HeadState
+    reading: HeadState
 
     def mean(self) -> Float[Tensor, "W B D"]:
         """G averaged over the patches."""
-        return self.state.mean(self._units())
+        return self.reading.mean(self._units())
 
     def dot_tokens(self) -> Float[Tensor, "W B N"]:
         """<G_n, A_n> for every patch."""
-        return self.state.dot_tokens_matrix().permute(2, 0, 1)
+        return self.reading.dot_tokens_matrix().permute(2, 0, 1)
 
     def mean_dot_tokens(self) -> Float[Tensor, "W B N"]:
         """<mean of G, A_n> for every patch."""
-        return self.state.mean_dot_tokens_matrix().permute(2, 0, 1)
+        return self.reading.mean_dot_tokens_matrix().permute(2, 0, 1)
 
     def dense(self) -> Iterator[Float[Tensor, "B N D"]]:
         """The whole of G."""
-        return self.state.dense(self._units())
+        return self.reading.dense(self._units())
 
     def _units(self) -> Float[Tensor, "W B W"]:
-        pooled = self.state.pooled
+        pooled = self.reading.pooled
         units = torch.eye(pooled.shape[-1], device=pooled.device, dtype=pooled.dtype)
         return units[:, None].expand(-1, len(pooled), -1)

@@ -93,10 +93,10 @@ class Folded:
 
 def fold(backbone: Backbone, end: End) -> Folded:
     """Kept as long as no number in the end has changed; copies for other sizes have the same weights."""
-    own, contents = backbone.original, checksum(end.tensors())
-    if own.folded is None or own.folded[0] != contents:
-        own.folded = contents, Folded.of(end)
-    kept: Folded = own.folded[1]
+    guard, contents = backbone.original.guard, checksum(end.tensors())
+    if guard.folded is None or guard.folded[0] != contents:
+        guard.folded = contents, Folded.of(end)
+    kept: Folded = guard.folded[1]
     # The products are kept, the layers are those of now.
     return replace(kept, end=end)
 

@@ -10,6 +10,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from concept_cam.backbones.locks import PROCESS
+
 Finish = Callable[[Tensor], Tensor]
 """From the pooled vectors (B, W) to the embeddings (B, E); an image does not see the others."""
 
@@ -53,7 +55,7 @@ def push(
 @cache
 def _load_forward_formulas() -> None:
     """Torch compiles some when first asked for, by a way of its own that it has deprecated: not the user's concern."""
-    with warnings.catch_warnings():
+    with PROCESS, warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)
         torch.func.jvp(
             torch.sin,

@@ -38,13 +38,13 @@ class HeadState(ABC):
     def mean(self, gamma: Float[Tensor, "K B W"]) -> Float[Tensor, "K B D"]:
         """The gradient averaged over the patches."""
 
-    @abstractmethod
     def dot_tokens(self, gamma: Float[Tensor, "K B W"]) -> Float[Tensor, "K B N"]:
         """<G_n, A_n> for every patch."""
+        return dot(gamma, self.dot_tokens_matrix())
 
-    @abstractmethod
     def mean_dot_tokens(self, gamma: Float[Tensor, "K B W"]) -> Float[Tensor, "K B N"]:
         """<mean of G, A_n> for every patch."""
+        return dot(gamma, self.mean_dot_tokens_matrix())
 
     @abstractmethod
     def dot_tokens_matrix(self) -> Float[Tensor, "B N W"]:

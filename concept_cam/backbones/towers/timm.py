@@ -21,6 +21,7 @@ from timm.models.vision_transformer import Attention, Block as TimmBlock, ResPos
 from torch import Tensor, nn
 
 from concept_cam.backbones.block import Block, Projections, Rotation, is_of
+from concept_cam.backbones.locks import PROCESS
 from concept_cam.backbones.names import told_apart
 from concept_cam.backbones.pooling import ClassToken, LatentPooling, PatchMean
 from concept_cam.backbones.site import Site, TokenLayout
@@ -77,7 +78,7 @@ def resize(trunk: nn.Module, size: Size) -> None:
     if isinstance(getattr(own, "patch_embed", None), HybridEmbed):
         _resize_hybrid(own, size)
     else:
-        with warnings.catch_warnings():
+        with PROCESS, warnings.catch_warnings():
             # What torch has to say of how timm interpolates is of no use to anybody here.
             warnings.simplefilter("ignore", UserWarning)
             own.set_input_size(img_size=size)
