@@ -1,4 +1,4 @@
-"""How a model that belongs to the user is run, and what is kept of it beside it: nothing is written into model or backbone."""
+"""How the user's model is run, and what is derived from it: nothing is written into the model or the backbone."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ if TYPE_CHECKING:
 
 @final
 class Guard:
-    """One for each backbone: who runs its model, whether the model has changed, and what was derived from it.
+    """The one object of a backbone that changes: its locks, the last known state of its model, and what was derived from that.
 
     Attributes:
         original: of a copy for another input size, the backbone that it is a copy of; else None.
-        said: what the adapter says of the model, by attribute.
-        offered: what was found instead when the model was described last.
+        said: what the adapter set, by attribute.
+        offered: what replaces it since the model was described last.
         sizes: copies for other input sizes.
-        verdicts: what ``gradients`` found of closed forms.
-        folded: its products of matrices, and the checksum of what they were made of.
+        verdicts: of closed forms, whether ``gradients`` found them exact.
+        folded: the products of matrices of ``gradients``, with the checksum of the matrices.
         rewritten: attributes that a run of the model writes itself: a cache or a counter is no setting.
         keeps_places: the modules are those that they were when cells were measured.
-        forgotten: how often ``Backbone.forget`` was called.
+        forgotten: the number of calls of ``Backbone.forget``.
     """
 
     def __init__(self, original: Backbone | None = None) -> None:
@@ -52,10 +52,10 @@ class Guard:
         self.verdicts: dict[str, bool] = {}
         self.folded: tuple[Any, Any] | None = None
 
-    # ---- whose turn it is ---------------------------------------------------------------------------------------------
+    # ---- running the model --------------------------------------------------------------------------------------------
 
     def locks(self, module: nn.Module) -> tuple[ModelLock, ...]:
-        """The locks of the model; a copy for another size has those of the original."""
+        """The locks of the model; a copy for another size uses those of the original."""
         if self.original is not None:
             return self.original.guard.locks(self.original.module)
         if self._locks is None or self._locks[0] is not module:
@@ -64,7 +64,7 @@ class Guard:
 
     @contextmanager
     def holding(self, module: nn.Module) -> Iterator[tuple[ModelLock, ...]]:
-        """Let no other thread run the model; out of the caller's inference mode, without a graph."""
+        """Let no other thread run the model; within, there is no graph and no inference mode."""
         locks = self.locks(module)
         with ExitStack() as stack:
             for lock in locks:
@@ -75,10 +75,10 @@ class Guard:
 
     @contextmanager
     def evaluating(self, module: nn.Module) -> Iterator[None]:
-        """Run the model out of the caller's inference mode, without a graph, in evaluation mode; all as before afterwards.
+        """Run the model in evaluation mode, without a graph and outside inference mode; everything is restored afterwards.
 
-        Another thread that calls the model, or a part of it, while it is in evaluation mode for us waits until it is as it
-        was. A part that was already running when the mode changed, and a part whose ``forward`` is called by itself, do not.
+        Another thread that calls the model, or a part of it, waits while evaluation mode is set here. A part that was already
+        running when the mode changed, and a part whose ``forward`` is called directly, do not wait.
         """
         with self.holding(module) as locks, ExitStack() as stack:
             within = stack.enter_context(_counted(locks, module))
@@ -93,12 +93,16 @@ class Guard:
                 one.training = False
             yield
 
-    # ---- whether the model has changed ----------------------------------------------------------------------------------
+    # ---- changes of the model -----------------------------------------------------------------------------------------
 
     def has_changed(self, module: nn.Module, structure: Callable[[], Snapshot]) -> bool:
-        """Whether the model is another than the one described last; what was derived is forgotten then.
+        """Whether the model differs from the one described last; if so, what was derived from it is dropped.
 
-        To be asked while the model is evaluated. It is looked at once in an outermost block: within it nobody else changes it.
+        Call it within ``evaluating``. The model is compared once in an outermost block: within that, nobody else changes it.
+
+        Args:
+            module: the model.
+            structure: takes a snapshot of it.
         """
         block = tuple(lock.blocks for lock in self.locks(module))
         if self._described is not None and self._looked == block:
@@ -112,33 +116,43 @@ class Guard:
         return True
 
     def describe(self, offered: Mapping[str, Any], structure: Callable[[], Snapshot]) -> None:
-        """Offer what was found of the model as it is now."""
+        """Take over what was found of the model as it is now.
+
+        Args:
+            offered: by attribute of the backbone.
+            structure: takes a snapshot of the model.
+        """
         self.offered = offered
         self._described, self._unsettled = structure(), True
 
     def settle(self, structure: Callable[[], Snapshot]) -> None:
-        """Note what the first run since the model was described has rewritten itself."""
+        """Note which attributes the first run since the description has written itself."""
         if self._unsettled and self._described is not None:
             self.rewritten = self._described.rewritten(structure())
             self._described, self._unsettled = structure(), False
 
     def forget(self) -> None:
-        """Have the model described anew at the next use."""
+        """Have the model described again at the next use."""
         self._described = None
         self.forgotten += 1
 
-    # ---- what is known of it --------------------------------------------------------------------------------------------
+    # ---- attributes of the backbone -----------------------------------------------------------------------------------
 
     def say(self, name: str, value: Any) -> None:
-        """Keep what the adapter says; it counts until the model is described again."""
+        """Keep an attribute that the adapter sets; it holds until the model is described again.
+
+        Args:
+            name: of the attribute.
+            value: its value.
+        """
         self.said[name] = value
         self.offered = {key: found for key, found in self.offered.items() if key != name}
 
     def tell(self, name: str) -> Any:
-        """What is known under a name.
+        """The value of an attribute.
 
         Raises:
-            KeyError: nothing.
+            KeyError: it was never set.
         """
         offered = self.offered
         return offered[name] if name in offered else self.said[name]
@@ -148,7 +162,7 @@ _NOTHING = object()
 
 
 def guarded(default: Any = _NOTHING) -> Any:
-    """An attribute of a backbone that its guard keeps: set as any other, and found anew when the model is described."""
+    """Declare an attribute of a backbone that its guard keeps: it is set and read like any other."""
     return _Guarded(default)
 
 
@@ -176,7 +190,7 @@ class _Guarded:
 
 @contextmanager
 def _counted(locks: tuple[ModelLock, ...], module: nn.Module) -> Iterator[bool]:
-    """Gives whether a block of that very model is open already."""
+    """Count an open block; yields whether a block of the same module was open already."""
     within = any(one is module for one in locks[0].open)
     for lock in locks:
         lock.blocks += not lock.open

@@ -1,4 +1,4 @@
-"""Who runs a model: one thread at a time, for each model. Models that share a part take turns, others do not wait."""
+"""Locks: one thread at a time runs a model. Models that share a module wait for each other, other models do not."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from weakref import ref
 from torch import nn
 
 PROCESS = RLock()
-"""For what the whole process has once: torch's switches, Python's warnings, the table of locks. Nothing waits under it."""
+"""For state of the whole process: torch's switches, Python's warnings, the table of locks. It is held only briefly."""
 
 
 @final
@@ -20,10 +20,10 @@ class ModelLock:
     """Held by the thread that runs a model: hooks and flags are on its modules, which all threads share.
 
     Attributes:
-        thread: the lock itself; the thread that has it may take it again.
+        thread: the lock itself; the thread that holds it may take it again.
         number: locks are taken in this order.
-        open: the models of which a block is open, the outermost first.
-        blocks: how many outermost blocks there were.
+        open: the modules of the open blocks of ``Guard.evaluating``, the outermost first.
+        blocks: the number of outermost blocks so far.
     """
 
     def __init__(self) -> None:
@@ -34,11 +34,11 @@ class ModelLock:
 
 _NUMBERS = count()
 _LOCKS: dict[int, tuple[ref[nn.Module], ModelLock]] = {}
-"""By the identity of each module of a model, as long as it lives."""
+"""By the identity of each module, as long as the module lives."""
 
 
 def locks_of(model: nn.Module) -> tuple[ModelLock, ...]:
-    """The locks of a model, in the order in which they are taken: one, unless it joins parts of several models."""
+    """The locks of a model, in the order in which they are taken: one, unless it joins modules of several models."""
     with PROCESS:
         parts = list(model.modules())
         known = {lock for part in parts if (lock := _lock_of(part)) is not None}
@@ -66,7 +66,7 @@ _held: list[ModelLock] = []
 def _before_fork() -> None:
     """Wait for the runs in progress.
 
-    A child has one thread alone: a lock that another held would never be free, and the model would stay as it ran there.
+    A child has only one thread: a lock that another thread holds would never be released, and the model would stay as it is.
     """
     locks = sorted({lock for _, lock in list(_LOCKS.values())}, key=lambda lock: lock.number)
     for lock in locks:

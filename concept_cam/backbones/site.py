@@ -112,7 +112,7 @@ class Site:
         name: the module's name within the model; ``NAME:input`` for what enters it, ``NAME:2`` for its second call.
         module: its output holds the tokens, or its input.
         layout: how those tokens lie on the image.
-        head: all that comes after the site in closed form, as it follows from the pooling; None: gradients come from autograd.
+        head: everything after the site in closed form; it follows from the pooling. None: gradients come from autograd.
         side: whether the tokens leave the module or enter it.
         call: of a module that runs several times in a pass, which run, from 0; None if it runs once.
     """
@@ -126,9 +126,9 @@ class Site:
 
     @property
     def prefix(self) -> int:
-        """How many tokens are no patches; none of a map's."""
+        """The number of tokens that are no patches; 0 for a map."""
         return self.layout.prefix if isinstance(self.layout, TokenLayout) else 0
 
     def is_at(self, other: Site) -> bool:
-        """Whether another site is the same place in the model, whatever its name and layout."""
+        """Whether another site reads the same tensor of the model; names and layouts may differ."""
         return (self.module is other.module) and (self.side, self.call) == (other.side, other.call)

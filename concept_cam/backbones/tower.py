@@ -1,4 +1,4 @@
-"""What a vision tower offers: facts, each said once. The closed form of its gradient follows from them."""
+"""A vision tower as the library sees it: facts, each stated once. The closed form of the gradient follows from them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Layers that somebody has put into a model, which compute something else than the formulas say."""
+"""Layers that were put into a model afterwards and compute something else: adapters, parametrizations, quantization."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _ALTERATIONS = (
 
 
 def alterations(backbone: Backbone) -> str:
-    """Which layers compute something else than their kind does, and the cure, as a sentence; empty if there are none."""
+    """A sentence that names such layers of a model and what to do about them; empty if there are none."""
     found: dict[tuple[str, str], set[str]] = {}
     for module in backbone.module.modules():
         for start, what, cure in _ALTERATIONS:

@@ -1,4 +1,4 @@
-"""Whether a closed form is that of the model: tried on the model itself, never assumed."""
+"""Tests whether a closed form gives the embedding and the gradient of the model itself."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from concept_cam.gradients.tolerance import relative_error, tolerance
 
 @dataclass(frozen=True)
 class Exactness:
-    """What a trial of a closed form found.
+    """The result of the test of a closed form.
 
     Attributes:
         exact: whether embedding and gradient are the model's own.
-        finding: by how much they are off, or why the trial failed.
+        finding: the relative errors, or why the test failed.
     """
 
     exact: bool
@@ -55,11 +55,11 @@ def try_head(backbone: Backbone, site: Site) -> Exactness:
 
 
 def has_exact_head(backbone: Backbone, site: Site) -> bool:
-    """Whether the closed form of a site is that of the model, with a warning if not.
+    """Whether the closed form of a site is exact for the model; warns if it is not.
 
-    Libraries change their insides, and users theirs. A closed form that no longer fits must cost speed, never a wrong map.
-    Embedding and gradient are tried when the model is first used and when its structure has changed; the embedding is tried in
-    every pass as well, see ``read_head``.
+    Libraries and users change models. A closed form that no longer fits must cost speed, never a wrong map. Embedding and
+    gradient are compared when the model is first used and when its structure has changed; the embedding is compared in every
+    pass as well, see ``read_head``.
     """
     # The structure is that of the model at any size.
     backbone = backbone.original
@@ -75,7 +75,13 @@ def has_exact_head(backbone: Backbone, site: Site) -> bool:
 
 
 def warn_of_autograd(backbone: Backbone, site: Site, finding: str) -> None:
-    """Say that the closed form is not used, and why."""
+    """Warn that the closed form is not used, and say why.
+
+    Args:
+        backbone: the model.
+        site: of the closed form.
+        finding: the reason.
+    """
     warnings.warn(
         f"The closed form for {site.name} of {backbone.name} does not fit the model: {finding}. "
         "Gradients come from autograd instead, which is slower.",

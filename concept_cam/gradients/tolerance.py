@@ -1,4 +1,4 @@
-"""By how much two ways to the same numbers may differ: rounding passes, another formula does not."""
+"""How much two computations of the same numbers may differ: rounding is accepted, another formula is not."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from torch import Tensor
 
 
 class Tolerance(NamedTuple):
-    """The largest relative errors that are rounding, in one precision.
+    """The largest relative errors that count as rounding in one precision.
 
     Attributes:
-        embedding: of an embedding that was computed another way.
-        gradient: of a gradient that was.
+        embedding: of the same embedding, computed in two ways.
+        gradient: of the same gradient, computed in two ways.
         rerun: of two runs of one model; kernels differ with a graph and with the size of a batch.
     """
 
@@ -32,7 +32,7 @@ _TOLERANCES = {
 
 
 def tolerance(dtype: torch.dtype) -> Tolerance:
-    """What is rounding in a precision; in one that is not known, what is in single."""
+    """The tolerance in a precision; that of float32 for a precision that is not listed."""
     return _TOLERANCES.get(dtype, _TOLERANCES[torch.float32])
 
 

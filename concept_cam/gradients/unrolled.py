@@ -30,14 +30,14 @@ class _BlockReached(Exception):
 @final
 @dataclass(frozen=True)
 class Layer:
-    """One block, run.
+    """One block with its intermediate results.
 
     Attributes:
-        block: which.
+        block: the block.
         entered: the residual stream before it.
-        query, key, value: of each head, behind the rotation, if there is one.
+        query, key, value: of each head, after the rotation, if there is one.
         attention: rows sum to one; part of the graph.
-        left: the residual stream behind it.
+        left: the residual stream after it.
     """
 
     block: Block
@@ -52,11 +52,11 @@ class Layer:
 @final
 @dataclass(frozen=True)
 class Unrolled:
-    """The last blocks and the pooling, run.
+    """The last blocks and the pooling with their intermediate results.
 
     Attributes:
         layers: in the order of the model.
-        pooling: what comes after them.
+        pooling: what follows them.
         weights: of the pooling; part of the graph.
         embedding: unit vectors, or what a linear classifier multiplies by its rows.
         layout: how tokens lie on the image.
@@ -71,27 +71,33 @@ class Unrolled:
     backbone: Backbone
 
     def alone(self, tokens: Float[Tensor, "B M D"]) -> Float[Tensor, "B N E"]:
-        """Embed each patch as if the pooling took nothing else."""
+        """Embed each patch as if it were the only token."""
         return self.backbone.normalize(self.pooling.alone(tokens)[:, self.layout.prefix :])
 
     def pull(
         self, embedding: Float[Tensor, "B E"], direction: Float[Tensor, "B E"], attention: Sequence[Float[Tensor, "B ..."]]
     ) -> tuple[Float[Tensor, "B ..."], ...]:
-        """The gradient of the score of a direction at some of the attention; zero where it does not depend on it."""
+        """The gradient of the score of a direction with respect to attention weights; zero where it does not depend on them.
+
+        Args:
+            embedding: as a function of the attention.
+            direction: whose inner product with the embedding is the score.
+            attention: weights of blocks or of the pooling.
+        """
         with torch.inference_mode(False), torch.enable_grad():
             return torch.autograd.grad(embedding, attention, direction, retain_graph=True, materialize_grads=True)
 
 
 def unroll(trace: Trace, depth: int | None = None, *, graph: bool = True, image: int | None = None) -> Unrolled:
-    """Run the model up to the last blocks as it is, and those piece by piece.
+    """Run the model up to the last blocks as it is, and the last blocks with explicit attention.
 
-    Costs one forward pass. What comes out is compared with the model's own embedding.
+    It costs one forward pass. The embedding is compared with the model's own.
 
     Args:
         trace: of the images.
-        depth: how many blocks; all by default.
+        depth: the number of blocks; all by default.
         graph: keep what gradients need.
-        image: one of them, which bounds memory; all by default.
+        image: the number of one image, which bounds memory; all by default.
 
     Raises:
         BackboneError: the model is no transformer of known blocks, or those are not what they were.
@@ -149,11 +155,11 @@ def _run(block: Block, entered: Float[Tensor, "B M D"]) -> Layer:
 
 
 def attend(query: Float[Tensor, "B H M d"], key: Float[Tensor, "B H M d"]) -> Float[Tensor, "B H M M"]:
-    """Each token's weights on all."""
+    """The attention weights of each token on all tokens."""
     attention: Tensor = (query @ key.transpose(-1, -2) * query.shape[-1] ** -0.5).softmax(-1)
     return attention
 
 
 def joined(heads: Float[Tensor, "B H M d"]) -> Float[Tensor, "B M W"]:
-    """Heads side by side."""
+    """The outputs of the heads, concatenated."""
     return heads.transpose(1, 2).flatten(2)

@@ -1,7 +1,7 @@
-"""Attention: what the tokens that make the embedding took from each patch, and what the score asks of that.
+"""Attention: what the query of the embedding takes from each patch, and how the score depends on it.
 
-Those that follow attention through several blocks cost a forward pass of the model besides the trace, and one backward pass
-through those blocks for each direction.
+Methods that follow attention through several blocks cost one more forward pass of the model, and one backward pass through
+these blocks for each direction.
 """
 
 from __future__ import annotations
@@ -22,9 +22,10 @@ _LEGRAD_DEPTH = 2
 
 
 def _raw_attention(trace: Trace, directions: Float[Tensor, "K B E"]) -> Float[Tensor, "K B N"]:
-    """The attention of the token that makes the embedding, averaged over heads. It sees no score.
+    """The attention of the token that becomes the embedding, averaged over heads. It does not depend on the score.
 
-    Under a learned latent that is the latent's, under a class token that of the last block, under a mean that of all patches.
+    A learned latent has its own attention; of a class token it is the attention in the last block, of a mean the average over
+    all patches.
     """
     unrolled = unroll(trace, 1, graph=False)
     row = unrolled.weights.mean(1)
@@ -34,7 +35,7 @@ def _raw_attention(trace: Trace, directions: Float[Tensor, "K B E"]) -> Float[Te
 
 
 def _rollout(trace: Trace, directions: Float[Tensor, "K B E"]) -> Float[Tensor, "K B N"]:
-    """The product over all blocks of (mean of the heads + identity) / 2, and of it what pooling takes. It sees no score.
+    """The product over all blocks of (mean of the heads + identity) / 2, weighted by the pooling. It does not see the score.
 
     Source: Abnar and Zuidema, Quantifying Attention Flow in Transformers (arXiv 2005.00928), attention rollout.
     """
@@ -46,7 +47,7 @@ def _rollout(trace: Trace, directions: Float[Tensor, "K B E"]) -> Float[Tensor, 
 
 
 def _relevance(trace: Trace, directions: Float[Tensor, "K B E"]) -> Float[Tensor, "K B N"]:
-    """R <- R + mean_h ReLU(dS/dA * A) R over all blocks, and of it what pooling takes. Not linear, never negative.
+    """R <- R + mean_h ReLU(dS/dA * A) R over all blocks, weighted by the pooling. Not linear, never negative.
 
     Source: Chefer et al., Generic Attention-model Explainability (arXiv 2103.15679), its rule for self-attention, through all
     blocks. A learned latent is one more attention; a mean over patches takes the mean of the rows.
@@ -101,9 +102,9 @@ legrad = TraceMethod(_legrad)
 
 @FieldMethod
 def value_attribution(trace: Trace) -> Float[Tensor, "B N E"]:
-    """sum_h a_hn v_hn gamma_h: what each patch gave to the pooled vector, times what the score asks of it.
+    """sum_h a_hn v_hn gamma_h: the contribution of each patch to the pooled vector, times the gradient of the score there.
 
-    With the part of the prefix the map sums to <gamma, o>, the whole of the attention's share in the score.
+    Together with the contribution of the prefix, the map sums to <gamma, o>, the share of the attention in the score.
 
     Source: Gandelsman et al., Interpreting CLIP's Image Representation (arXiv 2310.05916), its decomposition by heads and
     tokens, for the last attention. Departure: what comes after is linearized by its gradient instead of left out.

@@ -52,7 +52,7 @@ class ClassAttention(Head):
         return None if layers is None or last is None else End.of(*layers, *last)
 
     def read(self, entering: Float[Tensor, "B M D"], tokens: Float[Tensor, "B M D"], prefix: int) -> HeadState:
-        """The query of the class token reads all tokens."""
+        """Attend from the class token to all tokens."""
         own = self.block.projections()
         residual, tokens = entering[:, 0].to(own.query[0].dtype), tokens.to(own.query[0].dtype)
         query = F.linear(tokens[:, :1], *own.query)
@@ -67,7 +67,7 @@ class ClassAttention(Head):
 @final
 @dataclass(frozen=True)
 class LatentAttention(Head):
-    """A pooling attention whose query is learned, whatever the image.
+    """A pooling attention with a learned query, the same for every image.
 
     The site is what the attention takes its keys and values from.
 
@@ -75,7 +75,7 @@ class LatentAttention(Head):
         projections: of the pooling attention.
         latent: the query before its projection, (D,).
         rest: from the attention's output (..., D) to the embedding (..., E).
-        reads_prefix: whether the latent reads the prefix as well as the patches.
+        reads_prefix: the latent attends to the prefix as well as to the patches.
     """
 
     projections: Callable[[], Projections]
@@ -86,7 +86,7 @@ class LatentAttention(Head):
     has_single_query: ClassVar[bool] = True
 
     def read(self, entering: Tensor, tokens: Float[Tensor, "B M D"], prefix: int) -> HeadState:
-        """The latent reads all tokens, or all patches."""
+        """Attend from the latent to all tokens, or to the patches alone."""
         own = self.projections()
         if not self.reads_prefix:
             tokens, prefix = tokens[:, prefix:], 0
@@ -106,8 +106,8 @@ def attend(
     """Attention with a single query. Keys and values are folded into one vector per head and never made.
 
     Args:
-        query: behind its projection.
-        entered: the tokens that keys and values are made of, the prefix first.
+        query: after its projection.
+        entered: the tokens from which keys and values are computed, the prefix first.
         projections: of the attention.
         prefix: how many tokens are no patches.
         rest: from the attention's output to the embedding.
@@ -146,11 +146,11 @@ def attend(
 @final
 @dataclass(frozen=True)
 class AttentionState(HeadState):
-    """One attention with one query, read; H heads of width d.
+    """What a head has read of an attention with a single query; H heads of width d.
 
     Attributes:
-        entered: x, what keys and values are made of: the tokens themselves, or the tokens and their positions.
-        attention: a_hn, the query's weights on the patches; the rest of each sum to one is on the prefix.
+        entered: x, from which keys and values are computed: the tokens, or the tokens plus their positions.
+        attention: a_hn, the weights of the patches; they sum to one together with those of the prefix.
         query: q_h / sqrt(d_h), one for all patches, or one for each where positions are rotary.
         centred_key: kappa_hn = q_h W_k,h A_n / sqrt(d_h).
         projections: of the attention.
@@ -211,7 +211,12 @@ class AttentionState(HeadState):
         return (through_values + through_keys).flatten(-2) / self.tokens.shape[1]
 
     def mean_matrix_over(self, value: Float[Tensor, "B M H d"], key: Float[Tensor, "B M H"]) -> Float[Tensor, "B M W"]:
-        """L with <mean of G, y_m> = gamma . L_m for other tokens y, by W_v y and q W_k y / sqrt(d_h); with one query."""
+        """L with <mean of G, y_m> = gamma . L_m for other tokens y; with one query.
+
+        Args:
+            value: W_v y.
+            key: q W_k y / sqrt(d_h).
+        """
         through_values = self.attention.sum(1)[:, None, :, None] * value
         through_keys = key[..., None] * self.value_shift.sum(1)[:, None]
         return (through_values + through_keys).flatten(-2) / self.tokens.shape[1]
@@ -230,7 +235,7 @@ class AttentionState(HeadState):
 
     @property
     def value_shift(self) -> Float[Tensor, "B N H d"]:
-        """a_hn (v_hn - o_h): how the output answers to a logit."""
+        """a_hn (v_hn - o_h): the derivative of the output with respect to a logit."""
         return self._value_and_shift()[1]
 
     def _value_and_shift(self) -> tuple[Float[Tensor, "B N H d"], Float[Tensor, "B N H d"]]:
@@ -243,7 +248,7 @@ class AttentionState(HeadState):
         return value, self.attention[..., None] * (entered - centred_output[:, None])
 
     def _many(self, gamma: Tensor) -> bool:
-        """Whether values for all tokens cost less than a vector a head for each direction."""
+        """Whether values for all tokens cost less than one vector per head for each direction."""
         return len(gamma) * self.projections.heads > self.pooled.shape[-1]
 
     def _value_pull(self, gamma: Float[Tensor, "K B W"]) -> Float[Tensor, "K B H D"]:

@@ -29,14 +29,14 @@ class Mean(Head):
 @final
 @dataclass(frozen=True)
 class MeanState(HeadState):
-    """A mean, read: every patch has the same gradient, gamma / N."""
+    """What a mean has read: every patch has the same gradient, gamma / N."""
 
     tokens: Float[Tensor, "B N D"]
     pooled: Float[Tensor, "B D"]
     rest: Rest
 
     def finish(self, pooled: Float[Tensor, "K B D"]) -> Float[Tensor, "K B E"]:
-        """The norm, where it follows pooling, and the projection."""
+        """The norm, if it follows the mean, and the projection."""
         return self.rest(pooled)
 
     def mean(self, gamma: Float[Tensor, "K B D"]) -> Float[Tensor, "K B D"]:

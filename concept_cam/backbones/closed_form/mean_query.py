@@ -1,4 +1,4 @@
-"""One attention whose query is the mean of the cells that it reads."""
+"""An attention whose query is the mean of the cells that it attends to."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class MeanQueryAttention(Head):
     rest: Rest
 
     def read(self, entering: Tensor, tokens: Float[Tensor, "B M D"], prefix: int) -> MeanQueryState:
-        """The query of the mean reads the mean and all cells."""
+        """Attend from the mean to the mean and all cells."""
         own = self.projections()
         tokens = tokens.to(own.key[0].dtype)
         placed = torch.cat([tokens.mean(1, keepdim=True), tokens], 1) + self.positions().detach().to(tokens)
@@ -57,12 +57,12 @@ class MeanQueryAttention(Head):
 @final
 @dataclass(frozen=True)
 class MeanQueryState(HeadState):
-    """The pooling of a CLIP ResNet, read. The query is the mean of the cells, so each cell also gets 1/N of its gradient.
+    """What the pooling of a CLIP ResNet has read. The query is the mean of the cells, so each cell gets 1/N of its gradient.
 
     Attributes:
-        cells: the attention to the cells.
-        mean_query: the attention to the mean, which is a key and a value too.
-        query_outer: sum_n a_hn (v_hn - o_h) (x) k_hn / sqrt(d_h): what the query's own gradient is made of.
+        cells: the attention restricted to the cells.
+        mean_query: the attention restricted to the mean, which is a key and a value too.
+        query_outer: sum_n a_hn (v_hn - o_h) (x) k_hn / sqrt(d_h), from which the gradient of the query follows.
         query_weight: W_q.
     """
 
@@ -110,7 +110,7 @@ class MeanQueryState(HeadState):
         return (through_mean + through_query) / self.tokens.shape[1]
 
     def _share(self, gamma: Float[Tensor, "K B W"]) -> Float[Tensor, "K B D"]:
-        """One N-th of the gradient at the mean."""
+        """1/N of the gradient at the mean."""
         by_head = gamma.unflatten(-1, self.query_outer.shape[1:3])
         through_query = torch.einsum("kbhd,bhde->kbhe", by_head, self.query_outer).flatten(-2) @ self.query_weight
         return (self.mean_query.mean(gamma) + through_query) / self.tokens.shape[1]

@@ -1,4 +1,4 @@
-"""What a closed form has read of a batch, and the four questions that it answers."""
+"""What a closed form has read of a batch, and the four questions it answers."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor
 from concept_cam.backbones.closed_form.end import End
 
 Rest = Callable[..., Tensor]
-"""All that comes after pooling, up to the embedding before it is normalised: any number of vectors in, as many out."""
+"""From pooled vectors to embeddings before they are normalised, any number of vectors at once."""
 
 
 class HeadState(ABC):
@@ -23,7 +23,7 @@ class HeadState(ABC):
     Attributes:
         tokens: the patch tokens A.
         pooled: the vector o that pooling made of them.
-        end: what comes after, and the residual that o is added to, where it is plain.
+        end: the layers after pooling and the residual that o is added to, if these layers are plain.
     """
 
     tokens: Float[Tensor, "B N D"]
@@ -32,7 +32,7 @@ class HeadState(ABC):
 
     @abstractmethod
     def finish(self, pooled: Float[Tensor, "K B W"]) -> Float[Tensor, "K B E"]:
-        """All that comes after pooling, up to the embedding before it is normalised."""
+        """From pooled vectors to embeddings before they are normalised."""
 
     @abstractmethod
     def mean(self, gamma: Float[Tensor, "K B W"]) -> Float[Tensor, "K B D"]:

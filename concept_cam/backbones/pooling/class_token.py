@@ -18,7 +18,7 @@ from concept_cam.backbones.site import Site
 @final
 @dataclass(frozen=True)
 class ClassToken(Pooling):
-    """The first token. The closed form is that of its row in the last block.
+    """The first token. The closed form follows from its row in the last block.
 
     Attributes:
         rest: from there to the embedding.

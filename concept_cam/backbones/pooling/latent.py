@@ -20,14 +20,14 @@ from concept_cam.backbones.site import Site
 @final
 @dataclass(frozen=True)
 class LatentPooling(Pooling):
-    """An attention with a learned query, over what is read at a site. The closed form is there.
+    """An attention with a learned query over the tokens at a site. The closed form is at that site.
 
     Attributes:
         site: the norm whose output the attention reads.
         projections: of the attention.
         latent: the query before its projection, (D,).
         rest: from the attention's output (..., D) to the embedding (..., E).
-        reads_prefix: whether the latent reads the prefix as well as the patches.
+        reads_prefix: the latent attends to the prefix as well as to the patches.
     """
 
     site: Site
@@ -50,11 +50,11 @@ class LatentPooling(Pooling):
         return weights
 
     def values(self, tokens: Float[Tensor, "B M D"]) -> Float[Tensor, "B M W"]:
-        """Those of the attention."""
+        """The values of the attention."""
         return F.linear(self.site.module(tokens), *self.projections().value)
 
     def finish(self, pooled: Float[Tensor, "*batch W"]) -> Float[Tensor, "*batch E"]:
-        """The output projection, the MLP and what else there is."""
+        """The output projection, the MLP and the rest."""
         return self.rest(pooled)
 
     def closed_form(self, blocks: Sequence[Block | None], sites: Sequence[Site]) -> tuple[Site, Head]:

@@ -37,12 +37,12 @@ class MeanQuery(Pooling):
     attends: ClassVar[bool] = True
 
     def weights(self, tokens: Float[Tensor, "B M D"]) -> Float[Tensor, "B H M"]:
-        """The attention to each cell, and its share in the attention to the mean."""
+        """The attention to each cell plus its share, 1/N, of the attention to the mean."""
         state = self._head().read(tokens, tokens, 0)
         return (state.cells.attention + state.mean_query.attention / tokens.shape[1]).transpose(1, 2)
 
     def values(self, tokens: Float[Tensor, "B M D"]) -> Float[Tensor, "B M W"]:
-        """Those of the cells without positions; what positions add to the pooled vector is added to all alike."""
+        """The values of the cells without positions, plus what positions add to the pooled vector, the same for all."""
         state, weights = self._head().read(tokens, tokens, 0), self.weights(tokens)
         values = F.linear(tokens, *self.projections().value)
         by_head = values.unflatten(-1, (weights.shape[1], -1))

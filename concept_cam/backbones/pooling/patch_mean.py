@@ -18,12 +18,12 @@ from concept_cam.backbones.site import Site
 @final
 @dataclass(frozen=True)
 class PatchMean(Pooling):
-    """The mean of what is read at a site, without the prefix. The closed form is there.
+    """The mean of the tokens at a site, without the prefix. The closed form is at that site.
 
     Attributes:
         site: whose tokens are averaged.
         rest: from the mean to the embedding.
-        before: what the tokens that leave the last block go through before they are averaged; a norm, or nothing.
+        before: from the output of the last block to the tokens that are averaged: a norm, or the identity.
     """
 
     site: Site
@@ -38,13 +38,13 @@ class PatchMean(Pooling):
         return weights
 
     def values(self, tokens: Float[Tensor, "B M D"]) -> Float[Tensor, "B M D"]:
-        """The tokens, behind a norm if it comes before the mean."""
+        """The tokens, after the norm if it comes before the mean."""
         return self.before(tokens)
 
     def finish(self, pooled: Float[Tensor, "*batch D"]) -> Float[Tensor, "*batch E"]:
-        """The norm, if it comes after the mean, and the projection."""
+        """The norm, if it follows the mean, and the projection."""
         return self.rest(pooled)
 
     def closed_form(self, blocks: Sequence[Block | None], sites: Sequence[Site]) -> tuple[Site, Head]:
-        """Where tokens are averaged."""
+        """At the site whose tokens are averaged."""
         return self.site, Mean(self.rest)

@@ -1,4 +1,4 @@
-"""How the tokens that leave the last block become an embedding, with the weights in between laid open."""
+"""How the tokens that leave the last block become an embedding, with explicit weights."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ class Pooling(ABC):
 
     @abstractmethod
     def finish(self, pooled: Float[Tensor, "*batch W"]) -> Float[Tensor, "*batch E"]:
-        """All that comes after, up to the embedding before it is normalised."""
+        """From the pooled vectors to the embedding before it is normalised."""
 
     @abstractmethod
     def closed_form(self, blocks: Sequence[Block | None], sites: Sequence[Site]) -> tuple[Site, Head] | None:
-        """Where the gradient has a closed form, and which; None if it has none.
+        """The site at which the gradient has a closed form, and that closed form; None if there is none.
 
         Args:
-            blocks: of the tower, None for one that is not known.
+            blocks: of the tower; None for a block that is not known.
             sites: of the tower.
         """
 
@@ -50,5 +50,5 @@ class Pooling(ABC):
 
     @final
     def alone(self, tokens: Float[Tensor, "B M D"]) -> Float[Tensor, "B M E"]:
-        """Embed each token as if the pooling took nothing else."""
+        """Embed each token as if it were the only one."""
         return self.finish(self.values(tokens))

@@ -81,7 +81,7 @@ def _vit(visual: VisionTransformer) -> Tower | None:
 
 
 def _block(block: Any) -> Block | None:
-    """A block, if it is built as the formula says."""
+    """The block in the form of the formulas; None if it is built otherwise."""
     plain = (
         type(block) is ResidualAttentionBlock
         and type(block.attn) is nn.MultiheadAttention

@@ -214,7 +214,7 @@ def _family(trunk: nn.Module) -> str:
 
 
 def _block(trunk: Any, block: Any) -> Block | None:
-    """A block, if it is built as the formula says."""
+    """The block in the form of the formulas; None if it is built otherwise."""
     attention: Any = getattr(block, "attn", None)
     known = (type(block) is TimmBlock and type(attention) is Attention) or (
         type(block) is EvaBlock and type(attention) in (EvaAttention, AttentionRope)

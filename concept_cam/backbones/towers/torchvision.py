@@ -18,7 +18,13 @@ from concept_cam.images import Size
 
 
 def describe(trunk: nn.Module, prefix: str, project: Callable[[Tensor], Tensor]) -> Tower | None:
-    """What torchvision's VisionTransformer offers; ``project``: from the final norm's class token to the embedding."""
+    """What torchvision's VisionTransformer offers; None of any other model.
+
+    Args:
+        trunk: the model.
+        prefix: of the names of its layers within the whole model.
+        project: from the class token after the last norm to the embedding.
+    """
     if not isinstance(trunk, VisionTransformer):
         return None
     model: Any = trunk
@@ -41,7 +47,7 @@ def is_vit(module: nn.Module) -> bool:
 
 
 def _block(block: Any) -> Block | None:
-    """A block, if it is built as the formula says."""
+    """The block in the form of the formulas; None if it is built otherwise."""
     attention = block.self_attention
     if type(block) is not EncoderBlock:
         return None

@@ -66,7 +66,7 @@ def describe(model: nn.Module, embed: Callable[[Tensor], Tensor], pixels: Float[
 
 
 def _block(block: Any) -> Block | None:
-    """A block, if it is built as the formula says."""
+    """The block in the form of the formulas; None if it is built otherwise."""
     attention = block.self_attn
     if not is_of("transformers", block, attention):
         return None
