@@ -23,18 +23,23 @@ M = TypeVar("M", bound=nn.Module)
 
 
 def share(module: M) -> M:
-    """A copy of the structure of a model with the same parameters. Buffers are copied: libraries write into them.
+    """A copy of the structure of a model with the same parameters, in evaluation mode.
+
+    Buffers are copied too: libraries write into them.
 
     Raises:
         BackboneError: it holds something that cannot be copied.
     """
     memo: dict[int, object] = {id(parameter): parameter for parameter in module.parameters()}
     try:
-        return deepcopy(module, memo)
+        copied = deepcopy(module, memo)
     except (TypeError, RuntimeError) as error:
         raise BackboneError(
             f"The structure of {type(module).__name__} cannot be copied ({error}), so its input size cannot change."
         ) from error
+    for part in copied.modules():
+        part.training = False
+    return copied
 
 
 class _Sized(NamedTuple):
