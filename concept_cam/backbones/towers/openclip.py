@@ -1,4 +1,4 @@
-"""open_clip's own vision towers: VisionTransformer, pooled in five ways, and CLIP's ResNets."""
+"""open_clip's own vision towers: VisionTransformer with its five kinds of pooling, and CLIP's ResNets."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from concept_cam.images import Size
 
 
 def describe(visual: nn.Module) -> Tower | None:
-    """What open_clip's own towers offer."""
+    """The tower of an open_clip vision model; None of any other model."""
     if isinstance(visual, VisionTransformer):
         return _vit(visual)
     if isinstance(visual, ModifiedResNet):
@@ -110,7 +110,7 @@ def _block(block: Any) -> Block | None:
 
 
 def _latent_pooling(visual: VisionTransformer, site: Site) -> LatentPooling | None:
-    """CoCa's pooling: of all its queries, the first makes the embedding."""
+    """CoCa's pooling: the output of its first query becomes the embedding."""
     pool: Any = visual.attn_pool
     if visual.pool_type != "tok":
         return None

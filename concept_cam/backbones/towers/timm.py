@@ -42,15 +42,15 @@ def describe(
     *,
     whole: bool,
 ) -> Tower | None:
-    """What a trunk of timm offers.
+    """The tower of a timm trunk; None of any other model.
 
     Args:
-        trunk: the model that ``timm.create_model`` makes.
-        prefix: of its layers' names within the model.
-        project: what comes after the trunk, up to the embedding.
-        embed: runs the model and gives its embedding.
-        pixels: an image to try it with.
-        whole: the trunk's own last layer is part of the way to the embedding; it is not in a classifier.
+        trunk: the model that ``timm.create_model`` returns.
+        prefix: of the names of its layers within the model.
+        project: from the output of the trunk to the embedding.
+        embed: runs the model and returns its embedding.
+        pixels: a test image.
+        whole: the last layer of the trunk is part of the way to the embedding, as it is not in a classifier.
     """
     if not hasattr(trunk, "forward_head"):
         return None
@@ -85,7 +85,7 @@ def resize(trunk: nn.Module, size: Size) -> None:
 
 
 def _resize_hybrid(trunk: Any, size: Size) -> None:
-    """Patches behind a stem: before version 1.0.31 timm tries the stem on pixels of a precision that may not be its own."""
+    """Resize a trunk with a stem before its patches: timm before 1.0.31 runs the stem on pixels of another precision."""
     embed, step, old = trunk.patch_embed, stride(trunk), trunk.patch_embed.grid_size
     grid = size[0] // step, size[1] // step
     embed.img_size, embed.grid_size, embed.num_patches = size, grid, grid[0] * grid[1]
@@ -95,7 +95,7 @@ def _resize_hybrid(trunk: Any, size: Size) -> None:
 
 
 def preprocess(trunk: nn.Module) -> Preprocess | None:
-    """How timm prepares images for it, at the size that it was built for; None if it is no model of timm."""
+    """The preprocessing of timm for a trunk, at the size it was built for; None of any other model."""
     if not hasattr(trunk, "pretrained_cfg"):
         return None
     config = timm.data.resolve_model_data_config(trunk)
@@ -114,25 +114,25 @@ def preprocess(trunk: nn.Module) -> Preprocess | None:
 
 
 def names() -> Sequence[str]:
-    """All architectures."""
+    """The names of all architectures."""
     found: Sequence[str] = timm.list_models()
     return found
 
 
 def is_known(name: str) -> bool:
-    """Whether it is the name of an architecture."""
+    """Whether a name is that of an architecture."""
     return bool(timm.is_model(name))
 
 
 def tags(name: str) -> tuple[str, ...]:
-    """The tags of an architecture's weights, the part of their names after the dot."""
+    """The tags of the weights of an architecture: the part of their names after the dot."""
     return tuple(found.partition(".")[2] for found in timm.list_pretrained(f"{name}.*"))
 
 
 def create(name: str, weights: str | None) -> nn.Module:
-    """A model by its name with timm's weights, which are downloaded on first use, or with those of a file.
+    """Create a model by its name with timm's weights, which are downloaded on first use, or with those of a file.
 
-    It has as many classes as the file has rows in the layer that timm calls its classifier.
+    It has as many classes as the classifier layer in the file has rows.
     """
     model: nn.Module
     if weights is None or weights.endswith((".npz", ".npy")):
@@ -149,7 +149,7 @@ def create(name: str, weights: str | None) -> nn.Module:
 
 
 def classes(model: nn.Module) -> tuple[str, ...]:
-    """The names of its classes, where timm knows them: those of ImageNet and its subsets. None, if not."""
+    """The class names of a model if timm knows them (ImageNet and its subsets), else an empty tuple."""
     config: Any = getattr(model, "pretrained_cfg", None) or {}
     own, count = config.get("label_names"), getattr(model, "num_classes", None)
     if own and len(own) == count:
@@ -168,7 +168,7 @@ def classes(model: nn.Module) -> tuple[str, ...]:
 
 
 def stride(trunk: nn.Module) -> int:
-    """Side of a patch, or of a cell of the last map; 1 if that is not known."""
+    """The side of a patch, or of a cell of the last map, in pixels; 1 if it is not known."""
     patch: Any = getattr(getattr(trunk, "patch_embed", None), "patch_size", None)
     info: Any = getattr(trunk, "feature_info", None)
     if isinstance(trunk, VisionTransformer | Eva) and patch is not None:
@@ -243,7 +243,7 @@ def _block(trunk: Any, block: Any) -> Block | None:
 
 
 def _scaled(block: Any, part: int, x: Tensor) -> Tensor:
-    """A block's layer scale, which is a module or a parameter or nothing."""
+    """Apply the layer scale of a block, which is a module, a parameter or absent."""
     gamma: Tensor | None = getattr(block, f"gamma_{part}", None)
     if gamma is not None:
         return gamma * x
@@ -261,7 +261,7 @@ def _projections(attention: Any) -> Projections:
 
 
 def _rotation(trunk: Any, attention: Any) -> Rotation | None:
-    """Rotary positions: patches are turned, the prefix is not."""
+    """Rotary positions: the vectors of patches are rotated, those of the prefix are not."""
     if getattr(trunk, "rope", None) is None:
         return None
     prefix, layout = trunk.num_prefix_tokens, {"half": True} if getattr(attention, "rotate_half", False) else {}
@@ -312,7 +312,7 @@ def _latent_pooling(trunk: Any, site: Site, tail: Callable[[Tensor], Tensor]) ->
 def _head_of_a_map(
     trunk: Any, project: Callable[[Tensor], Tensor], whole: bool, pooled: Float[Tensor, "*batch D"]
 ) -> Float[Tensor, "*batch E"]:
-    """The mean of a map is the map of one cell: the trunk's own head does the rest."""
+    """Apply the head of the trunk to the mean of a map, given as a map of one cell."""
     cells = pooled.flatten(0, -2)[..., None, None]
     out = project(trunk.forward_head(cells, pre_logits=not whole))
     embedded: Tensor = out.unflatten(0, pooled.shape[:-1])

@@ -1,4 +1,4 @@
-"""torchvision's VisionTransformer. Its CNNs and Swin are found as any module is."""
+"""torchvision's VisionTransformer. Its CNNs and Swin are handled by ``generic``, as any module is."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from concept_cam.images import Size
 
 
 def describe(trunk: nn.Module, prefix: str, project: Callable[[Tensor], Tensor]) -> Tower | None:
-    """What torchvision's VisionTransformer offers; None of any other model.
+    """The tower of torchvision's VisionTransformer; None of any other model.
 
     Args:
         trunk: the model.

@@ -1,4 +1,4 @@
-"""transformers' vision towers: CLIP and what is built like it, SigLIP and SigLIP 2, and any other that keeps a grid."""
+"""transformers' vision towers: CLIP and models built like it, SigLIP, SigLIP 2, and any other that keeps a grid."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ _ATTENTION_POOLING = {"siglip": "SigLIP", "siglip2": "SigLIP 2, NaFlex"}
 
 
 def describe(model: nn.Module, embed: Callable[[Tensor], Tensor], pixels: Float[Tensor, "1 3 height width"]) -> Tower | None:
-    """What the vision tower of a dual encoder offers.
+    """The tower of a dual encoder; None if it has no known pooling or grid.
 
     Args:
-        model: with a ``vision_model``; any other is looked at as a whole.
-        embed: runs the model and gives its embedding.
-        pixels: an image to try it with.
+        model: a dual encoder; without a ``vision_model``, the whole model is examined.
+        embed: runs the model and returns its embedding.
+        pixels: a test image.
     """
     own: Any = model
     kind = own.config.model_type
