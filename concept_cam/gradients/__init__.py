@@ -14,7 +14,7 @@ from torch import Tensor
 
 from concept_cam.backbones.backbone import Backbone
 from concept_cam.backbones.site import FeatureMap, Site
-from concept_cam.errors import BackboneError
+from concept_cam.errors import OptionError
 from concept_cam.gradients.alterations import alterations
 from concept_cam.gradients.base import TokenGradient, Trace, WholeGradient
 from concept_cam.gradients.changed import embed_changed, embed_without_channels
@@ -66,6 +66,7 @@ def trace(
         form: ``factored`` (closed form), ``dense`` (autograd), or by default factored where it exists and is exact.
 
     Raises:
+        OptionError: there is no such form.
         BackboneError: there is no such site, or no closed form for it.
 
     Example:
@@ -76,7 +77,7 @@ def trace(
         (torch.Size([1, 144, 192]), torch.Size([5, 1, 192]))
     """
     if form not in get_args(Form):
-        raise BackboneError(f"No form {form!r} of a gradient; there are {', '.join(get_args(Form))}.")
+        raise OptionError(f"No form {form!r} of a gradient; there are {', '.join(get_args(Form))}.")
     with backbone.evaluating():
         backbone, size = backbone.current(), (pixels.shape[2], pixels.shape[3])
         if size != backbone.preprocess.size and isinstance(backbone.site(site).layout, FeatureMap):
