@@ -290,11 +290,11 @@ class Backbone(ABC):
 
 
 _RESIZED: ContextVar[Backbone | None] = ContextVar("resized", default=None)
-"""The backbone of which a copy for another size is being made."""
+"""The model of which a copy for another size is being made."""
 
 
 def noise(backbone: Backbone) -> Float[Tensor, "1 3 height width"]:
-    """Random pixels for a model, the same at every call."""
+    """An image that no model has seen, the same each time."""
     pixels = torch.randn(
         (1, 3, *backbone.preprocess.size), generator=torch.Generator().manual_seed(0), dtype=torch.float32, device="cpu"
     )

@@ -1,4 +1,4 @@
-"""The gradient with respect to the pixels, through the whole model: a reference for maps at a site."""
+"""The gradient at the pixels, through the whole model, with which maps at a site are compared."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from concept_cam.backbones.backbone import Backbone
 def pixel_gradient(
     backbone: Backbone, pixels: Float[Tensor, "B 3 height width"], direction: Float[Tensor, "B E"]
 ) -> Float[Tensor, "B 3 height width"]:
-    """The gradient of <normalised embedding, direction> with respect to the input pixels; the model is left as it was.
+    """The gradient of <normalised embedding, direction> with respect to the input pixels; the model is left unchanged.
 
     Args:
         backbone: the model.
