@@ -13,7 +13,6 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from concept_cam.backbones.closed_form import AttentionState
 from concept_cam.gradients import Layer, Trace, Unrolled, single_query, unroll
 from concept_cam.methods.method import FieldMethod, TraceMethod
 
@@ -110,7 +109,7 @@ def value_attribution(trace: Trace) -> Float[Tensor, "B N E"]:
     tokens, for the last attention. Departure: what comes after is linearized by its gradient instead of left out.
     """
     attention, seen = single_query(trace)
-    return seen.through((attention.attention[..., None] * _values(attention)).flatten(-2))
+    return seen.through((attention.attention[..., None] * attention.biased_values()).flatten(-2))
 
 
 @FieldMethod
@@ -127,13 +126,7 @@ def grad_eclip(trace: Trace) -> Float[Tensor, "B N E"]:
     cosine = F.cosine_similarity(query, key, dim=-1)
     least, most = cosine.amin(1, keepdim=True), cosine.amax(1, keepdim=True)
     weights = (cosine - least) / (most - least).clamp(min=torch.finfo(cosine.dtype).tiny)
-    return seen.through(weights[..., None] * _values(attention).flatten(-2))
-
-
-def _values(attention: AttentionState) -> Float[Tensor, "B N H d"]:
-    """v_hn, with the bias."""
-    values: Tensor = attention.values(attention.entered)
-    return values + attention.projections.value[1].view(values.shape[-2:])
+    return seen.through(weights[..., None] * attention.biased_values().flatten(-2))
 
 
 def _patches(row: Float[Tensor, "B M"], unrolled: Unrolled) -> Float[Tensor, "B N"]:

@@ -271,6 +271,11 @@ class AttentionState(HeadState):
         """W_v of tokens."""
         return self._by_head(F.linear(tokens, self.projections.value[0]))
 
+    def biased_values(self) -> Float[Tensor, "B N H d"]:
+        """v_hn, with the bias."""
+        values: Tensor = self.values(self.entered)
+        return values + self.projections.value[1].view(values.shape[-2:])
+
     def _by_head(self, vectors: Tensor) -> Tensor:
         heads = self.projections.heads
         return vectors.reshape(*vectors.shape[:-1], heads, vectors.shape[-1] // heads)

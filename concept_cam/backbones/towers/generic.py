@@ -14,8 +14,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.modules import padding
 
-from concept_cam.backbones.closed_form import Rest
-from concept_cam.backbones.pooling import PatchMean
+from concept_cam.backbones.pooling import PatchMean, Rest
 from concept_cam.backbones.site import FeatureMap, Site, TokenLayout
 from concept_cam.backbones.tower import Tower
 from concept_cam.hooks import on_input, on_output, on_site
