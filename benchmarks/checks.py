@@ -18,7 +18,7 @@ import torch
 
 from benchmarks.contenders import Bench
 from benchmarks.timing import Contender, alternate, machine
-from concept_cam.backbones.heads import ClassAttention
+from concept_cam.backbones.closed_form import ClassAttention
 from concept_cam.backbones.snapshot import Snapshot, checksum
 from concept_cam.hooks import on_input
 
@@ -33,7 +33,7 @@ def contenders(bench: Bench) -> Mapping[str, Contender]:
     """The checks, and the pass that they are compared with."""
     backbone = bench.backbone
     head: Any = backbone.sites[0].head
-    if not isinstance(head, ClassAttention) or head.around is None or head.by_row is None:
+    if not isinstance(head, ClassAttention):
         raise SystemExit(f"{backbone.name} does not read its class token in a last block; measure another model.")
     around, by_row, end = head.around, head.by_row, head.end()
     entered: list[torch.Tensor] = []

@@ -21,13 +21,11 @@ from concept_cam.backbones.weights import ADVICE, first_run
 from concept_cam.errors import ConceptCamError, NoSpatialGradient
 from concept_cam.gradients import has_exact_head
 from concept_cam.gradients.exactness import try_head
+from concept_cam.gradients.tolerance import relative_error, tolerance
 from concept_cam.hooks import on_output
 from concept_cam.passes import Pass
 
 B = TypeVar("B", bound=Backbone)
-
-_ROUNDING = {torch.float64: 1e-9, torch.float32: 1e-3, torch.bfloat16: 0.1, torch.float16: 2e-2}
-"""How far two runs of one model may be apart, relative: kernels differ with a graph and with the size of a batch."""
 
 
 @dataclass(frozen=True)
@@ -94,10 +92,6 @@ def _caught(check: str, run: Callable[[], Verdict]) -> Verdict:
         return Verdict(check, False, f"{type(error).__name__}: {' '.join(str(error).split())[:300]}")
 
 
-def _off(ours: Tensor, own: Tensor) -> float:
-    return float((ours - own).double().norm() / own.double().norm())
-
-
 def _directions(embedding: Tensor, count: int = 1) -> Tensor:
     generator = torch.Generator().manual_seed(1)
     return torch.randn(count, 1, embedding.shape[-1], generator=generator, dtype=torch.float32, device="cpu").to(embedding)
@@ -110,10 +104,12 @@ def _embedding(backbone: Backbone) -> Verdict:
         # A hook that only looks: the model runs as it does without us.
         with on_output(backbone.sites[0].module, lambda *_: None):
             watched = backbone.normalize(backbone.embed_pixels(pixels))
-    cut = _off(Pass.of(backbone, pixels, form="dense").embedding, own)
+    cut = relative_error(Pass.of(backbone, pixels, form="dense").embedding, own)
     if not torch.equal(own, again):
-        return Verdict("embedding", False, f"two runs on one image are off by {_off(again, own):.1e}: the model is random")
-    same = torch.equal(own, watched) and cut <= _ROUNDING.get(backbone.dtype, 1e-3)
+        return Verdict(
+            "embedding", False, f"two runs on one image are off by {relative_error(again, own):.1e}: the model is random"
+        )
+    same = torch.equal(own, watched) and cut <= tolerance(backbone.dtype).rerun
     return Verdict("embedding", same, f"bit-equal with a site watched; off by {cut:.1e} with a graph from it")
 
 
@@ -142,8 +138,8 @@ def _batch(backbone: Backbone) -> Verdict:
     directions = _directions(together.embedding)
     maps = together.gradient(directions).dot_tokens()[0]
     singles = [Pass.of(backbone, one[None]).trace.gradient(directions).dot_tokens()[0, 0] for one in pixels]
-    off = max(_off(one, row) for one, row in zip(singles, maps, strict=True))
-    return Verdict("batch of three", off <= _ROUNDING.get(backbone.dtype, 1e-3), f"three singles are off by {off:.1e}")
+    off = max(relative_error(one, row) for one, row in zip(singles, maps, strict=True))
+    return Verdict("batch of three", off <= tolerance(backbone.dtype).rerun, f"three singles are off by {off:.1e}")
 
 
 def _concepts(backbone: Backbone) -> Verdict:

@@ -20,6 +20,7 @@ from concept_cam.errors import OptionError
 from concept_cam.evidence import EvidenceMaps
 from concept_cam.files import write_file
 from concept_cam.gradients import Trace
+from concept_cam.gradients.tolerance import relative_error
 from concept_cam.images import Placement
 from concept_cam.methods import AnyMethod, field_vectors, hires_cam, name_of
 from concept_cam.result import Localization
@@ -218,4 +219,4 @@ def _whole(tensors: Mapping[str, Tensor], scales: Mapping[str, float]) -> Float[
 
 def _error(tensors: Mapping[str, Tensor], scales: Mapping[str, float], whole: Tensor) -> float:
     """Of the vectors as they are read back, relative (Frobenius)."""
-    return float((_whole(tensors, scales) - whole).norm() / whole.norm().clamp(min=torch.finfo(whole.dtype).tiny))
+    return relative_error(_whole(tensors, scales), whole) if whole.any() else 0.0

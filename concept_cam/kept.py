@@ -7,7 +7,6 @@ from typing import Any, final
 
 import torch
 
-from concept_cam.backbones.guard import LOCK
 from concept_cam.concepts import ConceptBank, distinct
 
 _OTHERS_KEPT = 4096
@@ -44,7 +43,7 @@ class Kept:
         self._begin(None)
 
     def bank(self, names: Iterable[str], state: object, make: Callable[[tuple[str, ...]], ConceptBank]) -> ConceptBank:
-        """The bank of some concepts, to be read and not written to.
+        """The bank of some concepts, to be read and not written to. For one thread at a time: call it while the model is held.
 
         Args:
             names: in order; one that comes twice counts once.
@@ -76,14 +75,12 @@ class Kept:
     def _get(
         self, key: tuple[bool, tuple[str, ...]], state: object, make: Callable[[tuple[str, ...]], ConceptBank]
     ) -> ConceptBank:
-        # Out of the caller's inference mode: what is kept are ordinary tensors.
-        with LOCK, torch.inference_mode(False), torch.no_grad():
-            if self._state is None or self._state != state or self._is_written():
-                self._begin(state)
-            kept = self._banks.pop(key) if key in self._banks else _with_versions(self._joined(*key, make))
-            self._banks[key] = kept
-            _shorten(self._banks, _BANKS_KEPT)
-            return kept[0]
+        if self._state is None or self._state != state or self._is_written():
+            self._begin(state)
+        kept = self._banks.pop(key) if key in self._banks else _with_versions(self._joined(*key, make))
+        self._banks[key] = kept
+        _shorten(self._banks, _BANKS_KEPT)
+        return kept[0]
 
     def _joined(self, around: bool, wanted: tuple[str, ...], make: Callable[[tuple[str, ...]], ConceptBank]) -> ConceptBank:
         """A bank of some concepts; ``around``: of the vocabulary, and of these after it."""

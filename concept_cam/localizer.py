@@ -314,11 +314,14 @@ class Localizer:
 
         Kept are the vocabulary and the last 4,096 other concepts, as long as the model and the templates are what they were.
         """
-        return self.kept.bank(names, *self._how())
+        # Out of the caller's inference mode: what is kept are ordinary tensors. Other threads wait: they ask for banks too.
+        with self.backbone.evaluating():
+            return self.kept.bank(names, *self._how())
 
     def bank_around(self, others: Sequence[str]) -> ConceptBank:
         """The bank of the vocabulary and of others after it; what it costs does not depend on the size of the vocabulary."""
-        return self.kept.around(others, *self._how())
+        with self.backbone.evaluating():
+            return self.kept.around(others, *self._how())
 
     def _how(self) -> tuple[object, Callable[[Iterable[str]], ConceptBank]]:
         """When what is kept still holds, and how more is embedded."""

@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from concept_cam.gradients import FactoredTrace, trace
+
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")])
@@ -38,7 +40,7 @@ def test_the_classifier_of_the_models_page_works(monkeypatch):
 
 def test_the_adapter_of_thirty_lines_works(monkeypatch, capsys):
     monkeypatch.chdir(ROOT)
-    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "adapters.md").read_text(), re.S)
+    code, pooling = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "adapters.md").read_text(), re.S)
     adapter = code[code.index("class Mine") : code.index("backbone =")]
     assert len(adapter.strip().splitlines()) <= 30
     found = {}
@@ -51,6 +53,14 @@ def test_the_adapter_of_thirty_lines_works(monkeypatch, capsys):
     assert len(verdicts) - len(failed) >= 12
     assert len(failed) == 2
     assert all("takes images of 128 x 128 pixels alone" in line for line in failed)
+    assert any(line.startswith("pass closed form at norm its embedding is off by") for line in verdicts)
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        exec(compile(pooling, "adapters.md", "exec"), found)
+    assert capsys.readouterr().out == "closed form: True torch.Size([1, 256, 32])\n"
+    seen = trace(found["weighted"], torch.randn(1, 3, 128, 128), "norm")
+    assert isinstance(seen, FactoredTrace)
+    assert not torch.allclose(seen.reading.share, torch.full((256, 1), 1 / 256), rtol=0.1)
 
 
 def test_the_test_command_is_what_ci_runs():

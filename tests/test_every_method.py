@@ -213,6 +213,24 @@ def test_blocks_that_are_not_what_they_were_are_refused():
         explain(METHODS["relevance"], seen, zoo.directions(backbone, 1))
 
 
+def test_an_unknown_block_is_of_no_concern_to_methods_that_begin_after_it():
+    pixels = torch.randn(2, 3, 24, 40, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+    model = zoo.tiny_clip()
+    known = trace(wrap(model, zoo.TOKENIZER), pixels)
+    directions = torch.randn(2, 1, 24, generator=torch.Generator().manual_seed(4), dtype=torch.float64)
+    depth_one = ("hires_cam", "value_attribution", "raw_attention", "patch_text")
+    expected = {name: explain(METHODS[name], known, directions) for name in depth_one}
+    first = model.visual.transformer.resblocks[0]
+    first.__class__ = type("Mine", (type(first),), {})
+    seen = trace(wrap(model, zoo.TOKENIZER), pixels)
+    assert [block is None for block in seen.backbone.blocks] == [True, False]
+    for name, maps in expected.items():
+        assert torch.equal(explain(METHODS[name], seen, directions), maps)
+    for name in ("legrad", "rollout", "relevance"):
+        with pytest.raises(BackboneError, match="no attention that can be laid open"):
+            explain(METHODS[name], seen, directions)
+
+
 def test_the_model_is_left_as_it_was(backbone):
     before = {name: tensor.clone() for name, tensor in backbone.module.state_dict().items()}
     seen = trace(backbone, zoo.pixels(backbone, 1))

@@ -18,6 +18,7 @@ from concept_cam.backbones.site import FeatureMap, Site
 from concept_cam.checks import fingerprint
 from concept_cam.families import FAMILIES
 from concept_cam.gradients import DenseTrace, FactoredTrace, trace
+from concept_cam.hooks import on_site
 from concept_cam.images import Frame
 
 FITS = ("crop", "pad", "squash", "native")
@@ -123,6 +124,28 @@ def test_factored_equals_dense(row, backbone):
             torch.testing.assert_close(
                 torch.stack(list(ours.dense())), torch.stack(list(theirs.dense())), rtol=1e-9, atol=1e-9 * float(scale)
             )
+
+
+def test_a_pooling_gives_the_embedding(backbone):
+    """Weights that sum to one, values and what follows, on the tokens that it pools."""
+    pooling = backbone.pooling
+    if pooling is None or (backbone.blocks and backbone.blocks[-1] is None):
+        pytest.skip("it is not known")
+    x, kept = pixels(backbone), []
+    # What enters a norm that the pooling itself runs; else what is at the site.
+    last = backbone.blocks[-1].module if backbone.blocks else None
+    site = pooling.site if last is None else Site("last", last, backbone.sites[0].layout)
+    with torch.no_grad(), on_site(site, lambda _, tensor: kept.append(tensor)):
+        embedding = backbone.embed_pixels(x)
+        tokens = site.layout.read(kept[0])[0]
+        weights = pooling.weights(tokens)
+        torch.testing.assert_close(weights.sum(-1), torch.ones_like(weights[..., 0]), rtol=1e-12, atol=1e-12)
+        torch.testing.assert_close(pooling.finish(pooling.gather(tokens, weights)), embedding, rtol=1e-9, atol=1e-11)
+        # A token alone is embedded as if there were no other.
+        alone = pooling.alone(tokens)
+        assert alone.shape[:2] == tokens.shape[:2]
+    fixed = torch.equal(pooling.weights(tokens), pooling.weights(tokens.flip(0)))
+    assert fixed == (not pooling.attends)
 
 
 def test_every_site_carries_a_gradient(backbone):

@@ -13,7 +13,7 @@ import zoo
 
 from concept_cam import wrap
 from concept_cam.backbones.site import Site
-from concept_cam.errors import BackboneError, NoSpatialGradient
+from concept_cam.errors import BackboneError, NoSpatialGradient, OptionError
 from concept_cam.gradients import DenseTrace, FactoredTrace, has_exact_head, trace
 from concept_cam.gradients.folded import Folded
 from concept_cam.gradients.jacobian import push
@@ -351,7 +351,7 @@ def test_threads_get_the_maps_of_their_own_images(form):
 
 def test_unknown_forms_are_refused():
     backbone = zoo.backbone("class token")
-    with pytest.raises(BackboneError, match="No form 'factord' of a gradient; there are auto, factored, dense"):
+    with pytest.raises(OptionError, match="No form 'factord' of a gradient; there are auto, factored, dense"):
         # As users call it, who have no type checker at work.
         unwrap(trace)(backbone, zoo.pixels(backbone), form="factord")
 

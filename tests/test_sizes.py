@@ -120,6 +120,21 @@ def test_changes_of_the_model_are_seen_at_other_sizes():
         assert changed()
 
 
+def test_a_copy_of_a_model_in_training_runs_in_evaluation_mode():
+    """Also one that is made anew while an older copy is traced, because the model has changed."""
+    model = classifiers.timm_vit(proj_drop_rate=0.5).train()
+    backbone = wrap(model, None, Preprocess((24, 40), (0.5,) * 3, (0.5,) * 3), classes=classifiers.CLASSES)
+    larger = backbone.at_size((48, 48))
+    pixels = torch.randn(1, 3, 48, 48, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    before = trace(larger, pixels, form="dense").embedding
+    for block in model.blocks:
+        block.norm1.eps = 0.1
+    first, second = (trace(larger, pixels, form="dense").embedding for _ in range(2))
+    assert torch.equal(first, second)
+    assert not torch.allclose(first, before)
+    assert all(module.training for module in model.modules())
+
+
 def test_statistics_of_a_batch_norm_are_seen_at_other_sizes():
     backbone = ROWS["timm ResNet"].backbone()
     x = pixels((128, 192))

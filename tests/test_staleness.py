@@ -448,6 +448,29 @@ def test_the_model_is_described_once_while_nothing_changes(monkeypatch):
     assert not described
 
 
+def _held(backbone):
+    return {name: id(value) for name, value in vars(backbone).items()}
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_nothing_is_written_into_a_backbone_after_it_was_made(name):
+    build, wrapped, size = MODELS[name]
+    model = build()
+    backbone = wrapped(model)
+    before, sites = _held(backbone), backbone.sites
+    larger = backbone.at_size(size)
+    within = _held(larger)
+    for change in (None, eps, linear_replaced, pooling):
+        if change is not None:
+            change(model)
+        results(localizers(backbone, size), asked(backbone))
+    backbone.forget()
+    results(localizers(backbone, size), asked(backbone))
+    assert _held(backbone) == before
+    assert _held(larger) == within
+    assert backbone.sites is not sites
+
+
 class _Counting(OwnCNN):
     """Writes attributes as it runs: no change of settings."""
 

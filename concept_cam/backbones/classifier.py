@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from importlib.metadata import version
 from inspect import signature
@@ -15,10 +15,11 @@ from torch import Tensor, nn
 
 from concept_cam.backbones import rows
 from concept_cam.backbones.backbone import Backbone, noise
-from concept_cam.backbones.site import Tower
+from concept_cam.backbones.guard import guarded
 from concept_cam.backbones.sizes import share
 from concept_cam.backbones.snapshot import Snapshot, TextState
 from concept_cam.backbones.stated import preprocess_of
+from concept_cam.backbones.tower import Tower
 from concept_cam.backbones.towers import generic, timm as timm_towers, torchvision as torchvision_towers
 from concept_cam.backbones.transforms import read_transform
 from concept_cam.backbones.weights import ADVICE, first_run
@@ -60,6 +61,11 @@ class Classifier(Backbone):
         UserWarning: nobody says how its images are prepared.
     """
 
+    _prefix: str = guarded()
+    _called: nn.Module = guarded()
+    _rows: rows.Rows = guarded()
+    _indices: Mapping[str, int] = guarded()
+
     def __init__(
         self,
         model: nn.Module,
@@ -81,12 +87,12 @@ class Classifier(Backbone):
 
     @property
     def dtype(self) -> torch.dtype:
-        """That of the first layer with a kernel."""
+        """The precision of the first layer with a kernel."""
         parameters = list(self.module.parameters())
         return next((parameter for parameter in parameters if parameter.ndim == 4), parameters[0]).dtype
 
     def embed_pixels(self, pixels: Float[Tensor, "B 3 height width"]) -> Float[Tensor, "_ E"]:
-        """What enters the last linear layer."""
+        """The input of the last linear layer."""
         runs, _ = rows.watch([self._rows], lambda: self._run(pixels))
         if len(runs) != 1:
             raise BackboneError(f"{self.name}: its last linear layer ran {len(runs)} times; expected once.")
@@ -102,12 +108,12 @@ class Classifier(Backbone):
         return self._rows.weight[self._numbers(sentences)]
 
     def embed_concepts(self, names: Sequence[str], templates: Sequence[str]) -> Float[Tensor, "K E"]:
-        """The rows of the classes, as they are: a class is no sentence."""
+        """The rows of the classes; templates are not used."""
         found = self.embed_texts(names)
         return found.to(torch.promote_types(found.dtype, torch.float32))
 
     def biases(self, names: Sequence[str]) -> Float[Tensor, " K"] | None:
-        """Those of the last layer, if it has any."""
+        """The biases of the last layer; None if it has none."""
         bias = self._rows.bias
         if bias is None:
             return None
@@ -115,11 +121,11 @@ class Classifier(Backbone):
         return biases.to(torch.promote_types(biases.dtype, torch.float32))
 
     def normalize(self, embedding: Float[Tensor, "*batch E"]) -> Float[Tensor, "*batch E"]:
-        """As it is: a logit is no cosine."""
+        """The embedding unchanged: a logit is no cosine."""
         return embedding
 
     def resized(self, size: Size) -> Classifier:
-        """At another size, with positions as its library interpolates them; a CNN takes any that it can make cells of."""
+        """This model for another input size; positions are interpolated as its library does it, a CNN takes any size."""
         model = share(self._called)
         for _, trunk in _trunks(model):
             torchvision_towers.resize(trunk, size)
@@ -147,7 +153,7 @@ class Classifier(Backbone):
         return preprocess_of(self.module, self.name, self._run, pixels)
 
     def describe(self) -> Tower:
-        """The last layer, its classes, and the tower below it."""
+        """Find the last layer, check its classes, and return the tower below it."""
         self._prefix, self._called = called(self.module)
         pixels = noise(self)
         self._rows = rows.find(self.module, lambda: self._run(pixels), len(self.classes), self.head, self.name)
@@ -159,10 +165,10 @@ class Classifier(Backbone):
         return replace(tower, family=f"classifier: {tower.family}")
 
     def text_state(self) -> TextState:
-        """The last layer's rows alone."""
+        """The state of the rows of the last layer, on which alone the embedding of a class depends."""
         with self.evaluating():
             self.original.refresh()
-            return TextState(Snapshot(self._rows.module, contents=True), (self.original._forgotten,), False)
+            return TextState(Snapshot(self._rows.module, contents=True), (self.original.guard.forgotten,), False)
 
     def _tower(self, pixels: Tensor) -> Tower | None:
         for prefix, trunk in _trunks(self.module):
@@ -177,7 +183,7 @@ class Classifier(Backbone):
         return generic.describe(self._called, self._prefix, self.embed_pixels, pixels)
 
     def _way_from(self, trunk: nn.Module, pixels: Tensor) -> tuple[bool, Callable[[Tensor], Tensor]] | None:
-        """Whether a trunk's own last layer is on the way to the embedding, and what comes after the trunk; None: unknown."""
+        """Whether the last layer of a trunk is on the way to the embedding, and what follows the trunk; None if not known."""
         seen: list[tuple[Any, Any]] = []
         with on_output(trunk, lambda _, inputs, output: seen.append((inputs[0], output))):
             embedding = self.embed_pixels(pixels)
@@ -199,7 +205,7 @@ def _same(features: Tensor) -> Tensor:
 
 
 def _trunks(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    """The vision towers that are known within a model, with the start of their layers' names."""
+    """The known vision towers within a model, each with the prefix of its layers' names."""
     return outermost(model, lambda module: hasattr(type(module), "forward_head") or torchvision_towers.is_vit(module))
 
 
@@ -208,12 +214,12 @@ def _last_layer(trunk: Any) -> Any:
 
 
 def _hidden(trunk: Any) -> Callable[[Tensor], Tensor]:
-    """What torchvision's head has before its last layer."""
+    """The layers of torchvision's head before its last one."""
     return nn.Sequential(*list(trunk.heads)[:-1]) if torchvision_towers.is_vit(trunk) else _same
 
 
 def _options(model: nn.Module, size: Size) -> dict[str, bool]:
-    """What a model of transformers must be told so that it takes another size than its own."""
+    """The options with which a model of transformers accepts another input size."""
     config: Any = getattr(model, "config", None)
     own = getattr(getattr(config, "vision_config", config), "image_size", None)
     if own is None or (tuple(own) if isinstance(own, list | tuple) else (own, own)) == size:

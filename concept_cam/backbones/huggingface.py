@@ -17,11 +17,12 @@ from concept_cam.backbones.archives import ENDINGS, check_weights
 from concept_cam.backbones.backbone import PROBE, Backbone, noise
 from concept_cam.backbones.classifier import Classifier
 from concept_cam.backbones.confined import built_within, check_input, check_named, confined, downloaded
+from concept_cam.backbones.guard import guarded
 from concept_cam.backbones.names import told_apart
 from concept_cam.backbones.processors import near_square
 from concept_cam.backbones.scale import learnt_scale
 from concept_cam.backbones.settings import TIMM, TRANSFORMERS, WEIGHTS, check_folder, check_settings, check_timm
-from concept_cam.backbones.site import Tower
+from concept_cam.backbones.tower import Tower
 from concept_cam.backbones.towers import timm as timm_towers, transformers as towers
 from concept_cam.backbones.towers.positions import check_multiple
 from concept_cam.backbones.transforms import read_transform
@@ -33,7 +34,7 @@ from concept_cam.images import Preprocess, Size
 
 _NAFLEX = "siglip2"
 _FEWEST_WORDS = 20
-"""Special tokens alone are fewer; a tokenizer without its file has no more."""
+"""The fewest tokens of a vocabulary; a tokenizer without its file has only the special ones."""
 
 
 def load(name: str, device: str | torch.device = "cpu", classes: Iterable[str] | None = None) -> HuggingFace | Classifier:
@@ -71,7 +72,7 @@ def load(name: str, device: str | torch.device = "cpu", classes: Iterable[str] |
 
 
 def _explained(name: str, local: bool) -> AbstractContextManager[None]:
-    """Look at what a checkpoint says of itself; its model is built within what its weights explain."""
+    """Check the configuration of a checkpoint; within the context, a model may not need much more than its weights explain."""
     if local:
         check_folder(Path(name))
         files = {file.name: check_settings(file) for file in Path(name).iterdir() if file.name in TRANSFORMERS}
@@ -102,18 +103,18 @@ def _check_kind(config: Any, name: str) -> None:
 
 
 def _classifies(config: Any) -> bool:
-    """Whether a checkpoint is of an image classifier, and not of its trunk alone or of anything else."""
+    """Whether a checkpoint is an image classifier, not its trunk alone or anything else."""
     names = getattr(config, "architectures", None) or ()
     return config.model_type == "timm_wrapper" or any("ForImageClassification" in name for name in names)
 
 
 def is_dual_encoder(module: nn.Module) -> bool:
-    """Whether a module has the features of images and of texts, as transformers calls them."""
+    """Whether a module is a dual encoder with the methods of transformers."""
     return has_own(module, "get_image_features") and has_own(module, "get_text_features")
 
 
 def labels(model: nn.Module) -> tuple[str, ...]:
-    """The names of the classes of an image classifier of transformers, whatever holds it; none of any other model."""
+    """The class names of an image classifier of transformers, also within another module; of any other model none."""
     for _, found in outermost(model, lambda module: "ForImageClassification" in type(module).__name__):
         config: Any = getattr(found, "config", None)
         if names := getattr(config, "id2label", None):
@@ -138,6 +139,9 @@ class HuggingFace(Backbone):
         BackboneError: its vision tower keeps no grid, or has none.
     """
 
+    _prefix: str = guarded()
+    _model: Any = guarded()
+
     def __init__(self, model: nn.Module, tokenizer: Any, preprocess: Any = None, name: str = "transformers model") -> None:
         self.name, self.module = name, model
         self._prefix, self._model = self._inner()
@@ -151,7 +155,7 @@ class HuggingFace(Backbone):
         self.versions = {"transformers": version("transformers"), "torch": torch.__version__}
 
     def _inner(self) -> tuple[str, Any]:
-        """The model that encodes, within what holds it, and the start of its layers' names."""
+        """The prefix of its layers' names, and the dual encoder within the module."""
         return only_one(self.module, is_dual_encoder, self.name) or ("", self.module)
 
     def describe(self) -> Tower:
@@ -175,18 +179,18 @@ class HuggingFace(Backbone):
         return tuple(child for name, child in self._model.named_children() if name in names)
 
     def probe_tokens(self) -> tuple[Any, ...]:
-        """What the tokenizer makes of a fixed sentence, and the tokenizer itself."""
+        """The tokens of a fixed sentence, and the tokenizer itself."""
         return self.tokenizer, *self.tokenizer(PROBE)["input_ids"]
 
     @property
     def dtype(self) -> torch.dtype:
-        """That of the vision tower's first layer."""
+        """The precision of the first layer of the vision tower."""
         dtype: torch.dtype = next(getattr(self._model, "vision_model", self._model).parameters()).dtype
         return dtype
 
     @property
     def scale(self) -> float:
-        """As it was learnt, of the model within what holds it."""
+        """The learned inverse temperature."""
         return learnt_scale(self._model)
 
     def embed_pixels(self, pixels: Float[Tensor, "B 3 height width"]) -> Float[Tensor, "_ E"]:
@@ -213,7 +217,7 @@ class HuggingFace(Backbone):
         return _tensor(self._model.get_text_features(input_ids=tokens["input_ids"], **mask))
 
     def reader(self) -> Reader:
-        """How texts are read: by SigLIP in lower case, in which it was trained."""
+        """How texts are tokenized; for SigLIP in lower case, as it was trained."""
         limit = self._context() - self.tokenizer.num_special_tokens_to_add()
         return Reader.of(self.tokenizer, limit, self._cleaned)
 
@@ -224,7 +228,7 @@ class HuggingFace(Backbone):
         return text.lower() if self._is_siglip() else text
 
     def _context(self) -> int:
-        """How many tokens a text may have."""
+        """The largest number of tokens of a text."""
         text = getattr(self._model.config, "text_config", self._model.config)
         most = getattr(text, "max_position_embeddings", self.tokenizer.model_max_length)
         # RoBERTa's positions begin after that of the padding.
@@ -232,13 +236,13 @@ class HuggingFace(Backbone):
         return min(int(most) - beyond, int(self.tokenizer.model_max_length))
 
     def resized(self, size: Size) -> HuggingFace:
-        """At another size: the model itself, which interpolates its positions as it runs."""
+        """This model for another input size: the same module, which interpolates its positions as it runs."""
         check_multiple(size, (self.preprocess.stride, self.preprocess.stride))
         return HuggingFace(self.module, self.tokenizer, self.preprocess.resized(size), self.name)
 
 
 def _tensor(features: Any) -> Tensor:
-    """Version 5 wraps the embedding in an output, or a tuple; version 4 gives it as it is, FLAVA one for each token."""
+    """The embedding: version 5 of transformers wraps it in an output or a tuple; FLAVA returns one for each token."""
     if isinstance(features, tuple):
         features = features[1]
     out: Tensor = features if isinstance(features, Tensor) else features.pooler_output
@@ -246,7 +250,7 @@ def _tensor(features: Any) -> Tensor:
 
 
 def _patches(pixels: Float[Tensor, "B 3 height width"], side: int) -> dict[str, Tensor]:
-    """What NaFlex takes: patches row by row, each by rows, columns, channels; no padding, so that all are real."""
+    """The input of NaFlex: patches row by row, each in the order rows, columns, channels; without padding."""
     count, channels, height, width = pixels.shape
     rows, cols = height // side, width // side
     patches = pixels.reshape(count, channels, rows, side, cols, side).permute(0, 2, 4, 3, 5, 1)
@@ -258,7 +262,7 @@ def _patches(pixels: Float[Tensor, "B 3 height width"], side: int) -> dict[str, 
 
 
 def _sides(config: Any) -> Size | None:
-    """The size that a model was built for, if it has one."""
+    """The input size that a model was built for; None if it has none."""
     size = getattr(getattr(config, "vision_config", None), "image_size", None)
     if size is None or config.model_type == "align":
         return None
@@ -270,14 +274,14 @@ def _sides(config: Any) -> Size | None:
 _OPENAI = ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
 _IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 _AS_CLIP = ("clip", "metaclip_2", "altclip", "chinese_clip", "groupvit", "aimv2")
-"""Families whose processor is CLIP's."""
+"""Families with the processor of CLIP."""
 
 
 def _of_family(config: Any, name: str) -> Preprocess:
-    """What a family is trained with, where nobody says.
+    """The preprocessing that a family is trained with.
 
     Raises:
-        BackboneError: it is not known of this family.
+        BackboneError: it is not known for this family.
     """
     kind = config.model_type
     if kind == _NAFLEX:

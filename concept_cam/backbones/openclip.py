@@ -18,11 +18,12 @@ from torch import Tensor, nn
 from concept_cam.backbones.archives import check_weights
 from concept_cam.backbones.backbone import PROBE, Backbone, noise
 from concept_cam.backbones.confined import built_within, check_input, check_named, confined
+from concept_cam.backbones.guard import guarded
 from concept_cam.backbones.names import spelt
 from concept_cam.backbones.scale import learnt_scale
 from concept_cam.backbones.settings import OPEN_CLIP, TRANSFORMERS, check_folder, check_open_clip, check_settings
-from concept_cam.backbones.site import Tower
 from concept_cam.backbones.sizes import share
+from concept_cam.backbones.tower import Tower
 from concept_cam.backbones.towers import openclip as own_towers, timm as timm_towers
 from concept_cam.backbones.transforms import read_transform
 from concept_cam.backbones.weights import ADVICE, check_device, first_run
@@ -32,20 +33,26 @@ from concept_cam.errors import BackboneError, did_you_mean
 from concept_cam.images import Fit, Preprocess, Size
 
 _FIT: dict[str, Fit] = {"shortest": "crop", "longest": "pad", "squash": "squash"}
-"""open_clip's words for how an image is brought to the input's aspect, and ours."""
+"""open_clip's names of the ways to fit an image to the aspect ratio of the input, and ours."""
 
 _WEIGHTS = frozenset({".safetensors", ".bin", ".pth"})
-"""Endings of the files that open_clip looks for in a folder."""
+"""Suffixes of the weight files that open_clip looks for in a folder."""
 
 
 def names() -> Sequence[str]:
-    """All architectures."""
+    """The names of all architectures."""
     found: Sequence[str] = open_clip.list_models()
     return found
 
 
-def load(name: str, pretrained: str | None = None, device: str | torch.device = "cpu") -> OpenClip:
+def load(name: str, pretrained: str | None = None, device: str | torch.device = "cpu", title: str | None = None) -> OpenClip:
     """Load a model by open_clip's own names: an architecture with a tag or a weights file, ``hf-hub:``, ``local-dir:``.
+
+    Args:
+        name: the model.
+        pretrained: a tag or a file of weights.
+        device: of the model.
+        title: how to call it in results; by default by its name and tag.
 
     Raises:
         BackboneError: no such model, tag or file, weights that have to be downloaded and cannot be, or a checkpoint that
@@ -65,12 +72,13 @@ def load(name: str, pretrained: str | None = None, device: str | torch.device = 
             model = open_clip.create_model(name, pretrained=pretrained, device=device)
         tokenizer = open_clip.get_tokenizer(name)
         check_input(name, preprocess_of(model.visual).size)
+        title = title or (f"{name}/{pretrained}" if pretrained else name)
         # Ours alone until handed out: parameters of a model that nobody trains need no gradient.
-        return OpenClip(model.eval().requires_grad_(False), tokenizer, name=f"{name}/{pretrained}" if pretrained else name)
+        return OpenClip(model.eval().requires_grad_(False), tokenizer, name=title)
 
 
 def _explained(name: str, schema: str, rest: str, pretrained: str | None) -> AbstractContextManager[None]:
-    """Look at a checkpoint that describes itself; a model is built within what its weights explain, if these are at hand."""
+    """Check a checkpoint with a configuration; within the context, a model may not need much more than its weights explain."""
     if not rest:
         # open_clip takes a tag rather than a file of that name.
         tagged = pretrained in open_clip.list_pretrained_tags_by_model(name)
@@ -133,6 +141,9 @@ class OpenClip(Backbone):
         BackboneError: the vision tower is of no family that this adapter knows.
     """
 
+    _prefix: str = guarded()
+    _model: Any = guarded()
+
     def __init__(self, model: nn.Module, tokenizer: Any, name: str = "open_clip model", preprocess: Any = None) -> None:
         self.name, self.module, self.tokenizer = name, model, tokenizer
         self._prefix, self._model = self._inner()
@@ -143,18 +154,18 @@ class OpenClip(Backbone):
 
     @property
     def dtype(self) -> torch.dtype:
-        """That of the first layer: with open_clip's half precision, norms and positions stay in float32."""
+        """The precision of the first layer: with open_clip's half precision, norms and positions stay in float32."""
         weights = (parameter for parameter in self._model.visual.parameters() if parameter.ndim == 4)
         dtype: torch.dtype = next(weights).dtype
         return dtype
 
     @property
     def scale(self) -> float:
-        """As it was learnt, of the model within what holds it."""
+        """The learned inverse temperature."""
         return learnt_scale(self._model)
 
     def resized(self, size: Size) -> OpenClip:
-        """At another size, with positions as the library of its tower interpolates them."""
+        """This model for another input size; positions are interpolated as the library of its tower does it."""
         model: Any = share(self._model)
         own_towers.resize(called(model.visual)[1], size)
         if hasattr(model.visual, "trunk"):
@@ -162,7 +173,7 @@ class OpenClip(Backbone):
         return OpenClip(hold(self._prefix, model), self.tokenizer, self.name, self.preprocess.resized(size))
 
     def averaged(self) -> Backbone:
-        """With the mean of the patches where the class token was, as the Finer-CAM paper's CLIP has it; weights are shared."""
+        """This model with the mean of its patches instead of its class token, as in the Finer-CAM paper; it shares weights."""
         visual = self._model.visual
         if getattr(visual, "pool_type", None) != "tok" or getattr(visual, "attn_pool", None) is not None:
             return super().averaged()
@@ -187,7 +198,7 @@ class OpenClip(Backbone):
         return embedding
 
     def reader(self) -> Reader | None:
-        """How texts are read, by open_clip's tokenizers; None of any other."""
+        """How texts are tokenized, by open_clip's tokenizers; None for any other."""
         given = self.tokenizer
         length = getattr(given, "context_length", None)
         inner = getattr(given, "tokenizer", None)
@@ -202,7 +213,7 @@ class OpenClip(Backbone):
         return None
 
     def _inner(self) -> tuple[str, Any]:
-        """The model that encodes, within what holds it, and the start of its layers' names."""
+        """The prefix of its layers' names, and the dual encoder within the module."""
         return only_one(self.module, is_dual_encoder, self.name) or ("", self.module)
 
     def describe(self) -> Tower:
@@ -227,11 +238,11 @@ class OpenClip(Backbone):
         return (self._model.visual,)
 
     def text_parts(self) -> tuple[nn.Module, ...]:
-        """All other submodules."""
+        """All submodules except the vision tower."""
         return tuple(child for child in self._model.children() if child is not self._model.visual)
 
     def probe_tokens(self) -> tuple[Any, ...]:
-        """What the tokenizer makes of a fixed sentence, and the tokenizer itself."""
+        """The tokens of a fixed sentence, and the tokenizer itself."""
         with torch.device("cpu"):
             return self.tokenizer, *self.tokenizer([PROBE]).flatten().tolist()
 
@@ -242,12 +253,12 @@ def _siglip_clean(text: str) -> str:
 
 
 def is_dual_encoder(module: nn.Module) -> bool:
-    """Whether a module encodes images as open_clip's do."""
+    """Whether a module is a dual encoder with the methods of open_clip."""
     return has_own(module, "encode_image") and has_own(module, "visual")
 
 
 def preprocess_of(visual: Any) -> Preprocess:
-    """How images are prepared for a vision tower, as it says itself."""
+    """The preprocessing that an open_clip vision tower states."""
     config = open_clip.get_model_preprocess_cfg(visual)
     size = config["size"]
     height, width = (size, size) if isinstance(size, int) else size[-2:]

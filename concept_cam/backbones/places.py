@@ -26,8 +26,9 @@ from torch import Tensor, nn
 
 from concept_cam.backbones.axis import Nowhere, find
 from concept_cam.backbones.receptive import Receptive, receptive_fields
-from concept_cam.backbones.site import Site, Tower
+from concept_cam.backbones.site import Site
 from concept_cam.backbones.tents import Numbers, tents
+from concept_cam.backbones.tower import Tower
 from concept_cam.errors import BackboneError
 from concept_cam.hooks import on_site
 from concept_cam.images import WHOLE, Size, Span

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from concept_cam.backbones.heads import Block, Head, Pooling
+from concept_cam.backbones.closed_form import Head
 from concept_cam.errors import BackboneError
 from concept_cam.images import WHOLE, Size, Span, interpolation
 
@@ -112,7 +112,7 @@ class Site:
         name: the module's name within the model; ``NAME:input`` for what enters it, ``NAME:2`` for its second call.
         module: its output holds the tokens, or its input.
         layout: how those tokens lie on the image.
-        head: all that comes after the site in closed form, if there is one; else gradients come from autograd.
+        head: everything after the site in closed form; it follows from the pooling. None: gradients come from autograd.
         side: whether the tokens leave the module or enter it.
         call: of a module that runs several times in a pass, which run, from 0; None if it runs once.
     """
@@ -124,27 +124,11 @@ class Site:
     side: Literal["output", "input"] = "output"
     call: int | None = None
 
+    @property
+    def prefix(self) -> int:
+        """The number of tokens that are no patches; 0 for a map."""
+        return self.layout.prefix if isinstance(self.layout, TokenLayout) else 0
 
-@dataclass(frozen=True)
-class Tower:
-    """What a vision tower offers.
-
-    Attributes:
-        family: what kind of tower it is, in a few words.
-        sites: where tokens can be read, the default first.
-        stride: the sides of its input are multiples of this; a float where nothing but the number of cells says so, as if the
-            grid of the default site covered the input.
-        blocks: of a transformer whose attention can be laid open; else none.
-        pooling: how the tokens that leave the last block become the embedding.
-        spare: sites that are offered if none of the others lies anywhere.
-        regular: tokens keep their places from block to block, by the way a known family is built; the last of the sites, that
-            of the first block, is measured for all, at the model's own size.
-    """
-
-    family: str
-    sites: tuple[Site, ...]
-    stride: int | float
-    blocks: tuple[Block, ...] = ()
-    pooling: Pooling | None = None
-    spare: tuple[Site, ...] = ()
-    regular: bool = False
+    def is_at(self, other: Site) -> bool:
+        """Whether another site reads the same tensor of the model; names and layouts may differ."""
+        return (self.module is other.module) and (self.side, self.call) == (other.side, other.call)

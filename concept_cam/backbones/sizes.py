@@ -17,24 +17,29 @@ if TYPE_CHECKING:
     from concept_cam.backbones.backbone import Backbone
 
 _MOST = 16
-"""Images at their native aspect come in many sizes; so many copies of a model's structure are kept."""
+"""Images at their native aspect have many sizes; this many copies of the structure are kept."""
 
 M = TypeVar("M", bound=nn.Module)
 
 
 def share(module: M) -> M:
-    """A copy of a model's structure with the very same parameters. Buffers are copied: libraries write into theirs.
+    """A copy of the structure of a model with the same parameters, in evaluation mode.
+
+    Buffers are copied too: libraries write into them.
 
     Raises:
         BackboneError: it holds something that cannot be copied.
     """
     memo: dict[int, object] = {id(parameter): parameter for parameter in module.parameters()}
     try:
-        return deepcopy(module, memo)
+        copied = deepcopy(module, memo)
     except (TypeError, RuntimeError) as error:
         raise BackboneError(
             f"The structure of {type(module).__name__} cannot be copied ({error}), so its input size cannot change."
         ) from error
+    for part in copied.modules():
+        part.training = False
+    return copied
 
 
 class _Sized(NamedTuple):
@@ -47,18 +52,18 @@ class _Sized(NamedTuple):
 
 @final
 class Sizes:
-    """The last 16 copies of one model, each as long as the numbers that it does not share are what they were."""
+    """The last 16 copies of one model, each as long as the tensors that it does not share are unchanged."""
 
     def __init__(self) -> None:
         self._kept: OrderedDict[Size, _Sized] = OrderedDict()
 
     def get(self, size: Size, module: nn.Module, make: Callable[[], Backbone]) -> Backbone:
-        """The copy for a (height, width) of a model's input, made if there is none or if it is out of date.
+        """The copy for an input of (height, width); it is made if there is none, or if it is out of date.
 
         Args:
             size: of the input.
-            module: the original.
-            make: the copy.
+            module: the original model.
+            make: makes the copy.
         """
         kept = self._kept.pop(size, None)
         if kept is None or kept.contents != _contents(module, kept.own):

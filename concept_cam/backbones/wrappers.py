@@ -6,13 +6,15 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
-from typing import Any
+from typing import Any, final
 
 import torch
 import torch.utils.checkpoint
 from torch import nn
 
-from concept_cam.backbones.site import Site, Tower
+from concept_cam.backbones.locks import PROCESS
+from concept_cam.backbones.site import Site
+from concept_cam.backbones.tower import Tower
 from concept_cam.errors import BackboneError
 
 _MOST_SCALAR = 1
@@ -150,22 +152,49 @@ def plainly(model: nn.Module) -> Iterator[None]:
     """Run a model layer by layer: compiled parts as they were written, and without gradient checkpointing.
 
     Hooks do not reach into a compiled graph. A checkpointed part is run a second time, in the pass backwards, when hooks and
-    evaluation mode are gone; and timm walks past its stages then. One thread at a time: two of the switches are those of the
-    whole process.
+    evaluation mode are gone; and timm walks past its stages then.
     """
     with ExitStack() as stack:
         for part in model.modules():
             if vars(part).get(_FLAG) is True:
                 stack.callback(setattr, part, _FLAG, True)
                 setattr(part, _FLAG, False)
+        stack.enter_context(_SWITCHES.off())
+        yield
+
+
+@final
+class _Switches:
+    """Two switches that torch has for the whole process: they are off as long as any thread needs it."""
+
+    def __init__(self) -> None:
+        self._users, self._stack = 0, ExitStack()
+
+    @contextmanager
+    def off(self) -> Iterator[None]:
+        with PROCESS:
+            if not self._users:
+                self._turn_off()
+            self._users += 1
+        try:
+            yield
+        finally:
+            with PROCESS:
+                self._users -= 1
+                if not self._users:
+                    self._stack.close()
+
+    def _turn_off(self) -> None:
         if "torch._dynamo" in sys.modules and hasattr(torch.compiler, "set_stance"):
-            stack.enter_context(torch.compiler.set_stance("force_eager"))
+            self._stack.enter_context(torch.compiler.set_stance("force_eager"))
         module: Any = torch.utils.checkpoint
         for name, plain in _CHECKPOINTS.items():
             if hasattr(module, name):
-                stack.callback(setattr, module, name, getattr(module, name))
+                self._stack.callback(setattr, module, name, getattr(module, name))
                 setattr(module, name, plain)
-        yield
+
+
+_SWITCHES = _Switches()
 
 
 class _Called:

@@ -14,14 +14,14 @@ from torch import Tensor
 
 from concept_cam.backbones.backbone import Backbone
 from concept_cam.backbones.site import Site
-from concept_cam.errors import BackboneError
+from concept_cam.errors import OptionError
 from concept_cam.gradients.base import TokenGradient, Trace, WholeGradient, ready
 from concept_cam.gradients.changed import embed_changed, embed_without_channels
 from concept_cam.gradients.dense import DenseTrace, cut_at
 from concept_cam.gradients.exactness import has_exact_head, warn_of_autograd
-from concept_cam.gradients.factored import FactoredTrace, UnlikeTheModel, read_head
+from concept_cam.gradients.factored import FactoredTrace, UnlikeTheModel, read_head, single_query
 from concept_cam.gradients.pixels import pixel_gradient
-from concept_cam.gradients.unrolled import Layer, Unrolled, alterations, attend, joined, unroll
+from concept_cam.gradients.unrolled import Layer, Unrolled, attend, joined, unroll
 
 __all__ = [
     "DenseTrace",
@@ -40,6 +40,7 @@ __all__ = [
     "has_exact_head",
     "joined",
     "pixel_gradient",
+    "single_query",
     "trace",
     "unroll",
 ]
@@ -65,6 +66,7 @@ def trace(
         form: ``factored`` (closed form), ``dense`` (autograd), or by default factored where it exists and is exact.
 
     Raises:
+        OptionError: there is no such form.
         BackboneError: there is no such site, or no closed form for it.
 
     Example:
@@ -75,7 +77,7 @@ def trace(
         (torch.Size([1, 144, 192]), torch.Size([5, 1, 192]))
     """
     if form not in get_args(Form):
-        raise BackboneError(f"No form {form!r} of a gradient; there are {', '.join(get_args(Form))}.")
+        raise OptionError(f"No form {form!r} of a gradient; there are {', '.join(get_args(Form))}.")
     with ready(backbone, pixels, site) as prepared:
         return _factored(*prepared, form) or cut_at(*prepared)[0]
 

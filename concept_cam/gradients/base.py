@@ -48,7 +48,7 @@ class TokenGradient(ABC):
 @final
 @dataclass(frozen=True)
 class WholeGradient(TokenGradient):
-    """A gradient that is at hand."""
+    """A gradient given as one dense (K, B, N, D) tensor."""
 
     whole: Float[Tensor, "K B N D"]
 
@@ -144,15 +144,6 @@ def ready(
             backbone = backbone.original.at_size(size)
         yield backbone, pixels.clone() if pixels.is_inference() else pixels, backbone.site(site)
         backbone.original.settle()
-
-
-MOST_OFF = {torch.float64: 1e-9, torch.float32: 1e-4, torch.bfloat16: 5e-2, torch.float16: 1e-2}
-"""How far an embedding that was made another way may be off, relative: rounding passes, another formula does not."""
-
-
-def relative_error(ours: Float[Tensor, "*batch E"], own: Float[Tensor, "*batch E"]) -> float:
-    """By how much, relative; not a number if one of them is none."""
-    return float((ours - own).norm() / own.norm())
 
 
 def for_each(embedding: Tensor, directions: Tensor) -> Float[Tensor, "K B E"]:

@@ -1,4 +1,4 @@
-"""Whether a closed form is that of the model: tried on the model itself, never assumed."""
+"""Tests whether a closed form gives the embedding and the gradient of the model itself."""
 
 from __future__ import annotations
 
@@ -10,20 +10,18 @@ import torch
 from concept_cam.backbones.backbone import Backbone, noise
 from concept_cam.backbones.site import Site
 from concept_cam.errors import NoSpatialGradient
-from concept_cam.gradients.base import MOST_OFF, relative_error
 from concept_cam.gradients.dense import cut_at
 from concept_cam.gradients.factored import read_output
-
-_GRADIENT_MOST_OFF = {torch.float64: 1e-6, torch.float32: 1e-2, torch.bfloat16: 0.3, torch.float16: 0.1}
+from concept_cam.gradients.tolerance import relative_error, tolerance
 
 
 @dataclass(frozen=True)
 class Exactness:
-    """What a trial of a closed form found.
+    """The result of the test of a closed form.
 
     Attributes:
         exact: whether embedding and gradient are the model's own.
-        finding: by how much they are off, or why the trial failed.
+        finding: the relative errors, or why the test failed.
     """
 
     exact: bool
@@ -49,34 +47,41 @@ def try_head(backbone: Backbone, site: Site) -> Exactness:
             raise
         except (RuntimeError, AttributeError, TypeError, ValueError) as failure:
             return Exactness(False, f"it fails ({' '.join(str(failure).split())})")
+    most = tolerance(backbone.dtype)
     return Exactness(
-        embedding <= MOST_OFF.get(backbone.dtype, 1e-4) and gradient <= _GRADIENT_MOST_OFF.get(backbone.dtype, 1e-2),
+        embedding <= most.embedding and gradient <= most.gradient,
         f"its embedding is off by {embedding:.1e}, its gradient by {gradient:.1e}",
     )
 
 
 def has_exact_head(backbone: Backbone, site: Site) -> bool:
-    """Whether the closed form of a site is that of the model, with a warning if not.
+    """Whether the closed form of a site is exact for the model; warns if it is not.
 
-    Libraries change their insides, and users theirs. A closed form that no longer fits must cost speed, never a wrong map.
-    Embedding and gradient are tried when the model is first used and when its structure has changed; the embedding is tried in
-    every pass as well, see ``read_head``.
+    Libraries and users change models. A closed form that no longer fits must cost speed, never a wrong map. Embedding and
+    gradient are compared when the model is first used and when its structure has changed; the embedding is compared in every
+    pass as well, see ``read_head``.
     """
     # The structure is that of the model at any size.
     backbone = backbone.original
     site = backbone.site(site.name)
     if site.head is None:
         return False
-    if site.name not in backbone.verdicts:
+    if site.name not in backbone.guard.verdicts:
         verdict = try_head(backbone, site)
-        backbone.verdicts[site.name] = verdict.exact
+        backbone.guard.verdicts[site.name] = verdict.exact
         if not verdict.exact:
             warn_of_autograd(backbone, site, verdict.finding)
-    return backbone.verdicts[site.name]
+    return backbone.guard.verdicts[site.name]
 
 
 def warn_of_autograd(backbone: Backbone, site: Site, finding: str) -> None:
-    """Say that the closed form is not used, and why."""
+    """Warn that the closed form is not used, and say why.
+
+    Args:
+        backbone: the model.
+        site: of the closed form.
+        finding: the reason.
+    """
     warnings.warn(
         f"The closed form for {site.name} of {backbone.name} does not fit the model: {finding}. "
         "Gradients come from autograd instead, which is slower.",

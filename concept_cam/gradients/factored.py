@@ -12,13 +12,17 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from concept_cam.backbones.backbone import Backbone
-from concept_cam.backbones.heads import Head, HeadState
+from concept_cam.backbones.closed_form import AttentionState, Head, HeadState
 from concept_cam.backbones.site import Site
 from concept_cam.errors import BackboneError
-from concept_cam.gradients.base import MOST_OFF, TokenGradient, Trace, first_output, for_each, relative_error
+from concept_cam.gradients.alterations import alterations
+from concept_cam.gradients.base import TokenGradient, Trace, first_output, for_each
 from concept_cam.gradients.folded import fold
 from concept_cam.gradients.jacobian import pull, push
+from concept_cam.gradients.tolerance import relative_error, tolerance
 from concept_cam.hooks import on_input, on_site
+
+_NOT_DENSE = " Leave out form='dense', or use hires_cam."
 
 
 class UnlikeTheModel(BackboneError):
@@ -49,7 +53,7 @@ def read_head(backbone: Backbone, pixels: Float[Tensor, "B 3 height width"], sit
     """
     if site.head is None:
         raise BackboneError(f"{backbone.name} has no closed form at {site.name}; use form='dense'.")
-    known, name = backbone.original.verdicts, f"{site.name}: the first image goes on alone"
+    known, name = backbone.original.guard.verdicts, f"{site.name}: the first image goes on alone"
     read = _with_first_image(backbone, pixels, site, site.head) if known.get(name, True) else None
     known[name] = read is not None
     read = read or _with_a_second_pass(backbone, pixels, site)
@@ -58,7 +62,7 @@ def read_head(backbone: Backbone, pixels: Float[Tensor, "B 3 height width"], sit
     rounded = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else backbone.dtype
     off = relative_error(seen.embedding[:1], read.own.to(seen.embedding))
     # Numbers that are none have an error of their own, whatever made the map.
-    if not off <= MOST_OFF.get(rounded, 1e-4) and read.own.isfinite().all():
+    if not off <= tolerance(rounded).embedding and read.own.isfinite().all():
         raise UnlikeTheModel(f"its embedding is off by {off:.1e}")
     return seen
 
@@ -169,13 +173,13 @@ class FactoredTrace(Trace):
             return None
         end, residual = self.reading.end
         embedding, moved = fold(self.backbone, end).push(self.reading.pooled, residual, linear)
-        fits = relative_error(embedding, self.embedding) <= MOST_OFF.get(linear.dtype, 1e-4)
+        fits = relative_error(embedding, self.embedding) <= tolerance(linear.dtype).embedding
         return moved if fits else None
 
     def _pull(self, directions: Float[Tensor, "K B E"]) -> Float[Tensor, "K B W"]:
         with self.evaluating():
             off = relative_error(self._finish(self.reading.pooled), self.embedding)
-            if not off <= MOST_OFF.get(self.embedding.dtype, 1e-4) and self.embedding.isfinite().all():
+            if not off <= tolerance(self.embedding.dtype).embedding and self.embedding.isfinite().all():
                 raise BackboneError(
                     f"{self.backbone.name} has changed since this trace was made (its embedding is off by {off:.1e}); "
                     "trace the images anew."
@@ -190,10 +194,30 @@ class FactoredTrace(Trace):
         return read_head(backbone, pixels, site)
 
 
+def single_query(trace: Trace) -> tuple[AttentionState, FactoredTrace]:
+    """The attention of the one query that makes the embedding, and the trace that has read it.
+
+    Raises:
+        BackboneError: the site has none, or the gradient is dense.
+    """
+    if isinstance(trace, FactoredTrace) and isinstance(trace.reading, AttentionState):
+        return trace.reading, trace
+    backbone, site = trace.backbone, trace.site
+    if site.head is not None and site.head.has_single_query and not isinstance(trace, FactoredTrace):
+        raise BackboneError(
+            f"This method reads the closed form at {site.name} of {backbone.name}, but the gradient is dense."
+            f"{alterations(backbone) or _NOT_DENSE}"
+        )
+    raise BackboneError(
+        f"{site.name} of {backbone.name} has no single query that makes the embedding, whose values could be told apart."
+        f"{alterations(backbone) or ' Use hires_cam.'}"
+    )
+
+
 @final
 @dataclass(frozen=True)
 class FactoredGradient(TokenGradient):
-    """G in closed form; see ``concept_cam.backbones.heads``."""
+    """G in closed form; see ``concept_cam.backbones.closed_form``."""
 
     reading: HeadState
     gamma: Float[Tensor, "K B W"]
@@ -228,11 +252,11 @@ class EveryGradient(TokenGradient):
 
     def dot_tokens(self) -> Float[Tensor, "W B N"]:
         """<G_n, A_n> for every patch."""
-        return self.reading.each().permute(2, 0, 1)
+        return self.reading.dot_tokens_matrix().permute(2, 0, 1)
 
     def mean_dot_tokens(self) -> Float[Tensor, "W B N"]:
         """<mean of G, A_n> for every patch."""
-        return self.reading.averaged().permute(2, 0, 1)
+        return self.reading.mean_dot_tokens_matrix().permute(2, 0, 1)
 
     def dense(self) -> Iterator[Float[Tensor, "B N D"]]:
         """The whole of G."""

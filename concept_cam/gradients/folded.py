@@ -1,7 +1,7 @@
-"""The Jacobian of a plain end of a transformer, its matrices multiplied out: once for a model, a quarter less for each vector.
+"""Jacobian-vector products of the last block's end with its linear layers multiplied beforehand: 25 % fewer multiplications.
 
-Between the attention's output and the MLP, and between the MLP and the embedding, an end is linear but for its norms, and what
-a norm adds to a matrix is one vector an image. See *One image, every text* in docs/definition.md.
+From the attention's output to the MLP, and from the MLP to the embedding, the end is linear except for its norms, and each
+norm adds one vector per image to the matrix. See *One image, every text* in docs/definition.md.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from concept_cam.backbones.backbone import Backbone
-from concept_cam.backbones.heads import End
+from concept_cam.backbones.closed_form import End
 from concept_cam.backbones.snapshot import checksum
 from concept_cam.gradients.jacobian import pull
 
@@ -22,10 +22,10 @@ from concept_cam.gradients.jacobian import pull
 @final
 @dataclass(frozen=True)
 class Folded:
-    """An end and its products; C takes the mean off.
+    """An end and the products of its matrices; C subtracts the mean.
 
     Attributes:
-        end: what is folded.
+        end: whose matrices are multiplied.
         hidden: W_1 diag(g) C W_o.
         direct: P diag(g') C W_o.
         through: P diag(g') C W_2.
@@ -38,7 +38,7 @@ class Folded:
 
     @classmethod
     def of(cls, end: End) -> Folded:
-        """Multiplied in single precision at least."""
+        """Multiply the matrices of an end, in single precision at least."""
         project, contract = _exact(end.project.weight), _exact(end.contract.weight)
         into_hidden = _centred(_exact(end.expand.weight) * _exact(end.norm.weight))
         into_embedding = _centred(_exact(end.embed) * _exact(end.last_norm.weight))
@@ -47,9 +47,9 @@ class Folded:
     def push(
         self, output: Float[Tensor, "B W"], residual: Float[Tensor, "B D"], tangents: Float[Tensor, "B T W"]
     ) -> tuple[Float[Tensor, "B E"], Float[Tensor, "B T E"]]:
-        """The unit embedding, and where each change of the attention's output moves it.
+        """The unit embedding, and by how much each change of the attention's output changes it.
 
-        The products have a part in the embedding, so that it is not the model's own when they are not those of its weights.
+        The embedding is computed with the products too: if they belong to other weights, it differs from the model's own.
 
         Args:
             output: o, of the attention.
@@ -92,17 +92,17 @@ class Folded:
 
 
 def fold(backbone: Backbone, end: End) -> Folded:
-    """Kept as long as no number in the end has changed; copies for other sizes have the same weights."""
-    own, contents = backbone.original, checksum(end.tensors())
-    if own.folded is None or own.folded[0] != contents:
-        own.folded = contents, Folded.of(end)
-    kept: Folded = own.folded[1]
+    """The products of an end, computed again when a number of the end has changed; all input sizes share them."""
+    guard, contents = backbone.original.guard, checksum(end.tensors())
+    if guard.folded is None or guard.folded[0] != contents:
+        guard.folded = contents, Folded.of(end)
+    kept: Folded = guard.folded[1]
     # The products are kept, the layers are those of now.
     return replace(kept, end=end)
 
 
 def _standardized(x: Float[Tensor, "B D"], eps: float) -> tuple[Float[Tensor, "B D"], Float[Tensor, "B 1"]]:
-    """What a norm makes of x before its weight, and by what it scales."""
+    """The normalised x before the weight of the norm, and its scale."""
     centred = _centred(x)
     scale = (centred.square().mean(-1, keepdim=True) + eps).rsqrt()
     return centred * scale, scale

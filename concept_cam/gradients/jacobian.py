@@ -1,4 +1,4 @@
-"""Products with the Jacobian of all that comes after pooling: a map of one vector an image, asked in many directions."""
+"""Products with the Jacobian of all that comes after pooling: a function of one vector per image, in many directions."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from concept_cam.backbones.locks import PROCESS
+
 Finish = Callable[[Tensor], Tensor]
 """From the pooled vectors (B, W) to the embeddings (B, E); an image does not see the others."""
 
@@ -17,9 +19,13 @@ Finish = Callable[[Tensor], Tensor]
 def pull(
     finish: Finish, pooled: Float[Tensor, "B W"], directions: Float[Tensor, "K B E"], at_once: int
 ) -> Float[Tensor, "K B W"]:
-    """J^T d: what each direction of the embedding asks of the pooled vector.
+    """J^T d: the gradient of <embedding, d> at the pooled vector, for each direction d.
 
-    One pass forwards, K backwards as batches of ``at_once``, which bounds memory.
+    Args:
+        finish: the function.
+        pooled: where J is taken.
+        directions: of the embedding.
+        at_once: so many go backwards as one batch, which bounds memory. One pass goes forwards.
     """
     with torch.enable_grad():
         leaf = pooled.detach().clone().requires_grad_()
@@ -35,7 +41,13 @@ def pull(
 def push(
     finish: Finish, pooled: Float[Tensor, "B W"], tangents: Float[Tensor, "B T W"], at_once: int
 ) -> Float[Tensor, "B T E"]:
-    """J t: where each change of the pooled vector moves the embedding, by forward differentiation.
+    """J t: by how much each change t of the pooled vector changes the embedding, by forward differentiation.
+
+    Args:
+        finish: the function.
+        pooled: where J is taken.
+        tangents: changes of the pooled vector.
+        at_once: so many go forwards as one batch, which bounds memory.
 
     Raises:
         RuntimeError: torch cannot differentiate a layer forwards.
@@ -52,8 +64,8 @@ def push(
 
 @cache
 def _load_forward_formulas() -> None:
-    """Torch compiles some when first asked for, by a way of its own that it has deprecated: not the user's concern."""
-    with warnings.catch_warnings():
+    """Torch compiles some formulas at their first use and warns of a function of its own: the user need not know."""
+    with PROCESS, warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)
         torch.func.jvp(
             torch.sin,

@@ -1,4 +1,4 @@
-"""The last blocks of a transformer run piece by piece, with their attention laid open and a graph through it."""
+"""Runs the last blocks of a transformer again with explicit attention matrices, keeping the autograd graph."""
 
 from __future__ import annotations
 
@@ -13,10 +13,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from concept_cam.backbones.backbone import Backbone
-from concept_cam.backbones.heads import Block, Pooling
+from concept_cam.backbones.block import Block
+from concept_cam.backbones.pooling import Pooling
 from concept_cam.backbones.site import TokenLayout
 from concept_cam.errors import BackboneError
-from concept_cam.gradients.base import MOST_OFF, Trace, relative_error
+from concept_cam.gradients.alterations import alterations
+from concept_cam.gradients.base import Trace
+from concept_cam.gradients.tolerance import relative_error, tolerance
 from concept_cam.hooks import on_output
 
 
@@ -27,14 +30,14 @@ class _BlockReached(Exception):
 @final
 @dataclass(frozen=True)
 class Layer:
-    """One block, run.
+    """One block with its intermediate results.
 
     Attributes:
-        block: which.
+        block: the block.
         entered: the residual stream before it.
-        query, key, value: of each head, behind the rotation, if there is one.
+        query, key, value: of each head, after the rotation, if there is one.
         attention: rows sum to one; part of the graph.
-        left: the residual stream behind it.
+        left: the residual stream after it.
     """
 
     block: Block
@@ -49,11 +52,11 @@ class Layer:
 @final
 @dataclass(frozen=True)
 class Unrolled:
-    """The last blocks and the pooling, run.
+    """The last blocks and the pooling with their intermediate results.
 
     Attributes:
         layers: in the order of the model.
-        pooling: what comes after them.
+        pooling: what follows them.
         weights: of the pooling; part of the graph.
         embedding: unit vectors, or what a linear classifier multiplies by its rows.
         layout: how tokens lie on the image.
@@ -68,36 +71,42 @@ class Unrolled:
     backbone: Backbone
 
     def alone(self, tokens: Float[Tensor, "B M D"]) -> Float[Tensor, "B N E"]:
-        """What the embedding would be if a patch were all there is, for each patch."""
+        """Embed each patch as if it were the only token."""
         return self.backbone.normalize(self.pooling.alone(tokens)[:, self.layout.prefix :])
 
     def pull(
         self, embedding: Float[Tensor, "B E"], direction: Float[Tensor, "B E"], attention: Sequence[Float[Tensor, "B ..."]]
     ) -> tuple[Float[Tensor, "B ..."], ...]:
-        """The gradient of the score of a direction at some of the attention; zero where it does not depend on it."""
+        """The gradient of the score of a direction with respect to attention weights; zero where it does not depend on them.
+
+        Args:
+            embedding: as a function of the attention.
+            direction: whose inner product with the embedding is the score.
+            attention: weights of blocks or of the pooling.
+        """
         with torch.inference_mode(False), torch.enable_grad():
             return torch.autograd.grad(embedding, attention, direction, retain_graph=True, materialize_grads=True)
 
 
 def unroll(trace: Trace, depth: int | None = None, *, graph: bool = True, image: int | None = None) -> Unrolled:
-    """Run the model up to the last blocks as it is, and those piece by piece.
+    """Run the model up to the last blocks as it is, and the last blocks with explicit attention.
 
-    Costs one forward pass. What comes out is compared with the model's own embedding.
+    It costs one forward pass. The embedding is compared with the model's own.
 
     Args:
         trace: of the images.
-        depth: how many blocks; all by default.
+        depth: the number of blocks; all by default.
         graph: keep what gradients need.
-        image: one of them, which bounds memory; all by default.
+        image: the number of one image, which bounds memory; all by default.
 
     Raises:
         BackboneError: the model is no transformer of known blocks, or those are not what they were.
     """
     backbone, blocks, pooling = trace.backbone, trace.backbone.blocks, trace.backbone.pooling
-    if not blocks or pooling is None:
+    chosen = tuple(block for block in blocks[-(depth or len(blocks)) :] if block is not None)
+    if len(chosen) < min(depth or len(blocks), len(blocks)) or not chosen or pooling is None:
         reason = alterations(backbone) or " Use a method that asks for gradients alone, such as hires_cam."
         raise BackboneError(f"{backbone.name} ({backbone.family}) has no attention that can be laid open.{reason}")
-    chosen = blocks[-min(depth or len(blocks), len(blocks)) :]
     which = slice(None) if image is None else slice(image, image + 1)
     with backbone.evaluating():
         x = _entering(backbone, chosen[0], trace.pixels[which])
@@ -112,31 +121,13 @@ def unroll(trace: Trace, depth: int | None = None, *, graph: bool = True, image:
             embedding = backbone.normalize(pooling.finish(pooling.gather(x, weights)))
     own = trace.embedding[which]
     off = relative_error(embedding.detach(), own)
-    if not off <= MOST_OFF.get(embedding.dtype, 1e-4):
+    if not off <= tolerance(embedding.dtype).embedding:
         reason = alterations(backbone) or " Use a method that asks for gradients alone, such as hires_cam."
         raise BackboneError(
             f"The blocks of {backbone.name}, run piece by piece, give an embedding that is off by {off:.1e}: they are not "
             f"what they were.{reason}"
         )
     return Unrolled(tuple(layers), pooling, weights, embedding, trace.layout, backbone)
-
-
-_ALTERATIONS = (
-    ("peft.", "adapters of peft", "merge them (model = model.merge_and_unload()) and wrap the model again"),
-    ("torch.nn.utils.parametrize", "parametrizations", "remove them (torch.nn.utils.parametrize) and wrap the model again"),
-    ("torch.ao.", "quantized layers", "use the model as it was before"),
-    ("torchao.", "quantized layers", "use the model as it was before"),
-)
-
-
-def alterations(backbone: Backbone) -> str:
-    """Which layers compute something else than their kind does, and the cure, as a sentence; empty if there are none."""
-    found: dict[tuple[str, str], set[str]] = {}
-    for module in backbone.module.modules():
-        for start, what, cure in _ALTERATIONS:
-            if type(module).__module__.startswith(start):
-                found.setdefault((what, cure), set()).add(type(module).__name__)
-    return "".join(f" It holds {what} ({', '.join(sorted(kinds))}): {cure}." for (what, cure), kinds in found.items())
 
 
 def _entering(backbone: Backbone, block: Block, pixels: Tensor) -> Tensor:
@@ -164,11 +155,11 @@ def _run(block: Block, entered: Float[Tensor, "B M D"]) -> Layer:
 
 
 def attend(query: Float[Tensor, "B H M d"], key: Float[Tensor, "B H M d"]) -> Float[Tensor, "B H M M"]:
-    """Each token's weights on all."""
+    """The attention weights of each token on all tokens."""
     attention: Tensor = (query @ key.transpose(-1, -2) * query.shape[-1] ** -0.5).softmax(-1)
     return attention
 
 
 def joined(heads: Float[Tensor, "B H M d"]) -> Float[Tensor, "B M W"]:
-    """Heads side by side."""
+    """The outputs of the heads, concatenated."""
     return heads.transpose(1, 2).flatten(2)

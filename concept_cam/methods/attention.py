@@ -1,7 +1,7 @@
-"""Attention: what the tokens that make the embedding took from each patch, and what the score asks of that.
+"""Attention: what the query of the embedding takes from each patch, and how the score depends on it.
 
-Those that follow attention through several blocks cost a forward pass of the model besides the trace, and one backward pass
-through those blocks for each direction.
+Methods that follow attention through several blocks cost one more forward pass of the model, and one backward pass through
+these blocks for each direction.
 """
 
 from __future__ import annotations
@@ -13,10 +13,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from concept_cam.backbones.heads import ClassAttention, LatentAttention, LatentPooling
-from concept_cam.backbones.heads.attention import AttentionState
-from concept_cam.errors import BackboneError
-from concept_cam.gradients import FactoredTrace, Layer, Trace, Unrolled, alterations, unroll
+from concept_cam.gradients import Layer, Trace, Unrolled, single_query, unroll
 from concept_cam.methods.method import FieldMethod, TraceMethod
 
 _LEGRAD_DEPTH = 2
@@ -24,19 +21,20 @@ _LEGRAD_DEPTH = 2
 
 
 def _raw_attention(trace: Trace, directions: Float[Tensor, "K B E"]) -> Float[Tensor, "K B N"]:
-    """The attention of the token that makes the embedding, averaged over heads. It sees no score.
+    """The attention of the token that becomes the embedding, averaged over heads. It does not depend on the score.
 
-    Under a learned latent that is the latent's, under a class token that of the last block, under a mean that of all patches.
+    A learned latent has its own attention; of a class token it is the attention in the last block, of a mean the average over
+    all patches.
     """
     unrolled = unroll(trace, 1, graph=False)
     row = unrolled.weights.mean(1)
-    if not isinstance(unrolled.pooling, LatentPooling):
+    if not unrolled.pooling.attends:
         row = (row[:, None] @ unrolled.layers[-1].attention.mean(1))[:, 0]
     return _patches(row, unrolled).expand(len(directions), -1, -1)
 
 
 def _rollout(trace: Trace, directions: Float[Tensor, "K B E"]) -> Float[Tensor, "K B N"]:
-    """The product over all blocks of (mean of the heads + identity) / 2, and of it what pooling takes. It sees no score.
+    """The product over all blocks of (mean of the heads + identity) / 2, weighted by the pooling. It does not see the score.
 
     Source: Abnar and Zuidema, Quantifying Attention Flow in Transformers (arXiv 2005.00928), attention rollout.
     """
@@ -48,18 +46,18 @@ def _rollout(trace: Trace, directions: Float[Tensor, "K B E"]) -> Float[Tensor, 
 
 
 def _relevance(trace: Trace, directions: Float[Tensor, "K B E"]) -> Float[Tensor, "K B N"]:
-    """R <- R + mean_h ReLU(dS/dA * A) R over all blocks, and of it what pooling takes. Not linear, never negative.
+    """R <- R + mean_h ReLU(dS/dA * A) R over all blocks, weighted by the pooling. Not linear, never negative.
 
     Source: Chefer et al., Generic Attention-model Explainability (arXiv 2103.15679), its rule for self-attention, through all
     blocks. A learned latent is one more attention; a mean over patches takes the mean of the rows.
     """
 
     def of_one(unrolled: Unrolled, direction: Tensor) -> Tensor:
-        latent = isinstance(unrolled.pooling, LatentPooling)
-        attention = [layer.attention for layer in unrolled.layers] + [unrolled.weights] * latent
+        attends = unrolled.pooling.attends
+        attention = [layer.attention for layer in unrolled.layers] + [unrolled.weights] * attends
         pulled = unrolled.pull(unrolled.embedding, direction, attention)
         used = [(weights.detach() * pull).clamp(min=0).mean(1) for weights, pull in zip(attention, pulled, strict=True)]
-        row = (used.pop() if latent else unrolled.weights.detach().mean(1))[:, None]
+        row = (used.pop() if attends else unrolled.weights.detach().mean(1))[:, None]
         # Rows from the left: a vector goes through each block instead of a matrix.
         for step in reversed(used):
             row = row + row @ step
@@ -85,7 +83,7 @@ def _legrad(trace: Trace, directions: Float[Tensor, "K B E"]) -> Float[Tensor, "
 def _of_layer(unrolled: Unrolled, layer: Layer, direction: Tensor) -> Float[Tensor, "B N"]:
     pooling, normalize = unrolled.pooling, unrolled.backbone.normalize
     with torch.enable_grad():
-        if isinstance(pooling, LatentPooling):
+        if pooling.attends:
             attention = pooling.weights(layer.left)
             embedding = normalize(pooling.finish(pooling.gather(layer.left, attention)))
         else:
@@ -103,15 +101,15 @@ legrad = TraceMethod(_legrad)
 
 @FieldMethod
 def value_attribution(trace: Trace) -> Float[Tensor, "B N E"]:
-    """sum_h a_hn v_hn gamma_h: what each patch gave to the pooled vector, times what the score asks of it.
+    """sum_h a_hn v_hn gamma_h: the contribution of each patch to the pooled vector, times the gradient of the score there.
 
-    With the part of the prefix the map sums to <gamma, o>, the whole of the attention's share in the score.
+    Together with the contribution of the prefix, the map sums to <gamma, o>, the share of the attention in the score.
 
     Source: Gandelsman et al., Interpreting CLIP's Image Representation (arXiv 2310.05916), its decomposition by heads and
     tokens, for the last attention. Departure: what comes after is linearized by its gradient instead of left out.
     """
-    reading, through = _last_query(trace)
-    return through.through((reading.attention[..., None] * _values(reading)).flatten(-2))
+    attention, seen = single_query(trace)
+    return seen.through((attention.attention[..., None] * attention.biased_values()).flatten(-2))
 
 
 @FieldMethod
@@ -121,36 +119,14 @@ def grad_eclip(trace: Trace) -> Float[Tensor, "B N E"]:
     Source: Zhao et al., Grad-ECLIP (arXiv 2502.18816), and its code, without the final ReLU: query and key go through the
     output projection first. Departure: under a learned latent they do not.
     """
-    reading, through = _last_query(trace)
-    query, key = reading.query.flatten(-2), F.linear(reading.entered, *reading.projections.key)
-    head = trace.site.head
-    if isinstance(head, ClassAttention):
-        query, key = (head.block.project(part) - head.block.project(torch.zeros_like(part)) for part in (query, key))
+    attention, seen = single_query(trace)
+    query, key = attention.query.flatten(-2), F.linear(attention.entered, *attention.projections.key)
+    if (project := attention.project) is not None:
+        query, key = (project(part) - project(torch.zeros_like(part)) for part in (query, key))
     cosine = F.cosine_similarity(query, key, dim=-1)
     least, most = cosine.amin(1, keepdim=True), cosine.amax(1, keepdim=True)
     weights = (cosine - least) / (most - least).clamp(min=torch.finfo(cosine.dtype).tiny)
-    return through.through(weights[..., None] * _values(reading).flatten(-2))
-
-
-def _last_query(trace: Trace) -> tuple[AttentionState, FactoredTrace]:
-    if isinstance(trace.site.head, ClassAttention | LatentAttention) and not isinstance(trace, FactoredTrace):
-        reason = alterations(trace.backbone) or " Leave out form='dense', or use hires_cam."
-        raise BackboneError(
-            f"This method reads the closed form at {trace.site.name} of {trace.backbone.name}, but the gradient is dense."
-            f"{reason}"
-        )
-    if not isinstance(trace, FactoredTrace) or not isinstance(trace.reading, AttentionState):
-        raise BackboneError(
-            f"{trace.site.name} of {trace.backbone.name} has no single query that makes the embedding, whose values could be "
-            f"told apart.{alterations(trace.backbone) or ' Use hires_cam.'}"
-        )
-    return trace.reading, trace
-
-
-def _values(reading: AttentionState) -> Float[Tensor, "B N H d"]:
-    """v_hn, with the bias."""
-    values: Tensor = reading.values(reading.entered)
-    return values + reading.projections.value[1].view(values.shape[-2:])
+    return seen.through(weights[..., None] * attention.biased_values().flatten(-2))
 
 
 def _patches(row: Float[Tensor, "B M"], unrolled: Unrolled) -> Float[Tensor, "B N"]:

@@ -64,16 +64,17 @@ def localizer(
         fit: how an image is brought to the input's aspect.
         size: of the input.
     """
-    from concept_cam.loading import load
+    from concept_cam.backbones import openclip
+    from concept_cam.checks import check_at_load
     from concept_cam.localizer import Localizer
     from concept_cam.methods import hires_cam
 
     path = Path(checkpoint)
-    backbone = load(f"local-dir:{FOLDER if path.is_file() else path}", device=device)
-    backbone.name = "world"
+    title = f"world-{path.stem}" if path.is_file() else "world"
+    backbone = openclip.load(f"local-dir:{FOLDER if path.is_file() else path}", device=device, title=title)
     if path.is_file():
         apply_changes(path, backbone.module)
-        backbone.name = f"world-{path.stem}"
+    check_at_load(backbone)
     names = species() if vocabulary is None else vocabulary
     options: dict[str, Any] = {
         "method": hires_cam if method is None else method,

@@ -1,5 +1,5 @@
-"""Where tokens can be read in a vision tower, and how it takes another input size: a file for each library.
+"""Vision towers, one file for each library: their facts, and how they take another input size.
 
-``describe`` says what a tower offers, or None if it is of no family of that library. ``resize`` fits a *copy* of a tower to an
-input size.
+``describe`` returns the ``Tower`` of a model, or None if the model is of no family of that library. ``resize`` fits a *copy*
+of a model to an input size.
 """

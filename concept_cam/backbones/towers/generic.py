@@ -1,4 +1,4 @@
-"""Any module: what enters and leaves its layers, seen in one run, says where tokens can be read."""
+"""Any module: the inputs and outputs of its layers in one run show where tokens can be read."""
 
 from __future__ import annotations
 
@@ -14,27 +14,28 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.modules import padding
 
-from concept_cam.backbones.heads import MeanPooling, Rest
-from concept_cam.backbones.site import FeatureMap, Site, TokenLayout, Tower
+from concept_cam.backbones.pooling import PatchMean, Rest
+from concept_cam.backbones.site import FeatureMap, Site, TokenLayout
+from concept_cam.backbones.tower import Tower
 from concept_cam.hooks import on_input, on_output, on_site
 from concept_cam.images import Size
 
 _FIRST_NORMS = ("norm1", "ln_1", "layer_norm1", "layernorm_before", "norm_before", "input_layernorm")
-"""What the libraries call the first norm of a block."""
+"""The names that libraries give to the first norm of a block."""
 
 _MOST_PREFIX = 16
-"""Class tokens and registers; nobody has more."""
+"""The largest number of class tokens and registers."""
 
 _PADDINGS = tuple(kind for kind in vars(padding).values() if isinstance(kind, type) and kind.__module__ == padding.__name__)
 
 _NO_MAPS = (nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d, *_PADDINGS)
-"""A pooling to a fixed grid only blurs the map before it, or stretches it; a padding adds cells that see nothing."""
+"""Layers whose outputs are no sites: a pooling to a fixed grid blurs or stretches the map, a padding adds empty cells."""
 
 _SPARE = 12
-"""Maps beside the last of each resolution that are looked at where none of those lies in order."""
+"""The number of further maps that are measured if the last map of no resolution has its cells in order."""
 
 _MOST_MISSING = 2
-"""Cells that an axis may lack, or have too many, beside the other."""
+"""The number of cells that one axis may lack, or have too many, compared with the other."""
 
 
 def describe(
@@ -45,17 +46,18 @@ def describe(
     tail: Rest = lambda mean: mean,
     stages: Sequence[str] = (),
 ) -> Tower | None:
-    """The first norms of blocks, if it has such; else the last map at each resolution, the latest first.
+    """A tower with the first norms of blocks as sites, if there are any; else with the last map at each resolution.
 
-    Sites that do not reach the embedding are left out. Where cells lie is measured later, of every tower: see ``places``.
+    The latest site comes first. Sites that do not reach the embedding are left out. Where cells lie is measured later for
+    every tower: see ``places``.
 
     Args:
         module: the vision tower.
-        prefix: of its layers' names within the model.
-        embed: runs the model and gives its embedding.
-        pixels: an image to try it with.
-        tail: from the mean of the last map to the embedding, if the model pools so; that is tried.
-        stages: names of layers, if it is known where the resolution changes.
+        prefix: of the names of its layers within the model.
+        embed: runs the model and returns its embedding.
+        pixels: a test image.
+        tail: from the mean of the last map to the embedding, if the model pools that way; that is tested.
+        stages: names of the layers after which the resolution changes, if they are known.
     """
     size: Size = (pixels.shape[2], pixels.shape[3])
     seen, embedding = _watch(module, prefix, lambda: embed(pixels))
@@ -64,13 +66,15 @@ def describe(
     norms = trial.from_the_last_that_reaches(_norm_sites(seen, maps, size))
     named = {prefix + name for name in stages}
     sites = _map_sites(maps, named, trial)
-    if sites and trial.is_mean(sites[0], tail):
-        sites = (replace(sites[0], head=MeanPooling(tail)), *sites[1:])
+    pooling = PatchMean(sites[0], tail) if sites and trial.is_mean(sites[0], tail) else None
     if norms:
-        return Tower("any module, norms of blocks", norms, _stride(norms[0], maps, seen, size), spare=sites)
+        stride = _stride(norms[0], maps, seen, size)
+        return Tower("any module, norms of blocks", norms, stride, pooling=pooling, spare=sites)
     names = {site.name for site in sites}
     others = tuple(site for one in reversed(maps) if (site := _site(one, named)).name not in names)
-    return Tower("any module, maps", sites, _stride(sites[0], maps, seen, size), spare=others[:_SPARE]) if sites else None
+    if not sites:
+        return None
+    return Tower("any module, maps", sites, _stride(sites[0], maps, seen, size), pooling=pooling, spare=others[:_SPARE])
 
 
 # ---- one run ----------------------------------------------------------------------------------------------------------
@@ -82,7 +86,7 @@ class _Event:
 
     Attributes:
         name, module, side: where.
-        call: which call of the module, from 0.
+        call: the number of the call of the module, from 0.
         unchanged: the module returned its input (an identity, dropout in evaluation mode).
     """
 
@@ -95,23 +99,23 @@ class _Event:
 
 @dataclass
 class _Seen:
-    """A tensor of a run, in one state: what an activation in place makes of it is another.
+    """A tensor of a run in one state; after an operation in place it counts as another tensor.
 
     Attributes:
-        tensor: kept, so that its identity is not used again.
-        events: where it was seen, in the order of the run.
+        tensor: kept, so that no other object gets its identity.
+        events: where it occurred, in the order of the run.
     """
 
     tensor: Tensor
     events: list[_Event] = field(default_factory=list)
 
     def made_by(self) -> Iterator[_Event]:
-        """The modules that put it out, the innermost first."""
+        """The modules that returned it, the innermost first, without those that return their input unchanged."""
         return (event for event in self.events if event.side == "output" and not event.unchanged)
 
 
 def _watch(module: nn.Module, prefix: str, run: Callable[[], Tensor]) -> tuple[list[_Seen], Tensor]:
-    """The tensors of a run in the order in which they came up, and what the run gives."""
+    """The tensors of a run in the order of their appearance, and the result of the run."""
     seen: dict[tuple[int, int], _Seen] = {}
     calls: Counter[nn.Module] = Counter()
 
@@ -152,34 +156,34 @@ def _key(tensor: Tensor) -> tuple[int, int]:
 
 @dataclass(frozen=True)
 class _Trial:
-    """Runs of the model with something changed on the way, held against the run in which nothing was."""
+    """Runs of the model with a tensor changed on the way, compared with the unchanged run."""
 
     embed: Callable[[Tensor], Tensor]
     pixels: Tensor
     embedding: Tensor
 
     def reaches(self, site: Site) -> bool:
-        """Whether the patches there have a way to the embedding."""
+        """Whether the embedding depends on the patches at a site."""
 
         def shake(entering: Any, tensor: Tensor) -> Tensor:
             noise = torch.randn(
                 tensor.shape, generator=torch.Generator("cpu").manual_seed(2), device="cpu", dtype=torch.float32
             )
             # The prefix stays: it reaches the embedding from where patches do not.
-            if isinstance(site.layout, TokenLayout):
-                noise[:, : site.layout.prefix] = 0
+            if site.prefix:
+                noise[:, : site.prefix] = 0
             return tensor + noise.to(tensor) * tensor.std()
 
         with on_site(site, shake):
             return not torch.equal(self.embed(self.pixels), self.embedding)
 
     def from_the_last_that_reaches(self, sites: tuple[Site, ...]) -> tuple[Site, ...]:
-        """Without the latest, as far as those have no way to the embedding."""
+        """The sites without the latest ones on which the embedding does not depend."""
         first = next((i for i, site in enumerate(sites) if self.reaches(site)), len(sites))
         return sites[first:]
 
     def is_mean(self, site: Site, tail: Rest) -> bool:
-        """Whether the embedding comes of the mean of what is there."""
+        """Whether the embedding is the tail of the mean of the tokens at a site."""
         kept: list[Tensor] = []
         with on_site(site, lambda _, tensor: kept.append(tensor.clone())):
             self.embed(self.pixels)
@@ -210,7 +214,7 @@ def _maps(seen: list[_Seen], size: Size) -> list[_Map]:
 
 
 def _map_layout(output: Tensor, size: Size) -> FeatureMap | None:
-    """How the output is a map of an image of that size, if it is one."""
+    """The layout of an output as a map of an image of that size; None if it is no map."""
     if output.ndim != 4:
         return None
     for missing in (0, _MOST_MISSING):
@@ -222,7 +226,7 @@ def _map_layout(output: Tensor, size: Size) -> FeatureMap | None:
 
 
 def _has_aspect(grid: Sequence[int], size: Size, missing: int = 0) -> bool:
-    """Whether a grid can be the image: more than a cell, and of its aspect up to rounding and some missing cells."""
+    """Whether a grid can show the image: several cells, and its aspect ratio up to rounding and some missing cells."""
     (rows, cols), most = grid, 1 + missing
     strides = [side / cells for side, cells in zip(size, grid, strict=True)]
     return min(rows, cols) > 1 and all(
@@ -247,9 +251,9 @@ def _map_sites(maps: list[_Map], stages: set[str], trial: _Trial) -> tuple[Site,
 
 
 def _site(one: _Map, stages: set[str]) -> Site:
-    """Where a map can be read: at a stage, else at the outermost module that puts it out, else where it enters a module.
+    """The site of a map: at a stage, else at the outermost module that returns it, else at the input of a module.
 
-    Of modules that run once, if there is one.
+    Modules that run once are preferred.
     """
     made, entering = list(one.of.made_by())[::-1], [event for event in one.of.events if event.side == "input"]
     ways = [
@@ -275,7 +279,7 @@ def _stride(site: Site, maps: list[_Map], seen: list[_Seen], size: Size) -> floa
 
 
 def _norm_sites(seen: list[_Seen], maps: list[_Map], size: Size) -> tuple[Site, ...]:
-    """Outputs of first norms, the last block's first: a sequence of tokens, or a map with its channels last.
+    """The outputs of first norms, that of the last block first: sequences of tokens, or maps with channels last.
 
     Those with their channels first are of CNNs: what a block of DenseNet norms is not all that it hands on.
     """
@@ -291,7 +295,7 @@ def _norm_sites(seen: list[_Seen], maps: list[_Map], size: Size) -> tuple[Site, 
 
 
 def _layout(output: Tensor, maps: list[_Map], size: Size) -> TokenLayout | None:
-    """Patches come from a map, the last one that has so many cells, or have the input's aspect; the rest is the prefix."""
+    """The grid is that of the last map with as many cells, or has the aspect ratio of the input; the rest is the prefix."""
     if output.ndim != 3:
         return None
     tokens = output.shape[1]

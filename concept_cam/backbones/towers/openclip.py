@@ -1,4 +1,4 @@
-"""open_clip's own vision towers: VisionTransformer, pooled in five ways, and CLIP's ResNets."""
+"""open_clip's own vision towers: VisionTransformer with its five kinds of pooling, and CLIP's ResNets."""
 
 from __future__ import annotations
 
@@ -9,27 +9,16 @@ from open_clip.modified_resnet import ModifiedResNet
 from open_clip.transformer import LayerNorm, LayerNormFp32, ResidualAttentionBlock, VisionTransformer
 from torch import Tensor, nn
 
-from concept_cam.backbones.heads import (
-    Block,
-    ClassAttention,
-    ClassToken,
-    End,
-    LatentAttention,
-    LatentPooling,
-    MeanPooling,
-    MeanQueryAttention,
-    PatchMean,
-    Pooling,
-    Projections,
-    is_of,
-)
-from concept_cam.backbones.site import FeatureMap, Site, TokenLayout, Tower
+from concept_cam.backbones.block import Block, Projections, is_of
+from concept_cam.backbones.pooling import ClassToken, LatentPooling, MeanQuery, PatchMean
+from concept_cam.backbones.site import FeatureMap, Site, TokenLayout
+from concept_cam.backbones.tower import Tower
 from concept_cam.backbones.towers.positions import check_multiple, interpolate
 from concept_cam.images import Size
 
 
 def describe(visual: nn.Module) -> Tower | None:
-    """What open_clip's own towers offer."""
+    """The tower of an open_clip vision model; None of any other model."""
     if isinstance(visual, VisionTransformer):
         return _vit(visual)
     if isinstance(visual, ModifiedResNet):
@@ -65,36 +54,34 @@ def _vit(visual: VisionTransformer) -> Tower | None:
     norms = [Site(f"visual.transformer.resblocks.{index}.ln_1", block.ln_1, layout) for index, block in enumerate(modules)]
     last = norms.pop()
     earlier = tuple(reversed(norms))
-    found = [_block(module) for module in modules]
-    blocks = () if None in found else tuple(filter(None, found))
-    offer = partial(Tower, stride=max(visual.patch_size), blocks=blocks, regular=is_of("open_clip", visual, *modules))
+    offer = partial(
+        Tower,
+        stride=max(visual.patch_size),
+        blocks=tuple(_block(module) for module in modules),
+        regular=is_of("open_clip", visual, *modules),
+    )
     if visual.attn_pool is not None:
         if visual.attn_pool_contrastive is not None:
             # Unfinished in open_clip: its embedding has a dimension too many.
             return None
-        latent = _latent_attention(visual)
-        pooled = Site("visual.attn_pool.ln_k", visual.attn_pool.ln_k, layout, latent)
-        pooling: Pooling | None = latent and LatentPooling(latent, 1, visual.attn_pool.ln_k)
-        return offer("CoCa", (pooled, last, *earlier), pooling=pooling)
-    rest = partial(_after_pooling, visual)
+        pooled = Site("visual.attn_pool.ln_k", visual.attn_pool.ln_k, layout)
+        return offer("CoCa", (pooled, last, *earlier), pooling=_latent_pooling(visual, pooled))
+    rest, project = partial(_after_pooling, visual), partial(_project, visual)
     if visual.pool_type == "tok":
-        head = found[-1] and ClassAttention(found[-1], rest, modules[-1], modules[-1].ln_2, partial(_end, visual))
-        class_row = Site(last.name, last.module, layout, head)
-        return offer("ViT, class token", (class_row, *earlier), pooling=ClassToken(rest))
+        return offer("ViT, class token", (last, *earlier), pooling=ClassToken(rest, partial(_last, visual)))
     if visual.pool_type == "avg":
         if visual.final_ln_after_pool:
-            averaged = Site(f"visual.transformer.resblocks.{len(norms)}", modules[-1], layout, MeanPooling(rest))
-            pooling = PatchMean(1, nn.Identity(), rest)
+            averaged = Site(f"visual.transformer.resblocks.{len(norms)}", modules[-1], layout)
+            pooling = PatchMean(averaged, rest)
         else:
-            project = partial(_project, visual)
-            averaged = Site("visual.ln_post", visual.ln_post, layout, MeanPooling(project))
-            pooling = PatchMean(1, visual.ln_post, project)
+            averaged = Site("visual.ln_post", visual.ln_post, layout)
+            pooling = PatchMean(averaged, project, visual.ln_post)
         return offer("ViT, average", (last, averaged, *earlier), pooling=pooling)
     return None
 
 
 def _block(block: Any) -> Block | None:
-    """A block, if it is built as the formula says."""
+    """The block in the form of the formulas; None if it is built otherwise."""
     plain = (
         type(block) is ResidualAttentionBlock
         and type(block.attn) is nn.MultiheadAttention
@@ -104,25 +91,26 @@ def _block(block: Any) -> Block | None:
     )
     if not plain:
         return None
+
+    def layers() -> tuple[Any, ...] | None:
+        unscaled = type(block.ls_1) is type(block.ls_2) is nn.Identity
+        if not (unscaled and type(block.mlp) is nn.Sequential and len(block.mlp) == 3):
+            return None
+        return block.attn.out_proj, block.ln_2, *block.mlp
+
     return Block(
-        block.ln_1,
-        lambda: Projections.of(block.attn),
-        lambda output: block.ls_1(block.attn.out_proj(output)),
-        lambda x: x + block.ls_2(block.mlp(block.ln_2(x))),
+        module=block,
+        norm=block.ln_1,
+        second_norm=block.ln_2,
+        projections=lambda: Projections.of(block.attn),
+        project=lambda output: block.ls_1(block.attn.out_proj(output)),
+        mlp=lambda x: x + block.ls_2(block.mlp(block.ln_2(x))),
+        layers=layers,
     )
 
 
-def _end(visual: Any) -> End | None:
-    block = visual.transformer.resblocks[-1]
-    if not (type(block.ls_1) is type(block.ls_2) is nn.Identity and type(block.mlp) is nn.Sequential and len(block.mlp) == 3):
-        return None
-    expand, activation, contract = block.mlp
-    embed = None if visual.proj is None else visual.proj.T
-    return End.of(block.attn.out_proj, block.ln_2, expand, activation, contract, visual.ln_post, embed)
-
-
-def _latent_attention(visual: VisionTransformer) -> LatentAttention | None:
-    """The closed form of CoCa's pooling: of all its queries, the first makes the embedding."""
+def _latent_pooling(visual: VisionTransformer, site: Site) -> LatentPooling | None:
+    """CoCa's pooling: the output of its first query becomes the embedding."""
     pool: Any = visual.attn_pool
     if visual.pool_type != "tok":
         return None
@@ -130,7 +118,11 @@ def _latent_attention(visual: VisionTransformer) -> LatentAttention | None:
     def rest(output: Tensor) -> Tensor:
         return _after_pooling(visual, pool.attn.out_proj(output))
 
-    return LatentAttention(lambda: Projections.of(pool.attn), lambda: pool.ln_q(pool.query)[0], rest)
+    return LatentPooling(site, lambda: Projections.of(pool.attn), lambda: pool.ln_q(pool.query)[0], rest)
+
+
+def _last(visual: VisionTransformer) -> tuple[Any, Any] | None:
+    return None if visual.proj is None else (visual.ln_post, visual.proj.T)
 
 
 def _after_pooling(visual: VisionTransformer, pooled: Tensor) -> Tensor:
@@ -150,7 +142,6 @@ def _resnet(visual: ModifiedResNet) -> Tower:
     def projections() -> Projections:
         return Projections.of_linears(pool.q_proj, pool.k_proj, pool.v_proj, pool.num_heads)
 
-    head = MeanQueryAttention(projections, lambda: pool.positional_embedding, pool.c_proj)
-    sites = [Site("visual.layer4", visual.layer4, FeatureMap(), head)]
-    sites += [Site(f"visual.layer{i}", getattr(visual, f"layer{i}"), FeatureMap()) for i in (3, 2, 1)]
-    return Tower("ResNet, attention pooling", tuple(sites), 32)
+    sites = tuple(Site(f"visual.layer{i}", getattr(visual, f"layer{i}"), FeatureMap()) for i in (4, 3, 2, 1))
+    pooling = MeanQuery(sites[0], projections, lambda: pool.positional_embedding, pool.c_proj)
+    return Tower("ResNet, attention pooling", sites, 32, pooling=pooling)

@@ -19,7 +19,16 @@ def interpolate(
     antialias: bool = True,
     align_corners: bool = False,
 ) -> nn.Parameter:
-    """Positions for a (rows, cols) grid from those of another: bicubic, in single precision; the prefix keeps its own."""
+    """Interpolate positions to another grid, bicubically, in single precision; those of the prefix stay as they are.
+
+    Args:
+        positions: of the prefix, then of the grid row by row.
+        prefix: the number of tokens that are no patches.
+        old: (rows, cols) of the given grid.
+        new: (rows, cols) of the wanted grid.
+        antialias: as in ``torch.nn.functional.interpolate``.
+        align_corners: as in ``torch.nn.functional.interpolate``.
+    """
     given = positions.detach()
     grid = given[prefix:].unflatten(0, old).permute(2, 0, 1)[None]
     exact = grid.to(torch.promote_types(grid.dtype, torch.float32))

@@ -20,20 +20,12 @@ from timm.models.eva import Eva, EvaAttention, EvaBlock, EvaBlockPostNorm
 from timm.models.vision_transformer import Attention, Block as TimmBlock, ResPostBlock, VisionTransformer
 from torch import Tensor, nn
 
-from concept_cam.backbones.heads import (
-    Block,
-    ClassAttention,
-    ClassToken,
-    LatentAttention,
-    LatentPooling,
-    MeanPooling,
-    PatchMean,
-    Projections,
-    Rotation,
-    is_of,
-)
+from concept_cam.backbones.block import Block, Projections, Rotation, is_of
+from concept_cam.backbones.locks import PROCESS
 from concept_cam.backbones.names import told_apart
-from concept_cam.backbones.site import Site, TokenLayout, Tower
+from concept_cam.backbones.pooling import ClassToken, LatentPooling, PatchMean
+from concept_cam.backbones.site import Site, TokenLayout
+from concept_cam.backbones.tower import Tower
 from concept_cam.backbones.towers import generic
 from concept_cam.backbones.towers.positions import check_multiple, interpolate
 from concept_cam.images import Fit, Preprocess, Size
@@ -50,15 +42,15 @@ def describe(
     *,
     whole: bool,
 ) -> Tower | None:
-    """What a trunk of timm offers.
+    """The tower of a timm trunk; None of any other model.
 
     Args:
-        trunk: the model that ``timm.create_model`` makes.
-        prefix: of its layers' names within the model.
-        project: what comes after the trunk, up to the embedding.
-        embed: runs the model and gives its embedding.
-        pixels: an image to try it with.
-        whole: the trunk's own last layer is part of the way to the embedding; it is not in a classifier.
+        trunk: the model that ``timm.create_model`` returns.
+        prefix: of the names of its layers within the model.
+        project: from the output of the trunk to the embedding.
+        embed: runs the model and returns its embedding.
+        pixels: a test image.
+        whole: the last layer of the trunk is part of the way to the embedding, as it is not in a classifier.
     """
     if not hasattr(trunk, "forward_head"):
         return None
@@ -86,14 +78,14 @@ def resize(trunk: nn.Module, size: Size) -> None:
     if isinstance(getattr(own, "patch_embed", None), HybridEmbed):
         _resize_hybrid(own, size)
     else:
-        with warnings.catch_warnings():
+        with PROCESS, warnings.catch_warnings():
             # What torch has to say of how timm interpolates is of no use to anybody here.
             warnings.simplefilter("ignore", UserWarning)
             own.set_input_size(img_size=size)
 
 
 def _resize_hybrid(trunk: Any, size: Size) -> None:
-    """Patches behind a stem: before version 1.0.31 timm tries the stem on pixels of a precision that may not be its own."""
+    """Resize a trunk with a stem before its patches: timm before 1.0.31 runs the stem on pixels of another precision."""
     embed, step, old = trunk.patch_embed, stride(trunk), trunk.patch_embed.grid_size
     grid = size[0] // step, size[1] // step
     embed.img_size, embed.grid_size, embed.num_patches = size, grid, grid[0] * grid[1]
@@ -103,7 +95,7 @@ def _resize_hybrid(trunk: Any, size: Size) -> None:
 
 
 def preprocess(trunk: nn.Module) -> Preprocess | None:
-    """How timm prepares images for it, at the size that it was built for; None if it is no model of timm."""
+    """The preprocessing of timm for a trunk, at the size it was built for; None of any other model."""
     if not hasattr(trunk, "pretrained_cfg"):
         return None
     config = timm.data.resolve_model_data_config(trunk)
@@ -122,25 +114,25 @@ def preprocess(trunk: nn.Module) -> Preprocess | None:
 
 
 def names() -> Sequence[str]:
-    """All architectures."""
+    """The names of all architectures."""
     found: Sequence[str] = timm.list_models()
     return found
 
 
 def is_known(name: str) -> bool:
-    """Whether it is the name of an architecture."""
+    """Whether a name is that of an architecture."""
     return bool(timm.is_model(name))
 
 
 def tags(name: str) -> tuple[str, ...]:
-    """The tags of an architecture's weights, the part of their names after the dot."""
+    """The tags of the weights of an architecture: the part of their names after the dot."""
     return tuple(found.partition(".")[2] for found in timm.list_pretrained(f"{name}.*"))
 
 
 def create(name: str, weights: str | None) -> nn.Module:
-    """A model by its name with timm's weights, which are downloaded on first use, or with those of a file.
+    """Create a model by its name with timm's weights, which are downloaded on first use, or with those of a file.
 
-    It has as many classes as the file has rows in the layer that timm calls its classifier.
+    It has as many classes as the classifier layer in the file has rows.
     """
     model: nn.Module
     if weights is None or weights.endswith((".npz", ".npy")):
@@ -157,7 +149,7 @@ def create(name: str, weights: str | None) -> nn.Module:
 
 
 def classes(model: nn.Module) -> tuple[str, ...]:
-    """The names of its classes, where timm knows them: those of ImageNet and its subsets. None, if not."""
+    """The class names of a model if timm knows them (ImageNet and its subsets), else an empty tuple."""
     config: Any = getattr(model, "pretrained_cfg", None) or {}
     own, count = config.get("label_names"), getattr(model, "num_classes", None)
     if own and len(own) == count:
@@ -176,7 +168,7 @@ def classes(model: nn.Module) -> tuple[str, ...]:
 
 
 def stride(trunk: nn.Module) -> int:
-    """Side of a patch, or of a cell of the last map; 1 if that is not known."""
+    """The side of a patch, or of a cell of the last map, in pixels; 1 if it is not known."""
     patch: Any = getattr(getattr(trunk, "patch_embed", None), "patch_size", None)
     info: Any = getattr(trunk, "feature_info", None)
     if isinstance(trunk, VisionTransformer | Eva) and patch is not None:
@@ -197,26 +189,22 @@ def _vit(trunk: Any, prefix: str, tail: Callable[[Tensor], Tensor]) -> Tower:
     else:
         # Norms come after the attention: what enters a block is what left the one before.
         norms = [Site(f"{prefix}blocks.{i}", block, layout) for i, block in enumerate(modules[:-1])][::-1]
-    found = [_block(trunk, module) for module in modules]
-    blocks = () if None in found else tuple(filter(None, found))
-    offer = partial(Tower, _family(trunk), stride=stride(trunk), blocks=blocks, regular=is_of("timm", trunk, *modules))
+    offer = partial(
+        Tower,
+        _family(trunk),
+        stride=stride(trunk),
+        blocks=tuple(_block(trunk, module) for module in modules),
+        regular=is_of("timm", trunk, *modules),
+    )
     # Every trunk runs its last norm, be it the identity: that is where all patches are read.
-    last = partial(Site, f"{prefix}norm", trunk.norm, layout)
+    last = Site(f"{prefix}norm", trunk.norm, layout)
     if trunk.attn_pool is not None:
-        latent = _latent_attention(trunk, tail)
-        pooling = latent and LatentPooling(latent, layout.prefix, trunk.norm)
-        return offer((last(latent), *norms), pooling=pooling)
+        return offer((last, *norms), pooling=_latent_pooling(trunk, last, tail))
     if trunk.global_pool == "avg":
         averaged = not getattr(trunk, "pool_include_prefix", False)
-        mean = PatchMean(layout.prefix, trunk.norm, tail) if averaged else None
-        return offer((norms[0], last(MeanPooling(tail) if averaged else None), *norms[1:]), pooling=mean)
+        return offer((norms[0], last, *norms[1:]), pooling=PatchMean(last, tail, trunk.norm) if averaged else None)
     if trunk.global_pool == "token":
-
-        def rest(x: Tensor) -> Tensor:
-            return tail(trunk.norm(x))
-
-        head = found[-1] and ClassAttention(found[-1], rest, modules[-1], modules[-1].norm2)
-        return offer((Site(norms[0].name, norms[0].module, layout, head), *norms[1:]), pooling=ClassToken(rest))
+        return offer(tuple(norms), pooling=ClassToken(lambda x: tail(trunk.norm(x))))
     return offer(tuple(norms))
 
 
@@ -226,7 +214,7 @@ def _family(trunk: nn.Module) -> str:
 
 
 def _block(trunk: Any, block: Any) -> Block | None:
-    """A block, if it is built as the formula says."""
+    """The block in the form of the formulas; None if it is built otherwise."""
     attention: Any = getattr(block, "attn", None)
     known = (type(block) is TimmBlock and type(attention) is Attention) or (
         type(block) is EvaBlock and type(attention) in (EvaAttention, AttentionRope)
@@ -243,11 +231,19 @@ def _block(trunk: Any, block: Any) -> Block | None:
     def mlp(x: Tensor) -> Tensor:
         return x + _scaled(block, 2, block.mlp(block.norm2(x)))
 
-    return Block(block.norm1, partial(_projections, attention), project, mlp, _rotation(trunk, attention))
+    return Block(
+        module=block,
+        norm=block.norm1,
+        second_norm=block.norm2,
+        projections=partial(_projections, attention),
+        project=project,
+        mlp=mlp,
+        rotate=_rotation(trunk, attention),
+    )
 
 
 def _scaled(block: Any, part: int, x: Tensor) -> Tensor:
-    """A block's layer scale, which is a module or a parameter or nothing."""
+    """Apply the layer scale of a block, which is a module, a parameter or absent."""
     gamma: Tensor | None = getattr(block, f"gamma_{part}", None)
     if gamma is not None:
         return gamma * x
@@ -265,7 +261,7 @@ def _projections(attention: Any) -> Projections:
 
 
 def _rotation(trunk: Any, attention: Any) -> Rotation | None:
-    """Rotary positions: patches are turned, the prefix is not."""
+    """Rotary positions: the vectors of patches are rotated, those of the prefix are not."""
     if getattr(trunk, "rope", None) is None:
         return None
     prefix, layout = trunk.num_prefix_tokens, {"half": True} if getattr(attention, "rotate_half", False) else {}
@@ -281,8 +277,8 @@ def _rotation(trunk: Any, attention: Any) -> Rotation | None:
     return rotate
 
 
-def _latent_attention(trunk: Any, tail: Callable[[Tensor], Tensor]) -> LatentAttention | None:
-    """The closed form of attention pooling with one latent, or of the first of several."""
+def _latent_pooling(trunk: Any, site: Site, tail: Callable[[Tensor], Tensor]) -> LatentPooling | None:
+    """Attention pooling with one latent, or with the first of several."""
     pool = trunk.attn_pool
     plain = (
         type(pool) is AttentionPoolLatent
@@ -307,7 +303,7 @@ def _latent_attention(trunk: Any, tail: Callable[[Tensor], Tensor]) -> LatentAtt
         return tail(x if pool.mlp is None else x + pool.mlp(pool.norm(x)))
 
     prefix_too = isinstance(trunk, Eva) or getattr(trunk, "pool_include_prefix", False)
-    return LatentAttention(projections, lambda: pool.latent[0, 0], rest, prefix_too)
+    return LatentPooling(site, projections, lambda: pool.latent[0, 0], rest, prefix_too)
 
 
 # ---- maps -------------------------------------------------------------------------------------------------------------
@@ -316,7 +312,7 @@ def _latent_attention(trunk: Any, tail: Callable[[Tensor], Tensor]) -> LatentAtt
 def _head_of_a_map(
     trunk: Any, project: Callable[[Tensor], Tensor], whole: bool, pooled: Float[Tensor, "*batch D"]
 ) -> Float[Tensor, "*batch E"]:
-    """The mean of a map is the map of one cell: the trunk's own head does the rest."""
+    """Apply the head of the trunk to the mean of a map, given as a map of one cell."""
     cells = pooled.flatten(0, -2)[..., None, None]
     out = project(trunk.forward_head(cells, pre_logits=not whole))
     embedded: Tensor = out.unflatten(0, pooled.shape[:-1])

@@ -1,4 +1,4 @@
-"""torchvision's VisionTransformer. Its CNNs and Swin are found as any module is."""
+"""torchvision's VisionTransformer. Its CNNs and Swin are handled by ``generic``, as any module is."""
 
 from __future__ import annotations
 
@@ -9,32 +9,36 @@ from typing import Any
 from torch import Tensor, nn
 from torchvision.models.vision_transformer import EncoderBlock, VisionTransformer
 
-from concept_cam.backbones.heads import Block, ClassAttention, ClassToken, Projections, is_of
-from concept_cam.backbones.site import Site, TokenLayout, Tower
+from concept_cam.backbones.block import Block, Projections, is_of
+from concept_cam.backbones.pooling import ClassToken
+from concept_cam.backbones.site import Site, TokenLayout
+from concept_cam.backbones.tower import Tower
 from concept_cam.backbones.towers.positions import check_multiple, interpolate
 from concept_cam.images import Size
 
 
 def describe(trunk: nn.Module, prefix: str, project: Callable[[Tensor], Tensor]) -> Tower | None:
-    """What torchvision's VisionTransformer offers; ``project``: from the final norm's class token to the embedding."""
+    """The tower of torchvision's VisionTransformer; None of any other model.
+
+    Args:
+        trunk: the model.
+        prefix: of the names of its layers within the whole model.
+        project: from the class token after the last norm to the embedding.
+    """
     if not isinstance(trunk, VisionTransformer):
         return None
     model: Any = trunk
     height, width = _size(model)
     layout = TokenLayout(1, height // model.patch_size, width // model.patch_size)
     layers = list(model.encoder.layers.named_children())
-    found = [_block(layer) for _, layer in layers]
-    blocks = () if None in found else tuple(filter(None, found))
 
     def rest(x: Tensor) -> Tensor:
         return project(model.encoder.ln(x))
 
-    sites = [Site(f"{prefix}encoder.layers.{name}.ln_1", layer.ln_1, layout) for name, layer in reversed(layers)]
-    last: Any = layers[-1][1]
-    head = found[-1] and ClassAttention(found[-1], rest, last, last.ln_2)
-    default = Site(sites[0].name, sites[0].module, layout, head)
+    sites = tuple(Site(f"{prefix}encoder.layers.{name}.ln_1", layer.ln_1, layout) for name, layer in reversed(layers))
+    blocks = tuple(_block(layer) for _, layer in layers)
     regular = is_of("torchvision", trunk, model.encoder, *(layer for _, layer in layers))
-    return Tower("ViT, class token", (default, *sites[1:]), model.patch_size, blocks, ClassToken(rest), regular=regular)
+    return Tower("ViT, class token", sites, model.patch_size, blocks, ClassToken(rest), regular=regular)
 
 
 def is_vit(module: nn.Module) -> bool:
@@ -43,11 +47,18 @@ def is_vit(module: nn.Module) -> bool:
 
 
 def _block(block: Any) -> Block | None:
-    """A block, if it is built as the formula says."""
+    """The block in the form of the formulas; None if it is built otherwise."""
     attention = block.self_attention
     if type(block) is not EncoderBlock:
         return None
-    return Block(block.ln_1, lambda: Projections.of(attention), attention.out_proj, lambda x: x + block.mlp(block.ln_2(x)))
+    return Block(
+        module=block,
+        norm=block.ln_1,
+        second_norm=block.ln_2,
+        projections=lambda: Projections.of(attention),
+        project=attention.out_proj,
+        mlp=lambda x: x + block.mlp(block.ln_2(x)),
+    )
 
 
 def resize(trunk: nn.Module, size: Size) -> None:

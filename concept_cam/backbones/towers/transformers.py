@@ -1,4 +1,4 @@
-"""transformers' vision towers: CLIP and what is built like it, SigLIP and SigLIP 2, and any other that keeps a grid."""
+"""transformers' vision towers: CLIP and models built like it, SigLIP, SigLIP 2, and any other that keeps a grid."""
 
 from __future__ import annotations
 
@@ -10,17 +10,10 @@ from typing import Any
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from concept_cam.backbones.heads import (
-    Block,
-    ClassAttention,
-    ClassToken,
-    End,
-    LatentAttention,
-    LatentPooling,
-    Projections,
-    is_of,
-)
-from concept_cam.backbones.site import Site, TokenLayout, Tower
+from concept_cam.backbones.block import Block, Projections, is_of
+from concept_cam.backbones.pooling import ClassToken, LatentPooling
+from concept_cam.backbones.site import Site, TokenLayout
+from concept_cam.backbones.tower import Tower
 from concept_cam.backbones.towers import generic
 
 _CLASS_TOKEN = {"clip": "CLIP", "metaclip_2": "MetaCLIP 2", "altclip": "AltCLIP", "chinese_clip": "Chinese-CLIP"}
@@ -28,12 +21,12 @@ _ATTENTION_POOLING = {"siglip": "SigLIP", "siglip2": "SigLIP 2, NaFlex"}
 
 
 def describe(model: nn.Module, embed: Callable[[Tensor], Tensor], pixels: Float[Tensor, "1 3 height width"]) -> Tower | None:
-    """What the vision tower of a dual encoder offers.
+    """The tower of a dual encoder; None if it has no known pooling or grid.
 
     Args:
-        model: with a ``vision_model``; any other is looked at as a whole.
-        embed: runs the model and gives its embedding.
-        pixels: an image to try it with.
+        model: a dual encoder; without a ``vision_model``, the whole model is examined.
+        embed: runs the model and returns its embedding.
+        pixels: a test image.
     """
     own: Any = model
     kind = own.config.model_type
@@ -47,55 +40,51 @@ def describe(model: nn.Module, embed: Callable[[Tensor], Tensor], pixels: Float[
     prefix_tokens = int(kind in _CLASS_TOKEN)
     layout = TokenLayout(prefix_tokens, pixels.shape[2] // step, pixels.shape[3] // step)
     layers = list(vision.encoder.layers)
-    norms = [
+    norms = tuple(
         Site(f"vision_model.encoder.layers.{i}.layer_norm1", layer.layer_norm1, layout) for i, layer in enumerate(layers)
-    ][::-1]
+    )[::-1]
     regular = is_of("transformers", vision, vision.encoder, *layers)
-    plain = [_block(layer) for layer in layers]
-    blocks = () if None in plain else tuple(filter(None, plain))
+    blocks = tuple(_block(layer) for layer in layers)
     if kind in _CLASS_TOKEN:
 
         def rest(x: Tensor) -> Tensor:
             embedding: Tensor = own.visual_projection(vision.post_layernorm(x))
             return embedding
 
-        def end() -> End | None:
-            layer, project = vision.encoder.layers[-1], own.visual_projection
-            if type(project) is not nn.Linear or project.bias is not None:
-                return None
-            mlp, first, last = layer.mlp, layer.layer_norm2, vision.post_layernorm
-            return End.of(layer.self_attn.out_proj, first, mlp.fc1, mlp.activation_fn, mlp.fc2, last, project.weight)
+        def last() -> tuple[Any, Any] | None:
+            project = own.visual_projection
+            linear = type(project) is nn.Linear and project.bias is None
+            return (vision.post_layernorm, project.weight) if linear else None
 
-        last = layers[-1]
-        head = plain[-1] and ClassAttention(plain[-1], rest, last, last.layer_norm2, end)
-        default = Site(norms[0].name, norms[0].module, layout, head)
         family = f"transformers {_CLASS_TOKEN[kind]}"
-        return Tower(family, (default, *norms[1:]), step, blocks, ClassToken(rest), regular=regular)
+        return Tower(family, norms, step, blocks, ClassToken(rest, last), regular=regular)
     if not hasattr(vision, "head"):
         return None
-    latent = _latent_attention(vision.head)
-    pooled = Site("vision_model.post_layernorm", vision.post_layernorm, layout, latent)
+    pooled = Site("vision_model.post_layernorm", vision.post_layernorm, layout)
     family = f"transformers {_ATTENTION_POOLING[kind]}"
-    return Tower(family, (pooled, *norms), step, blocks, LatentPooling(latent, 0, vision.post_layernorm), regular=regular)
+    return Tower(family, (pooled, *norms), step, blocks, _latent_pooling(vision.head, pooled), regular=regular)
 
 
 def _block(block: Any) -> Block | None:
-    """A block, if it is built as the formula says."""
+    """The block in the form of the formulas; None if it is built otherwise."""
     attention = block.self_attn
     if not is_of("transformers", block, attention):
         return None
     return Block(
-        block.layer_norm1,
-        lambda: Projections.of_linears(attention.q_proj, attention.k_proj, attention.v_proj, attention.num_heads),
-        attention.out_proj,
-        lambda x: x + block.mlp(block.layer_norm2(x)),
+        module=block,
+        norm=block.layer_norm1,
+        second_norm=block.layer_norm2,
+        projections=lambda: Projections.of_linears(attention.q_proj, attention.k_proj, attention.v_proj, attention.num_heads),
+        project=attention.out_proj,
+        mlp=lambda x: x + block.mlp(block.layer_norm2(x)),
+        layers=lambda: (attention.out_proj, block.layer_norm2, block.mlp.fc1, block.mlp.activation_fn, block.mlp.fc2),
     )
 
 
-def _latent_attention(pool: Any) -> LatentAttention:
+def _latent_pooling(pool: Any, site: Site) -> LatentPooling:
     def rest(output: Tensor) -> Tensor:
         x = pool.attention.out_proj(output)
         embedding: Tensor = x + pool.mlp(pool.layernorm(x))
         return embedding
 
-    return LatentAttention(lambda: Projections.of(pool.attention), lambda: pool.probe[0, 0], rest)
+    return LatentPooling(site, lambda: Projections.of(pool.attention), lambda: pool.probe[0, 0], rest)

@@ -1,4 +1,4 @@
-"""All that comes after the attention of a last block, where it is built plainly."""
+"""Everything after the attention of the last block, where it consists of plain layers."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class End:
         project: W_o.
         norm: norm.
         expand: W_1.
-        activation: act, number by number.
+        activation: act, elementwise.
         contract: W_2.
         last_norm: norm'.
         embed: P, (E, D).
@@ -40,7 +40,17 @@ class End:
     def of(
         cls, project: Any, norm: Any, expand: Any, activation: Any, contract: Any, last_norm: Any, embed: Any
     ) -> End | None:
-        """The end made of these, if they are plain; a library may have put a layer of its own in their place."""
+        """The end that consists of these layers; None if one of them is not plain, such as a layer that an adapter replaced.
+
+        Args:
+            project: W_o.
+            norm: norm.
+            expand: W_1.
+            activation: act.
+            contract: W_2.
+            last_norm: norm'.
+            embed: P.
+        """
         linear = all(type(layer) in LINEAR and is_plain(layer) for layer in (project, expand, contract))
         # Subclasses of the libraries compute in another precision, no more.
         norms = (norm, last_norm)
@@ -50,24 +60,24 @@ class End:
         return cls(project, norm, expand, activation, contract, last_norm, embed)
 
     def tensors(self) -> Iterator[Tensor]:
-        """All that the products are made of."""
+        """All tensors that the products of matrices depend on."""
         for layer in (self.project, self.norm, self.expand, self.contract, self.last_norm):
             yield from layer.parameters(recurse=False)
         yield self.embed
 
 
 LINEAR = (nn.Linear, nn.modules.linear.NonDynamicallyQuantizableLinear)
-"""Layers that are W x + b and nothing else."""
+"""Classes of layers that compute W x + b and nothing else."""
 
 
 def is_plain(layer: nn.Module) -> bool:
-    """Whether a layer is what its class says: no method replaced on the instance, no hook of somebody else's."""
+    """Whether a layer computes what its class says: no method replaced on the instance, no hook that a user set."""
     hooks = (*layer._forward_hooks.values(), *layer._forward_pre_hooks.values())
     return "forward" not in vars(layer) and all(is_ours(hook) for hook in hooks)
 
 
 def _is_by_number(activation: Any, like: Tensor) -> bool:
-    """Whether a function changes each number by itself, as the Jacobian of an end takes it to; it is tried on a few."""
+    """Whether a function is elementwise, as the Jacobian of an end assumes; it is tested on a few numbers."""
     some = torch.linspace(-2, 2, 5, dtype=torch.float32, device=like.device)
     try:
         whole, alone = activation(some), torch.cat([activation(one) for one in some.split(1)])

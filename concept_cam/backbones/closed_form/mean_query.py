@@ -1,4 +1,4 @@
-"""One attention whose query is the mean of the cells that it reads."""
+"""An attention whose query is the mean of the cells that it attends to."""
 
 from __future__ import annotations
 
@@ -11,15 +11,16 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from concept_cam.backbones.heads.attention import AttentionState, attend
-from concept_cam.backbones.heads.block import Projections
-from concept_cam.backbones.heads.head import Head, HeadState, Rest, dot
+from concept_cam.backbones.block import Projections
+from concept_cam.backbones.closed_form.attention import AttentionState, attend
+from concept_cam.backbones.closed_form.head import Head
+from concept_cam.backbones.closed_form.state import HeadState, Rest, dot
 
 
 @final
 @dataclass(frozen=True)
 class MeanQueryAttention(Head):
-    """The pooling of CLIP's ResNets: the mean of the cells asks the cells and itself.
+    """The pooling of CLIP's ResNets: an attention whose query is the mean of the cells, over the mean and the cells.
 
     Attributes:
         projections: of the pooling attention.
@@ -31,8 +32,8 @@ class MeanQueryAttention(Head):
     positions: Callable[[], Tensor]
     rest: Rest
 
-    def read(self, entering: Tensor, tokens: Float[Tensor, "B M D"], prefix: int) -> HeadState:
-        """The mean asks itself and all cells."""
+    def read(self, entering: Tensor, tokens: Float[Tensor, "B M D"], prefix: int) -> MeanQueryState:
+        """Attend from the mean to the mean and all cells."""
         own = self.projections()
         tokens = tokens.to(own.key[0].dtype)
         placed = torch.cat([tokens.mean(1, keepdim=True), tokens], 1) + self.positions().detach().to(tokens)
@@ -47,29 +48,29 @@ class MeanQueryAttention(Head):
             centred_key=tokens @ torch.einsum("bhd,hdc->bch", whole.query[:, 0], key_weight),
         )
         keys = torch.einsum("bnc,hdc->bnhd", placed, key_weight) * key_weight.shape[1] ** -0.5
-        turns = torch.einsum("bnhd,bnhe->bhde", whole.moved, keys)
+        query_outer = torch.einsum("bnhd,bnhe->bhde", whole.value_shift, keys)
         by_token = ("tokens", "entered", "attention", "centred_key")
-        asker = replace(whole, **{name: getattr(whole, name)[:, :1] for name in by_token})
-        return MeanQueryState(tokens, whole.pooled, cells, asker, turns, own.query[0])
+        mean_query = replace(whole, **{name: getattr(whole, name)[:, :1] for name in by_token})
+        return MeanQueryState(tokens, whole.pooled, cells, mean_query, query_outer, own.query[0])
 
 
 @final
 @dataclass(frozen=True)
 class MeanQueryState(HeadState):
-    """A mean that asked, read: every cell also has its share in what the mean asked and answered.
+    """What the pooling of a CLIP ResNet has read. The query is the mean of the cells, so each cell gets 1/N of its gradient.
 
     Attributes:
-        cells: the attention as far as it reads cells.
-        asker: the attention as far as it reads the mean.
-        turns: sum_n a_hn (v_hn - o_h) (x) k_hn / sqrt(d_h): what the query's own gradient is made of.
+        cells: the attention restricted to the cells.
+        mean_query: the attention restricted to the mean, which is a key and a value too.
+        query_outer: sum_n a_hn (v_hn - o_h) (x) k_hn / sqrt(d_h), from which the gradient of the query follows.
         query_weight: W_q.
     """
 
     tokens: Float[Tensor, "B N D"]
     pooled: Float[Tensor, "B W"]
     cells: AttentionState
-    asker: AttentionState
-    turns: Float[Tensor, "B H d d"]
+    mean_query: AttentionState
+    query_outer: Float[Tensor, "B H d d"]
     query_weight: Float[Tensor, "W D"]
 
     def finish(self, pooled: Float[Tensor, "K B W"]) -> Float[Tensor, "K B E"]:
@@ -88,13 +89,13 @@ class MeanQueryState(HeadState):
         """<mean of G, A_n> for every cell."""
         return dot(self.mean(gamma), self.tokens)
 
-    def each(self) -> Float[Tensor, "B N W"]:
-        """What the cell says itself, and its share in what the mean says."""
-        return self.cells.each() + self._share_in_tokens()
+    def dot_tokens_matrix(self) -> Float[Tensor, "B N W"]:
+        """What reaches the cells themselves, and their share in the mean."""
+        return self.cells.dot_tokens_matrix() + self._share_in_tokens()
 
-    def averaged(self) -> Float[Tensor, "B N W"]:
+    def mean_dot_tokens_matrix(self) -> Float[Tensor, "B N W"]:
         """The same, the first averaged over the cells."""
-        return self.cells.averaged() + self._share_in_tokens()
+        return self.cells.mean_dot_tokens_matrix() + self._share_in_tokens()
 
     def dense(self, gamma: Float[Tensor, "K B W"]) -> Iterator[Float[Tensor, "B N D"]]:
         """The whole gradient, one direction at a time."""
@@ -103,13 +104,13 @@ class MeanQueryState(HeadState):
 
     def _share_in_tokens(self) -> Float[Tensor, "B N W"]:
         """L with <share, A_n> = gamma . L_n."""
-        asks = F.linear(self.tokens, self.query_weight).unflatten(-1, self.turns.shape[1:3])
-        through_query = torch.einsum("bhde,bnhe->bnhd", self.turns, asks).flatten(-2)
-        through_mean = self.asker.averaged_over(self.cells.values(self.tokens), self.cells.centred_key)
+        query = F.linear(self.tokens, self.query_weight).unflatten(-1, self.query_outer.shape[1:3])
+        through_query = torch.einsum("bhde,bnhe->bnhd", self.query_outer, query).flatten(-2)
+        through_mean = self.mean_query.mean_matrix_over(self.cells.values(self.tokens), self.cells.centred_key)
         return (through_mean + through_query) / self.tokens.shape[1]
 
     def _share(self, gamma: Float[Tensor, "K B W"]) -> Float[Tensor, "K B D"]:
-        """One N-th of the gradient at the mean."""
-        by_head = gamma.unflatten(-1, self.turns.shape[1:3])
-        through_query = torch.einsum("kbhd,bhde->kbhe", by_head, self.turns).flatten(-2) @ self.query_weight
-        return (self.asker.mean(gamma) + through_query) / self.tokens.shape[1]
+        """1/N of the gradient at the mean."""
+        by_head = gamma.unflatten(-1, self.query_outer.shape[1:3])
+        through_query = torch.einsum("kbhd,bhde->kbhe", by_head, self.query_outer).flatten(-2) @ self.query_weight
+        return (self.mean_query.mean(gamma) + through_query) / self.tokens.shape[1]

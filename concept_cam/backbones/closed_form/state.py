@@ -1,4 +1,4 @@
-"""What a head is asked."""
+"""What a closed form has read of a batch, and the four questions it answers."""
 
 from __future__ import annotations
 
@@ -7,21 +7,23 @@ from collections.abc import Callable, Iterator
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
-from concept_cam.backbones.heads.end import End
+from concept_cam.backbones.closed_form.end import End
 
 Rest = Callable[..., Tensor]
-"""All that comes after pooling, up to the embedding before it is normalised: any number of vectors in, as many out."""
+"""From pooled vectors to embeddings before they are normalised, any number of vectors at once."""
 
 
 class HeadState(ABC):
     """What a head has read of a batch; K directions, B images, N patches, D channels, W of them after pooling.
 
+    Gamma (K, B, W) is dS/do, the gradient of K scores at the pooled vectors. G (K, B, N, D) is that at the patch tokens.
+
     Attributes:
         tokens: the patch tokens A.
         pooled: the vector o that pooling made of them.
-        end: what comes after, and the residual that o is added to, where it is plain.
+        end: the layers after pooling and the residual that o is added to, if these layers are plain.
     """
 
     tokens: Float[Tensor, "B N D"]
@@ -30,27 +32,27 @@ class HeadState(ABC):
 
     @abstractmethod
     def finish(self, pooled: Float[Tensor, "K B W"]) -> Float[Tensor, "K B E"]:
-        """All that comes after pooling, up to the embedding before it is normalised."""
+        """From pooled vectors to embeddings before they are normalised."""
 
     @abstractmethod
     def mean(self, gamma: Float[Tensor, "K B W"]) -> Float[Tensor, "K B D"]:
         """The gradient averaged over the patches."""
 
-    @abstractmethod
     def dot_tokens(self, gamma: Float[Tensor, "K B W"]) -> Float[Tensor, "K B N"]:
         """<G_n, A_n> for every patch."""
+        return dot(gamma, self.dot_tokens_matrix())
 
-    @abstractmethod
     def mean_dot_tokens(self, gamma: Float[Tensor, "K B W"]) -> Float[Tensor, "K B N"]:
         """<mean of G, A_n> for every patch."""
+        return dot(gamma, self.mean_dot_tokens_matrix())
 
     @abstractmethod
-    def each(self) -> Float[Tensor, "B N W"]:
-        """L with <G_n, A_n> = gamma . L_n."""
+    def dot_tokens_matrix(self) -> Float[Tensor, "B N W"]:
+        """The matrix L with <G_n, A_n> = gamma . L_n, whatever gamma is."""
 
     @abstractmethod
-    def averaged(self) -> Float[Tensor, "B N W"]:
-        """L with <mean of G, A_n> = gamma . L_n."""
+    def mean_dot_tokens_matrix(self) -> Float[Tensor, "B N W"]:
+        """The matrix L with <mean of G, A_n> = gamma . L_n, whatever gamma is."""
 
     @abstractmethod
     def dense(self, gamma: Float[Tensor, "K B W"]) -> Iterator[Float[Tensor, "B N D"]]:
@@ -60,20 +62,3 @@ class HeadState(ABC):
 def dot(gamma: Float[Tensor, "K B W"], linear: Float[Tensor, "B N W"]) -> Float[Tensor, "K B N"]:
     """Gamma . L_n for every patch."""
     return torch.einsum("kbw,bnw->kbn", gamma, linear)
-
-
-class Head(ABC):
-    """The way from the tokens of a site to the embedding.
-
-    Attributes:
-        around: the block that the site is in, whose input is all that the model holds of the batch; None if the site's own
-            output is.
-        by_row: a module that makes each token into another by itself, and of which the class token alone is of use.
-    """
-
-    around: nn.Module | None = None
-    by_row: nn.Module | None = None
-
-    @abstractmethod
-    def read(self, entering: Tensor, tokens: Float[Tensor, "B M D"], prefix: int) -> HeadState:
-        """Read the site: what entered its module, and the tokens that left it, prefix first."""

@@ -1,4 +1,4 @@
-"""A block of a transformer: an attention, and then an MLP, each behind a norm of its own."""
+"""A block of a transformer: an attention, then an MLP, each after a norm of its own."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Rotation = Callable[[Tensor, int], Tensor]
 
 @dataclass(frozen=True)
 class Projections:
-    """The linear maps into an attention, weights (H d, D) and biases (H d,), and how many heads share them."""
+    """The linear layers of query, key and value: weights (H d, D), biases (H d,), and the number of heads H."""
 
     query: tuple[Tensor, Tensor]
     key: tuple[Tensor, Tensor]
@@ -24,10 +24,10 @@ class Projections:
 
     @classmethod
     def of(cls, attention: Any) -> Projections:
-        """Those of torch's attention, packed or apart.
+        """The projections of an ``nn.MultiheadAttention``, packed or separate.
 
         Raises:
-            ValueError: it is of another kind, or attends to more than the tokens.
+            ValueError: it is of another class, or attends to more than the tokens.
         """
         check_kind(attention, nn.MultiheadAttention)
         if attention.bias_k is not None or attention.add_zero_attn:
@@ -40,17 +40,29 @@ class Projections:
 
     @classmethod
     def packed(cls, weights: Sequence[Tensor], biases: Tensor | None, heads: int) -> Projections:
-        """Three weights, of query, key and value, and their biases in one piece, or none."""
+        """The projections given by their weights.
+
+        Args:
+            weights: of query, key and value.
+            biases: of the three in one tensor, or None.
+            heads: the number of heads.
+        """
         parts = [weight.new_zeros(len(weight)) for weight in weights] if biases is None else biases.detach().chunk(3)
         query, key, value = zip([weight.detach() for weight in weights], parts, strict=True)
         return cls(query, key, value, heads)
 
     @classmethod
     def of_linears(cls, query: nn.Module, key: nn.Module, value: nn.Module, heads: int) -> Projections:
-        """Those of three linear layers.
+        """The projections given by three linear layers.
+
+        Args:
+            query: a linear layer.
+            key: a linear layer.
+            value: a linear layer.
+            heads: the number of heads.
 
         Raises:
-            ValueError: one is of another kind.
+            ValueError: one is of another class.
         """
 
         def parts(linear: Any) -> tuple[Tensor, Tensor]:
@@ -62,12 +74,12 @@ class Projections:
 
 
 def is_of(library: str, *layers: nn.Module) -> bool:
-    """Whether layers are of a library's own classes: a subclass of somebody else's may compute something else."""
+    """Whether all layers are of classes that a library defines: a subclass from elsewhere may compute something else."""
     return all(type(layer).__module__.partition(".")[0] == library and "forward" not in vars(layer) for layer in layers)
 
 
 def check_kind(layer: nn.Module, kind: type[nn.Module]) -> None:
-    """Raise ValueError unless a layer is of that very class: a subclass, or an adapter around it, may do something else."""
+    """Raise ValueError unless a layer is of exactly that class: a subclass or an adapter may compute something else."""
     if type(layer) is kind and not {"forward", "weight", "in_proj_weight"} & vars(layer).keys():
         return
     name = f"{type(layer).__module__}.{type(layer).__qualname__}"
@@ -80,22 +92,28 @@ def check_kind(layer: nn.Module, kind: type[nn.Module]) -> None:
 @final
 @dataclass(frozen=True)
 class Block:
-    """What a block does, piece by piece.
+    """The steps of a block. All functions read the parameters at each call, since they may be replaced.
 
     Attributes:
-        norm: the first norm: what enters it has entered the block, what leaves it asks, is asked and answers.
-        projections: of the attention, asked for anew each time: parameters may be replaced.
+        module: the block itself.
+        norm: the first norm. Its input is the residual stream, its output is projected to query, key and value.
+        second_norm: the norm before the MLP; it acts on each token by itself.
+        projections: of the attention.
         project: from the attention's output (..., W) to what it adds to the residual (..., D).
-        mlp: from the residual behind the attention to that behind the MLP, (..., D).
+        mlp: from the residual stream after the attention to that after the MLP, (..., D).
         rotate: for rotary positions.
+        layers: where the block is x = r + W_o o, y = x + W_2 act(W_1 norm x): its W_o, norm, W_1, act and W_2; else None.
     """
 
+    module: nn.Module
     norm: nn.Module
+    second_norm: nn.Module
     projections: Callable[[], Projections]
     project: Callable[[Tensor], Tensor]
     mlp: Callable[[Tensor], Tensor]
     rotate: Rotation | None = None
+    layers: Callable[[], tuple[Any, Any, Any, Any, Any] | None] = lambda: None
 
     def finish(self, output: Float[Tensor, "... W"], residual: Float[Tensor, "... D"]) -> Float[Tensor, "... D"]:
-        """All that comes after the attention."""
+        """From the output of the attention to the residual stream after the block."""
         return self.mlp(residual + self.project(output))

@@ -9,12 +9,13 @@ from typing import final
 from jaxtyping import Float
 from torch import Tensor
 
-from concept_cam.backbones.heads.head import Head, HeadState, Rest, dot
+from concept_cam.backbones.closed_form.head import Head
+from concept_cam.backbones.closed_form.state import HeadState, Rest, dot
 
 
 @final
 @dataclass(frozen=True)
-class MeanPooling(Head):
+class Mean(Head):
     """The mean of the patch tokens that leave the site, then ``rest``: from (..., D) to the embedding (..., E)."""
 
     rest: Rest
@@ -28,14 +29,14 @@ class MeanPooling(Head):
 @final
 @dataclass(frozen=True)
 class MeanState(HeadState):
-    """A mean, read: every patch has the same gradient, gamma / N."""
+    """What a mean has read: every patch has the same gradient, gamma / N."""
 
     tokens: Float[Tensor, "B N D"]
     pooled: Float[Tensor, "B D"]
     rest: Rest
 
     def finish(self, pooled: Float[Tensor, "K B D"]) -> Float[Tensor, "K B E"]:
-        """The norm, where it follows pooling, and the projection."""
+        """The norm, if it follows the mean, and the projection."""
         return self.rest(pooled)
 
     def mean(self, gamma: Float[Tensor, "K B D"]) -> Float[Tensor, "K B D"]:
@@ -50,13 +51,13 @@ class MeanState(HeadState):
         """Gamma . A_n / N: all patches have the same gradient."""
         return self.dot_tokens(gamma)
 
-    def each(self) -> Float[Tensor, "B N D"]:
+    def dot_tokens_matrix(self) -> Float[Tensor, "B N D"]:
         """A_n / N."""
         return self.tokens / self.tokens.shape[1]
 
-    def averaged(self) -> Float[Tensor, "B N D"]:
+    def mean_dot_tokens_matrix(self) -> Float[Tensor, "B N D"]:
         """A_n / N."""
-        return self.each()
+        return self.dot_tokens_matrix()
 
     def dense(self, gamma: Float[Tensor, "K B D"]) -> Iterator[Float[Tensor, "B N D"]]:
         """Gamma / N for every patch."""

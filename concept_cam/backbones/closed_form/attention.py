@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from typing import final
+from typing import Any, ClassVar, final
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from concept_cam.backbones.heads.block import Block, Projections, Rotation
-from concept_cam.backbones.heads.end import End
-from concept_cam.backbones.heads.head import Head, HeadState, Rest, dot
+from concept_cam.backbones.block import Block, Projections, Rotation
+from concept_cam.backbones.closed_form.end import End
+from concept_cam.backbones.closed_form.head import Head
+from concept_cam.backbones.closed_form.state import HeadState, Rest, dot
 
 
 @final
@@ -26,19 +27,32 @@ class ClassAttention(Head):
     Attributes:
         block: the last one.
         rest: from the class token that leaves it (..., D) to the embedding (..., E).
-        around: the module that is the block.
-        by_row: its second norm.
-        end: block and rest laid open, where they are plain; asked for anew each time.
+        last: the last norm and the projection, where the rest is nothing else; see ``ClassToken``.
     """
 
     block: Block
     rest: Rest
-    around: nn.Module | None = None
-    by_row: nn.Module | None = None
-    end: Callable[[], End | None] = lambda: None
+    last: Callable[[], tuple[Any, Any] | None] = lambda: None
+
+    has_single_query: ClassVar[bool] = True
+
+    @property
+    def around(self) -> nn.Module:
+        """The block."""
+        return self.block.module
+
+    @property
+    def by_row(self) -> nn.Module:
+        """Its second norm."""
+        return self.block.second_norm
+
+    def end(self) -> End | None:
+        """All that comes after the attention, where block and rest are built plainly; read anew each time."""
+        layers, last = self.block.layers(), self.last()
+        return None if layers is None or last is None else End.of(*layers, *last)
 
     def read(self, entering: Float[Tensor, "B M D"], tokens: Float[Tensor, "B M D"], prefix: int) -> HeadState:
-        """The class token asks all tokens."""
+        """Attend from the class token to all tokens."""
         own = self.block.projections()
         residual, tokens = entering[:, 0].to(own.query[0].dtype), tokens.to(own.query[0].dtype)
         query = F.linear(tokens[:, :1], *own.query)
@@ -46,14 +60,14 @@ class ClassAttention(Head):
         def rest(output: Tensor) -> Tensor:
             return self.rest(self.block.finish(output, residual))
 
-        reading, end = attend(query, tokens, own, prefix, rest, self.block.rotate), self.end()
-        return reading if end is None else replace(reading, end=(end, residual))
+        state, end = attend(query, tokens, own, prefix, rest, self.block.rotate), self.end()
+        return replace(state, project=self.block.project, end=None if end is None else (end, residual))
 
 
 @final
 @dataclass(frozen=True)
 class LatentAttention(Head):
-    """A pooling attention whose query is learned, whatever the image.
+    """A pooling attention with a learned query, the same for every image.
 
     The site is what the attention takes its keys and values from.
 
@@ -61,18 +75,20 @@ class LatentAttention(Head):
         projections: of the pooling attention.
         latent: the query before its projection, (D,).
         rest: from the attention's output (..., D) to the embedding (..., E).
-        asks_prefix: whether the latent asks the prefix as well as the patches.
+        reads_prefix: the latent attends to the prefix as well as to the patches.
     """
 
     projections: Callable[[], Projections]
     latent: Callable[[], Tensor]
     rest: Rest
-    asks_prefix: bool = True
+    reads_prefix: bool = True
+
+    has_single_query: ClassVar[bool] = True
 
     def read(self, entering: Tensor, tokens: Float[Tensor, "B M D"], prefix: int) -> HeadState:
-        """The latent asks all tokens, or all patches."""
+        """Attend from the latent to all tokens, or to the patches alone."""
         own = self.projections()
-        if not self.asks_prefix:
+        if not self.reads_prefix:
             tokens, prefix = tokens[:, prefix:], 0
         tokens = tokens.to(own.key[0].dtype)
         query = F.linear(self.latent().detach().to(tokens), *own.query).expand(len(tokens), 1, -1)
@@ -87,7 +103,16 @@ def attend(
     rest: Rest,
     rotate: Rotation | None = None,
 ) -> AttentionState:
-    """One query asks all tokens; what it learns of the patches is kept. Instead of keys and values, a vector a head."""
+    """Attention with a single query. Keys and values are folded into one vector per head and never made.
+
+    Args:
+        query: after its projection.
+        entered: the tokens from which keys and values are computed, the prefix first.
+        projections: of the attention.
+        prefix: how many tokens are no patches.
+        rest: from the attention's output to the embedding.
+        rotate: for rotary positions.
+    """
     heads = projections.heads
     query = query.unflatten(-1, (heads, -1))
     query = query * query.shape[-1] ** -0.5
@@ -121,14 +146,15 @@ def attend(
 @final
 @dataclass(frozen=True)
 class AttentionState(HeadState):
-    """One attention with one query, read; H heads of width d.
+    """What a head has read of an attention with a single query; H heads of width d.
 
     Attributes:
-        entered: x, what keys and values are made of: the tokens themselves, or the tokens and their positions.
-        attention: a_hn, the query's weights on the patches; the rest of each sum to one is on the prefix.
+        entered: x, from which keys and values are computed: the tokens, or the tokens plus their positions.
+        attention: a_hn, the weights of the patches; they sum to one together with those of the prefix.
         query: q_h / sqrt(d_h), one for all patches, or one for each where positions are rotary.
         centred_key: kappa_hn = q_h W_k,h A_n / sqrt(d_h).
         projections: of the attention.
+        project: the output projection of a block's attention, up to what is added to the residual; None of a pooling's.
     """
 
     tokens: Float[Tensor, "B N D"]
@@ -139,6 +165,7 @@ class AttentionState(HeadState):
     centred_key: Float[Tensor, "B N H"]
     projections: Projections
     rest: Rest
+    project: Callable[[Tensor], Tensor] | None = None
     end: tuple[End, Float[Tensor, "B D"]] | None = None
 
     def finish(self, pooled: Float[Tensor, "K B W"]) -> Float[Tensor, "K B E"]:
@@ -148,45 +175,50 @@ class AttentionState(HeadState):
     def mean(self, gamma: Float[Tensor, "K B W"]) -> Float[Tensor, "K B D"]:
         """1/N sum_h [(sum_n a_hn) W_v,h^T gamma_h + W_k,h^T sum_n delta_hn q_hn / sqrt(d_h)]; no (N, D) object."""
         value_pull, delta = self._value_pull(gamma), self._delta(gamma)
-        asked = torch.einsum("kbnh,bnhd->kbhd", delta, self.query.expand(-1, delta.shape[2], -1, -1))
+        through_keys = torch.einsum("kbnh,bnhd->kbhd", delta, self.query.expand(-1, delta.shape[2], -1, -1))
         through_values = torch.einsum("bh,kbhc->kbc", self.attention.sum(1), value_pull)
-        return (through_values + asked.flatten(-2) @ self.projections.key[0]) / self.tokens.shape[1]
+        return (through_values + through_keys.flatten(-2) @ self.projections.key[0]) / self.tokens.shape[1]
 
     def dot_tokens(self, gamma: Float[Tensor, "K B W"]) -> Float[Tensor, "K B N"]:
         """Sum_h [a_hn gamma_h W_v,h A_n + delta_hn kappa_hn]."""
         if self._many(gamma):
-            return dot(gamma, self.each())
-        told = self._told(gamma, self.tokens)
-        return (self.attention * told + self._delta(gamma, told) * self.centred_key).sum(-1)
+            return dot(gamma, self.dot_tokens_matrix())
+        value_score = self._value_score(gamma, self.tokens)
+        return (self.attention * value_score + self._delta(gamma, value_score) * self.centred_key).sum(-1)
 
     def mean_dot_tokens(self, gamma: Float[Tensor, "K B W"]) -> Float[Tensor, "K B N"]:
         """1/N sum_h [(sum_m a_hm) gamma_h W_v,h A_n + kappa_hn sum_m delta_hm], unless queries turn."""
         if self._many(gamma) or self.query.shape[1] > 1:
-            return dot(gamma, self.averaged())
-        told = self._told(gamma, self.tokens)
-        through_keys = self._delta(gamma, told).sum(2, keepdim=True) * self.centred_key
-        return (self.attention.sum(1, keepdim=True) * told + through_keys).sum(-1) / self.tokens.shape[1]
+            return dot(gamma, self.mean_dot_tokens_matrix())
+        value_score = self._value_score(gamma, self.tokens)
+        through_keys = self._delta(gamma, value_score).sum(2, keepdim=True) * self.centred_key
+        return (self.attention.sum(1, keepdim=True) * value_score + through_keys).sum(-1) / self.tokens.shape[1]
 
-    def each(self) -> Float[Tensor, "B N W"]:
+    def dot_tokens_matrix(self) -> Float[Tensor, "B N W"]:
         """L_hn = a_hn W_v,h A_n + kappa_hn a_hn (v_hn - o_h)."""
-        value, moved = self._value_and_moved()
-        return (self.attention[..., None] * value + self.centred_key[..., None] * moved).flatten(-2)
+        value, value_shift = self._value_and_shift()
+        return (self.attention[..., None] * value + self.centred_key[..., None] * value_shift).flatten(-2)
 
-    def averaged(self) -> Float[Tensor, "B N W"]:
+    def mean_dot_tokens_matrix(self) -> Float[Tensor, "B N W"]:
         """L_hn = 1/N [(sum_m a_hm) W_v,h A_n + sum_m a_hm (v_hm - o_h) q_hm W_k,h A_n / sqrt(d_h)]."""
-        value, moved = self._value_and_moved()
+        value, value_shift = self._value_and_shift()
         if self.query.shape[1] == 1:
-            through_keys = self.centred_key[..., None] * moved.sum(1)[:, None]
+            through_keys = self.centred_key[..., None] * value_shift.sum(1)[:, None]
         else:
             key = self._by_head(F.linear(self.tokens, self.projections.key[0]))
-            through_keys = torch.einsum("bmhd,bmhe,bnhe->bnhd", moved, self.query, key)
+            through_keys = torch.einsum("bmhd,bmhe,bnhe->bnhd", value_shift, self.query, key)
         through_values = self.attention.sum(1)[:, None, :, None] * value
         return (through_values + through_keys).flatten(-2) / self.tokens.shape[1]
 
-    def averaged_over(self, value: Float[Tensor, "B M H d"], key: Float[Tensor, "B M H"]) -> Float[Tensor, "B M W"]:
-        """L with <mean of G, y_m> = gamma . L_m for other tokens y, by W_v y and q W_k y / sqrt(d_h); with one query."""
+    def mean_matrix_over(self, value: Float[Tensor, "B M H d"], key: Float[Tensor, "B M H"]) -> Float[Tensor, "B M W"]:
+        """L with <mean of G, y_m> = gamma . L_m for other tokens y; with one query.
+
+        Args:
+            value: W_v y.
+            key: q W_k y / sqrt(d_h).
+        """
         through_values = self.attention.sum(1)[:, None, :, None] * value
-        through_keys = key[..., None] * self.moved.sum(1)[:, None]
+        through_keys = key[..., None] * self.value_shift.sum(1)[:, None]
         return (through_values + through_keys).flatten(-2) / self.tokens.shape[1]
 
     def dense(self, gamma: Float[Tensor, "K B W"]) -> Iterator[Float[Tensor, "B N D"]]:
@@ -202,11 +234,11 @@ class AttentionState(HeadState):
                 yield self.attention @ value_pull + (delta[..., None] * self.query).flatten(-2) @ key_weight
 
     @property
-    def moved(self) -> Float[Tensor, "B N H d"]:
-        """a_hn (v_hn - o_h): how the output answers to a logit."""
-        return self._value_and_moved()[1]
+    def value_shift(self) -> Float[Tensor, "B N H d"]:
+        """a_hn (v_hn - o_h): the derivative of the output with respect to a logit."""
+        return self._value_and_shift()[1]
 
-    def _value_and_moved(self) -> tuple[Float[Tensor, "B N H d"], Float[Tensor, "B N H d"]]:
+    def _value_and_shift(self) -> tuple[Float[Tensor, "B N H d"], Float[Tensor, "B N H d"]]:
         """W_v,h A_n and a_hn (v_hn - o_h)."""
         value = entered = self.values(self.tokens)
         if self.entered is not self.tokens:
@@ -216,7 +248,7 @@ class AttentionState(HeadState):
         return value, self.attention[..., None] * (entered - centred_output[:, None])
 
     def _many(self, gamma: Tensor) -> bool:
-        """Whether values for all tokens cost less than a vector a head for each direction."""
+        """Whether values for all tokens cost less than one vector per head for each direction."""
         return len(gamma) * self.projections.heads > self.pooled.shape[-1]
 
     def _value_pull(self, gamma: Float[Tensor, "K B W"]) -> Float[Tensor, "K B H D"]:
@@ -224,20 +256,25 @@ class AttentionState(HeadState):
         by_head = self._by_head(gamma)
         return torch.einsum("kbhd,hdc->kbhc", by_head, self.projections.value[0].unflatten(0, by_head.shape[-2:]))
 
-    def _told(self, gamma: Float[Tensor, "K B W"], tokens: Float[Tensor, "B N D"]) -> Float[Tensor, "K B N H"]:
+    def _value_score(self, gamma: Float[Tensor, "K B W"], tokens: Float[Tensor, "B N D"]) -> Float[Tensor, "K B N H"]:
         """gamma_h W_v,h of tokens."""
         return torch.einsum("kbhc,bnc->kbnh", self._value_pull(gamma), tokens)
 
-    def _delta(self, gamma: Float[Tensor, "K B W"], told: Tensor | None = None) -> Float[Tensor, "K B N H"]:
+    def _delta(self, gamma: Float[Tensor, "K B W"], value_score: Tensor | None = None) -> Float[Tensor, "K B N H"]:
         """a_hn gamma_h (v_hn - o_h)."""
-        if told is None or self.entered is not self.tokens:
-            told = self._told(gamma, self.entered)
+        if value_score is None or self.entered is not self.tokens:
+            value_score = self._value_score(gamma, self.entered)
         of_output = (self._by_head(gamma) * self._by_head(self.pooled - self.projections.value[1])).sum(-1)
-        return self.attention * (told - of_output[:, :, None])
+        return self.attention * (value_score - of_output[:, :, None])
 
     def values(self, tokens: Float[Tensor, "B N D"]) -> Float[Tensor, "B N H d"]:
         """W_v of tokens."""
         return self._by_head(F.linear(tokens, self.projections.value[0]))
+
+    def biased_values(self) -> Float[Tensor, "B N H d"]:
+        """v_hn, with the bias."""
+        values: Tensor = self.values(self.entered)
+        return values + self.projections.value[1].view(values.shape[-2:])
 
     def _by_head(self, vectors: Tensor) -> Tensor:
         heads = self.projections.heads
