@@ -1,4 +1,4 @@
-"""Further columns of a data set (groups, sites, dates) in the rows of a run: they come last, and are texts."""
+"""Further columns of a data set (groups, sites, dates) in the rows of a run: the last columns, as text."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from concept_cam.datasets.example import Dataset, Example
 
 
 def extra_columns(dataset: Dataset, own: Collection[str]) -> dict[str, str]:
-    """What the further columns of a data set are called in a table: as they are, or ``data_NAME`` if it has a NAME itself.
+    """The titles of a data set's further columns in a table: their own, or ``data_NAME`` if the table has a column NAME.
 
     Args:
-        dataset: whose ``extra`` it is.
-        own: columns of the table.
+        dataset: the data set with ``extra`` columns.
+        own: the columns of the table.
 
     Example:
         >>> from concept_cam.datasets import Dataset
@@ -30,11 +30,16 @@ def extra_columns(dataset: Dataset, own: Collection[str]) -> dict[str, str]:
 
 
 def with_extra(pairs: Iterable[tuple[Mapping[str, Any], Example]], columns: Mapping[str, str]) -> list[dict[str, Any]]:
-    """Rows with what the further columns say of their examples.
+    """Rows with the further columns of their examples.
 
     Args:
         pairs: each row with its example.
-        columns: what further columns are called in the table; see ``extra_columns``.
+        columns: titles of further columns in the table; see ``extra_columns``.
+
+    Example:
+        >>> from concept_cam.datasets import Example
+        >>> with_extra([({"energy": 0.4}, Example("a.png", "a.png", "finch", extra={"site": "north"}))], {"site": "site"})
+        [{'energy': 0.4, 'site': 'north'}]
     """
     return [
         {**row, **{column: example.extra[name] for name, column in columns.items() if name in example.extra}}
@@ -43,6 +48,13 @@ def with_extra(pairs: Iterable[tuple[Mapping[str, Any], Example]], columns: Mapp
 
 
 def of_rows(rows: Iterable[Mapping[str, Any]], examples: Iterable[Example]) -> list[tuple[Mapping[str, Any], Example]]:
-    """Each row with the example of its image and label."""
+    """Each row with the example of its image and label.
+
+    Example:
+        >>> from concept_cam.datasets import Example
+        >>> ((row, example),) = of_rows([{"image": "a.png", "label": "finch"}], [Example("a.png", "a.png", "finch")])
+        >>> example.name
+        'a.png'
+    """
     known = {(example.name, example.label): example for example in examples}
     return [(row, known[row["image"], row["label"]]) for row in rows]

@@ -47,7 +47,7 @@ _CLUTTER = {
 
 @dataclass(frozen=True)
 class Plate:
-    """One page of the guide.
+    """A drawn bird: the image, a label for every pixel, and its card.
 
     ``labels`` holds ``1 + PARTS.index(part)`` for every pixel of a part that can be seen, 0 elsewhere.
     """
