@@ -24,7 +24,7 @@ AT_HAND = "1,000 texts on fields at hand"
 STRENGTH = 0.6
 
 PER_GRAPH = 8
-"""Concepts that the peers are timed for; more are scaled up from these."""
+"""Concepts that the peers are timed for; times for more are extrapolated from these."""
 
 
 @dataclass(frozen=True)
