@@ -129,8 +129,7 @@ def compare(
     if references and strength > 0 and chosen.mean() <= bank.spread and len(bank.names) > len(references) + 1:
         warnings.warn(
             f"{one_line(', '.join(references))}: no more like {target!r} (cosine {chosen.mean():.2f}) than any two concepts "
-            f"of the bank are like each other ({bank.spread:.2f}). Comparing sharpens a map only against concepts that are "
-            "alike.",
+            f"of the bank are on average ({bank.spread:.2f}). Comparing sharpens a map only against similar concepts.",
             stacklevel=2,
         )
     return Comparison(target, references, weights, tuple(chosen.tolist()), float(strength))

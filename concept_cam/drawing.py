@@ -121,13 +121,13 @@ def side_by_side(localization: Localization, image: Image.Image) -> Image.Image:
     """
     image = upright(image, localization.placement)
     comparison = localization.comparison
-    others = ", ".join(comparison.references) or "nothing"
+    others = f" against {', '.join(comparison.references)}" if comparison.references else ""
     small, placement = _small(image, localization.placement, _PANEL)
     return _captioned(
         [
-            (small, "the image"),
-            (_blend(small, placement, localization.base_map), comparison.target),
-            (_blend(small, placement, localization.map), f"{comparison.target}, not {others}"),
+            (small, "image"),
+            (_blend(small, placement, localization.base_map), f"base map: {comparison.target}"),
+            (_blend(small, placement, localization.map), f"contrastive map: {comparison.target}{others}"),
         ]
     )
 
@@ -175,7 +175,7 @@ def by_reference(localizations: Sequence[Localization], image: Image.Image) -> I
     pixels = np.asarray(small, dtype=float)
     calm = 0.45 * pixels + 0.55 * (0.75 * pixels.mean(-1, keepdims=True) + 45)
     mixed = Image.fromarray(((1 - opacity) * calm + opacity * colours).round().clip(0, 255).astype(np.uint8))
-    sheet = _captioned([(mixed, f"{localizations[0].comparison.target}, because not")])
+    sheet = _captioned([(mixed, f"{localizations[0].comparison.target} against")])
     legend = Image.new("RGB", (sheet.width, len(localizations) * _LINE + _MARGIN), "white")
     write, font = ImageDraw.Draw(legend), Lettering(_LETTERS)
     for k, (one, colour) in enumerate(zip(localizations, _COLOURS, strict=False)):

@@ -47,7 +47,7 @@ def table_of(rows: Iterable[Mapping[str, object]], columns: Sequence[str], *, er
 
 
 def read_table(content: bytes) -> list[dict[str, str]]:
-    """The rows of what ``table_of`` wrote: texts as they were, numbers as they are written, what is empty left out.
+    """The rows of a table from ``table_of``: texts and numbers as strings, without empty cells.
 
     Raises:
         ValueError: it is no such table: not in UTF-8 but for names of files, or a row has not as many cells as the header.

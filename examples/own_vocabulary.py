@@ -45,8 +45,8 @@ def main(
 
 
 def report(file: Path, error: ConceptCamError) -> None:
-    """Say what is left out, and why."""
-    print(f"left out: {error}", file=sys.stderr)
+    """Print which image is skipped, and why."""
+    print(f"skipped: {error}", file=sys.stderr)
 
 
 def drawn(folder: Path) -> Path:

@@ -11,6 +11,6 @@ extra     further columns of a table, in the rows of a run
 from __future__ import annotations
 
 from concept_cam.datasets.example import Dataset, Example, Lazy, Point, Region
-from concept_cam.datasets.layouts import LAYOUTS, read_dataset
+from concept_cam.datasets.layouts import LAYOUTS, Layout, read_dataset
 
-__all__ = ["LAYOUTS", "Dataset", "Example", "Lazy", "Point", "Region", "read_dataset"]
+__all__ = ["LAYOUTS", "Dataset", "Example", "Layout", "Lazy", "Point", "Region", "read_dataset"]

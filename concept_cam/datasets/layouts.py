@@ -7,7 +7,9 @@ A reader reads lists and tables at once; images and masks are read when they are
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import final
 
 from concept_cam.datasets.builder import DatasetBuilder
 from concept_cam.datasets.coco import read_coco
@@ -62,18 +64,34 @@ def _is_image(file: Path) -> bool:
     return file.suffix.lower() in SUFFIXES
 
 
-LAYOUTS: Mapping[str, Callable[[Path, Path | None], Dataset]] = {
-    "folders": read_folders,
-    "table": read_table,
-    "cub": read_cub,
-    "pets": read_pets,
-    "aircraft": read_aircraft,
-    "cars": read_cars,
-    "coco": read_coco,
-    "fishvista": read_fishvista,
-    "huggingface": read_huggingface,
+@final
+@dataclass(frozen=True)
+class Layout:
+    """A layout of data sets.
+
+    Attributes:
+        read: the reader, a function of the path and the root.
+        signs: files or folders in the folder of a data set by which the layout is recognised.
+        suffixes: suffixes by which it is recognised if the data set is a file.
+    """
+
+    read: Callable[[Path, Path | None], Dataset]
+    signs: tuple[str, ...] = ()
+    suffixes: tuple[str, ...] = ()
+
+
+LAYOUTS: Mapping[str, Layout] = {
+    "folders": Layout(read_folders),
+    "table": Layout(read_table),
+    "cub": Layout(read_cub, signs=("image_class_labels.txt",)),
+    "pets": Layout(read_pets, signs=("annotations/trimaps",)),
+    "aircraft": Layout(read_aircraft, signs=("data/variants.txt",)),
+    "cars": Layout(read_cars, signs=("devkit/cars_meta.mat",)),
+    "coco": Layout(read_coco, suffixes=(".json",)),
+    "fishvista": Layout(read_fishvista, signs=("segmentation_masks/seg_id_trait_map.json",)),
+    "huggingface": Layout(read_huggingface, signs=("dataset_dict.json", "dataset_info.json")),
 }
-"""Readers by the names of their layouts."""
+"""Layouts by name; a folder without a sign is in the layout ``folders``, a file with another suffix in ``table``."""
 
 
 def read_dataset(path: Path, layout: str | None = None, root: Path | None = None) -> Dataset:
@@ -107,19 +125,11 @@ def read_dataset(path: Path, layout: str | None = None, root: Path | None = None
         chosen = layout or _recognised(path)
         if chosen not in LAYOUTS:
             raise DatasetError(f"No layout {chosen!r}.{did_you_mean(chosen, LAYOUTS)} There are {', '.join(LAYOUTS)}.")
-        return LAYOUTS[chosen](path, root)
+        return LAYOUTS[chosen].read(path, root)
 
 
 def _recognised(path: Path) -> str:
     if path.is_file():
-        return "coco" if path.suffix.lower() == ".json" else "table"
-    signs = (
-        ("cub", "image_class_labels.txt"),
-        ("pets", "annotations/trimaps"),
-        ("aircraft", "data/variants.txt"),
-        ("cars", "devkit/cars_meta.mat"),
-        ("fishvista", "segmentation_masks/seg_id_trait_map.json"),
-        ("huggingface", "dataset_dict.json"),
-        ("huggingface", "dataset_info.json"),
-    )
-    return next((name for name, sign in signs if (path / sign).exists()), "folders")
+        return next((name for name, layout in LAYOUTS.items() if path.suffix.lower() in layout.suffixes), "table")
+    found = (name for name, layout in LAYOUTS.items() if any((path / sign).exists() for sign in layout.signs))
+    return next(found, "folders")

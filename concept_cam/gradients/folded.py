@@ -102,7 +102,7 @@ def fold(backbone: Backbone, end: End) -> Folded:
 
 
 def _standardized(x: Float[Tensor, "B D"], eps: float) -> tuple[Float[Tensor, "B D"], Float[Tensor, "B 1"]]:
-    """What a norm makes of x before its weight, and by what it scales."""
+    """The normalised x before the weight of the norm, and its scale."""
     centred = _centred(x)
     scale = (centred.square().mean(-1, keepdim=True) + eps).rsqrt()
     return centred * scale, scale

@@ -1,4 +1,4 @@
-"""The gradient at the pixels themselves, through the whole model: what maps at a site are held against."""
+"""The gradient at the pixels, through the whole model, with which maps at a site are compared."""
 
 from __future__ import annotations
 
@@ -12,7 +12,12 @@ from concept_cam.backbones.backbone import Backbone
 def pixel_gradient(
     backbone: Backbone, pixels: Float[Tensor, "B 3 height width"], direction: Float[Tensor, "B E"]
 ) -> Float[Tensor, "B 3 height width"]:
-    """The gradient of <normalised embedding, direction> with respect to the pixels that the model gets; no trace is left.
+    """The gradient of <normalised embedding, direction> with respect to the input pixels; the model is left unchanged.
+
+    Args:
+        backbone: the model.
+        pixels: its input.
+        direction: one for each image.
 
     Example:
         >>> import torch
