@@ -127,15 +127,16 @@ def opened(
         ConceptCamError: of that kind, here and from within the block: the file is missing, empty, damaged, too large, or in no
             format that is read.
     """
+    one = f"{'an' if what.startswith(tuple('aeiou')) else 'a'} {what}"
     with ExitStack() as stack:
         stack.enter_context(refusing(called, kind, what))
         if isinstance(source, Path) and not source.is_file():
             state = "is a folder" if source.is_dir() else "is no file" if source.exists() else "does not exist"
-            raise kind(f"{called}: the file {state}; expected a {what} such as a JPEG or PNG file.")
+            raise kind(f"{called}: the file {state}; expected {one} such as a JPEG or PNG file.")
         file: io.BufferedIOBase = stack.enter_context(source.open("rb") if isinstance(source, Path) else io.BytesIO(source))
         metered = Metered(file)
         if metered.size == 0:
-            raise kind(f"{called}: the file is empty; expected a {what} such as a JPEG or PNG file.")
+            raise kind(f"{called}: the file is empty; expected {one} such as a JPEG or PNG file.")
         if metered.size > MAX_BYTES:
             raise kind(
                 f"{called}: the file has {metered.size:,} bytes, but at most {MAX_BYTES:,} are read; make it smaller first."
@@ -145,7 +146,7 @@ def opened(
         stored = Stored(image, _stored_size(image), _orientation(image, metered))
         check_size(stored.size, called, kind)
         if metered.size > _MAX_SLOW and _decoder_of(image) in _SLOW:
-            raise kind(f"{called}: {metered.size:,} bytes of a {what} that is slow to decode; save it as PNG.")
+            raise kind(f"{called}: {metered.size:,} bytes of {one} that is slow to decode; save it as PNG.")
         needed = metered.size + _needed(stored, metered)
         if needed > MAX_BYTES:
             raise kind(
