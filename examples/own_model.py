@@ -3,8 +3,8 @@
     python examples/own_model.py
     python examples/own_model.py --image photo.jpg --architecture resnet18 --weights mine.pt --classes names.txt
 
-Any module with a linear last layer works: replace ``trained`` by yours. Without arguments, the model is the trunk of the embedded
-encoder with a linear layer for four birds, and the image is a plate of the embedded world.
+Any module with a linear last layer works: replace ``trained`` by yours. Without arguments, the model is the trunk of the
+embedded encoder with a linear layer for four birds, and the image is a plate of the embedded world.
 """
 
 from __future__ import annotations
