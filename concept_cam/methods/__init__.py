@@ -15,6 +15,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from inspect import isfunction
 
 from concept_cam.methods.attention import grad_eclip, legrad, raw_attention, relevance, rollout, value_attribution
 from concept_cam.methods.composition import at_scales, at_sites, mirrored, smoothed
@@ -166,3 +167,10 @@ CARDS = _cards()
 """Descriptions of all methods by name."""
 
 METHODS.update({name: card.method for name, card in CARDS.items()})
+
+__test__ = {
+    name: function_of(card.method)
+    for name, card in CARDS.items()
+    if not isfunction(card.method) and card.kind != "perturbation"  # those take hundreds of passes
+}
+"""Doctests of methods that are not functions themselves."""

@@ -18,6 +18,12 @@ def integrated_grad_cam(trace: Trace) -> Float[Tensor, "B N E"]:
 
     Source: Sattarzadeh et al., Integrated Grad-CAM (arXiv 2102.07805), without the final ReLU. The blank image is zero, the
     mean colour of the training images; the integrand is evaluated at the middle of each step.
+
+    Example:
+        >>> from concept_cam import world
+        >>> plate, localizer = world.draw_species("ember finch"), world.localizer(method="integrated_grad_cam")
+        >>> localizer(plate.image, "ember finch", "frost finch").map.shape
+        torch.Size([12, 12])
     """
     form: Form = "factored" if isinstance(trace, FactoredTrace) else "dense"
 

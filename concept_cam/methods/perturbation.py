@@ -29,6 +29,12 @@ def score_cam(trace: Trace) -> Float[Tensor, "B N E"]:
 
     Source: Wang et al., Score-CAM (arXiv 1910.01279), without the final ReLU. Departures: no softmax over channels, which its
     code has; the score of the baseline is subtracted for the whole direction, not for the target alone (Finer-CAM, Eq. 9).
+
+    Example:
+        >>> from concept_cam import world
+        >>> plate, localizer = world.draw_species("ember finch"), world.localizer(method="score_cam")
+        >>> localizer(plate.image, "ember finch", "frost finch").map.shape
+        torch.Size([12, 12])
     """
     weights = [_channel_scores(trace, image, range(trace.tokens.shape[-1])) for image in range(len(trace.pixels))]
     return trace.tokens @ torch.stack(weights)
@@ -41,6 +47,12 @@ def _gscore_cam(trace: Trace, directions: Float[Tensor, "K B E"]) -> Float[Tenso
 
     Source: Chen et al., gScoreCAM (ACCV 2022), and its code. Departure: the softmax is over the selected channels alone; with
     zeros for the others they would get a weight too.
+
+    Example:
+        >>> from concept_cam import world
+        >>> plate, localizer = world.draw_species("ember finch"), world.localizer(method="gscore_cam")
+        >>> localizer(plate.image, "ember finch", "frost finch").map.shape  # doctest: +SKIP
+        torch.Size([12, 12])
     """
     gradient = trace.gradient(directions).mean()
     count = min(_GSCORE_CHANNELS, gradient.shape[-1])
@@ -82,6 +94,12 @@ def ablation_cam(trace: Trace) -> Float[Tensor, "B N E"]:
 
     Source: Desai and Ramaswamy, Ablation-CAM (WACV 2020), without the final ReLU. Departure: not divided by S, which for a
     difference of scores can be near zero or negative and would flip the sign of the map.
+
+    Example:
+        >>> from concept_cam import world
+        >>> plate, localizer = world.draw_species("ember finch"), world.localizer(method="ablation_cam")
+        >>> localizer(plate.image, "ember finch", "frost finch").map.shape
+        torch.Size([12, 12])
     """
     without = [torch.cat(list(embed_without_channels(trace, image))) for image in range(len(trace.pixels))]
     return trace.tokens @ (trace.embedding[:, None] - torch.stack(without))
@@ -94,6 +112,12 @@ def occlusion(trace: Trace) -> Float[Tensor, "B N E"]:
     One forward pass per patch.
 
     Source: Zeiler and Fergus, Visualizing Convolutional Networks (arXiv 1311.2901); window and step are our choice.
+
+    Example:
+        >>> from concept_cam import world
+        >>> plate, localizer = world.draw_species("ember finch"), world.localizer(method="occlusion")
+        >>> localizer(plate.image, "ember finch", "frost finch").map.shape
+        torch.Size([12, 12])
     """
     layout = trace.layout
     height, width = trace.pixels.shape[2:]
@@ -133,6 +157,12 @@ def rise(trace: Trace) -> Float[Tensor, "B N E"]:
     Source: Petsiuk et al., RISE (arXiv 1806.07421), with its masks: 7 x 7 cells, half of them kept, enlarged and
     shifted. Departures: both means are subtracted, which shifts the map by a constant, so that zero means no influence; the
     seed is fixed, so that maps are comparable.
+
+    Example:
+        >>> from concept_cam import world
+        >>> plate, localizer = world.draw_species("ember finch"), world.localizer(method="rise")
+        >>> localizer(plate.image, "ember finch", "frost finch").map.shape
+        torch.Size([12, 12])
     """
     height, width = (int(side) for side in trace.pixels.shape[2:])
     layout = trace.layout

@@ -29,6 +29,12 @@ def patch_text(trace: Trace) -> Float[Tensor, "B N E"]:
     """Plain similarity: the patch tokens that leave the last block.
 
     In a model with a class token, training gives these tokens no objective, so the map is close to chance there.
+
+    Example:
+        >>> from concept_cam import world
+        >>> plate, localizer = world.draw_species("ember finch"), world.localizer(method="patch_text")
+        >>> localizer(plate.image, "ember finch", "frost finch").map.shape
+        torch.Size([12, 12])
     """
     unrolled = unroll(trace, 1, graph=False)
     return unrolled.alone(unrolled.layers[-1].left)
@@ -39,6 +45,12 @@ def maskclip(trace: Trace) -> Float[Tensor, "B N E"]:
     """MaskCLIP: the values of the last block after its output projection; no residual, no MLP.
 
     Source: Zhou et al., MaskCLIP (arXiv 2112.01071). Departures: none of the paper's prompts, no key smoothing.
+
+    Example:
+        >>> from concept_cam import world
+        >>> plate, localizer = world.draw_species("ember finch"), world.localizer(method="maskclip")
+        >>> localizer(plate.image, "ember finch", "frost finch").map.shape
+        torch.Size([12, 12])
     """
     unrolled = unroll(trace, 1, graph=False)
     layer = unrolled.layers[-1]
@@ -50,6 +62,12 @@ def sclip(trace: Trace) -> Float[Tensor, "B N E"]:
     """SCLIP: the last block with softmax(q q / sqrt d) + softmax(k k / sqrt d) as its attention.
 
     Source: Wang et al., SCLIP (arXiv 2312.01597), correlative self-attention.
+
+    Example:
+        >>> from concept_cam import world
+        >>> plate, localizer = world.draw_species("ember finch"), world.localizer(method="sclip")
+        >>> localizer(plate.image, "ember finch", "frost finch").map.shape
+        torch.Size([12, 12])
     """
     unrolled = unroll(trace, 1, graph=False)
     layer = unrolled.layers[-1]
@@ -62,6 +80,12 @@ def clearclip(trace: Trace) -> Float[Tensor, "B N E"]:
     """ClearCLIP: the last block with softmax(q q / sqrt d) as its attention; no residual, no MLP.
 
     Source: Lan et al., ClearCLIP (arXiv 2407.12442).
+
+    Example:
+        >>> from concept_cam import world
+        >>> plate, localizer = world.draw_species("ember finch"), world.localizer(method="clearclip")
+        >>> localizer(plate.image, "ember finch", "frost finch").map.shape
+        torch.Size([12, 12])
     """
     unrolled = unroll(trace, 1, graph=False)
     layer = unrolled.layers[-1]
@@ -74,6 +98,12 @@ def naclip(trace: Trace) -> Float[Tensor, "B N E"]:
 
     Source: Hajimiri et al., NACLIP (arXiv 2404.08181); the Gaussian has a standard deviation of 5 patches and a
     peak of 1. Prefix tokens have no neighbours.
+
+    Example:
+        >>> from concept_cam import world
+        >>> plate, localizer = world.draw_species("ember finch"), world.localizer(method="naclip")
+        >>> localizer(plate.image, "ember finch", "frost finch").map.shape
+        torch.Size([12, 12])
     """
     unrolled = unroll(trace, 1, graph=False)
     layer = unrolled.layers[-1]
@@ -88,6 +118,12 @@ def clip_surgery(trace: Trace) -> Float[Tensor, "B N E"]:
 
     Source: Li et al., CLIP Surgery (arXiv 2304.05653), its architecture surgery. Its feature surgery, which subtracts the
     mean over all labels from each map, is a comparison with all of them at strength 1: set the references instead.
+
+    Example:
+        >>> from concept_cam import world
+        >>> plate, localizer = world.draw_species("ember finch"), world.localizer(method="clip_surgery")
+        >>> localizer(plate.image, "ember finch", "frost finch").map.shape
+        torch.Size([12, 12])
     """
     return _second_path(trace, lambda layer, _: attend(layer.value, layer.value) @ layer.value)
 
@@ -98,6 +134,12 @@ def gem(trace: Trace) -> Float[Tensor, "B N E"]:
 
     Source: Bousselham et al., Grounding Everything (arXiv 2312.00878), with unit projections, one iteration and the
     temperature of its code: the mean norm of the tokens over sqrt d.
+
+    Example:
+        >>> from concept_cam import world
+        >>> plate, localizer = world.draw_species("ember finch"), world.localizer(method="gem")
+        >>> localizer(plate.image, "ember finch", "frost finch").map.shape
+        torch.Size([12, 12])
     """
 
     def self_self(layer: Layer, normed: Tensor) -> Tensor:
