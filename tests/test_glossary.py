@@ -35,6 +35,7 @@ WAITING: tuple[str, ...] = (
     "concept_cam/cli/",
     "concept_cam/backbones/",
     "concept_cam/gradients/factored.py",
+    "concept_cam/runs/table.py",
     "concept_cam/methods/attention.py",
     "docs/adapters.md",
 )

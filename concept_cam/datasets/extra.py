@@ -1,4 +1,4 @@
-"""Further columns of a data set (groups, sites, dates) in the rows of a run: the last columns, as text."""
+"""Further columns of a data set (groups, sites, dates) in the rows of a run: they come last, and are texts."""
 
 from __future__ import annotations
 
@@ -30,16 +30,11 @@ def extra_columns(dataset: Dataset, own: Collection[str]) -> dict[str, str]:
 
 
 def with_extra(pairs: Iterable[tuple[Mapping[str, Any], Example]], columns: Mapping[str, str]) -> list[dict[str, Any]]:
-    """Rows with the further columns of their examples.
+    """Rows with what the further columns say of their examples.
 
     Args:
         pairs: each row with its example.
-        columns: titles of further columns in the table; see ``extra_columns``.
-
-    Example:
-        >>> from concept_cam.datasets import Example
-        >>> with_extra([({"energy": 0.4}, Example("a.png", "a.png", "finch", extra={"site": "north"}))], {"site": "site"})
-        [{'energy': 0.4, 'site': 'north'}]
+        columns: what further columns are called in the table; see ``extra_columns``.
     """
     return [
         {**row, **{column: example.extra[name] for name, column in columns.items() if name in example.extra}}
@@ -48,13 +43,6 @@ def with_extra(pairs: Iterable[tuple[Mapping[str, Any], Example]], columns: Mapp
 
 
 def of_rows(rows: Iterable[Mapping[str, Any]], examples: Iterable[Example]) -> list[tuple[Mapping[str, Any], Example]]:
-    """Each row with the example of its image and label.
-
-    Example:
-        >>> from concept_cam.datasets import Example
-        >>> ((row, example),) = of_rows([{"image": "a.png", "label": "finch"}], [Example("a.png", "a.png", "finch")])
-        >>> example.name
-        'a.png'
-    """
+    """Each row with the example of its image and label."""
     known = {(example.name, example.label): example for example in examples}
     return [(row, known[row["image"], row["label"]]) for row in rows]

@@ -211,7 +211,7 @@ def _answer(method: Method, given: Any, axes: str, shape: tuple[int, ...]) -> Te
 
 @contextmanager
 def _evaluating(trace: Trace) -> Iterator[None]:
-    """Run pieces of the model as the whole model ran: in evaluation mode and without the caller's autocast."""
+    """Pieces of the model run as the whole of it did: no dropout, none of the caller's modes."""
     with trace.backbone.evaluating(), torch.autocast(trace.backbone.device.type, enabled=False):
         yield
 

@@ -27,7 +27,7 @@ def csv_of(rows: Sequence[Row], columns: Sequence[str]) -> bytes:
 
 
 def read_rows(file: Path) -> list[Row]:
-    """The rows of a run: numbers as floats, further columns of the data set as text, without empty cells.
+    """The rows of a run; numbers are numbers, what is empty is left out; columns of the data set are texts.
 
     Raises:
         OutputError: it cannot be read.
