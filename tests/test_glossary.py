@@ -68,7 +68,7 @@ PHRASES = {
     r"(?:go|goes|going|gone|went) on with": "is resumed, continues with",
     r"left out": "is skipped, is removed",
     r"(?:is|are|was|were|be|been|being) covered": "is masked",
-    r"(?:is|are) gone": "is masked, is removed",
+    r"(?:pixels?|parts?) (?:is|are) gone": "is masked",
     r"h(?:eld|old|olds|olding) against": "is compared with",
     r"of no meaning": "random",
     r"(?:base and )?finer (?:map|maps|form|one|ones)": "contrastive map",
