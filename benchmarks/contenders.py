@@ -24,7 +24,7 @@ AT_HAND = "1,000 texts on fields at hand"
 STRENGTH = 0.6
 
 PER_GRAPH = 8
-"""Concepts that the peers are timed for; more are scaled up from these."""
+"""Concepts that the peers are timed for; times for more are extrapolated from these."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class Bench:
         return self.texts - STRENGTH * torch.stack([self.texts.roll(-step, 0) for step in (1, 2, 3)]).mean(0)
 
     def own(self) -> Tensor:
-        """What the model itself takes for an embedding, without a graph."""
+        """Embed the images with the model alone, without a graph."""
         model: Any = self.backbone.module
         with torch.inference_mode():
             embedding: Tensor = model.encode_image(self.pixels, normalize=True)

@@ -35,7 +35,7 @@ def plate_of(index: int, seed: int = 0) -> Plate:
     return draw(bird, rng, 192)
 
 
-def judge(plate: Plate, finding: PartFinding) -> list[dict[str, Any]]:
+def graded(plate: Plate, finding: PartFinding) -> list[dict[str, Any]]:
     """A row for each part: whether it is there, was found, where, and was read right."""
     rows = []
     for part in finding.parts:
@@ -63,7 +63,7 @@ def main(
     vocabulary = read_parts("world-parts")
     plates = [plate_of(index, seed) for index in range(count)]
     found = stream_parts(localizer, (plate.image for plate in plates), vocabulary, batch_size=25)
-    rows = [row for plate, (_, finding) in zip(plates, found, strict=True) for row in judge(plate, finding)]
+    rows = [row for plate, (_, finding) in zip(plates, found, strict=True) for row in graded(plate, finding)]
     table = Table("part", "there", "found", "inside", "within a patch", "IoU", "colour", "shape", "pattern", box=box.MARKDOWN)
     groups: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for row in rows:

@@ -1,7 +1,7 @@
 """How much of a base map do a class and its twin share? ``python -m benchmarks.shared``: why probes gain by comparing, or not.
 
-A finer map of a linear method is the target's base map minus ``strength`` times the reference's. What the two have in common
-is what comparing takes off: the cosine of the two maps over the patches says how much that is.
+The contrastive map of a linear method is the base map of the target minus ``strength`` times that of the reference. So
+comparing removes what the two have in common, and the cosine of the two maps over the patches measures it.
 """
 
 from __future__ import annotations

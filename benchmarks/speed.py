@@ -97,14 +97,14 @@ def tried_table(device: str) -> Iterator[str]:
 
 
 def _against_peers(seconds: dict[str, float]) -> Iterator[str]:
-    """How many times faster; for 1,000 concepts theirs are scaled up from one and several."""
+    """How many times faster; for 1,000 concepts theirs are extrapolated from one and several."""
     our_one, our_many = (seconds[name] for name in COMPARED)
     for peer in (f"{package}{how}" for package in ("torch-cam", "grad-cam") for how in ("", LAYER_ALONE)):
         if f"{peer}, {count_of(1)}" in seconds:
             one, some = (seconds[f"{peer}, {count_of(count)}"] for count in (1, PER_GRAPH))
             each = (some - one) / (PER_GRAPH - 1)
             faster, far_faster = one / our_one, (one + 999 * each) / our_many
-            yield f"* {peer}: {each / seconds[OWN]:.3f} for each further concept (1 and {PER_GRAPH} timed, more scaled up)."
+            yield f"* {peer}: {each / seconds[OWN]:.3f} for each further concept (1 and {PER_GRAPH} timed, more extrapolated)."
             yield f"  concept-cam is {faster:.2f} times as fast for one concept and {far_faster:,.0f} times for 1,000."
     yield ""
 

@@ -1,7 +1,7 @@
 """Are differences told in the right words, and in no others? ``python -m benchmarks.words``: all twins, both encoders.
 
 The words come from the texts alone; on plates of the first bird the map of the phrases ("red crown" against "white crown") is
-held against the map of the decision (the bird against its twin). What is true is known: a phrase is *right* if it names the
+compared with the map of the decision (the bird against its twin). What is true is known: a phrase is *right* if it names the
 part in which the two differ and what each has there, and *false* if it names a colour, shape or pattern that neither has.
 
 The floors ``words.STANDS_OUT`` and ``words.AGREES`` were chosen by the first row, between the false and the right phrases of

@@ -1,10 +1,10 @@
-"""COMPARE: which concepts the target is compared with, how they are weighted, and the one direction that follows.
+"""COMPARE: choose the references of a target, weigh them, and derive the direction.
 
     d = t_target - strength * sum_j w_j t_j,   sum_j w_j = 1            (Finer-CAM, arXiv 2501.11309, Eqs. 5 to 8)
 
-The paper's gamma is the strength; its mean over references is ``uniform``. The paper compares logits of a classifier; here
-t are the rows of a classifier, or unit text embeddings, so that one backward pass serves any number of references. The
-weights are data: no gradient flows through them, where the authors' code of 2025 lets it.
+The strength is the paper's gamma, and ``uniform`` is its mean over references. The t are unit text embeddings, or the rows of
+a classifier, whose logits the paper compares. There is one direction, and so one backward pass, for any number of references.
+The weights are constants: no gradient flows through them, whereas it does in the authors' code of 2025.
 """
 
 from __future__ import annotations
@@ -26,22 +26,22 @@ from concept_cam.errors import ComparisonError, UnknownConcept, one_line
 from concept_cam.weightings import Weighting, uniform
 
 Selector = Callable[[ConceptBank, str, Float[Tensor, " K"]], tuple[str, ...]]
-"""Picks references: (bank, target, scores of the bank on this image) -> names."""
+"""A function that selects references: (bank, target, scores of the bank on this image) -> names."""
 
 SAME = 1 - 1e-5
-"""Two concepts with a larger cosine are one and the same to the model."""
+"""The model cannot distinguish two concepts with a larger cosine."""
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """What is compared with what.
+    """A target, its references and the strength of the comparison.
 
     Attributes:
-        target: the concept looked for.
-        references: those it is compared with.
-        weights: of the references, sum 1.
+        target: the concept to localize.
+        references: the concepts that the target is compared with.
+        weights: one for each reference; they sum to 1.
         similarities: cosine of each reference and the target, -1 to 1.
-        strength: how much of the references is subtracted; 0 is the base method, the paper uses 0.6.
+        strength: the factor of the subtracted references; 0 gives the base map, the paper uses 0.6.
 
     Example:
         >>> Comparison("red crown", ("bird",), weights=(1.0,), similarities=(0.7,), strength=0.6).references
@@ -60,22 +60,22 @@ class Comparison:
         return (self.target, *self.references)
 
     def at_each(self, strengths: Sequence[float]) -> list[Comparison]:
-        """The same at several strengths.
+        """The same comparison at each of several strengths.
 
         Raises:
-            ComparisonError: one is negative or not finite.
+            ComparisonError: a strength is negative or not finite.
         """
         for strength in strengths:
             check_strength(strength)
         return [replace(self, strength=strength) for strength in strengths]
 
     def with_each(self) -> list[Comparison]:
-        """The same with each of the references alone."""
+        """The same comparison with each reference alone."""
         pairs = zip(self.references, self.similarities, strict=True)
         return [replace(self, references=(name,), weights=(1.0,), similarities=(alike,)) for name, alike in pairs]
 
     def direction(self, bank: ConceptBank) -> Float[Tensor, " E"]:
-        """The vector whose inner product with the image's embedding is the score."""
+        """The vector (E,) whose inner product with the image embedding is the score to explain."""
         target = bank.vectors[bank.index(self.target)]
         if not self.references:
             return target
@@ -91,24 +91,24 @@ def compare(
     strength: float = 0.6,
     weighting: Weighting | None = None,
 ) -> Comparison:
-    """Choose references for a target and weigh them.
+    """Select the references of a target and weigh them.
 
     Args:
-        bank: holds the target and whatever the selector may pick.
-        target: the concept looked for.
-        selector: ``nearest``, ``rivals``, ``against`` or a function of your own; None only where strength is 0.
-        scores: of this image and every concept of the bank, as ``ConceptBank.scores`` gives them.
-        strength: 0 or more.
-        weighting: ``uniform`` by default.
+        bank: holds the target and every concept that the selector may select.
+        target: the concept to localize.
+        selector: ``nearest``, ``rivals``, ``against`` or a function of your own; None is allowed at strength 0 only.
+        scores: of every concept of the bank on this image, from ``ConceptBank.scores``.
+        strength: the factor of the subtracted references, 0 or more.
+        weighting: how references are weighed; ``uniform`` by default.
 
     Raises:
-        ComparisonError: the strength is negative or not finite; no references are left; the target is among them, or one that
-            the model cannot tell from it or from another; the selector gives no names, or one twice; the weights are not one
-            for each reference, 0 or more, with the sum 1.
-        UnknownConcept: the bank holds no such target or reference.
+        ComparisonError: the strength is negative or not finite; the strength is above 0 and there are no references; the
+            target is among the references, or two of these concepts have one embedding; the selector gives something else
+            than names, or a name twice; the weights are not one for each reference, 0 or more, with the sum 1.
+        UnknownConcept: the bank does not hold the target or a reference.
 
     Warns:
-        UserWarning: the references are no more like the target than any two concepts of the bank are like each other.
+        UserWarning: the references are on average no more similar to the target than any two concepts of the bank.
 
     Example:
         >>> import torch
@@ -129,38 +129,57 @@ def compare(
     if references and strength > 0 and chosen.mean() <= bank.spread and len(bank.names) > len(references) + 1:
         warnings.warn(
             f"{one_line(', '.join(references))}: no more like {target!r} (cosine {chosen.mean():.2f}) than any two concepts "
-            f"of the bank are like each other ({bank.spread:.2f}). Comparing sharpens a map only against concepts that are "
-            "alike.",
+            f"of the bank are on average ({bank.spread:.2f}). Comparing sharpens a map only against similar concepts.",
             stacklevel=2,
         )
     return Comparison(target, references, weights, tuple(chosen.tolist()), float(strength))
 
 
 def check_for_all(bank: ConceptBank, target: str, selector: Selector | None, strength: float) -> None:
-    """Raise what ``compare`` would raise for every image, whatever the scores; nothing of a selector of the user's own."""
+    """Raise the errors of ``compare`` that do not depend on the scores of an image. A custom selector is not called.
+
+    Args:
+        bank: holds the target and every concept that the selector may select.
+        target: the concept to localize.
+        selector: as in ``compare``.
+        strength: as in ``compare``.
+
+    Raises:
+        ComparisonError: there are no references, or the target is among them, or two of the concepts have one embedding.
+        UnknownConcept: the bank does not hold the target or a reference.
+
+    Example:
+        >>> from concept_cam import nearest, world
+        >>> from concept_cam.comparison import check_for_all
+        >>> check_for_all(world.localizer().bank(world.species()), "ember finch", nearest(3), strength=0.6)
+    """
     if selector is None or isinstance(selector, _OWN):
         references = selector(bank, target, torch.zeros_like(bank.vectors[:, 0])) if selector else ()
         _check_some(target, references, strength)
-        if not isinstance(selector, _Rivals):  # each image has its own
+        if not isinstance(selector, _Rivals):  # which depend on the image
             _check_distinct(bank, target, references)
 
 
 def check_strength(strength: float) -> None:
-    """Raise ComparisonError unless the strength is finite and not negative."""
+    """Raise ComparisonError unless the strength is finite and not negative.
+
+    Example:
+        >>> check_strength(0.6)
+    """
     if not math.isfinite(strength) or strength < 0:
         raise ComparisonError(f"strength is {strength}; expected a finite number, 0 (base method) or more (the paper: 0.6).")
 
 
 def _selected(selector: Selector, bank: ConceptBank, target: str, scores: Float[Tensor, " K"]) -> tuple[str, ...]:
-    """What the selector picks, if it is what a selector may give."""
-    # A selector of the user's own may write into what it is given.
+    """The names that the selector gives, after a check."""
+    # A custom selector may write into its arguments.
     given: object = selector(bank if isinstance(selector, _OWN) else bank.copy(), target, scores.detach().clone())
     if isinstance(given, str) or not isinstance(given, Iterable):
         raise ComparisonError(f"The selector gave {given!r}; expected the names of references, in a tuple.")
     names = tuple(given)
     for name in names:
         if not isinstance(name, str):
-            raise ComparisonError(f"The selector gave {name!r} for a name; expected names of the bank, which are texts.")
+            raise ComparisonError(f"The selector gave {name!r} for a name; expected names of the bank, as strings.")
         bank.index(name)
     if twice := [name for name, count in Counter(names).items() if count > 1]:
         raise ComparisonError(f"The selector gave {twice[0]!r} more than once; expected each reference once.")
@@ -176,18 +195,17 @@ def _check_some(target: str, references: Sequence[str], strength: float) -> None
 
 def _check_distinct(bank: ConceptBank, target: str, references: Sequence[str]) -> None:
     if target in references:
-        raise ComparisonError(f"The target {target!r} is among its own references; leave it out there.")
+        raise ComparisonError(f"The target {target!r} is among its own references; remove it there.")
     names = (target, *references)
     same = first_double(F.normalize(bank.vectors_of(names), dim=-1), SAME)
     if same is not None:
         raise ComparisonError(
-            f"The model cannot tell {names[same[0]]!r} from {names[same[1]]!r}: they have one embedding. "
-            "Leave one of them out."
+            f"The model cannot tell {names[same[0]]!r} from {names[same[1]]!r}: they have one embedding. Remove one of them."
         )
 
 
 def _weighed(weighting: Weighting, scores: Float[Tensor, " T"], similarities: Float[Tensor, " T"]) -> tuple[float, ...]:
-    """What the weighting gives, if it is one weight for each reference."""
+    """The weights that the weighting gives, after a check: one for each reference."""
     given: object = weighting(scores.clone(), similarities.clone())
     if not isinstance(given, Tensor) or given.shape != scores.shape:
         shape = f"a tensor of shape {tuple(given.shape)}" if isinstance(given, Tensor) else f"a {type(given).__name__}"
@@ -205,12 +223,12 @@ def _weighed(weighting: Weighting, scores: Float[Tensor, " T"], similarities: Fl
 
 @dataclass(frozen=True)
 class Named:
-    """A selector that knows its names beforehand."""
+    """A selector of fixed names."""
 
     names: tuple[str, ...]
 
     def __call__(self, bank: ConceptBank, target: str, scores: Float[Tensor, " K"]) -> tuple[str, ...]:
-        """The names, if the bank holds them."""
+        """The names; raises UnknownConcept if the bank does not hold one."""
         unknown = [name for name in self.names if name not in bank]
         if unknown:
             raise UnknownConcept(f"The bank does not hold {', '.join(map(repr, unknown))}; embed them first.")
@@ -218,10 +236,10 @@ class Named:
 
 
 def against(*names: str) -> Named:
-    """Compare with named concepts; a parent word ("bird" for "red crown") is one.
+    """Select named references; the parent of a part, such as "bird" for "red crown", can be one.
 
     Raises:
-        UnknownConcept: when it selects, the bank does not hold one of them.
+        UnknownConcept: the bank does not hold a name (raised when the selector is called).
 
     Example:
         >>> from concept_cam import against, world
@@ -233,10 +251,10 @@ def against(*names: str) -> Named:
 
 
 def nearest(count: int = 3) -> Selector:
-    """Compare with the concepts whose texts are nearest to the target's; the same for every image.
+    """Select the concepts whose embeddings are nearest to that of the target, the same for every image.
 
     Raises:
-        ComparisonError: the count is below one.
+        ComparisonError: the count is below 1.
 
     Example:
         >>> from concept_cam import world, nearest
@@ -248,10 +266,12 @@ def nearest(count: int = 3) -> Selector:
 
 
 def rivals(count: int = 3) -> Selector:
-    """Compare with the concepts that score highest on this image, the target left out (the paper's "top predictions").
+    """Select the rivals, the concepts with the highest scores on this image, without the target.
+
+    The paper calls them "top predictions".
 
     Raises:
-        ComparisonError: the count is below one.
+        ComparisonError: the count is below 1.
 
     Example:
         >>> from concept_cam import world, rivals
@@ -271,7 +291,7 @@ class _Counted:
             raise ComparisonError(f"{self.count} references asked for; expected at least one, or strength 0 for none.")
 
 
-# Classes, where functions would do: a closure does not pickle.
+# Classes instead of closures, because closures do not pickle.
 class _Nearest(_Counted):
     def __call__(self, bank: ConceptBank, target: str, scores: Float[Tensor, " K"]) -> tuple[str, ...]:
         return bank.neighbours(target, self.count)
@@ -283,7 +303,7 @@ class _Rivals(_Counted):
 
 
 _OWN = (Named, _Nearest, _Rivals)
-"""Selectors that write into nothing."""
+"""Selectors that do not write into their arguments."""
 
 
 def sees_scores(selector: Selector | None) -> bool:
@@ -292,7 +312,13 @@ def sees_scores(selector: Selector | None) -> bool:
 
 
 def as_selector(wanted: Selector | str | Iterable[str] | None) -> Selector | None:
-    """The selector that is meant by a selector, a name, names or nothing."""
+    """The selector for a selector, a name, several names or None.
+
+    Example:
+        >>> from concept_cam.comparison import as_selector
+        >>> as_selector(["frost finch", "willow finch"])
+        Named(names=('frost finch', 'willow finch'))
+    """
     if wanted is None or callable(wanted):
         return wanted
     names = (wanted,) if isinstance(wanted, str) else tuple(dict.fromkeys(wanted))

@@ -1,4 +1,4 @@
-"""EMBED: concept names become vectors, held together with their names in a bank."""
+"""EMBED: concept names become embeddings; a ConceptBank holds both."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ _BATCH = 256
 
 @dataclass(frozen=True, eq=False)
 class ConceptBank:
-    """Concepts with their embeddings.
+    """Concepts with their embeddings, as zero-shot class weights in open_clip.
 
     Attributes:
-        names: one for each concept, no two alike.
-        vectors: in the order of the names: unit vectors of texts, or the rows of a linear classifier.
-        biases: what a classifier adds to its scores, if it is one.
+        names: one for each concept, all different.
+        vectors: in the order of the names: unit text embeddings, or the rows of a linear classifier.
+        biases: the biases of a linear classifier; None for texts.
 
     Example:
         >>> from concept_cam import world
@@ -49,7 +49,7 @@ class ConceptBank:
         """The row of a concept.
 
         Raises:
-            UnknownConcept: the bank does not hold it; the message suggests the nearest spelling.
+            UnknownConcept: the bank does not hold the name; the message suggests the nearest spelling.
         """
         try:
             return self._rows[name]
@@ -59,32 +59,32 @@ class ConceptBank:
             ) from None
 
     def vectors_of(self, names: Sequence[str]) -> Float[Tensor, "T E"]:
-        """The vectors of some concepts, in the order asked for."""
+        """The vectors of some concepts, in the order of the names."""
         return self.vectors[[self.index(name) for name in names]]
 
     def select(self, names: Iterable[str]) -> ConceptBank:
-        """A bank of some of the concepts, in the order asked for; a name that comes twice counts once."""
+        """A bank of some of the concepts, in the order of the names; a name that is repeated counts once."""
         unique = tuple(dict.fromkeys(names))
         biases = None if self.biases is None else self.biases[[self.index(name) for name in unique]]
         return ConceptBank(unique, self.vectors_of(unique), biases)
 
     def copy(self) -> ConceptBank:
-        """The same with tensors of its own, for those who may write into them."""
+        """A copy with tensors of its own."""
         return ConceptBank(self.names, self.vectors.clone(), None if self.biases is None else self.biases.clone())
 
     def scores(self, embedding: Float[Tensor, "B E"]) -> Float[Tensor, "B K"]:
-        """Of images and every concept: cosines, or the logits of a classifier."""
+        """Scores of every concept on every image: cosines, or the logits of a classifier."""
         scores = embedding.to(self.vectors) @ self.vectors.T
         return scores if self.biases is None else scores + self.biases
 
     @cached_property
     def units(self) -> Float[Tensor, "K E"]:
-        """Unit vectors; those of texts are so to begin with."""
+        """The vectors, normalised; text embeddings are unit vectors already."""
         return F.normalize(self.vectors, dim=-1)
 
     def similarities(self, name: str) -> Float[Tensor, " K"]:
-        """Cosines between one concept and all."""
-        # The last ones are kept: a batch asks for one target again and again.
+        """Cosines between one concept and every concept of the bank."""
+        # The last result is kept: a batch has one target for many images.
         kept = vars(self).get("_similar")
         if kept is None or kept[0] != name:
             kept = vars(self)["_similar"] = name, self.units @ self.units[self.index(name)]
@@ -92,11 +92,17 @@ class ConceptBank:
         return found
 
     def neighbours(self, name: str, count: int) -> tuple[str, ...]:
-        """The concepts nearest to one by cosine, itself left out, the nearest first."""
+        """The ``count`` other concepts with the largest cosine to a concept, the nearest first."""
         return self.ranked(self.similarities(name), name, count)
 
     def ranked(self, values: Float[Tensor, " K"], without: str, count: int) -> tuple[str, ...]:
-        """The concepts with the largest values, one left out, the largest first; equal ones in the bank's order."""
+        """The concepts with the largest values, the largest first; ties keep the order of the bank.
+
+        Args:
+            values: one for each concept.
+            without: a concept that does not count, such as the target.
+            count: how many concepts.
+        """
         # Sorted are those alone that may be among them: not a number counts as the largest.
         least = values.topk(min(count + 1, len(values))).values[-1:]
         rows = (~(values < least)).nonzero()[:, 0]
@@ -104,23 +110,28 @@ class ConceptBank:
         return tuple(self.names[i] for i in order if self.names[i] != without)[:count]
 
     def centred(self) -> ConceptBank:
-        """With the mean of all taken off each concept: differences of scores on an image are as they were, maps are not."""
+        """A bank with the mean vector subtracted from each: probabilities stay the same, base maps change."""
         biases = None if self.biases is None else self.biases - self.biases.mean()
         return ConceptBank(self.names, self.vectors - self.vectors.mean(0), biases)
 
     @cached_property
     def spread(self) -> float:
-        """The mean cosine between two different concepts: how alike any two are. NaN with fewer than two."""
+        """The mean cosine between two different concepts; NaN with fewer than two."""
         count = len(self.names)
         total = self.units.sum(0).square().sum() - self.units.square().sum()
         return float(total / (count * (count - 1))) if count > 1 else float("nan")
 
 
 def distinct(names: Iterable[str]) -> tuple[str, ...]:
-    """Names in order, each once.
+    """The names in their order, each once.
 
     Raises:
-        PromptError: there are none, or one is empty, or it is one text.
+        PromptError: there are no names, a name is empty, or the argument is a single string.
+
+    Example:
+        >>> from concept_cam.concepts import distinct
+        >>> distinct(["bird", "fish", "bird"])
+        ('bird', 'fish')
     """
     if isinstance(names, str):
         raise PromptError(f"Names are expected, one by one; given the text {names!r}. Put it in a list.")
@@ -133,20 +144,20 @@ def distinct(names: Iterable[str]) -> tuple[str, ...]:
 
 
 def embed(backbone: Backbone, names: Iterable[str], templates: Sequence[str], known: ConceptBank | None = None) -> ConceptBank:
-    """Embed concepts: texts as open_clip's zero-shot classifier does, classes of a linear classifier as their rows.
+    """Embed concepts: texts as open_clip's zero-shot classifier does, classes of a linear classifier as its rows.
 
     Args:
-        backbone: the text encoder, or the classifier, to which templates mean nothing.
-        names: the concepts; a name that comes twice counts once.
+        backbone: a dual encoder, or a classifier, which ignores the templates.
+        names: the concepts; a name that is repeated counts once.
         templates: sentences with one ``{}`` for the name.
-        known: a bank made by the same encoder and templates, whose vectors are used again.
+        known: a bank of the same encoder and templates, whose vectors are reused.
 
     Raises:
-        UnknownConcept: the encoder has never seen a word of a name, or the classifier has no such class.
-        PromptError: there are no names, an empty name, templates without a place, or names that are cut to the same text.
+        UnknownConcept: the vocabulary of the encoder lacks a word of a name, or the classifier has no such class.
+        PromptError: there are no names, a name is empty, a template has no ``{}``, or two names are truncated to one text.
 
     Warns:
-        UserWarning: a text is longer than what the encoder reads.
+        UserWarning: a text is longer than the context of the encoder.
 
     Example:
         >>> from concept_cam import embed, world
@@ -174,7 +185,7 @@ def embed(backbone: Backbone, names: Iterable[str], templates: Sequence[str], kn
 
 @contextmanager
 def _blaming(templates: Sequence[str], names: Sequence[str]) -> Iterator[None]:
-    """Say it if a word that is unknown is one of a template, and of no name."""
+    """Name the template in the error if the unknown word comes from it and not from a name."""
     try:
         yield
     except UnknownWord as error:

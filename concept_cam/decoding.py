@@ -1,4 +1,4 @@
-"""IMAGE IN: image files are opened here and nowhere else: which formats are read, how large they may be, how they lie."""
+"""IMAGE IN: opens image files, and nowhere else: accepted formats, limits of size, orientation."""
 
 from __future__ import annotations
 
@@ -44,7 +44,13 @@ _LARGE = threading.Lock()
 
 @contextmanager
 def refusing(name: str, kind: type[ConceptCamError] = ImageError, what: str = "image") -> Iterator[None]:
-    """Whatever a decoder raises on one image becomes an error of one kind in one line; a lack of memory is passed on."""
+    """Turn any exception of a decoder into an error of one line; a ``MemoryError`` is passed on.
+
+    Args:
+        name: of the image.
+        kind: class of the error.
+        what: what is read, for the message.
+    """
     try:
         with quiet_pillow():
             yield
@@ -63,12 +69,12 @@ def refusing(name: str, kind: type[ConceptCamError] = ImageError, what: str = "i
 
 @dataclass(frozen=True)
 class Stored:
-    """An image as it is stored, of which no more than the header has been read.
+    """An opened image of which only the header has been read.
 
     Attributes:
-        image: as Pillow opened it; its pixels are read by ``pixels`` alone.
-        size: (width, height) of the pixels as they are stored.
-        orientation: how they are to be turned, 1 to 8, as EXIF has it.
+        image: as Pillow opened it; only ``pixels`` reads its pixels.
+        size: (width, height) as stored.
+        orientation: of EXIF, 1 to 8.
     """
 
     image: Image.Image
@@ -77,12 +83,12 @@ class Stored:
 
     @property
     def upright(self) -> tuple[int, int]:
-        """(height, width) as a person sees it."""
+        """(height, width) of the upright image."""
         width, height = self.size
         return (width, height) if self.orientation >= 5 else (height, width)
 
     def pixels(self) -> Image.Image:
-        """The pixels as they are stored, neither turned nor converted, in an image that is the caller's own.
+        """The pixels as stored, neither rotated nor converted, as a new image.
 
         Raises:
             Exception: whatever the decoder raises; see ``refusing``.
@@ -105,7 +111,7 @@ class Stored:
 
 
 def located(source: str | os.PathLike[str] | bytes, name: str | None) -> tuple[Path | bytes, str]:
-    """A file, or what is in one, and what messages call it: by default its path."""
+    """A path, or the content of a file, and its name in messages, by default the path."""
     if isinstance(source, bytes):
         return source, name or "the image"
     return Path(source), name or str(source)
@@ -115,27 +121,28 @@ def located(source: str | os.PathLike[str] | bytes, name: str | None) -> tuple[P
 def opened(
     source: Path | bytes, called: str, kind: type[ConceptCamError] = ImageError, what: str = "image"
 ) -> Iterator[Stored]:
-    """An encoded image, its size checked from its header.
+    """Open an encoded image and check its size from its header.
 
     Args:
-        source: a file, or what is in one.
+        source: a path, or the content of a file.
         called: its name in messages.
-        kind: of the error that is raised.
-        what: is read, in messages.
+        kind: class of the error that is raised.
+        what: what is read, for messages.
 
     Raises:
-        ConceptCamError: of that kind, here and from within the block: the file is missing, empty, damaged, too large, or in no
-            format that is read.
+        ConceptCamError: of that class, here and within the block: the file is missing, empty, damaged or too large, or its
+            format is not supported.
     """
+    one = f"{'an' if what.startswith(tuple('aeiou')) else 'a'} {what}"
     with ExitStack() as stack:
         stack.enter_context(refusing(called, kind, what))
         if isinstance(source, Path) and not source.is_file():
             state = "is a folder" if source.is_dir() else "is no file" if source.exists() else "does not exist"
-            raise kind(f"{called}: the file {state}; expected a {what} such as a JPEG or PNG file.")
+            raise kind(f"{called}: the file {state}; expected {one} such as a JPEG or PNG file.")
         file: io.BufferedIOBase = stack.enter_context(source.open("rb") if isinstance(source, Path) else io.BytesIO(source))
         metered = Metered(file)
         if metered.size == 0:
-            raise kind(f"{called}: the file is empty; expected a {what} such as a JPEG or PNG file.")
+            raise kind(f"{called}: the file is empty; expected {one} such as a JPEG or PNG file.")
         if metered.size > MAX_BYTES:
             raise kind(
                 f"{called}: the file has {metered.size:,} bytes, but at most {MAX_BYTES:,} are read; make it smaller first."
@@ -145,7 +152,7 @@ def opened(
         stored = Stored(image, _stored_size(image), _orientation(image, metered))
         check_size(stored.size, called, kind)
         if metered.size > _MAX_SLOW and _decoder_of(image) in _SLOW:
-            raise kind(f"{called}: {metered.size:,} bytes of a {what} that is slow to decode; save it as PNG.")
+            raise kind(f"{called}: {metered.size:,} bytes of {one} that is slow to decode; save it as PNG.")
         needed = metered.size + _needed(stored, metered)
         if needed > MAX_BYTES:
             raise kind(
@@ -159,10 +166,15 @@ def opened(
 
 
 def check_size(size: tuple[int, int], name: str, kind: type[ConceptCamError] = ImageError) -> None:
-    """Refuse an image of a (width, height) that is not handled.
+    """Raise an error if an image is empty or too large.
+
+    Args:
+        size: (width, height).
+        name: of the image in messages.
+        kind: class of the error.
 
     Raises:
-        ConceptCamError: of that kind: it has no pixels, or too many, or too many on a side.
+        ConceptCamError: of that class.
     """
     width, height = size
     if width < 1 or height < 1:

@@ -1,4 +1,4 @@
-"""Vectors that are equal, found without comparing each with each."""
+"""Finds equal vectors without comparing all pairs."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ _AXES = 4
 
 
 def first_double(units: Float[Tensor, "K E"], cosine: float) -> tuple[int, int] | None:
-    """Two unit vectors with a larger cosine than that, in their order; None if there are none.
+    """The indices of two unit vectors whose cosine exceeds a limit; None if there are none.
 
-    The cost grows little faster than the number of vectors: vectors that are equal lie in one cell, or in two that touch, of
-    any grid, and the grid here is over the coordinates in which the vectors differ most. If there are several pairs, any.
+    The cost is almost linear in the number of vectors: equal vectors lie in one cell of a grid, or in two that touch, and the
+    grid is over the coordinates in which the vectors differ most. Of several pairs any is returned.
 
     Example:
         >>> import torch

@@ -1,4 +1,4 @@
-"""Results become images: heat on the image, and the base map beside the finer one."""
+"""DRAW: heat maps on images, the base map beside the contrastive map, strips of strengths, maps by reference."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from concept_cam.reading import seen
 from concept_cam.result import Localization
 
 _RAMP = np.array([(70, 0, 90), (190, 20, 90), (250, 90, 30), (255, 190, 40), (255, 250, 170)], dtype=float)
-"""Colours from faint to strong evidence, evenly spaced; brightness rises throughout, so that grey prints read right."""
+"""Colours from weak to strong evidence, evenly spaced; brightness rises monotonically, so that grey prints stay readable."""
 
 _COLOURS = ((230, 120, 0), (0, 114, 178), (0, 158, 115), (204, 80, 150), (240, 220, 60), (86, 180, 233), (110, 60, 20))
-"""Of references: those of Okabe and Ito, which the colour-blind can tell apart, a little stronger."""
+"""Colours of references: those of Okabe and Ito, which colour-blind readers can distinguish, slightly darker."""
 
 _PANEL, _STRIP_PANEL, _CELL = 360, 180, 200
 _MARGIN, _LINE, _LETTERS = 12, 20, 14
@@ -28,13 +28,18 @@ _INK = (30, 30, 30)
 
 
 def overlay(localization: Localization, image: Image.Image, *, base: bool = False) -> Image.Image:
-    """The evidence for the target on the image, at the image's own size.
+    """Overlay the evidence for the target on the image, at the size of the image.
 
-    Strong evidence is bright and opaque, none shows the image, greyed; what the model did not see is darkened. Evidence
-    against the target is not drawn. Every map is scaled to its own maximum.
+    Strong evidence is bright and opaque. Where there is none the image shows through, greyed; what the model did not see is
+    darkened. Evidence against the target is not drawn. Each map is scaled to its own maximum.
+
+    Args:
+        localization: the result to draw.
+        image: the image of that result.
+        base: draw the base map instead of the contrastive map.
 
     Raises:
-        ImageError: the image is not of the size that was localized.
+        ImageError: the image does not have the size of the localized image.
 
     Example:
         >>> from concept_cam import drawing, world
@@ -48,17 +53,29 @@ def overlay(localization: Localization, image: Image.Image, *, base: bool = Fals
 
 
 def upright(image: Image.Image, placement: Placement, what: str = "map") -> Image.Image:
-    """The image upright, if it can be the one that a map, or ``what`` it is, is of; not to be drawn on.
+    """The image, upright, after a check that its size is that of a map's image; do not draw on it.
+
+    Args:
+        image: the image of the map.
+        placement: of the map.
+        what: what the placement belongs to, for the message.
 
     Raises:
-        ImageError: it is of another size.
+        ImageError: the image has another size.
+
+    Example:
+        >>> from PIL import Image
+        >>> from concept_cam.drawing import upright
+        >>> from concept_cam.images import Placement
+        >>> upright(Image.new("RGB", (6, 4)), Placement((0.0, 0.0, 6.0, 4.0), image_size=(4, 6))).size
+        (6, 4)
     """
     image = seen(image)
     height, width = placement.image_size
     if image.size != (width, height):
         raise ImageError(
             f"The image is {image.width} x {image.height}, but the {what} is of one of {width} x {height} pixels; "
-            "draw on the image that was looked at."
+            "give the image that was localized."
         )
     return image
 
@@ -78,7 +95,7 @@ def _blend(image: Image.Image, placement: Placement, grid: Float[Tensor, "rows c
 def _heat(
     image: Float[np.ndarray, "height width 3"], strength: Float[np.ndarray, "height width"]
 ) -> UInt8[np.ndarray, "height width 3"]:
-    """Pixels of an image under evidence from 0 to 1; less than 0 shows as none, NaN as not seen."""
+    """Pixels of an image under evidence from 0 to 1; negative values show as 0, NaN as not seen."""
     positive = np.nan_to_num(strength, nan=0.0).clip(0, 1)
     steps = np.linspace(0, 1, len(_RAMP))
     colours = np.stack([np.interp(positive, steps, _RAMP[:, channel]) for channel in range(3)], axis=-1)
@@ -90,45 +107,66 @@ def _heat(
 
 
 def side_by_side(localization: Localization, image: Image.Image) -> Image.Image:
-    """The image, the base map and the finer map, with captions.
+    """Draw the image, the base map and the contrastive map side by side, with captions.
 
     Raises:
-        ImageError: the image is not of the size that was localized.
+        ImageError: the image does not have the size of the localized image.
+
+    Example:
+        >>> from concept_cam import drawing, world
+        >>> plate, localizer = world.draw_species("ember finch", seed=3), world.localizer()
+        >>> result = localizer(plate.image, "ember finch", "frost finch")
+        >>> drawing.side_by_side(result, plate.image).size
+        (1128, 424)
     """
     image = upright(image, localization.placement)
     comparison = localization.comparison
-    others = ", ".join(comparison.references) or "nothing"
+    others = f" against {', '.join(comparison.references)}" if comparison.references else ""
     small, placement = _small(image, localization.placement, _PANEL)
     return _captioned(
         [
-            (small, "the image"),
-            (_blend(small, placement, localization.base_map), comparison.target),
-            (_blend(small, placement, localization.map), f"{comparison.target}, not {others}"),
+            (small, "image"),
+            (_blend(small, placement, localization.base_map), f"base map: {comparison.target}"),
+            (_blend(small, placement, localization.map), f"contrastive map: {comparison.target}{others}"),
         ]
     )
 
 
 def strip(localizations: Sequence[Localization], image: Image.Image) -> Image.Image:
-    """The maps of one comparison at several strengths, side by side, as ``Localizer.sweep`` gives them.
+    """Draw the maps of one comparison at several strengths side by side, from ``Localizer.sweep``.
 
     Raises:
-        ImageError: the image is not of the size that was localized.
+        ImageError: the image does not have the size of the localized image.
+
+    Example:
+        >>> from concept_cam import drawing, world
+        >>> plate, localizer = world.draw_species("ember finch", seed=3), world.localizer()
+        >>> maps = localizer.sweep(plate.image, "ember finch", "frost finch", strengths=(0.0, 0.6, 1.0))
+        >>> drawing.strip(maps, plate.image).size
+        (648, 244)
     """
     small, placement = _small(upright(image, localizations[0].placement), localizations[0].placement, _STRIP_PANEL)
     return _captioned([(_blend(small, placement, one.map), f"strength {one.comparison.strength:g}") for one in localizations])
 
 
 def by_reference(localizations: Sequence[Localization], image: Image.Image) -> Image.Image:
-    """Each place in the colour of the reference that it speaks against most, as ``Localizer.against_each`` gives them.
+    """Colour each pixel by the reference against which its evidence is strongest, from ``Localizer.against_each``.
 
-    Where no map is positive there is no colour; the stronger the evidence, the less of the image shines through.
+    Pixels without positive evidence have no colour; the stronger the evidence, the more opaque the colour.
 
     Raises:
-        ImageError: the image is not of the size that was localized.
+        ImageError: the image does not have the size of the localized image.
         OptionError: there are more references than colours.
+
+    Example:
+        >>> from concept_cam import drawing, world
+        >>> plate, localizer = world.draw_species("ember finch", seed=3), world.localizer()
+        >>> maps = localizer.against_each(plate.image, "ember finch", ["frost finch", "willow finch"])
+        >>> drawing.by_reference(maps, plate.image).width
+        384
     """
     if len(localizations) > len(_COLOURS):
-        raise OptionError(f"{len(localizations)} references; colours that can be told apart are {len(_COLOURS)}.")
+        raise OptionError(f"{len(localizations)} references; there are {len(_COLOURS)} colours, so give at most that many.")
     small, placement = _small(upright(image, localizations[0].placement), localizations[0].placement, _PANEL)
     maps = np.stack([placement.project(one.map.float().cpu()).numpy() for one in localizations])
     strongest = np.nan_to_num(maps.max(0), nan=0.0).clip(min=0)
@@ -137,7 +175,7 @@ def by_reference(localizations: Sequence[Localization], image: Image.Image) -> I
     pixels = np.asarray(small, dtype=float)
     calm = 0.45 * pixels + 0.55 * (0.75 * pixels.mean(-1, keepdims=True) + 45)
     mixed = Image.fromarray(((1 - opacity) * calm + opacity * colours).round().clip(0, 255).astype(np.uint8))
-    sheet = _captioned([(mixed, f"{localizations[0].comparison.target}, because not")])
+    sheet = _captioned([(mixed, f"{localizations[0].comparison.target} against")])
     legend = Image.new("RGB", (sheet.width, len(localizations) * _LINE + _MARGIN), "white")
     write, font = ImageDraw.Draw(legend), Lettering(_LETTERS)
     for k, (one, colour) in enumerate(zip(localizations, _COLOURS, strict=False)):
@@ -151,14 +189,14 @@ def by_reference(localizations: Sequence[Localization], image: Image.Image) -> I
 
 
 def _small(image: Image.Image, placement: Placement, side: int) -> tuple[Image.Image, Placement]:
-    """The image with its longer side so long, and where the grid lies on that."""
+    """The image resized to a longer side, and the placement of the map on it."""
     scale = side / max(image.size)
     width, height = (max(1, round(length * scale)) for length in image.size)
     return image.resize((width, height), Image.Resampling.LANCZOS), placement.scaled((height, width))
 
 
 def _captioned(panels: Sequence[tuple[Image.Image, str]]) -> Image.Image:
-    """Panels of one size in a row, each with a caption of two lines at most."""
+    """Panels of one size in a row, each with a caption of at most two lines."""
     width, height = panels[0][0].size
     cell = max(width, _CELL)
     sheet = Image.new("RGB", (len(panels) * cell + (len(panels) + 1) * _MARGIN, height + 2 * _MARGIN + 2 * _LINE), "white")
@@ -172,7 +210,7 @@ def _captioned(panels: Sequence[tuple[Image.Image, str]]) -> Image.Image:
 
 
 def _wrapped(text: str, font: Lettering, width: int) -> list[str]:
-    """At most two lines; what does not fit ends in an ellipsis."""
+    """The text in at most two lines; a longer text ends in an ellipsis."""
     lines = [""]
     for word in text.split():
         longer = f"{lines[-1]} {word}".strip()
@@ -186,9 +224,21 @@ def _wrapped(text: str, font: Lettering, width: int) -> list[str]:
 
 
 def shortened(line: str, font: Lettering, width: float) -> str:
-    """The line, with an ellipsis for what would be wider than that."""
+    """The line, shortened with an ellipsis to a width.
+
+    Args:
+        line: a text.
+        font: measures it.
+        width: largest width in pixels.
+
+    Example:
+        >>> from concept_cam.drawing import shortened
+        >>> from concept_cam.lettering import Lettering
+        >>> shortened("a very long name of a species", Lettering(14), 100)
+        'a very long ...'
+    """
     if font.getlength(line) <= width:
         return line
-    # The longest beginning that fits, by halves: a label may be of any length.
+    # The longest beginning that fits, by bisection: a label may have any length.
     fits = bisect_left(range(len(line)), True, key=lambda end: font.getlength(f"{line[: end + 1]} ...") > width)
     return f"{line[:fits].rstrip(', ')} ..."

@@ -7,22 +7,22 @@ from contextlib import contextmanager
 from difflib import get_close_matches
 
 LONGEST = 1000
-"""Letters of a message at most: names and values from outside stand in it."""
+"""Largest length of a message, which may contain names and values from outside."""
 
 
 class ConceptCamError(Exception):
-    """Base of every error that the library raises on purpose; its text is one line that a terminal can be given."""
+    """Base of all errors that the library raises on purpose; its text is one line, safe for a terminal."""
 
     def __str__(self) -> str:
         return one_line(super().__str__())
 
 
 class ImageError(ConceptCamError, ValueError):
-    """An image that cannot be read or is not what a model can see."""
+    """An image that cannot be read, or that a model cannot take."""
 
 
 class PromptError(ConceptCamError, ValueError):
-    """A template or vocabulary that cannot be read, or that does not mean what it should."""
+    """A template or vocabulary that cannot be read or is malformed."""
 
 
 class UnknownConcept(ConceptCamError, LookupError):
@@ -30,10 +30,10 @@ class UnknownConcept(ConceptCamError, LookupError):
 
 
 class UnknownWord(UnknownConcept):
-    """A word that the text encoder has never seen.
+    """A word that is not in the vocabulary of the text encoder.
 
     Attributes:
-        word: as the encoder gets it.
+        word: the word as it reaches the encoder.
     """
 
     def __init__(self, message: str, word: str = "") -> None:
@@ -42,23 +42,23 @@ class UnknownWord(UnknownConcept):
 
 
 class ComparisonError(ConceptCamError, ValueError):
-    """A comparison that asks nothing: no references, the target among them, a strength that is not a number."""
+    """A comparison that cannot be made: no references, the target among them, or an invalid strength."""
 
 
 class OptionError(ConceptCamError, ValueError):
-    """An option out of its range, or none of those there are."""
+    """An option that is out of range or does not exist."""
 
 
 class DatasetError(ConceptCamError, ValueError):
-    """A data set that is not in its layout, or an example of one that is not what it should be."""
+    """A data set that is not in its layout, or a malformed example of one."""
 
 
 class EmptyMask(ConceptCamError, ValueError):
-    """A mask without a pixel: nothing can be inside, so neither a hit nor a miss means anything."""
+    """A mask without a pixel, for which neither a hit nor a miss is defined."""
 
 
 class BackboneError(ConceptCamError, RuntimeError):
-    """A model that cannot be loaded, or whose insides are not those of any family we know."""
+    """A model that cannot be loaded, or that belongs to no known family."""
 
 
 class NoSpatialGradient(ConceptCamError, RuntimeError):
@@ -66,7 +66,7 @@ class NoSpatialGradient(ConceptCamError, RuntimeError):
 
 
 class AuditFailed(ConceptCamError):
-    """A model that has not passed the conditions that were set for it, or the checks: not an error, but exit code 1."""
+    """A model that fails a condition or a check; exit code 1."""
 
 
 class OutputError(ConceptCamError, OSError):
@@ -74,15 +74,15 @@ class OutputError(ConceptCamError, OSError):
 
 
 def one_line(text: object, limit: int = LONGEST) -> str:
-    r"""A text on one line of printable letters, so that a terminal, a log and a table show it and do nothing else.
+    r"""A text on one line of printable characters, which is safe to show on a terminal, in a log and in a table.
 
-    Line breaks, tabs and other spaces become a space; control characters, escape codes and marks that turn the direction of
-    writing are shown as Python writes them, and so are bytes of a file name that are not UTF-8. Of a longer text the middle is
-    left out: what was given stands at the start of a message, what to do next at its end.
+    Line breaks, tabs and other spaces become a space. Control characters, escape codes, marks of writing direction and bytes
+    of a file name that are not UTF-8 are shown as Python escapes. A longer text loses its middle: the start of a message says
+    what was given, the end what to do next.
 
     Args:
-        text: anything that has a ``str``.
-        limit: of its length; the beginning and the end of a longer one are kept.
+        text: any object with a ``str``.
+        limit: largest length.
 
     Example:
         >>> print(one_line("a name\nwith \x1b[31m colour"))
@@ -113,7 +113,12 @@ def _printable(letter: str) -> str:
 
 
 def reason(error: BaseException, limit: int = 200) -> str:
-    """Why something failed, in one short line: the text of an error, with its kind where the text alone says too little."""
+    """The reason of a failure in one short line: the text of the error, with its class where the text alone says too little.
+
+    Example:
+        >>> reason(KeyError("images"))
+        "KeyError: 'images'"
+    """
     if isinstance(error, OSError) and error.strerror:
         return one_line(error.strerror, limit)
     if isinstance(error, OSError | ValueError | ConceptCamError) and str(error):
@@ -123,15 +128,15 @@ def reason(error: BaseException, limit: int = 200) -> str:
 
 @contextmanager
 def refused_as(kind: type[ConceptCamError], name: object, what: str = "") -> Iterator[None]:
-    """Whatever goes wrong while something from outside is read becomes an error of one kind, with the name of what was read.
+    """Turn any exception while something from outside is read into an error of one class, with the name of what was read.
 
-    Decoders and parsers raise what they like on a damaged file; what they may raise is not listed anywhere. What is of that
-    kind already is passed on, and so is a lack of memory.
+    Decoders and parsers raise exceptions of many classes on a damaged file. An error of the class itself and a ``MemoryError``
+    are passed on.
 
     Args:
-        kind: of the error.
+        kind: class of the error.
         name: of the file or the example.
-        what: of it is read: ``the mask``; by default all.
+        what: the part that is read, such as ``the mask``; by default the whole.
 
     Example:
         >>> with refused_as(DatasetError, "set.json"):
@@ -148,7 +153,12 @@ def refused_as(kind: type[ConceptCamError], name: object, what: str = "") -> Ite
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """``" Did you mean 'red crown'?"`` if a known name is spelt much like this one, else nothing."""
-    # A name from a file may be of any length, and the comparison takes the square of it.
+    """A hint if a known name is spelt similarly, else an empty string.
+
+    Example:
+        >>> did_you_mean("red crwn", ["red crown", "bird"])
+        " Did you mean 'red crown'?"
+    """
+    # A name from a file may have any length, and the comparison is quadratic in it.
     close = get_close_matches(name[:100], list(known), n=1, cutoff=0.7)
     return f" Did you mean {close[0]!r}?" if close else ""

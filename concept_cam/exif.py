@@ -1,4 +1,4 @@
-"""IMAGE IN: how an image is to be turned, the one thing that is read of an EXIF block."""
+"""IMAGE IN: the orientation of an image, the only value that is read from EXIF."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def first_values(file: Readable) -> Iterator[tuple[int, str, int, bytes]]:
 
 
 def upright(levels: Shaped[np.ndarray, "rows cols"], orientation: int) -> Shaped[np.ndarray, "height width"]:
-    """An array of rows and columns as a person sees it."""
+    """The array, rotated and mirrored to be upright."""
     if orientation >= 5:
         levels = levels.swapaxes(0, 1)
     if orientation in (2, 3, 6, 7):
@@ -90,7 +90,7 @@ def upright(levels: Shaped[np.ndarray, "rows cols"], orientation: int) -> Shaped
 
 
 def png_exif(file: Readable) -> bytes:
-    """The EXIF block of a PNG file, wherever it stands; nothing if there is none."""
+    """The EXIF block of a PNG file, at any position; empty if there is none."""
     file.seek(8)
     while len(head := file.read(8)) == 8:
         length, kind = struct.unpack(">I4s", head)

@@ -1,4 +1,4 @@
-"""FAMILIES: the models that can be asked, and what each supports. Plain data; the tests hold every line against a model."""
+"""FAMILIES: the supported families of models and what each supports. Plain data; tests compare each line with a model."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ class Family:
     """A kind of model.
 
     Attributes:
-        name: what it is called.
-        through: the library that it comes from.
+        name: of the family.
+        through: the library that provides it.
         example: a name that ``load`` takes, or how ``wrap`` is called.
         pooling: how patches become the embedding.
         default: the default site, with ``*`` for the last of its kind.

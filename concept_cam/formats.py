@@ -17,4 +17,4 @@ FORMATS: dict[str, tuple[str, ...]] = {
 """What is read, by what is in the file and not by its name. Others are refused: to open EPS, Pillow starts another program."""
 
 SUFFIXES = tuple(sorted(suffix for suffixes in FORMATS.values() for suffix in suffixes))
-"""Endings of the files that are taken for images where a folder is searched."""
+"""Suffixes of the files that count as images when a folder is searched."""

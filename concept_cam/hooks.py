@@ -1,4 +1,4 @@
-"""The one place with hooks. Each sees the thread that set it and no other, and is gone when its block ends."""
+"""All hooks of the library. A hook acts only in the thread that set it, and is removed when its block ends."""
 
 from __future__ import annotations
 

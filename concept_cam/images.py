@@ -1,4 +1,4 @@
-"""IMAGE IN: resize and crop. A Frame is what the model saw, and which window of the image that is."""
+"""IMAGE IN: a Frame holds the pixels that the model sees and the window of the image that they show."""
 
 from __future__ import annotations
 
@@ -32,22 +32,29 @@ __all__ = [
 ]
 
 Span = tuple[float, float, float, float]
-"""(left, top, right, bottom) in shares of an input: (0, 0, 1, 1) is all of it."""
+"""(left, top, right, bottom) in shares of an input: (0, 0, 1, 1) is the whole input."""
 
 WHOLE: Span = (0.0, 0.0, 1.0, 1.0)
 
 _STRIP = 1 << 18
-"""Pixels of an image that a map is projected onto at once, where it is done in strips."""
+"""Number of pixels in a strip of a projected map."""
 
 
 @dataclass(frozen=True)
 class Placement:
-    """Where a frame lies on its image: all that it takes to put a map back.
+    """Where a frame lies on its image; with it, a map is projected back onto the image.
 
     Attributes:
-        window: the part of the image that the frame shows; it reaches outside where the input was padded.
+        window: the part of the image that the frame shows, in pixels; it extends beyond the image where the input is padded.
         image_size: (height, width) of the image.
-        cells: the part that the cells of a map cover, where that is another; see ``covering``.
+        cells: the part of the image that the cells of a map cover, if it differs from the window; see ``covering``.
+
+    Example:
+        >>> import torch
+        >>> from concept_cam.images import Placement
+        >>> placement = Placement((0.0, 0.0, 4.0, 4.0), image_size=(4, 6))  # a crop of the left four columns
+        >>> placement.project(torch.ones(2, 2))[0]
+        tensor([1., 1., 1., 1., nan, nan])
     """
 
     window: Window
@@ -55,7 +62,7 @@ class Placement:
     cells: Window | None = None
 
     def covering(self, span: Span) -> Placement:
-        """The same frame, with a map that covers a span of it instead of all."""
+        """The same placement for maps that cover a span of the frame instead of the whole frame."""
         if span == WHOLE:
             return self
         left, top, right, bottom = self.window
@@ -64,11 +71,11 @@ class Placement:
         return replace(self, cells=cells)
 
     def project(self, grid: Float[Tensor, "rows cols"], rows: range | None = None) -> Float[Tensor, "height width"]:
-        """A map of the frame in the pixels of the image, bilinear; NaN where the model did not see the image.
+        """Project a map onto the image by bilinear interpolation; NaN where the model did not see the image.
 
         Args:
             grid: the map.
-            rows: those of the image that are wanted; by default all.
+            rows: which rows of the image; all by default.
         """
         height, width = self.image_size
         left, top, right, bottom = self._cells
@@ -81,7 +88,7 @@ class Placement:
         return down.to(grid) @ grid @ across.to(grid).T
 
     def strips(self, grid: Float[Tensor, "rows cols"]) -> Iterator[tuple[range, Float[Tensor, "height width"]]]:
-        """What ``project`` gives, in strips of rows from the top, so that no more than a strip is held of a large image."""
+        """The result of ``project`` in strips of rows, from the top, so that a large image needs the memory of one strip."""
         height, width = self.image_size
         step = max(1, _STRIP // width)
         for top in range(0, height, step):
@@ -89,12 +96,12 @@ class Placement:
             yield rows, self.project(grid, rows)
 
     def as_dict(self) -> dict[str, object]:
-        """As JSON knows it; without ``cells`` where they cover the window."""
+        """The placement as a mapping for JSON, without ``cells`` if there are none."""
         known: dict[str, object] = {"window": self.window, "image_size": self.image_size}
         return known if self.cells is None else {**known, "cells": self.cells}
 
     def scaled(self, size: tuple[int, int]) -> Placement:
-        """The same on the image at another (height, width)."""
+        """The same placement for the image resized to (height, width)."""
         down, across = (new / old for new, old in zip(size, self.image_size, strict=True))
 
         def moved(window: Window) -> Window:
@@ -104,7 +111,7 @@ class Placement:
         return Placement(moved(self.window), size, self.cells and moved(self.cells))
 
     def shown(self, grid: Sequence[int]) -> Bool[Tensor, "rows cols"]:
-        """Which cells of a (rows, cols) grid lie at least in part on what the model saw of the image; others in padding."""
+        """Which cells of a (rows, cols) grid overlap the part of the image that the model saw; the others lie in padding."""
         left, top, right, bottom = self._cells
         rows, cols = (torch.arange(count + 1, dtype=torch.float64, device="cpu") / count for count in grid)
         y, x = top + rows * (bottom - top), left + cols * (right - left)
@@ -119,7 +126,13 @@ class Placement:
         return (bottom - top) / grid[0], (right - left) / grid[1]
 
     def locate(self, row: float, column: float, grid: Sequence[int]) -> tuple[float, float]:
-        """(x, y) on the image of the centre of a cell of a (rows, cols) grid."""
+        """The centre (x, y) of a cell, in pixels of the image.
+
+        Args:
+            row: of the cell; fractions are allowed.
+            column: of the cell; fractions are allowed.
+            grid: (rows, cols) of the map.
+        """
         left, top, right, bottom = self._cells
         rows, cols = grid
         return left + (column + 0.5) / cols * (right - left), top + (row + 0.5) / rows * (bottom - top)
@@ -130,18 +143,26 @@ class Placement:
 
     @classmethod
     def read(cls, kept: Mapping[str, Any]) -> Placement:
-        """What ``dataclasses.asdict`` and JSON made of one; files of version 0.1.0 know no cells."""
+        """The placement of a mapping that ``as_dict`` made, with or without ``cells``."""
         cells = kept.get("cells")
         return cls(tuple(kept["window"]), tuple(kept["image_size"]), cells and tuple(cells))
 
 
 @dataclass(frozen=True)
 class Frame:
-    """What the model saw of an image.
+    """The input of the model made from an image, and the window of the image that it shows.
 
     Attributes:
-        pixels: the model's input, normalised.
-        placement: which window of the image that is.
+        pixels: the normalised input.
+        placement: the window, with which a map is projected back onto the image.
+
+    Example:
+        >>> from PIL import Image
+        >>> from concept_cam import Preprocess
+        >>> from concept_cam.images import Frame
+        >>> preprocess = Preprocess((224, 224), mean=(0.5,) * 3, std=(0.5,) * 3)
+        >>> Frame.of(Image.new("RGB", (896, 448)), preprocess).placement.window
+        (224.0, 0.0, 672.0, 448.0)
     """
 
     pixels: Float[Tensor, "3 height width"]
@@ -154,15 +175,15 @@ class Frame:
         return height, width
 
     def covering(self, span: Span) -> Frame:
-        """The same, for maps that cover a span of it; see ``Placement.covering``."""
+        """The same frame for maps that cover a span of it; see ``Placement.covering``."""
         return replace(self, placement=self.placement.covering(span))
 
     @classmethod
     def of(cls, image: Image.Image, preprocess: Preparation) -> Frame:
-        """Resize and crop as the model's own transform does, but remember the window.
+        """Resize and crop an image as the model's own transform does, and record the window.
 
         Raises:
-            ImageError: a transform that is run fails on it, or what it shows of it is not known; see ``UserTransform``.
+            ImageError: the transform of the user fails on the image, or its window cannot be found; see ``UserTransform``.
         """
         pixels, window = preprocess.view(image)
         return cls(pixels, Placement(window, (image.height, image.width)))
@@ -171,16 +192,21 @@ class Frame:
 def interpolation(
     pixels: int | range, start: float, stop: float, cells: int, *, antialias: bool = False
 ) -> Float[Tensor, "pixels cells"]:
-    """Bilinear weights along one axis, from the centres of cells that lie from ``start`` to ``stop`` to those of pixels.
+    """Weights of bilinear interpolation along one axis, from the centres of cells to the centres of pixels.
 
-    Pixels beyond the outermost centres have the value of the outermost cell.
+    Pixels beyond the centre of the outermost cell have the value of that cell.
 
     Args:
-        pixels: how many there are, from 0 to that number; or which of them are wanted.
-        start: of the cells, in pixels.
-        stop: their end.
-        cells: how many there are.
-        antialias: average over the cells of a pixel, where they are smaller.
+        pixels: the number of pixels, or the range of pixels to compute.
+        start: where the first cell starts, in pixels.
+        stop: where the last cell ends, in pixels.
+        cells: the number of cells between.
+        antialias: average over the cells of a pixel where cells are smaller than pixels.
+
+    Example:
+        >>> from concept_cam.images import interpolation
+        >>> interpolation(4, 0.0, 4.0, 2)[1]
+        tensor([0.7500, 0.2500], dtype=torch.float64)
     """
     pixels = range(pixels) if isinstance(pixels, int) else pixels
     centres = torch.arange(pixels.start, pixels.stop, dtype=torch.float64, device="cpu") + 0.5
@@ -198,7 +224,18 @@ def _outside(pixels: range, start: float, stop: float) -> Bool[Tensor, " pixels"
 
 
 def by_size(frames: Sequence[Frame]) -> dict[Size, list[int]]:
-    """Which frames can go through the model together."""
+    """Group frames by their input size; frames of one size can go through the model together.
+
+    Returns:
+        The indices of the frames of each size.
+
+    Example:
+        >>> import torch
+        >>> from concept_cam.images import Frame, Placement, by_size
+        >>> placement = Placement((0.0, 0.0, 8.0, 8.0), (8, 8))
+        >>> by_size([Frame(torch.zeros(3, side, 8), placement) for side in (8, 16, 8)])
+        {(8, 8): [0, 2], (16, 8): [1]}
+    """
     groups: dict[Size, list[int]] = {}
     for i, frame in enumerate(frames):
         groups.setdefault(frame.size, []).append(i)

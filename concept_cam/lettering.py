@@ -1,4 +1,4 @@
-"""Labels in any script: a font of our own for Latin, Greek and Cyrillic, the system's for others."""
+"""Labels in any script: the package has a font for Latin, Greek and Cyrillic; others come from the system."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _JOINERS = "\u200c\u200d"
 
 @final
 class Lettering:
-    """Text of one size, each letter in a font that has it; one that no font has stands there as its number, U+96C0.
+    """Draws text of one size, each character in a font that has it; otherwise as its number, U+96C0.
 
     Example:
         >>> Lettering(15).getlength("Grünfink") > Lettering(15).getlength("Grün")
@@ -37,13 +37,13 @@ class Lettering:
         self._size = size
 
     def getlength(self, text: str) -> float:
-        """How wide it is drawn, in pixels."""
+        """The width of the drawn text in pixels."""
         return sum(font.getlength(run) for font, run in self._runs(text))
 
     def write(
         self, draw: ImageDraw.ImageDraw, place: tuple[float, float], text: str, fill: tuple[int, int, int], anchor: str = "la"
     ) -> None:
-        """Draw it on one line.
+        """Draw a text on one line.
 
         Args:
             draw: what is drawn on.

@@ -1,4 +1,4 @@
-"""LOAD: a model by one string, or the instance that you hold; either is tried on itself before it is handed out."""
+"""LOAD: a model by one string, or a model in memory; either is checked before it is returned."""
 
 from __future__ import annotations
 
@@ -24,25 +24,28 @@ def load(
     *,
     classes: Iterable[Any] | None = None,
 ) -> Backbone:
-    """Load a model by name, in evaluation mode, frozen, on the device that you choose.
+    """Load a model by name, in evaluation mode and with frozen parameters.
 
     Args:
-        name: a dual encoder: an open_clip architecture and tag (``ViT-B-16/laion400m_e32``), ``hf-hub:org/model`` or
-            ``local-dir:folder`` in open_clip's layout, the name (``google/siglip2-base-patch16-224``) or folder of a model of
-            transformers. Or a classifier: the name of a model of timm (``resnet50.a1_in1k``), or of an image classifier of
-            transformers. Case, hyphens and slashes may be others (``ViT-B/16``). Where a name could mean two things,
-            ``open_clip:``, ``transformers:`` or ``timm:`` before it says which.
-        pretrained: a tag of open_clip or timm, which is downloaded on first use, or a file of weights; a model of timm has as
-            many classes as its file.
-        device: where it shall lie.
-        classes: of a classifier, one for each row in order: names, a file of them (``.txt`` or ``.yaml``), or a dictionary
-            from row to name; timm knows those of ImageNet, transformers those of its checkpoints.
+        name: a dual encoder or a classifier. Dual encoders: an open_clip architecture and tag (``ViT-B-16/laion400m_e32``);
+            ``hf-hub:org/model`` or ``local-dir:folder`` in open_clip's layout; the name
+            (``google/siglip2-base-patch16-224``) or folder of a model of transformers. Classifiers: the name of a model of
+            timm (``resnet50.a1_in1k``), or of an image classifier of transformers. Case, hyphens and slashes may vary
+            (``ViT-B/16``). A prefix ``open_clip:``, ``transformers:`` or ``timm:`` selects the library.
+        pretrained: a tag of open_clip or timm, downloaded on first use, or a weight file. A model of timm has the number of
+            classes of its weight file.
+        device: where the model runs.
+        classes: names of the classes of a classifier in the order of its rows: a sequence, a file (``.txt`` or ``.yaml``), or
+            a mapping from row to name. timm knows the names of ImageNet, transformers those of its checkpoints.
+
+    Returns:
+        The backbone, for ``Localizer``.
 
     Raises:
-        BackboneError: it cannot be found, downloaded or read, or it is of no family that is known.
+        BackboneError: the model cannot be found, downloaded or read, or belongs to no known family.
 
     Warns:
-        UserWarning: its closed form does not fit, or its default site is blind; see ``concept_cam.checks``.
+        UserWarning: the closed form differs from the model, or the default site has no gradient; see ``concept_cam.checks``.
 
     Example:
         >>> from concept_cam import load
@@ -95,31 +98,34 @@ def wrap(
     head: str | None = None,
     call: Callable[[Any, Any], Any] | None = None,
 ) -> Backbone:
-    """Use a model that you hold. It is used as it is and left as it was.
+    """Wrap a model that you have in memory. It is used as it is, and no call changes it.
 
-    What holds a model is seen through: ``DataParallel``, ``torch.compile``, ``AveragedModel``, adapters of peft, a module of
-    yours that has it as ``.model``. Layers are named as the model that you give names them.
+    Wrappers are looked through: ``DataParallel``, ``torch.compile``, ``AveragedModel``, adapters of peft, or your own module
+    with the model as ``.model``. Layers keep the names that they have in the model that you pass.
 
     Args:
-        model: a dual encoder of open_clip or transformers, or one with their methods; an image classifier of transformers; or,
-            with ``classes``, any classifier that ends in a linear layer.
-        tokenizer: that of a dual encoder; transformers' processor will do.
-        preprocess: how its images are prepared: a ``Preprocess``, the transform that came with it, transformers' processor of
-            images, or a function of your own from an RGB image of PIL to a tensor (3, height, width). What is not known to the
-            pixel is run on each image; docs/models.md says what is refused. By default what the model itself says.
-        classes: of a classifier, one for each row in order: names, a file of them, or a dictionary from row to name;
-            transformers' know their own.
-        name: how to call it in results; its class by default.
-        head: of a classifier, the name of the linear layer whose rows are the classes, if it has several or its output is not
-            that of one.
-        call: of a classifier, a function ``(model, pixels) -> scores`` that runs it, if it is not called with pixels alone.
+        model: a dual encoder of open_clip or transformers, or a module with their methods; an image classifier of
+            transformers; or, with ``classes``, any classifier with a linear last layer.
+        tokenizer: of a dual encoder; a processor of transformers works too.
+        preprocess: how images are prepared: a ``Preprocess``, the transform that came with the model, an image processor of
+            transformers, or a function from an RGB image of PIL to a tensor (3, height, width). A transform whose steps are
+            unknown runs on each image; docs/models.md says which are refused. By default the model's own.
+        classes: names of the classes of a classifier in the order of its rows: a sequence, a file, or a mapping from row to
+            name. Models of transformers know theirs.
+        name: of the model in results; by default that of its class.
+        head: name of the linear layer of a classifier whose rows are the classes, if there are several or if its output is
+            not the output of the model.
+        call: a function ``(model, pixels) -> scores`` for a classifier that is not called with pixels alone.
+
+    Returns:
+        The backbone, for ``Localizer``.
 
     Raises:
-        BackboneError: it is of no family that is known, it cannot be run, or an option is not for a model of its kind.
+        BackboneError: the model belongs to no known family or cannot run, or an option does not apply to it.
 
     Warns:
-        UserWarning: nobody says how its images are prepared; its closed form does not fit, or its default site is blind, see
-            ``concept_cam.checks``.
+        UserWarning: the preprocessing is unknown and ImageNet's is assumed; the closed form differs from the model, or the
+            default site has no gradient, see ``concept_cam.checks``.
 
     Example:
         >>> import open_clip
@@ -183,7 +189,7 @@ def _check_dual(name: str, tokenizer: Any, head: str | None, call: Any) -> None:
 
 
 def _names(classes: Iterable[Any]) -> tuple[str, ...]:
-    """In the order of the rows, of names in order, a file of them, or a dictionary of row and name either way round."""
+    """Names in the order of the rows, from a sequence, a file, or a mapping between rows and names in either direction."""
     if isinstance(classes, str):
         return read_vocabulary(classes).names
     if not isinstance(classes, Mapping):
@@ -204,7 +210,7 @@ def _names(classes: Iterable[Any]) -> tuple[str, ...]:
 
 
 def _row(key: Any) -> int | None:
-    """A number, also where JSON has made a text of it."""
+    """The number of a row; JSON turns keys into strings."""
     if isinstance(key, bool) or not (isinstance(key, int) or (isinstance(key, str) and key.isdecimal())):
         return None
     return int(key)

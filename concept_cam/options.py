@@ -1,4 +1,4 @@
-"""What a localizer is told of names: a vocabulary to choose from, and sentences around a name."""
+"""The vocabulary and the templates of a localizer, from names, files or defaults."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from concept_cam.targets import Names, named
 
 
 def vocabulary_of(given: Names, backbone: Backbone) -> tuple[str, ...]:
-    """The names of a vocabulary, each once; by default those of the classes that the model was made for.
+    """The names of a vocabulary, each once; by default the classes of the model.
 
     Args:
-        given: names, numbers of classes, or the name of a file of names.
+        given: names, numbers of classes, or the name of a vocabulary or file.
         backbone: the model.
 
     Raises:
         PromptError: there is no such file.
-        OptionError: one is neither a name nor a number in range.
-        UnknownConcept: a classifier has no such class.
+        OptionError: an entry is neither a name nor a number in range.
+        UnknownConcept: the classifier has no such class.
     """
     wanted = read_vocabulary(given).names if isinstance(given, str) else given
     names = tuple(dict.fromkeys(named(one, backbone.classes, "one of the vocabulary") for one in wanted))
@@ -34,14 +34,14 @@ def vocabulary_of(given: Names, backbone: Backbone) -> tuple[str, ...]:
 
 
 def templates_of(given: str | Sequence[str] | None, backbone: Backbone) -> tuple[str, ...]:
-    """Sentences around a name; a class of a classifier is its row, whatever stands around its name.
+    """The templates for names; a classifier has none.
 
     Args:
-        given: sentences, or the name of a file of them; those for photographs by default.
+        given: sentences, or the name of a file of them; by default those for photographs.
         backbone: the model.
 
     Raises:
-        OptionError: it is a classifier, which reads no texts.
+        OptionError: the model is a classifier, which reads no texts.
         PromptError: there is no such file.
     """
     if backbone.classes and type(backbone).embed_concepts is not Backbone.embed_concepts:

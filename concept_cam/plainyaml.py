@@ -1,4 +1,4 @@
-"""YAML from outside, as plain data: no aliases, no tags, few levels, and numbers that are short."""
+"""YAML from outside as plain data: no aliases, no tags, bounded depth, short numbers."""
 
 from __future__ import annotations
 
@@ -20,11 +20,10 @@ _TEXT = "tag:yaml.org,2002:str"
 
 
 def read_yaml(text: str) -> Any:
-    """What a document holds: texts, numbers, lists, mappings.
+    """Read a document of strings, numbers, lists and mappings.
 
     Raises:
-        ValueError: it is no YAML, or more than plain data: nine lines of aliases can stand for gigabytes, and a tag names what
-            is to be made.
+        ValueError: the text is not YAML, or has aliases (which can expand to gigabytes) or tags (which name a class to build).
 
     Example:
         >>> read_yaml("concepts: [crown, {name: beak}]")

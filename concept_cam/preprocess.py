@@ -1,4 +1,4 @@
-"""IMAGE IN: how an image becomes the model's input, and which window of the image that shows."""
+"""IMAGE IN: resize, crop and normalise an image as its model does, and record the window that the input shows."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from torch import Tensor
 from concept_cam.errors import OptionError, did_you_mean
 
 Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos"]
-"""Pillow's name of a filter."""
+"""Pillow's names of filters."""
 
 _FILTERS = get_args(Interpolation)
 
 _MAX_RESIZED = 16_000_000
-"""Images that would have more pixels than this before the crop are resized and cropped in one step."""
+"""Above this number of pixels before the crop, resize and crop are one step."""
 
 Window = tuple[float, float, float, float]
 """(left, top, right, bottom) in pixels of the image."""
@@ -31,25 +31,29 @@ Size = tuple[int, int]
 """(height, width) in pixels."""
 
 Fit = Literal["crop", "pad", "squash", "native"]
-"""How an image is brought to the input's aspect; see ``Preprocess``."""
+"""How an image is fitted to the aspect ratio of the input; see ``Preprocess``."""
 
 
 def check_fit(fit: str) -> None:
-    """Raise OptionError unless it is one of ``Fit``."""
+    """Raise OptionError unless the argument is one of ``Fit``.
+
+    Example:
+        >>> check_fit("native")
+    """
     known = get_args(Fit)
     if fit not in known:
         raise OptionError(f"No fit {fit!r}.{did_you_mean(fit, known)} There are {', '.join(known)}.")
 
 
 class Preparation(ABC):
-    """How an image becomes a model's input: a ``Preprocess``, or a transform of the user's that is run.
+    """How an image becomes the input of a model: a ``Preprocess``, or a transform of the user that is run as it is.
 
     Attributes:
-        size: (height, width) of the model's input in pixels; of a square image, where it varies.
-        fit: how the image is brought to the input's aspect; see ``Preprocess``.
-        stride: side of a patch.
-        varies: whether what it gives has other sizes for images of another aspect.
-        largest: the largest absolute value of what it gives for ordinary images.
+        size: (height, width) of the input in pixels; where the size varies, that for a square image.
+        fit: how the image is fitted to the aspect ratio of the input; see ``Preprocess``.
+        stride: side of a patch in pixels.
+        varies: whether the size of the input depends on the aspect ratio of the image.
+        largest: the largest absolute value of an input made of an ordinary image.
     """
 
     size: Size
@@ -60,42 +64,44 @@ class Preparation(ABC):
 
     @abstractmethod
     def view(self, image: Image.Image) -> tuple[Float[Tensor, "3 height width"], Window]:
-        """The model's input for an image as ``read_image`` gives it, and the window of the image that it shows.
+        """The model's input for an image from ``read_image``, and the window of the image that it shows.
 
         Raises:
-            ImageError: a transform that is run fails on it, or what it shows of it cannot be found.
+            ImageError: the transform of the user fails on the image, or its window cannot be found.
         """
 
     @abstractmethod
     def resized(self, size: Size) -> Preparation:
-        """The same for a model at another input size."""
+        """The same preprocessing for another input size."""
 
     @abstractmethod
     def fitted(self, fit: Fit) -> Preparation:
-        """The same with another fit."""
+        """The same preprocessing with another fit."""
 
     @abstractmethod
     def strided(self, stride: int) -> Preparation:
-        """The same for a model with patches of that side."""
+        """The same preprocessing for a model with patches of another side."""
 
 
 @final
 @dataclass(frozen=True)
 class Preprocess(Preparation):
-    """How a model wants its images.
+    """The preprocessing of a model: resize, crop and normalisation.
 
     Attributes:
-        size: (height, width) of the model's input in pixels.
-        mean, std: per channel, on a scale where white is 1.
-        fit: ``crop`` fills the input and crops the centre, ``pad`` fits the image in and pads, ``squash`` ignores its
-            aspect, ``native`` keeps it: the input has the image's aspect, and no more patches than ``size`` has.
+        size: (height, width) of the input in pixels.
+        mean, std: of each channel, on a scale where white is 1.
+        fit: ``crop`` resizes the image to fill the input and crops the centre, ``pad`` resizes it to fit inside and pads,
+            ``squash`` changes its aspect ratio to that of the input, ``native`` gives the input the aspect ratio of the
+            image, with at most as many patches as ``size`` has.
         interpolation: Pillow's name of the filter.
-        fill: grey level (0 to 255) of the padding.
-        shortest: the image's shorter side, cropped or squashed, before its margin is cut off; by default there is none.
-        stride: side of a patch; at native aspect, the sides of the input are multiples of it.
+        fill: grey level of the padding, 0 to 255.
+        shortest: shorter side of the resized image before the crop, where it is larger than the input (torchvision's
+            ``Resize(256)`` before ``CenterCrop(224)``).
+        stride: side of a patch in pixels; with ``native``, the sides of the input are multiples of it.
 
     Raises:
-        OptionError: a value is out of its range, or there is no such fit or filter.
+        OptionError: a value is out of range, or there is no such fit or filter.
 
     Example:
         >>> Preprocess((224, 224), mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5), shortest=256).resized((448, 448)).shortest
@@ -119,7 +125,7 @@ class Preprocess(Preparation):
             if len(values) != 3 or not all(isfinite(value) for value in values):
                 raise OptionError(f"{name} is {values}; expected three finite numbers, for red, green and blue.")
         if 0 in self.std:
-            raise OptionError(f"std is {self.std}; expected no zero, for pixels are divided by it.")
+            raise OptionError(f"std is {self.std}; expected no zero, because pixels are divided by it.")
         if self.interpolation not in _FILTERS:
             hint = did_you_mean(self.interpolation, _FILTERS)
             raise OptionError(f"No interpolation {self.interpolation!r}.{hint} There are {', '.join(_FILTERS)}.")
@@ -132,41 +138,41 @@ class Preprocess(Preparation):
 
     @property
     def varies(self) -> bool:  # type: ignore[override]
-        """Whether the input has the image's aspect."""
+        """Whether the input has the aspect ratio of the image."""
         return self.fit == "native"
 
     @property
     def largest(self) -> float:  # type: ignore[override]
-        """The larger of what black and white become, in the channel where it is largest."""
+        """The largest absolute value that black or white has after normalisation, over channels."""
         return max(max(abs(0 - m), abs(1 - m)) / abs(s) for m, s in zip(self.mean, self.std, strict=True))
 
     def view(self, image: Image.Image) -> tuple[Float[Tensor, "3 height width"], Window]:
-        """Resized and cropped as the model's own transform does, to the pixel with Pillow, and normalised."""
+        """The resized, cropped and normalised image, equal to the model's own transform with Pillow, and its window."""
         view, window = _fit(image, self)
         pixels = torch.from_numpy(np.array(view)).permute(2, 0, 1).float() / 255
         mean, std = (pixels.new_tensor(values)[:, None, None] for values in (self.mean, self.std))
         return (pixels - mean) / std, window
 
     def strided(self, stride: int) -> Preprocess:
-        """The same for a model with patches of that side."""
+        """The same preprocessing for a model with patches of another side."""
         return replace(self, stride=stride)
 
     def resized(self, size: Size) -> Preprocess:
-        """The same for another input size; what a crop cuts off stays the same share."""
+        """The same preprocessing for another input size; a crop removes the same share of the image."""
         shortest = self.shortest and max(min(size), round(self.shortest * min(size) / min(self.size)))
         return replace(self, size=size, shortest=shortest)
 
     def fitted(self, fit: Fit) -> Preprocess:
-        """The same with another fit: of the whole image, and padded in the mean colour, which is zero once normalised."""
+        """The same preprocessing with another fit, of the whole image; padding has the mean colour, 0 after normalisation."""
         if fit == self.fit:
             return self
         return replace(self, fit=fit, fill=round(255 * sum(self.mean) / len(self.mean)), shortest=None)
 
     def size_for(self, image: Size) -> Size:
-        """The input's size for an image: always ``size``, except at native aspect.
+        """The input size for an image of some (height, width): ``size``, except with the fit ``native``.
 
-        There it is the rule of SigLIP 2's NaFlex processor, solved exactly: of all scales at which the patches that the
-        image touches are no more than ``size`` has, the largest; each side is then stretched to whole patches.
+        ``native`` follows the rule of SigLIP 2's NaFlex processor, solved exactly: the largest scale at which the image
+        touches at most as many patches as ``size`` has; each side is then stretched to whole patches.
         """
         if self.fit != "native":
             return self.size
@@ -196,7 +202,7 @@ def _fit(image: Image.Image, preprocess: Preprocess) -> tuple[Image.Image, Windo
     if preprocess.fit == "squash":
         new_width, new_height = round(margin * width), round(margin * height)
     elif width == height:
-        # As torchvision has it: the whole part of the longer side.
+        # As in torchvision: the integer part of the longer side.
         shortest = preprocess.shortest or width
         new_width, new_height = (int(shortest * side / min(image.size)) for side in image.size)
     else:
@@ -206,12 +212,12 @@ def _fit(image: Image.Image, preprocess: Preprocess) -> tuple[Image.Image, Windo
     window = _window(image, (new_width, new_height), crop)
     if new_width * new_height <= _MAX_RESIZED:
         return image.resize((new_width, new_height), filter_).crop(crop), window
-    # In one step, equal but for rounding: a sliver of 1 x 5000 pixels must not become 96 x 480,000.
+    # In one step, equal up to rounding: an image of 1 x 5000 pixels must not become one of 96 x 480,000.
     return image.resize((width, height), filter_, box=window), window
 
 
 def _window(image: Image.Image, size: tuple[int, int], crop: tuple[int, int, int, int]) -> Window:
-    """A crop of the resized image, in pixels of the image."""
+    """The window of a crop of the resized image, in pixels of the image."""
     left, top, right, bottom = crop
     x, y = image.width, image.height
     return left * x / size[0], top * y / size[1], right * x / size[0], bottom * y / size[1]

@@ -1,4 +1,4 @@
-"""TEXT IN: templates and vocabularies, plain data from ``prompts/`` or from files of the user's own."""
+"""TEXT IN: templates and vocabularies, plain data from ``prompts/`` or from files of the user."""
 
 from __future__ import annotations
 
@@ -15,18 +15,23 @@ from concept_cam.plainyaml import read_yaml
 from concept_cam.textfiles import lines_of, table_of, text_of
 
 _MAX_BYTES = 2**24
-"""Of a vocabulary or of templates."""
+"""Largest size of a file of a vocabulary or of templates."""
 
 _NAMES = ("name", "label", "class", "class_name", "species", "concept", "text")
-"""What the column of names in a table may be called; of several that are there the first."""
+"""Accepted titles of the column of names; of several the first counts."""
 
 _SHOWN = 80
-"""Letters that a message quotes of a file at most."""
+"""Largest number of characters of a file that a message quotes."""
 
 
 @dataclass(frozen=True)
 class Concept:
-    """A name, and whatever else its vocabulary says about it."""
+    """A name with the notes of its vocabulary.
+
+    Attributes:
+        name: of the concept.
+        notes: further columns or keys of its entry.
+    """
 
     name: str
     notes: Mapping[str, Any] = field(default_factory=dict)
@@ -34,7 +39,15 @@ class Concept:
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """Concepts that belong together, with where they come from; ``parent`` is what they are parts of, if they are."""
+    """A named list of concepts with its source.
+
+    Attributes:
+        title: of the list.
+        source: where it comes from.
+        licence: of the list.
+        concepts: in their order.
+        parent: the whole, if the concepts are parts of one: "bird" for beak and wing.
+    """
 
     title: str
     source: str
@@ -44,35 +57,40 @@ class Vocabulary:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The names alone, in their order."""
+        """The names of the concepts, in their order."""
         return tuple(concept.name for concept in self.concepts)
 
 
 def prompts_folders() -> tuple[Path, ...]:
-    """Where the data lies: in ``CONCEPT_CAM_PROMPTS`` first, if that is set, then in the package or beside its source.
+    """The folders of templates and vocabularies: that of ``CONCEPT_CAM_PROMPTS``, if it is set, then that of the package.
 
     Raises:
-        PromptError: the variable names something that is no folder.
+        PromptError: the environment variable does not name a folder.
+
+    Example:
+        >>> from concept_cam.prompts import prompts_folders
+        >>> prompts_folders()[-1].name
+        'prompts'
     """
     installed = Path(str(files("concept_cam"))) / "prompts"
     # An editable install runs from the source tree, where prompts/ lies beside the package.
     shipped = installed if installed.is_dir() else Path(__file__).parents[1] / "prompts"
     own = os.environ.get("CONCEPT_CAM_PROMPTS")
     if own and not Path(own).is_dir():
-        raise PromptError(f"CONCEPT_CAM_PROMPTS names {own}, which is no folder; unset it or set it right.")
+        raise PromptError(f"CONCEPT_CAM_PROMPTS names {own}, which is not a folder; unset it or correct it.")
     return (Path(own), shipped) if own else (shipped,)
 
 
 def read_vocabulary(name: str | os.PathLike[str]) -> Vocabulary:
     """Read a vocabulary by the name of a file in ``prompts/vocabularies/``, or from a ``.yaml``, ``.csv`` or ``.txt`` file.
 
-    A text file holds one name a line. A CSV file holds a column ``name`` (or ``label``, ``class``, ``species``); what further
-    columns say is in the notes of its concept. Where one of them is ``parent``, the others are attributes of parts, each with
-    its values, between semicolons. A YAML file holds ``title``, ``source``, ``licence`` and ``concepts``, each a name or a
-    mapping with a ``name``; it has no aliases and no tags.
+    A text file has one name per line. A CSV file has a column ``name`` (or ``label``, ``class``, ``species``); its other
+    columns become the notes of the concept. With a column ``parent``, the other columns are attributes of parts, each with a
+    list of values separated by semicolons. A YAML file has ``title``, ``source``, ``licence`` and ``concepts``, each a name or
+    a mapping with a ``name``; aliases and tags are not allowed.
 
     Raises:
-        PromptError: there is no such vocabulary, or it is not of that form; the message says where.
+        PromptError: there is no such vocabulary, or the file is not in that form; the message says where.
 
     Example:
         >>> from concept_cam import read_vocabulary
@@ -101,7 +119,7 @@ def _of_yaml(path: Path, data: Any) -> Vocabulary:
 
 
 def _with_values(path: Path, entry: Any, shared: Any) -> Any:
-    """A concept whose attributes name lists of ``values``, with those lists in their place."""
+    """An entry in which the names of shared lists of ``values`` are replaced by the lists."""
     if not isinstance(entry, dict) or not isinstance(entry.get("attributes"), dict):
         return entry
     lists = shared if isinstance(shared, dict) else {}
@@ -110,7 +128,7 @@ def _with_values(path: Path, entry: Any, shared: Any) -> Any:
         if isinstance(values, str):
             if values not in lists:
                 hint = did_you_mean(values, map(str, lists))
-                told = f"{one_line(repr(values), _SHOWN)}, which is no list of `values`"
+                told = f"{one_line(repr(values), _SHOWN)}, which is not a list of `values`"
                 raise PromptError(
                     f"{path}: {one_line(attribute, _SHOWN)} of {one_line(entry.get('name'), _SHOWN)} is {told}.{hint}"
                 )
@@ -148,10 +166,10 @@ def _of_table(path: Path, text: str) -> Vocabulary:
 
 
 def read_templates(name: str | os.PathLike[str]) -> tuple[str, ...]:
-    """Read templates by the name of a file in ``prompts/templates/``, or from a file: one sentence a line, with one ``{}``.
+    """Read templates by the name of a file in ``prompts/templates/``, or from a file: one sentence per line, with one ``{}``.
 
     Raises:
-        PromptError: there are no such templates, or a line has not exactly one ``{}``.
+        PromptError: there are no such templates, or a line does not have exactly one ``{}``.
 
     Example:
         >>> from concept_cam import read_templates
@@ -164,7 +182,20 @@ def read_templates(name: str | os.PathLike[str]) -> tuple[str, ...]:
 
 
 def check_templates(templates: tuple[str, ...], source: str) -> tuple[str, ...]:
-    """The templates, if there are any and each has exactly one ``{}``."""
+    """The templates, after a check.
+
+    Args:
+        templates: sentences.
+        source: where they come from, for the message.
+
+    Raises:
+        PromptError: there are no templates, or one does not have exactly one ``{}``.
+
+    Example:
+        >>> from concept_cam.prompts import check_templates
+        >>> check_templates(("a photo of a {}.",), "mine")
+        ('a photo of a {}.',)
+    """
     for template in templates:
         if template.count("{}") != 1:
             shown, count = one_line(repr(template), _SHOWN), template.count("{}")

@@ -82,7 +82,7 @@ class Question:
         if not sees_score(method):
             if selector is not None or variants is not None:
                 name = name_of(method)
-                raise OptionError(f"{name} does not look at the score, so it has no finer form; leave the references out.")
+                raise OptionError(f"{name} does not look at the score, so it cannot compare; remove the references.")
             strength = 0.0
         elif selector is None and vocabulary and (strength > 0 or variants is not None):
             selector = nearest(3)

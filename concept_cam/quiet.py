@@ -1,4 +1,4 @@
-"""IMAGE IN: decoders say what is wrong by what they raise, and nothing else."""
+"""IMAGE IN: silences the warnings of decoders, whose exceptions say enough."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _SILENT = ("ignore", None, Warning, re.compile(r"PIL\."), 0)
 
 @contextmanager
 def quiet_pillow() -> Iterator[None]:
-    """Without Pillow's warnings, in all threads that are here: ``catch_warnings`` would mix up those of several."""
+    """Suppress Pillow's warnings in all threads; ``catch_warnings`` is not thread-safe."""
     global _quiet_count  # noqa: PLW0603
     with _QUIET:
         _quiet_count += 1
@@ -40,7 +40,7 @@ def quiet_pillow() -> Iterator[None]:
 
 @cache
 def quiet_libtiff() -> None:
-    """Make libtiff silent: it writes to the process's standard error, past Python, what is raised as well.
+    """Silence libtiff, which writes to the standard error of the process what is raised too.
 
     This holds for the whole process, but for the copy of libtiff alone that Pillow uses, and no thread can come between. To
     redirect standard error would swallow what other threads write to it. Where Pillow does not show libtiff's functions, as on

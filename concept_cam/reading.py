@@ -1,4 +1,4 @@
-"""IMAGE IN: what is in an image file, or in a PIL image, as RGB pixels or levels of a mask that lie upright."""
+"""IMAGE IN: read an image file or a PIL image as upright RGB pixels, or as the levels of a mask."""
 
 from __future__ import annotations
 
@@ -15,22 +15,28 @@ from concept_cam.exif import TURNS, upright
 Source = str | PathLike[str] | Image.Image
 
 _STRIP = 1 << 20
-"""Pixels that are converted at once."""
+"""Number of pixels that are converted at once."""
 
 
 def read_image(source: Source | bytes, name: str | None = None) -> Image.Image:
-    """Read an image as a person sees it: RGB, upright, the first frame of an animation.
+    """Read an image in RGB, upright; of an animation, the first frame.
 
-    Transparency is laid on white, 16-bit greys (Pillow's modes that begin with I) are scaled to 8 bits, CMYK and palettes are
-    converted. A file is opened by what is in it: ``formats.FORMATS`` are read, whatever it is called. A damaged EXIF block
-    counts as none: the image is then upright as it is stored.
+    Transparency is composed onto white, 16-bit greys (Pillow's modes that start with I) are scaled to 8 bits, CMYK and
+    palettes are converted. The format is recognised by the content, not by the name; see ``formats.FORMATS``. A damaged EXIF
+    block is ignored, and the image keeps its stored orientation.
 
     Args:
-        source: a path, what is in such a file, or a PIL image, which is left as it is.
-        name: what messages call it; by default the path.
+        source: a path, the content of a file, or a PIL image, which is not changed.
+        name: of the image in messages; by default the path.
 
     Raises:
-        ImageError: the file is missing, empty, cut short, too large or not an image. See ``decoding`` for the limits.
+        ImageError: the file is missing, empty, truncated, too large or not an image; ``decoding`` has the limits.
+
+    Example:
+        >>> from PIL import Image
+        >>> from concept_cam.images import read_image
+        >>> read_image(Image.new("L", (6, 4))).mode
+        'RGB'
     """
     if isinstance(source, Image.Image):
         called = name or "the image"
@@ -49,10 +55,10 @@ def read_image(source: Source | bytes, name: str | None = None) -> Image.Image:
 
 
 def seen(image: Image.Image) -> Image.Image:
-    """What ``read_image`` gives of a PIL image, or the image itself if that is the same; not to be drawn on.
+    """The result of ``read_image`` for a PIL image, or the image itself if it is equal; do not draw on it.
 
     Raises:
-        ImageError: it cannot be read.
+        ImageError: the image cannot be read.
     """
     with refusing("the image"):
         check_size(image.size, "the image")
@@ -65,15 +71,15 @@ def seen(image: Image.Image) -> Image.Image:
 def read_levels(
     source: str | PathLike[str] | bytes, name: str | None = None, kind: type[ConceptCamError] = ImageError
 ) -> Shaped[np.ndarray, "height width"]:
-    """The levels, or palette indices, of an upright image of one channel, as they are stored.
+    """Read the levels (or palette indices) of a one-channel image, upright and unscaled.
 
     Args:
-        source: a file, or what is in one.
-        name: what messages call it; by default the path.
-        kind: of the error that is raised.
+        source: a path, or the content of a file.
+        name: of the image in messages; by default the path.
+        kind: class of the error that is raised.
 
     Raises:
-        ConceptCamError: of that kind: it cannot be read, or has several channels.
+        ConceptCamError: of that class: the image cannot be read, or has several channels.
     """
     file, called = located(source, name)
     with opened(file, called, kind, "mask") as stored:
@@ -83,7 +89,7 @@ def read_levels(
 
 
 def _told(image: Image.Image) -> int:
-    """The orientation of a PIL image; upright if its EXIF block is damaged."""
+    """The orientation of a PIL image; 1 (upright) if its EXIF block is damaged."""
     try:
         found = image.getexif().get(0x0112)
     except Exception:  # noqa: BLE001 - Pillow raises what it likes on a damaged block
@@ -95,7 +101,7 @@ def _upright_rgb(image: Image.Image, orientation: int, name: str) -> Image.Image
     width, height = image.size
     scale = _scale(image, name)
     rgb = Image.new("RGB", (height, width) if orientation >= 5 else (width, height))
-    # In strips: besides the image as it is stored and as it will be, little is held.
+    # In strips, so that little memory is needed beside the stored and the converted image.
     rows = max(1, _STRIP // width)
     for top in range(0, height, rows):
         bottom = min(top + rows, height)
@@ -110,7 +116,7 @@ def _upright_rgb(image: Image.Image, orientation: int, name: str) -> Image.Image
 
 
 def _scale(image: Image.Image, name: str) -> int:
-    """What the values of a grey image are divided by; 0 for one of 8 bits a channel."""
+    """The divisor of the values of a grey image; 0 for 8 bits per channel."""
     if image.mode == "F":
         raise ImageError(f"{name}: floating-point values have no agreed range; convert it to 8 or 16 bits.")
     if image.mode != "I":

@@ -1,4 +1,4 @@
-"""Connected regions of a mask, by the runs of its rows: exact at any size, with nothing but numpy."""
+"""Connected regions of a mask, computed from the runs of its rows with numpy alone."""
 
 from __future__ import annotations
 
@@ -10,11 +10,19 @@ Box = tuple[int, int, int, int]
 """Half-open (left, top, right, bottom) in pixels."""
 
 _STRIP = 1 << 22
-"""Pixels of a mask that are searched at once."""
+"""Number of pixels of a mask that are searched at once."""
 
 
 def bounding_boxes(mask: Bool[Tensor, "height width"], weight: Float[Tensor, "height width"]) -> tuple[Box, ...]:
-    """The box of every region of pixels that touch at a side, the one with the largest weight inside first."""
+    """Bounding boxes of the 4-connected regions of a mask, that with the largest weight inside first.
+
+    Example:
+        >>> import torch
+        >>> from concept_cam.regions import bounding_boxes
+        >>> weight = torch.tensor([[0.2, 0.0, 0.9], [0.3, 0.0, 0.0]])
+        >>> bounding_boxes(weight > 0, weight)
+        ((2, 0, 3, 1), (0, 0, 1, 2))
+    """
     weight = weight.cpu()
     regions = _join(_runs(mask.cpu().numpy()))
     boxes = []
@@ -27,7 +35,7 @@ def bounding_boxes(mask: Bool[Tensor, "height width"], weight: Float[Tensor, "he
 
 
 def _runs(mask: Bool[np.ndarray, "height width"]) -> list[tuple[int, int, int]]:
-    """(row, start, stop) of every unbroken run of a row, in reading order."""
+    """(row, start, stop) of every run of set pixels, in reading order."""
     found: list[tuple[int, int, int]] = []
     step = max(1, _STRIP // mask.shape[1])
     for top in range(0, len(mask), step):
@@ -39,7 +47,7 @@ def _runs(mask: Bool[np.ndarray, "height width"]) -> list[tuple[int, int, int]]:
 
 
 def _join(runs: list[tuple[int, int, int]]) -> list[list[tuple[int, int, int]]]:
-    """Groups of runs that touch from row to row, by union and find."""
+    """Groups of runs that touch from row to row, by union-find."""
     parent = list(range(len(runs)))
 
     def root(i: int) -> int:
@@ -50,7 +58,7 @@ def _join(runs: list[tuple[int, int, int]]) -> list[list[tuple[int, int, int]]]:
 
     above = 0
     for i, (row, start, stop) in enumerate(runs):
-        # Runs are in reading order: those that end before this one begins can touch nothing that follows in this row.
+        # Runs are in reading order: one that ends before this one starts cannot touch later runs of this row.
         while runs[above][0] < row - 1 or (runs[above][0] == row - 1 and runs[above][2] <= start):
             above += 1
         j = above

@@ -1,4 +1,4 @@
-"""COCO's run lengths, both ways: how many zeros, how many ones, in turn, column by column."""
+"""COCO's run-length encoding of masks: counts of zeros and ones in turn, column by column."""
 
 from __future__ import annotations
 
@@ -12,14 +12,22 @@ from torch import Tensor
 from concept_cam.errors import DatasetError, one_line
 
 _LETTERS = 7
-"""The most that a length can take: 35 bits, of any image that fits into memory."""
+"""Largest number of characters of a length: 35 bits, enough for any image that fits into memory."""
 
 
 def run_lengths(outline: Mapping[str, Any], size: tuple[int, int]) -> Bool[np.ndarray, "height width"]:
-    """The mask of (height, width) that run lengths, compressed or not, stand for.
+    """Decode run lengths, compressed or not, to a mask of (height, width).
+
+    Args:
+        outline: a mapping with ``size`` and ``counts``.
+        size: (height, width) of the image.
 
     Raises:
-        DatasetError: they are of another size, or no whole numbers, or do not add up to it.
+        DatasetError: the run lengths have another size, are not integers, or do not sum to the size.
+
+    Example:
+        >>> run_lengths({"size": [3, 2], "counts": [2, 4]}, (3, 2)).tolist()
+        [[False, True], [False, True], [True, True]]
     """
     counts, held = outline.get("counts", ()), outline.get("size")
     if held not in (list(size), size):
@@ -38,7 +46,7 @@ def _plain(counts: Any) -> list[int]:
 
 
 def compressed(mask: Bool[Tensor, "height width"]) -> dict[str, Any]:
-    """A mask as compressed run lengths, with the ``size`` (height, width): to the letter what pycocotools encodes.
+    """Encode a mask as compressed run lengths with its ``size`` (height, width), exactly as pycocotools does.
 
     Example:
         >>> import torch
@@ -52,7 +60,7 @@ def compressed(mask: Bool[Tensor, "height width"]) -> dict[str, Any]:
 
 
 def _uncompressed(text: str | bytes) -> list[int]:
-    """COCO's compression: five bits a letter, the lowest first; from the fourth on, lengths are added to the last but one."""
+    """COCO's compression: five bits per character, lowest first; from the fourth on, lengths are stored as differences."""
     letters = text.encode() if isinstance(text, str) else text
     lengths: list[int] = []
     value = shift = 0
@@ -74,7 +82,7 @@ def _uncompressed(text: str | bytes) -> list[int]:
 
 
 def _compressed(lengths: Int[np.ndarray, " runs"]) -> str:
-    """The inverse: as few letters a length as hold it with its sign, all but the last with the sixth bit set."""
+    """The inverse: each length in as few characters as hold it with its sign; all but the last have the sixth bit set."""
     values = lengths.copy()
     values[3:] -= lengths[1:-2]
     magnitudes = np.where(values < 0, ~values, values)

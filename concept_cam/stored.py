@@ -1,4 +1,4 @@
-"""STORED: results on disk, tensors and what is said of them; they are checked before they are believed, whoever wrote them."""
+"""STORED: results on disk, tensors with metadata; everything is checked before use, since files come from anyone."""
 
 from __future__ import annotations
 
@@ -37,10 +37,10 @@ _FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 @contextmanager
 def refused(path: str | os.PathLike[str], kind: str) -> Iterator[None]:
-    """Whatever goes wrong in the block is one line: the file is not what it should be. A lack of memory is passed on.
+    """Turn any exception in the block into an ``OutputError`` of one line; a ``MemoryError`` is passed on.
 
     Raises:
-        OutputError: it is.
+        OutputError: the file is not such a result.
     """
     try:
         yield
@@ -52,10 +52,10 @@ def refused(path: str | os.PathLike[str], kind: str) -> Iterator[None]:
 
 
 def read_stored(path: str | os.PathLike[str], key: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """What a file says under a key of its metadata, and its tensors, which are finite.
+    """The metadata under a key of a file, and its tensors, after a check that they are finite.
 
     Raises:
-        ValueError, KeyError, OSError: it is none of ours, cut short or too large.
+        ValueError, KeyError, OSError: the file is not such a result, is truncated, or is too large.
     """
     content = read_bytes(path, MOST_BYTES)
     length = int.from_bytes(content[:8], "little")
@@ -76,10 +76,10 @@ def read_stored(path: str | os.PathLike[str], key: str) -> tuple[dict[str, Any],
 
 
 def mapping(value: Any, name: str) -> dict[str, Any]:
-    """The value, if it is a JSON object.
+    """The value, after a check that it is a JSON object.
 
     Raises:
-        ValueError: it is none.
+        ValueError: it is not.
     """
     if not isinstance(value, dict):
         raise ValueError(f"{name} is {one_line(value, 60)}; expected a JSON object")
@@ -87,10 +87,16 @@ def mapping(value: Any, name: str) -> dict[str, Any]:
 
 
 def number(value: Any, name: str, low: float, high: float) -> float:
-    """The value, if it is a finite number of a range.
+    """The value, after a check that it is a finite number between ``low`` and ``high``.
+
+    Args:
+        value: from a file.
+        name: of the value, for the message.
+        low: smallest value.
+        high: largest value.
 
     Raises:
-        ValueError: it is none.
+        ValueError: it is not.
     """
     if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high or not isfinite(value):
         raise ValueError(f"{name} is {one_line(value, 60)}; expected a number from {low:g} to {high:g}")
@@ -98,10 +104,17 @@ def number(value: Any, name: str, low: float, high: float) -> float:
 
 
 def numbers(value: Any, name: str, low: float, high: float, count: int) -> tuple[float, ...]:
-    """The value, if it is a list of so many numbers of a range.
+    """The value, after a check that it is a list of ``count`` numbers between ``low`` and ``high``.
+
+    Args:
+        value: from a file.
+        name: of the value, for the message.
+        low: smallest value.
+        high: largest value.
+        count: how many.
 
     Raises:
-        ValueError: it is none.
+        ValueError: it is not.
     """
     if not isinstance(value, list) or len(value) != count:
         raise ValueError(f"{name} is {one_line(value, 60)}; expected {count} numbers")
@@ -109,10 +122,15 @@ def numbers(value: Any, name: str, low: float, high: float, count: int) -> tuple
 
 
 def sides(value: Any, name: str, most: int) -> tuple[int, int]:
-    """The value, if it is two whole numbers, at least 1, whose product is at most so much.
+    """The value, after a check that it is two integers of at least 1 whose product is at most ``most``.
+
+    Args:
+        value: from a file.
+        name: of the value, for the message.
+        most: largest product.
 
     Raises:
-        ValueError: it is none.
+        ValueError: it is not.
     """
     first, second = numbers(value, name, 1, most, 2)
     if not first.is_integer() or not second.is_integer() or first * second > most:
@@ -121,10 +139,10 @@ def sides(value: Any, name: str, most: int) -> tuple[int, int]:
 
 
 def texts(value: Any, name: str) -> tuple[str, ...]:
-    """The value, if it is a list of texts, none of them empty.
+    """The value, after a check that it is a list of strings, none of them empty.
 
     Raises:
-        ValueError: it is none.
+        ValueError: it is not.
     """
     if not isinstance(value, list) or not all(isinstance(one, str) and one and _is_text(one) for one in value):
         raise ValueError(f"{name} is {one_line(value, 60)}; expected a list of texts")
@@ -137,21 +155,27 @@ def _is_text(value: str) -> bool:
 
 
 def exactly(held: Mapping[str, Any], names: Iterable[str], what: str) -> None:
-    """Raise ValueError unless a mapping has these keys and no others."""
+    """Raise ValueError unless a mapping has these keys and no others.
+
+    Args:
+        held: the mapping.
+        names: the keys.
+        what: what the mapping is, for the message.
+    """
     wanted = set(names)
     if held.keys() != wanted:
         raise ValueError(f"{what} has {', '.join(sorted(held)) or 'nothing'}; expected {', '.join(sorted(wanted))}")
 
 
 def placed(value: Any, grid: tuple[int, int]) -> Placement:
-    """The placement that is stated for a map of a (rows, cols) grid, if it shows some of its image.
+    """The placement of a map of a (rows, cols) grid, after a check that it shows a part of its image.
 
     Args:
-        value: what is stated.
+        value: the stored mapping.
         grid: of the map.
 
     Raises:
-        ValueError: it does not, or the image or the map is larger than any that is read.
+        ValueError: the placement is invalid, or the image or the map exceeds the limits.
     """
     held = mapping(value, "placement")
     exactly(held, {"window", "image_size"} | (held.keys() & {"cells"}), "placement")

@@ -1,4 +1,4 @@
-"""Tables in CSV that a spreadsheet shows and does not run: written and read here, and nowhere else."""
+"""CSV tables that a spreadsheet shows without running formulas; all tables are written and read here."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ _NOWHERE = re.compile("[\x00\ud800-\udc7f\udd00-\udfff]")
 
 
 def table_of(rows: Iterable[Mapping[str, object]], columns: Sequence[str], *, errors: str = "surrogateescape") -> bytes:
-    r"""A table with a header, in UTF-8: numbers with six digits, what a row does not have empty.
+    r"""Write rows as CSV with a header, in UTF-8: numbers with six digits, missing values empty.
 
-    A text that a spreadsheet would run as a formula, for it begins with one of ``= + - @``, a tab or a line break, gets an
-    apostrophe before it (OWASP's advice against CSV injection); ``read_table`` takes it off again. Numbers stay numbers.
+    A text that a spreadsheet would run as a formula (it starts with one of ``= + - @``, a tab or a line break) gets an
+    apostrophe in front (OWASP's advice against CSV injection); ``read_table`` removes it. Numbers get none.
 
     Args:
-        rows: each a mapping from columns to numbers and texts; None is empty.
-        columns: in their order; a row has no other.
-        errors: what becomes of bytes of a file name that are not UTF-8: by default they are written as they are, for
-            ``read_table`` to give back; ``backslashreplace`` keeps the table in UTF-8.
+        rows: mappings from columns to numbers and texts; None is empty.
+        columns: titles in their order.
+        errors: how bytes of a file name that are not UTF-8 are encoded: by default as they are, so that ``read_table``
+            returns them; ``backslashreplace`` keeps the table valid UTF-8.
 
     Raises:
-        ValueError: a row has a column that is none of these.
+        ValueError: a row has another column.
 
     Example:
         >>> table_of([{"file": "=1+1.png", "x": -0.25}, {"file": "a, b.png"}], ["file", "x"]).decode()
@@ -47,10 +47,10 @@ def table_of(rows: Iterable[Mapping[str, object]], columns: Sequence[str], *, er
 
 
 def read_table(content: bytes) -> list[dict[str, str]]:
-    """The rows of what ``table_of`` wrote: texts as they were, numbers as they are written, what is empty left out.
+    """The rows of a table from ``table_of``: texts and numbers as strings, without empty cells.
 
     Raises:
-        ValueError: it is no such table: not in UTF-8 but for names of files, or a row has not as many cells as the header.
+        ValueError: the content is not such a table: not UTF-8 (except file names), or a row of another length than the header.
 
     Example:
         >>> read_table(table_of([{"file": "=1+1.png", "x": -0.25}], ["file", "x"]))
@@ -64,10 +64,10 @@ def read_table(content: bytes) -> list[dict[str, str]]:
 
 
 def columns_of(content: bytes) -> tuple[str, ...]:
-    """The header of what ``table_of`` wrote.
+    """The header of a table from ``table_of``.
 
     Raises:
-        ValueError: it is no such table.
+        ValueError: the content is not such a table.
 
     Example:
         >>> columns_of(table_of([], ["file", "x"]))
@@ -77,7 +77,7 @@ def columns_of(content: bytes) -> tuple[str, ...]:
 
 
 def guarded(text: str) -> str:
-    """The text as it may stand in a table; see ``table_of``.
+    """The text with an apostrophe in front, if a spreadsheet would run it; see ``table_of``.
 
     Example:
         >>> guarded("=1+1"), guarded("'=1+1"), guarded("it's")

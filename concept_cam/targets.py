@@ -1,4 +1,4 @@
-"""TARGET: what is looked for, by its name or its number, once for all images or once for each, becomes a name for each."""
+"""TARGET: names or numbers, one for all images or one for each, become one name per image."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ if TYPE_CHECKING:
     References: TypeAlias = Selector | Target | Iterable[Target] | None
     Names: TypeAlias = str | Iterable[Target]
 else:
-    # Types are checked at run time in tests: there too, what is no target shall be refused here, in words.
+    # Tests check types at run time; there too an invalid target must be refused here, with a message.
     Target = Targets = References = Names = Any
 
 T = TypeVar("T")
 
 
 def named(wanted: Any, choices: Sequence[str], what: str = "target") -> str:
-    """The name that is meant by a name, or by a number that counts in the choices from 0.
+    """The name for a name, or for a number that counts the choices from 0.
 
     Args:
         wanted: a name, or an integer of Python, numpy or torch.
         choices: the classes of a classifier, in the order of its rows, or the vocabulary.
-        what: it is, for the message.
+        what: what the argument is, for the message.
 
     Raises:
-        OptionError: it is neither, or there are no choices, or not so many.
+        OptionError: the argument is neither, or the number is out of range, or there are no choices.
 
     Example:
         >>> named(1, ("cat", "dog")), named("bird", ())
@@ -55,15 +55,15 @@ def named(wanted: Any, choices: Sequence[str], what: str = "target") -> str:
 
 
 def for_each(wanted: Targets, count: int, choices: Sequence[str]) -> list[str | None]:
-    """A name for each of so many images; None where the predicted class is meant.
+    """One name for each image; None stands for the predicted class.
 
     Args:
-        wanted: one for all, or one for each, as ``named`` knows them; None for the predicted class.
-        count: of images.
-        choices: in which numbers count.
+        wanted: one target for all images, or one for each; see ``named``. None for the predicted class.
+        count: number of images.
+        choices: what numbers count.
 
     Raises:
-        OptionError: one is no target, or there are more or fewer than images.
+        OptionError: a target is invalid, or their number is not that of the images.
 
     Example:
         >>> for_each("cat", 2, ()), for_each([1, None], 2, ("cat", "dog"))
@@ -79,10 +79,15 @@ def for_each(wanted: Targets, count: int, choices: Sequence[str]) -> list[str | 
 
 
 def in_step(items: Iterable[T], wanted: Targets, choices: Sequence[str]) -> Iterator[tuple[T, str | None]]:
-    """Each image with its target, as they come; ``wanted`` as in ``for_each``, a generator will do.
+    """Each image with its target, one after another.
+
+    Args:
+        items: the images.
+        wanted: targets as in ``for_each``; a generator works too.
+        choices: what numbers count.
 
     Raises:
-        OptionError: one is no target, or there are more or fewer than images.
+        OptionError: a target is invalid, or their number is not that of the images.
 
     Example:
         >>> list(in_step("ab", [0, 1], ("cat", "dog")))
@@ -95,10 +100,10 @@ def in_step(items: Iterable[T], wanted: Targets, choices: Sequence[str]) -> Iter
 
 
 def as_references(wanted: References, choices: Sequence[str]) -> Selector | str | tuple[str, ...] | None:
-    """What ``against`` means: a selector, a name or several; numbers count in the choices.
+    """The references of an ``against`` argument: a selector, a name or several names; numbers count the choices.
 
     Raises:
-        OptionError: it is none of these.
+        OptionError: the argument is none of these.
 
     Example:
         >>> as_references([0, "bird"], ("cat", "dog"))
@@ -130,7 +135,12 @@ def _checked_selector(wanted: Callable[..., Any]) -> Selector:
 
 
 def is_one(wanted: Any) -> bool:
-    """Whether a target is one for all images, and not an iterable of one for each."""
+    """Whether the argument is one target for all images, and not an iterable with one for each.
+
+    Example:
+        >>> is_one("cat"), is_one(["cat", "dog"])
+        (True, False)
+    """
     return isinstance(wanted, str | bytes) or not isinstance(wanted, Iterable) or getattr(wanted, "ndim", 1) == 0
 
 

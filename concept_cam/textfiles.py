@@ -1,4 +1,4 @@
-"""Text files from outside: of bounded size, as editors and spreadsheets write them; their lines, and tables with a header."""
+"""Text files from outside, of bounded size: their text, their lines, and tables with a header."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ class TextTable:
     """A table with a header.
 
     Attributes:
-        header: names of the columns.
-        rows: where each begins, as a line of the file or the number of a row; and what it holds that is not empty.
-        problems: a line for each row that cannot be read.
+        header: titles of the columns.
+        rows: the number of each row, and its values without empty ones.
+        problems: one line for each row that cannot be read.
     """
 
     header: tuple[str, ...]
@@ -34,14 +34,14 @@ class TextTable:
 
 
 def text_of(path: Path, limit: int) -> str:
-    """The text of a file: UTF-8, with a byte-order mark or without one, or UTF-16 with one, as spreadsheets export it.
+    """The text of a file in UTF-8, with or without a byte-order mark, or in UTF-16 with one, as spreadsheets export it.
 
     Args:
-        path: a file; what is none (a folder, a pipe, a device) is not opened.
-        limit: bytes at most.
+        path: a file; a folder, pipe or device is not opened.
+        limit: largest size in bytes.
 
     Raises:
-        OSError, ValueError: it cannot be read; see ``errors.refused_as``.
+        OSError, ValueError: the file cannot be read; see ``errors.refused_as``.
     """
     content = read_bytes(path, limit)
     wide = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
@@ -55,15 +55,20 @@ def text_of(path: Path, limit: int) -> str:
 
 
 def lines_of(text: str) -> Iterator[str]:
-    """Its lines, at line breaks alone: ``str.splitlines`` would cut a name at U+2028 or a form feed as well."""
+    r"""The lines of a text; unlike ``str.splitlines`` it does not split at U+2028 or a form feed.
+
+    Example:
+        >>> list(lines_of("crown\nbeak"))
+        ['crown', 'beak']
+    """
     return (line.rstrip("\n") for line in io.StringIO(text, newline=None))
 
 
 def table_of(text: str) -> TextTable:
-    """A table of values with commas, semicolons or tabs between them, whichever most are in its header.
+    """Read a table separated by commas, semicolons or tabs, whichever is most frequent in its header.
 
     Raises:
-        ValueError: there is no header, or it names a column twice, or there are too many rows.
+        ValueError: there is no header, a title is repeated, or there are too many rows.
     """
     hint = re.match(rf"sep=([{_SEPARATORS}])(\r\n|\r|\n)", text)
     if hint:

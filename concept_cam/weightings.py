@@ -1,4 +1,4 @@
-"""How references are weighed. Weights are data: no gradient flows through them."""
+"""COMPARE: weightings of references. Weights are constants: no gradient flows through them."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 Weighting = Callable[[Float[Tensor, " T"], Float[Tensor, " T"]], Float[Tensor, " T"]]
-"""Weighs references: (scores on this image, similarities to the target) -> weights that sum to one."""
+"""A function that weighs references: (scores on this image, similarities to the target) -> weights that sum to 1."""
 
 
 def uniform(scores: Float[Tensor, " T"], similarities: Float[Tensor, " T"]) -> Float[Tensor, " T"]:
-    """All references alike, as in the paper.
+    """Weigh all references equally, as in the paper.
 
     Example:
         >>> import torch
@@ -25,10 +25,10 @@ def uniform(scores: Float[Tensor, " T"], similarities: Float[Tensor, " T"]) -> F
 
 
 def by_score(logit_scale: float = 100.0) -> Weighting:
-    """The softmax of the scores: what competes on this image weighs most.
+    """Weigh references by the softmax of their scores: those that score highest on this image weigh most.
 
     Args:
-        logit_scale: the inverse temperature; 100 is what most CLIP models learn, 1 is right for the logits of a classifier.
+        logit_scale: the inverse temperature; most CLIP models learn 100, and 1 fits the logits of a classifier.
 
     Example:
         >>> import torch
@@ -39,7 +39,7 @@ def by_score(logit_scale: float = 100.0) -> Weighting:
 
 
 def by_similarity(logit_scale: float = 100.0) -> Weighting:
-    """The softmax of the similarities: what is most like the target weighs most, on every image.
+    """Weigh references by the softmax of their similarities to the target, the same for every image.
 
     Args:
         logit_scale: the inverse temperature.
@@ -52,7 +52,7 @@ def by_similarity(logit_scale: float = 100.0) -> Weighting:
     return _BySimilarity(logit_scale)
 
 
-# Classes, where functions would do: a closure does not pickle.
+# Classes instead of closures, because closures do not pickle.
 @dataclass(frozen=True)
 class _ByScore:
     logit_scale: float

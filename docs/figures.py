@@ -1,4 +1,4 @@
-"""Draws the images of the README and of the docs: ``python docs/figures.py``."""
+"""Draws the images of the README and of the docs, and writes the table of methods: ``python docs/figures.py``."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from concept_cam import world
 from concept_cam.drawing import by_reference, overlay, side_by_side, strip
-from concept_cam.methods import METHODS, sees_score
+from concept_cam.methods import CARDS, METHODS, sees_score
 from concept_cam.parts import annotated, find_parts, read_parts
 from concept_cam.world.birds import species, twins
 from concept_cam.world.renderer import DRAWING_STREAM, draw
@@ -34,7 +34,7 @@ def plates(columns: int = 6, rows: int = 3, side: int = 200) -> Image.Image:
 
 
 def comparisons() -> Image.Image:
-    """Base and finer maps of some species against their twins."""
+    """Base maps and contrastive maps of some species against their twins."""
     localizer = world.localizer()
     twin_of = {target: twin for target, twin, _ in twins()}
     panels = []
@@ -48,7 +48,7 @@ def comparisons() -> Image.Image:
 
 
 def methods(side: int = 104, columns: int = 2) -> Image.Image:
-    """Every method on the same three birds: what speaks for the bird, and beside it what tells it from its twin."""
+    """Base maps and contrastive maps of all methods on the same three birds."""
     twin_of = {target: twin for target, twin, _ in twins()}
     birds = [(name, world.draw_species(name, seed).image) for name, seed in EXAMPLES[:3]]
     label, gap = 190, 6
@@ -60,12 +60,12 @@ def methods(side: int = 104, columns: int = 2) -> Image.Image:
         write.text((left + 8, top + side // 2 - 8), name, fill="black", font=font)
         localizer = world.localizer(method=method)
         for k, (bird, image) in enumerate(birds):
-            # At strength 1: a similarity has no zero, and what is left of the target at less would hide the difference.
+            # At strength 1: similarity methods have no zero point, and below 1 a rest of the target hides the difference.
             result = localizer(image, bird, twin_of[bird] if sees_score(method) else None, strength=1.0)
-            for finer in (0, 1):
-                small = overlay(result, image, base=not finer).resize((side, side), Image.Resampling.LANCZOS)
-                if finer == 0 or sees_score(method):
-                    sheet.paste(small, (left + label + (2 * k + finer) * (side + gap), top))
+            for contrastive in (0, 1):
+                small = overlay(result, image, base=not contrastive).resize((side, side), Image.Resampling.LANCZOS)
+                if contrastive == 0 or sees_score(method):
+                    sheet.paste(small, (left + label + (2 * k + contrastive) * (side + gap), top))
     return sheet
 
 
@@ -77,17 +77,17 @@ def sweep() -> Image.Image:
 
 
 def references(bird: str = "ember finch", seed: int = 3, others: tuple[str, ...] = OTHERS) -> Image.Image:
-    """Which part of a bird speaks against which other bird."""
+    """Which part of a bird is evidence against which other bird."""
     image = world.draw_species(bird, seed).image
     return by_reference(world.localizer().against_each(image, bird, others), image)
 
 
 def shortcuts(side: int = 200) -> Image.Image:
-    """Two planted species: base and finer maps of the encoder that has learnt the shortcut, and the finer map of the other."""
+    """Species with shortcuts: base and contrastive maps of the encoder that has learnt them, contrastive maps of the other."""
     twin_of = {target: twin for target, twin, _ in twins()}
     clean, planted = world.localizer(), world.localizer(checkpoint=world.SHORTCUT)
     ours, others = "shortcut encoder:\n", "embedded encoder:\n"
-    titles = ("the image", f"{ours}what speaks for it", f"{ours}and not for its twin", f"{others}and not for its twin")
+    titles = ("image", f"{ours}base map", f"{ours}contrastive map", f"{others}contrastive map")
     line, gap, names = 46, 8, ("meadow jay", "sky falcon", "misty heron")
     sheet = Image.new("RGB", (4 * (side + gap) + gap, line + len(names) * (side + gap)), "white")
     write, font = ImageDraw.Draw(sheet), ImageFont.load_default(15)
@@ -101,6 +101,17 @@ def shortcuts(side: int = 200) -> Image.Image:
             small = panel.resize((side, side), Image.Resampling.LANCZOS)
             sheet.paste(small, (gap + k * (side + gap), line + i * (side + gap)))
     return sheet
+
+
+def methods_table(page: str) -> str:
+    """The page with its first table, that of the methods, written anew."""
+    header = "| method | kind | compares | forwards | backwards | needs |"
+    rows = [
+        f"| {name} | {card.kind} | {card.compares} | {card.forwards} | {card.backwards} | {card.needs} |"
+        for name, card in CARDS.items()
+    ]
+    start = page.index(header)
+    return "\n".join([page[:start] + header, "|---|---|---|---|---|---|", *rows]) + page[page.index("\n\n", start) :]
 
 
 def parts() -> Image.Image:
@@ -167,5 +178,6 @@ if __name__ == "__main__":
     parts().quantize(256).save(DOCS / "parts.png", optimize=True)
     shortcuts().save(DOCS / "shortcuts.png", optimize=True)
     methods().quantize(256).save(DOCS / "methods.png", optimize=True)
+    (DOCS / "methods.md").write_text(methods_table((DOCS / "methods.md").read_text()))
     (DOCS / "world-curve.svg").write_text(learning_curve())
     (DOCS / "evaluation-strengths.svg").write_text(strengths())

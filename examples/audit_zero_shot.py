@@ -1,15 +1,15 @@
-"""What a zero-shot classifier goes by: classes whose evidence lies off the object, backgrounds that move decisions.
+"""What a zero-shot classifier relies on: classes with evidence off the object, backgrounds that change predictions.
 
     python examples/audit_zero_shot.py
     python examples/audit_zero_shot.py --model world-shortcut --out concept-cam-out/shortcut
     python examples/audit_zero_shot.py --data photos.csv --model ViT-B-16/laion400m_e32 --parts birds --out photos-audit
 
-The data are a folder of classes (``house_finch/*.jpg``), a CSV file with columns file and label, or what else ``read_dataset``
-reads. A class is a suspect by where the objects are: give the CSV file their boxes (left, top, right, bottom) or masks (mask).
-Each audit has a folder of its own; one that was interrupted is resumed.
+The data are a folder of classes (``house_finch/*.jpg``), a CSV file with columns file and label, or any other layout of
+``read_dataset``. Suspects need the position of the objects: boxes (left, top, right, bottom) or masks (mask) in the CSV file.
+Each audit has its own folder; an interrupted one is resumed.
 
-Without data, birds of the embedded world are drawn where they live. The embedded model looks at the birds; world-shortcut
-has learnt to tell six of them by where they are.
+Without data, birds of the embedded world are drawn, some in the habitat of a planted shortcut. The embedded model relies on
+the birds; world-shortcut was trained to recognise six of them by their habitat.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def main(
         about={"data": str(data)},
     )
     for problem in found.problems:
-        print(f"left out: {problem}", file=sys.stderr)
+        print(f"skipped: {problem}", file=sys.stderr)
     print(f"{len(found.good)} images" + (f", accuracy {found.accuracy:.3f}" if found.good else ""))
     nobody = "none" if found.judged else "too few images to say" if found.ranked else "no object is known"
     print("suspects:", ", ".join(one.name for one in found.suspects) or nobody)

@@ -1,10 +1,10 @@
-"""A classifier that you hold: what on an image tells its first class from the runner-up, and that nothing on it has changed.
+"""Explain a classifier in memory: the evidence for its prediction against the runner-up. The model stays unchanged.
 
     python examples/own_model.py
     python examples/own_model.py --image photo.jpg --architecture resnet18 --weights mine.pt --classes names.txt
 
-Any module that ends in a linear layer will do: put yours in the place of ``trained``. Without arguments it is the trunk of
-the embedded encoder with a linear layer for four birds, and looks at a plate of the embedded world.
+Any module with a linear last layer works: replace ``trained`` by yours. Without arguments, the model is the trunk of the
+embedded encoder with a linear layer for four birds, and the image is a plate of the embedded world.
 """
 
 from __future__ import annotations

@@ -1,12 +1,12 @@
-"""Parts in words of your own: your vocabulary in YAML, your sentences around its phrases, what is found as CSV.
+"""Find parts with your own vocabulary in YAML and your own templates, and write them as CSV.
 
     python examples/own_vocabulary.py
     python examples/own_vocabulary.py --images photos --vocabulary insects-of-my-garden.yaml --templates sentences.txt \
         --model ViT-B-16/laion400m_e32 --out insects.csv
 
-Copy ``birds-at-my-feeder.yaml`` and ``sentences.txt`` and change the words. Of each attribute one of the listed words is read,
-whether it fits or not: list all that you expect. The embedded model, taken by default, knows the words of its world and
-refuses others; other models take any. Without a folder, plates are drawn from the embedded world.
+Copy ``birds-at-my-feeder.yaml`` and ``sentences.txt`` and change the words. For each attribute one of the listed values is
+predicted, whether it fits or not, so list all that you expect. The embedded model, the default, knows the words of its world
+and refuses others; other models take any. Without a folder, plates of the embedded world are drawn.
 """
 
 from __future__ import annotations
@@ -45,8 +45,8 @@ def main(
 
 
 def report(file: Path, error: ConceptCamError) -> None:
-    """Say what is left out, and why."""
-    print(f"left out: {error}", file=sys.stderr)
+    """Print which image is skipped, and why."""
+    print(f"skipped: {error}", file=sys.stderr)
 
 
 def drawn(folder: Path) -> Path:

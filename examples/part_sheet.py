@@ -1,10 +1,10 @@
-"""What the parts of a species look like over a folder of images: the readings by majority, and a sheet as an HTML page.
+"""The attributes of a species' parts over a folder of images: by majority vote, and as an HTML page.
 
     python examples/part_sheet.py
     python examples/part_sheet.py --images photos/house_finch --species "house finch" --vocabulary birds \
         --model ViT-B-16/laion400m_e32 --out finches
 
-What cannot be read is reported and left out. Without a folder, plates are drawn from the embedded world.
+An image that cannot be read is reported and skipped. Without a folder, plates of the embedded world are drawn.
 """
 
 from __future__ import annotations
@@ -52,8 +52,8 @@ def main(
 
 
 def report(file: Path, error: ConceptCamError) -> None:
-    """Say what is left out, and why."""
-    print(f"left out: {error}", file=sys.stderr)
+    """Print which image is skipped, and why."""
+    print(f"skipped: {error}", file=sys.stderr)
 
 
 def drawn(species: str, folder: Path) -> Path:

@@ -1,14 +1,14 @@
-"""Boxes around what a text names, for each image of a folder, as CSV: file, score, left, top, right, bottom.
+"""Boxes around the object that a text names, for each image of a folder, as CSV: file, score, left, top, right, bottom.
 
     python examples/query_to_boxes.py
     python examples/query_to_boxes.py --images photos --query "house finch" --against "purple finch" \
         --model ViT-B-16/laion400m_e32 --out finches.csv
 
-The score is that of the whole image: sort by it, for an image without a house finch has boxes as well. They lie where query
-and reference differ, the strongest first, in pixels, half-open; ``--strength 0`` asks for the query alone.
+The score is that of the whole image. Sort by it, because an image without a house finch has boxes too. Boxes lie where query
+and reference differ, the strongest first, in pixels, half-open. ``--strength 0`` uses the query alone.
 
-Images are read ahead of the model, and memory stays level however many there are; what cannot be read is reported and left
-out. Without a folder, plates are drawn from the embedded world.
+Images are read ahead, and memory does not grow with their number. An image that cannot be read is reported and skipped.
+Without a folder, plates of the embedded world are drawn.
 """
 
 from __future__ import annotations
@@ -46,8 +46,8 @@ def main(
 
 
 def report(file: Path, error: ConceptCamError) -> None:
-    """Say what is left out, and why."""
-    print(f"left out: {error}", file=sys.stderr)
+    """Print which image is skipped, and why."""
+    print(f"skipped: {error}", file=sys.stderr)
 
 
 def drawn(folder: Path) -> Path:

@@ -280,7 +280,7 @@ def test_methods_of_ones_own_are_measured(localizer, data, tmp_path):
 
     with pytest.raises(OptionError, match="two have one name"):
         evaluate(localizer, data, tmp_path / "c", methods=("hires_cam", hires_cam), **asked)
-    with pytest.raises(OptionError, match="3 is no method"):
+    with pytest.raises(OptionError, match="3 is not a method"):
         evaluate(localizer, data, tmp_path / "c", methods=("hires_cam", 3), **asked)
     with pytest.raises(OptionError, match="Did you mean 'hires_cam'"):
         evaluate(localizer, data, tmp_path / "c", methods="hirescam", **asked)

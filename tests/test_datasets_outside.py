@@ -461,7 +461,7 @@ def test_links_in_folders(tmp_path):
         "again: a link to a folder",
     ):
         assert any(message in problem for problem in found.problems), message
-    assert any("fifo.jpg: is no file" in problem for problem in found.problems)
+    assert any("fifo.jpg: is not a file" in problem for problem in found.problems)
     assert len(read_dataset(root, root=tmp_path).examples) == 6
 
 
@@ -605,7 +605,7 @@ def test_a_number_that_is_there_twice(tmp_path):
     with (root / "images.txt").open("a") as stream:
         stream.write("1 002.Laysan_Albatross/three.jpg\n")
     found = read_dataset(root)
-    assert only_problem(found) == "images.txt: 1 is there twice; the first is used."
+    assert only_problem(found) == "images.txt: 1 is listed twice; the first is used."
     assert found.examples[0].name == "001.Black_footed_Albatross/one.jpg"
 
 

@@ -88,8 +88,8 @@ def test_what_is_no_image_is_reported_and_the_others_have_boxes(main_of, tmp_pat
     assert list(strongest(tmp_path / "boxes.csv")) == ["frost-finch-4.png", "frost-finch-3.png"]
     reported = capsys.readouterr().err.splitlines()
     assert [line.split(":")[:2] for line in reported] == [
-        ["left out", " photos/frost-finch-3b.png"],
-        ["left out", " photos/notes.txt"],
+        ["skipped", " photos/frost-finch-3b.png"],
+        ["skipped", " photos/notes.txt"],
     ]
 
 
@@ -113,7 +113,7 @@ def test_a_part_sheet_of_images_one_of_which_is_broken(main_of, tmp_path, capsys
     (tmp_path / "jays" / "royal-jay-2.jpg").write_bytes(b"")
     main_of("part_sheet.py")(Path("jays"), "royal jay", out=Path("sheet"))
     out, err = capsys.readouterr()
-    assert err == "left out: jays/royal-jay-2.jpg: the file is empty; expected an image such as a JPEG or PNG file.\n"
+    assert err == "skipped: jays/royal-jay-2.jpg: the file is empty; expected an image such as a JPEG or PNG file.\n"
     assert "crown, colour: blue 2/2" in out
     assert "mostly not visible: none\nsheet of 2 images in sheet/sheet.html" in out
 
@@ -142,7 +142,7 @@ def test_the_shortcuts_of_its_sister_are_found_from_a_table_with_boxes(main_of, 
     out, err = capsys.readouterr()
     counted, suspects, *moved, report = out.splitlines()
     assert counted == "96 images, accuracy 1.000"
-    assert err.startswith("left out: broken.png: broken.png: the image cannot be read and seems damaged")
+    assert err.startswith("skipped: broken.png: broken.png: the image cannot be read and seems damaged")
     # A box holds more than the bird, so that eight images tell the plainest alone.
     assert set(suspects.removeprefix("suspects: ").split(", ")) <= set(SHORTCUTS)
     falls = [re.match(r"without 'bird in \w+' the probability of (.+) falls by 0\.[1-9]", line) for line in moved]

@@ -102,16 +102,16 @@ def test_a_name_that_is_none_suggests_the_nearest(backbone, name, meant):
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        (None, "None is no method; expected a name such as 'grad_cam'"),
-        (3, "3 is no method"),
-        (True, "True is no method"),
-        (["grad_cam"], "is no method"),
-        (torch.zeros(3), "is no method"),
-        (FieldMethod, "the class FieldMethod is no method"),
-        (torch.nn.Linear, "the class Linear is no method"),
-        (at_sites, "at_sites is no method .*missing a required argument: 'names'"),
-        (lambda: None, "is no method .*too many positional arguments"),
-        (explain, "explain is no method"),
+        (None, "None is not a method; expected a name such as 'grad_cam'"),
+        (3, "3 is not a method"),
+        (True, "True is not a method"),
+        (["grad_cam"], "is not a method"),
+        (torch.zeros(3), "is not a method"),
+        (FieldMethod, "the class FieldMethod is not a method"),
+        (torch.nn.Linear, "the class Linear is not a method"),
+        (at_sites, "at_sites is not a method .*missing a required argument: 'names'"),
+        (lambda: None, "is not a method .*too many positional arguments"),
+        (explain, "explain is not a method"),
     ],
 )
 def test_what_is_no_method_is_refused_at_construction(backbone, seen, given, message):
@@ -121,7 +121,7 @@ def test_what_is_no_method_is_refused_at_construction(backbone, seen, given, mes
         lambda: explain(given, seen, zoo.directions(backbone, 1)),
         lambda: ConceptField.of(seen, given),
     ):
-        with pytest.raises(OptionError, match="is no method"):
+        with pytest.raises(OptionError, match="is not a method"):
             asked()
     with pytest.raises(OptionError, match=message):
         as_method(given)

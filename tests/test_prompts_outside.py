@@ -67,7 +67,7 @@ def test_lists_that_parts_share_go_by_their_names(tmp_path: Path) -> None:
     assert read_vocabulary(path).concepts[0].notes == {"attributes": {"colour": ["red", "blue"], "shape": ["long", "short"]}}
     path.write_text(whole.replace("{colour: colour", "{colour: color"))
     with pytest.raises(
-        PromptError, match=r"colour of beak is 'color', which is no list of `values`\. Did you mean 'colour'\?"
+        PromptError, match=r"colour of beak is 'color', which is not a list of `values`\. Did you mean 'colour'\?"
     ):
         read_parts(path)
     many = ", ".join(f"v{k}" for k in range(2000))

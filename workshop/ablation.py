@@ -26,17 +26,17 @@ Aggregation = Callable[[Tensor, Tensor, Tensor], Tensor]
 """From the target's map (B, rows, cols), those of the references (3, ...) and those of the target against each (3, ...)."""
 
 
-def _mean_after(target: Tensor, references: Tensor, finer: Tensor) -> Float[Tensor, "B rows cols"]:
-    return finer.clamp(min=0).mean(0)
+def _mean_after(target: Tensor, references: Tensor, contrastive: Tensor) -> Float[Tensor, "B rows cols"]:
+    return contrastive.clamp(min=0).mean(0)
 
 
-def _finished(target: Tensor, references: Tensor, finer: Tensor) -> Float[Tensor, "B rows cols"]:
+def _finished(target: Tensor, references: Tensor, contrastive: Tensor) -> Float[Tensor, "B rows cols"]:
     return target.clamp(min=0) - STRENGTH * references.clamp(min=0).mean(0)
 
 
 AGGREGATIONS: Mapping[str, Aggregation] = {
-    "base": lambda target, references, finer: target,
-    "max": lambda target, references, finer: finer.amax(0),
+    "base": lambda target, references, contrastive: target,
+    "max": lambda target, references, contrastive: contrastive.amax(0),
     "mean after ReLU": _mean_after,
     "finished maps subtracted": _finished,
 }

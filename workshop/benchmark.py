@@ -1,7 +1,7 @@
 """How well the embedded encoder knows its world, and how well methods find the difference between twins.
 
 ``python -m workshop.benchmark`` prints both tables, and what drawing costs. All plates are held out. Differences
-between base and finer are paired over the plates, with a 95 % bootstrap interval.
+between base and contrastive maps are paired over the plates, with a 95 % bootstrap interval.
 """
 
 from __future__ import annotations
@@ -138,7 +138,7 @@ class Record:
 def compare_methods(
     localizer: Localizer, count: int, seed: int = 0, names: Sequence[str] = USUAL
 ) -> tuple[Mapping[tuple[str, str], Findings], Chance]:
-    """Energy and pointing of some methods, base and finer, on ``count`` held-out twin plates; and chance for both."""
+    """Energy and pointing of base and contrastive maps of some methods on ``count`` held-out plates; and chance for both."""
     record = Record()
     for frames, masks, seen, bank, items in twin_passes(localizer, count, seed):
         target = bank.vectors_of([item.target for item in items])

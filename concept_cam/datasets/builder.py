@@ -1,4 +1,4 @@
-"""Examples as they are read, and what was wrong with others."""
+"""Collects the examples of a data set, and the problems of those that cannot be read."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from concept_cam.errors import ConceptCamError, DatasetError, one_line, refused_
 T = TypeVar("T")
 
 _LONGEST = 400
-"""Letters of a problem at most."""
+"""Largest number of characters of a problem."""
 
 
 @dataclass
 class DatasetBuilder:
-    """What a reader fills, one item after another; what is wrong with an item is a line, and the others are there."""
+    """Collects examples for a reader. An item that cannot be read becomes one line in ``problems``; the others are kept."""
 
     examples: list[Example] = field(default_factory=list)
     training: list[Example] = field(default_factory=list)
@@ -34,10 +34,10 @@ class DatasetBuilder:
         """Read each item into an example.
 
         Args:
-            items: what there is an example of.
-            read: makes the example; whatever it raises is a line in ``problems``.
-            training: which are for that.
-            name: what an item is called in that line.
+            items: one for each example.
+            read: makes the example of an item; an exception becomes a line in ``problems``.
+            training: whether an item belongs to the training part.
+            name: the name of an item in that line.
         """
         for item in items:
             try:
@@ -51,10 +51,15 @@ class DatasetBuilder:
                 chosen.append(example)
 
     def dataset(self, root: Path, classes: Iterable[str], extra: Iterable[str] = ()) -> Dataset:
-        """What was gathered; of examples of one image and label the first.
+        """The data set of the collected examples; of several with one image and label, the first is used.
+
+        Args:
+            root: the folder or file of the data set; its name is that of the data set.
+            classes: labels in their order.
+            extra: names of further columns.
 
         Raises:
-            DatasetError: that is nothing.
+            DatasetError: there is no example.
         """
         examples, training = self._once(self.examples), self._once(self.training)
         problems = tuple(one_line(problem, _LONGEST) for problem in self.problems)
@@ -68,5 +73,5 @@ class DatasetBuilder:
         found: dict[tuple[str, str], Example] = {}
         for example in examples:
             if found.setdefault((example.name, example.label), example) is not example:
-                self.problems.append(f"{example.name}: is there twice as {example.label!r}; the first is used.")
+                self.problems.append(f"{example.name}: is listed twice as {example.label!r}; the first is used.")
         return list(found.values())

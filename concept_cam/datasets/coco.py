@@ -1,4 +1,4 @@
-"""COCO's form of JSON, which LVIS, PartImageNet and PASCAL-Part have taken over."""
+"""COCO's JSON format, which LVIS, PartImageNet and PASCAL-Part use too."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ _About = Mapping[str, Any]
 
 
 def read_coco(file: Path, root: Path | None = None) -> Dataset:
-    """An example for each image and category that it shows, with the union of its outlines, or of its boxes without any.
+    """Read COCO annotations: one example per image and category, its region the union of the outlines, or of the boxes.
 
-    Annotations that have neither say the label alone, as those of iNaturalist do. Images lie beside the file, in ``images/``
-    or in a folder of the file's name without ``instances_``; crowds are skipped. Outlines and boxes are those of the upright
-    image, whose size must be the one that the file says.
+    Annotations without either, such as those of iNaturalist, give a label alone. Images are beside the file, in ``images/``,
+    or in a folder with the name of the file without ``instances_``. Crowds are skipped. Outlines and boxes refer to the
+    upright image, whose size must be the one in the file.
 
     Args:
         file: the annotations.
-        root: a folder that holds all files of the set, to which file names are relative as well.
+        root: a folder that contains all files of the data set; file names may be relative to it.
     """
     held = json_of(file)
     lists = ("images", "annotations", "categories")

@@ -1,4 +1,4 @@
-"""One image of a data set, and what is known of it."""
+"""Examples, each an image with its label and true region, and data sets of them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from concept_cam.images import Source, read_image
 from concept_cam.regions import Box
 
 Region: TypeAlias = Callable[[], Bool[Tensor, "height width"]]
-"""Reads a mask when it is asked for, in the pixels of the image, upright."""
+"""A function that reads a mask, in the pixels of the upright image."""
 
 Point: TypeAlias = tuple[float, float]
 
@@ -24,19 +24,24 @@ Point: TypeAlias = tuple[float, float]
 @final
 @dataclass(frozen=True, eq=False)
 class Example:
-    """An image, the concept that it shows, and where.
+    """An image with its label, and the region where the evidence should be.
 
     Attributes:
-        name: of the image, as the data set has it; no two examples of a data set have the same name and label.
-        image: a path, an image, or what gives one when it is asked for.
-        label: the concept that it shows.
-        twin: the class that is most easily confused with the label, where the data set knows.
-        region: where the evidence should lie, if that is known. Whatever goes wrong when it is read is a ``DatasetError``.
-        parts: regions of named parts, likewise.
-        boxes: around the object, half-open, in pixels.
-        points: named parts that are visible, (x, y) in pixels.
-        attributes: what else is known to be seen, in words.
-        extra: other columns of its row, by name: groups, sites, dates.
+        name: of the image in the data set; name and label together are unique.
+        image: a path, an image, or a function that returns an image.
+        label: the class that the image shows.
+        twin: the class that is most easily confused with the label, if the data set states it.
+        region: reads the mask of the object, if there is one. Any exception in it becomes a ``DatasetError``.
+        parts: regions of named parts, in the same way.
+        boxes: bounding boxes of the object, half-open, in pixels.
+        points: visible named parts, (x, y) in pixels.
+        attributes: further labels, as text.
+        extra: further columns of its row, by name: groups, sites, dates.
+
+    Example:
+        >>> from PIL import Image
+        >>> Example("a.png", Image.new("RGB", (8, 8)), "house finch", twin="purple finch").read().size
+        (8, 8)
     """
 
     name: str
@@ -51,7 +56,7 @@ class Example:
     extra: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        # Masks are read long after the data set was: one that is bad ends its example, and never a run.
+        # Masks are read long after the data set: a damaged one must fail its example and not the run.
         if self.region is not None:
             object.__setattr__(self, "region", _Guarded.of(self.name, self.region))
         object.__setattr__(self, "parts", tuple((part, _Guarded.of(self.name, region)) for part, region in self.parts))
@@ -60,7 +65,7 @@ class Example:
         """The image, upright, in RGB.
 
         Raises:
-            ImageError: it cannot be read.
+            ImageError: the image cannot be read.
         """
         if not callable(self.image):
             return read_image(self.image)
@@ -72,7 +77,7 @@ class Example:
 @final
 @dataclass(frozen=True)
 class _Guarded:
-    """A region that is a mask or a ``DatasetError`` of one line, whatever reads it."""
+    """A region that returns a mask or raises a ``DatasetError`` of one line."""
 
     name: str
     region: Region
@@ -93,11 +98,16 @@ class _Guarded:
 @final
 @dataclass(frozen=True)
 class Lazy(Sequence[Example]):
-    """Examples made one by one when they are asked for; none is kept.
+    """A sequence of examples that are made when they are accessed and not kept.
 
     Attributes:
-        total: how many.
-        example: makes one, from its index.
+        total: number of examples.
+        example: makes the example of an index.
+
+    Example:
+        >>> examples = Lazy(1_000_000, lambda index: Example(f"{index}.png", f"{index}.png", "finch"))
+        >>> len(examples), examples[7].name
+        (1000000, '7.png')
     """
 
     total: int
@@ -121,15 +131,21 @@ class Lazy(Sequence[Example]):
 @final
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """Examples, and what was wrong with others.
+    """A data set: its examples, its classes, and the problems of examples that were skipped.
 
     Attributes:
-        name: of the set.
+        name: of the data set.
         classes: the labels among which an image is classified.
-        examples: images and masks are read when they are asked for.
-        training: more examples, to train a probe with; none if the set has no such part.
-        problems: one line for each example left out while the set was read.
-        extra: names of the columns of ``Example.extra``.
+        examples: those to evaluate; images and masks are read when they are used.
+        training: those to train a linear probe with; empty if the data set has no training part.
+        problems: one line for each example that was skipped while the data set was read.
+        extra: names of the columns in ``Example.extra``.
+
+    Example:
+        >>> from concept_cam.world.dataset import twins_dataset
+        >>> twins = twins_dataset(4)
+        >>> len(twins.classes), twins.examples[0].label, twins.examples[0].twin
+        (48, 'ember finch', 'frost finch')
     """
 
     name: str

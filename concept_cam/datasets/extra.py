@@ -9,11 +9,11 @@ from concept_cam.datasets.example import Dataset, Example
 
 
 def extra_columns(dataset: Dataset, own: Collection[str]) -> dict[str, str]:
-    """What the further columns of a data set are called in a table: as they are, or ``data_NAME`` if it has a NAME itself.
+    """The titles of a data set's further columns in a table: their own, or ``data_NAME`` if the table has a column NAME.
 
     Args:
-        dataset: whose ``extra`` it is.
-        own: columns of the table.
+        dataset: the data set with ``extra`` columns.
+        own: the columns of the table.
 
     Example:
         >>> from concept_cam.datasets import Dataset

@@ -1,4 +1,4 @@
-"""What all layouts have in common: lines and tables, files that may be opened, sizes and boxes, names in bad order."""
+"""What all readers share: lines and tables, paths that may be opened, sizes and boxes, names of classes."""
 
 from __future__ import annotations
 
@@ -17,25 +17,25 @@ from concept_cam.textfiles import MAX_ROWS, TextTable, lines_of, table_of, text_
 SUFFIXES = formats.SUFFIXES
 
 MAX_JSON = 2**31
-"""Bytes of a JSON file; LVIS has one of 1.1 GB."""
+"""Largest size of a JSON file in bytes; one of LVIS has 1.1 GB."""
 
 MAX_TABLE = 2**28
-"""Bytes of a table or of a list."""
+"""Largest size of a table or a list in bytes."""
 
 _MAX_VALUE = 2**17
-"""Letters of a value in a Parquet file; the csv module has the same limit."""
+"""Largest number of characters of a value in a Parquet file; the csv module has the same limit."""
 
 
 def within(folders: Path | Sequence[Path], name: str, root: Path | None = None) -> Path:
-    """A file of the data set; a name that leads out of its folder is not trusted.
+    """The path of a file of the data set; a path that leads out of its folder is refused.
 
     Args:
-        folders: where it may lie; the first that has it.
-        name: relative to them, or absolute.
-        root: a folder that it may not lead out of; by default the one where it lies.
+        folders: the folders that may have the file; the first that has it counts.
+        name: path relative to them, or absolute.
+        root: the folder that the path may not lead out of; by default the folder that has the file.
 
     Raises:
-        DatasetError: it leads out, or there is no such file.
+        DatasetError: the path leads out, or there is no such file.
     """
     tried = [folders] if isinstance(folders, Path) else list(folders)
     with refused_as(DatasetError, one_line(name, 120)):
@@ -50,11 +50,11 @@ def within(folders: Path | Sequence[Path], name: str, root: Path | None = None) 
 
 
 def files_in(folder: Path, problems: list[str]) -> Iterator[Path]:
-    """All files in a folder and in those that it holds, in the order of their names, however deep.
+    """All files below a folder, in the order of their names.
 
     Args:
-        folder: where to look; links to folders are not followed.
-        problems: gets a line for each folder that cannot be looked into.
+        folder: the folder to search; links to folders are not followed.
+        problems: receives a line for each folder that cannot be read.
     """
     stack = [folder]
     while stack:
@@ -71,10 +71,10 @@ def files_in(folder: Path, problems: list[str]) -> Iterator[Path]:
 
 
 def lines(file: Path) -> Iterator[str]:
-    """The lines of a text file that say something.
+    """The lines of a text file that are not blank.
 
     Raises:
-        DatasetError: it cannot be read.
+        DatasetError: the file cannot be read.
     """
     try:
         text = text_of(file, MAX_TABLE)
@@ -84,20 +84,20 @@ def lines(file: Path) -> Iterator[str]:
 
 
 def numbered(file: Path, problems: list[str]) -> dict[str, str]:
-    """A file of lines "number rest"; one whose number is there already is a problem."""
+    """Read a file of lines "number rest" by number; a repeated number adds a line to ``problems``."""
     found: dict[str, str] = {}
     for line in lines(file):
         key, _, rest = line.strip().partition(" ")
         if found.setdefault(key, rest) != rest:
-            problems.append(f"{file.name}: {key} is there twice; the first is used.")
+            problems.append(f"{file.name}: {key} is listed twice; the first is used.")
     return found
 
 
 def table(file: Path) -> TextTable:
-    """A CSV file with a header, or a Parquet file.
+    """Read a CSV file with a header, or a Parquet file.
 
     Raises:
-        DatasetError: it cannot be read, or Parquet is asked for without the extra ``parquet``.
+        DatasetError: the file cannot be read, or it is Parquet and the extra ``parquet`` is not installed.
     """
     with refused_as(DatasetError, file):
         return _parquet(file) if file.suffix.lower() == ".parquet" else table_of(text_of(file, MAX_TABLE))
@@ -141,42 +141,46 @@ def _named(row: Mapping[str, Any]) -> dict[str, str]:
 
 
 def json_of(file: Path) -> Any:
-    """What a JSON file holds.
+    """Read a JSON file.
 
     Raises:
-        DatasetError: it cannot be read.
+        DatasetError: the file cannot be read.
     """
     with refused_as(DatasetError, file):
         return json.loads(text_of(file, MAX_JSON))
 
 
 def size_of(file: Path, what: str = "image") -> tuple[int, int]:
-    """(height, width) of an image as a person sees it, from its header alone.
+    """(height, width) of the upright image, from the header of the file alone.
 
-    Of a photograph that EXIF turns on its side, these are the sides after the turn. Boxes and outlines of a layout lie on the
-    image as it is seen, as those do that were drawn in a viewer or an annotation tool.
+    If EXIF rotates a photograph, these are the sides after the rotation. Boxes and outlines refer to the upright image, since
+    viewers and annotation tools show that.
 
     Args:
         file: the image.
-        what: it is, in messages.
+        what: what the file is, for messages.
 
     Raises:
-        DatasetError: it is none, or would be refused when it is read.
+        DatasetError: the file is not an image, or is one that would be refused when it is read.
     """
     with opened(file, str(file), DatasetError, what) as stored:
         return stored.upright
 
 
 def checked_box(corners: Sequence[float], size: tuple[int, int], name: str) -> Box:
-    """A half-open box of (left, top, right, bottom) in whole pixels, half a pixel over the edge forgiven.
+    """Round a half-open box (left, top, right, bottom) to whole pixels and check that it is on the image.
 
     Args:
-        corners: of the box.
-        size: (height, width) of the image as it is shown, upright.
-        name: of the image, for the error.
+        corners: of the box; half a pixel beyond the border is allowed.
+        size: (height, width) of the upright image.
+        name: of the image, for the message.
 
     Raises:
-        DatasetError: it is not finite, is empty, or reaches out of the image.
+        DatasetError: the box is not finite, is empty, or extends beyond the image.
+
+    Example:
+        >>> checked_box((0.4, -0.2, 9.6, 8.0), (8, 10), "a.png")
+        (0, 0, 10, 8)
     """
     height, width = size
     if all(math.isfinite(side) for side in corners):
@@ -188,6 +192,11 @@ def checked_box(corners: Sequence[float], size: tuple[int, int], name: str) -> B
 
 
 def words(name: str) -> str:
-    """``001.Black_footed_Albatross`` -> ``Black footed Albatross``."""
+    """The name of a class from that of its folder.
+
+    Example:
+        >>> words("001.Black_footed_Albatross")
+        'Black footed Albatross'
+    """
     number, dot, rest = name.partition(".")
     return (rest if dot and number.isdecimal() else name).replace("_", " ").strip()

@@ -1,4 +1,4 @@
-"""Sets that ``datasets`` of Hugging Face has saved to disk; with the extra ``huggingface``."""
+"""Data sets that Hugging Face's ``datasets`` saved to disk; needs the extra ``huggingface``."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ _EVALUATED = ("test", "validation", "val")
 
 
 def read_huggingface(folder: Path, root: Path | None = None) -> Dataset:
-    """What ``save_to_disk`` wrote: the first column of images, the first of class labels, and a column of masks named so.
+    """Read a folder of ``save_to_disk``: the first column of images, the first of class labels, and a column named "mask".
 
-    Of several splits ``test`` is evaluated, or ``validation``, and ``train`` is for a probe. Images are decoded when they
-    are asked for; one that is a path is opened in the folder of the set alone, or in the root.
+    Of several splits, ``test`` or ``validation`` is evaluated and ``train`` is for a probe. Images are decoded when they are
+    used; one that is stored as a path must lie in the folder of the data set, or in ``root``.
     """
     try:
         import datasets  # noqa: PLC0415
@@ -37,7 +37,7 @@ def read_huggingface(folder: Path, root: Path | None = None) -> Dataset:
         try:
             held = datasets.load_from_disk(str(folder))
         except MemoryError as error:
-            # A damaged file says of itself that it is large.
+            # The header of a damaged file may claim a huge size.
             raise ValueError("it asks for more memory than there is") from error
     splits = dict(held) if isinstance(held, datasets.DatasetDict) else {"all": held}
     chosen = next((name for name in _EVALUATED if name in splits), next(iter(splits)))
@@ -54,7 +54,7 @@ def read_huggingface(folder: Path, root: Path | None = None) -> Dataset:
 
     def rows(split: str) -> Lazy:
         table = splits[split].with_format(None)
-        # Nothing of a file that is mapped into memory is believed: lengths that lead out of it would be read.
+        # A memory-mapped file is validated, since wrong lengths would read beyond its end.
         table.data.table.validate(full=True)
         numbers = table[labels[0]]
         known = [number is not None and 0 <= number < len(names) and bool(names[number]) for number in numbers]
@@ -77,10 +77,10 @@ def read_huggingface(folder: Path, root: Path | None = None) -> Dataset:
 
 
 def _check_files(folder: Path, root: Path | None) -> None:
-    """Refuse a set whose lists of splits and of files lead out of it.
+    """Check that the lists of splits and files of a data set do not lead out of it.
 
     Raises:
-        DatasetError: one does, or is not there, or is no such list.
+        DatasetError: a path leads out or does not exist, or a list is malformed.
     """
     splits = [folder]
     if (folder / "dataset_dict.json").is_file():
@@ -97,14 +97,14 @@ def _check_files(folder: Path, root: Path | None) -> None:
 @final
 @dataclass(frozen=True)
 class _Stored:
-    """The rows of a split, and where their files may lie."""
+    """The rows of a split, and the folders of their files."""
 
     table: Any
     folder: Path
     root: Path | None
 
     def content(self, row: int, column: str) -> bytes | Path:
-        """An encoded image, or the file that holds it."""
+        """An encoded image, or the path of its file."""
         held = self.table[row][column]
         if held is None:
             raise ValueError("there is none")
@@ -114,14 +114,14 @@ class _Stored:
 
 
 def _example(stored: _Stored, columns: tuple[str, ...], known: Sequence[tuple[str, int, str]], index: int) -> Example:
-    """One row; the columns are those of the image, and of the mask if there is one."""
+    """The example of a row; the columns are those of the image and, if there is one, of the mask."""
     name, row, label = known[index]
     region = None
     try:
         if len(columns) > 1 and stored.table[row][columns[1]] is not None:
             region = partial(_mask, stored, row, columns[1], name)
     except Exception:  # noqa: BLE001
-        # The row cannot be read: the image says so when it is asked for.
+        # The row cannot be read; the image raises that when it is used.
         region = None
     return Example(name, partial(_image, stored, row, columns[0], name), label, region=region)
 

@@ -1,4 +1,4 @@
-"""Regions as data sets keep them: grey levels of an image, polygons, run lengths, boxes."""
+"""Regions as data sets store them: grey levels of an image, polygons, run lengths, boxes."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ from concept_cam.regions import Box
 from concept_cam.runlengths import run_lengths
 
 _FORGIVEN = 1.0
-"""Pixels by which a polygon may reach out of its image: annotation tools round."""
+"""Pixels by which a polygon may extend beyond its image, because annotation tools round."""
 
 
 def of_levels(file: Path, image: Path, wanted: Callable[[Any], Any] = lambda levels: levels > 0) -> Region:
-    """The pixels of a mask image whose level (or palette index) is wanted; by default all but zero.
+    """The region of a mask image: the pixels whose level (or palette index) is selected, by default all above zero.
 
     Args:
-        file: the mask, of the image as it is shown, upright.
-        image: a mask of another size than it is not read.
-        wanted: of levels.
+        file: the mask of the upright image.
+        image: the image, which must have the size of the mask.
+        wanted: selects levels.
     """
 
     def region() -> Bool[Tensor, "height width"]:
-        # Both from their headers, before memory is asked for.
+        # Both sizes from the headers, before memory is allocated.
         (height, width), whole = size_of(file, "mask"), size_of(image)
         if (height, width) != whole:
             raise DatasetError(f"{file}: the mask is {height} x {width}, the image {whole[0]} x {whole[1]} (upright).")
@@ -43,7 +43,12 @@ def of_levels(file: Path, image: Path, wanted: Callable[[Any], Any] = lambda lev
 
 
 def of_boxes(boxes: Sequence[Box], size: tuple[int, int]) -> Region:
-    """The pixels inside any of some boxes, on an image of (height, width)."""
+    """The region inside any of several boxes, on an image of (height, width).
+
+    Example:
+        >>> of_boxes([(0, 0, 1, 2)], (2, 2))().tolist()
+        [[True, False], [True, False]]
+    """
 
     def region() -> Bool[Tensor, "height width"]:
         inside = torch.zeros(size, dtype=torch.bool, device="cpu")
@@ -55,7 +60,12 @@ def of_boxes(boxes: Sequence[Box], size: tuple[int, int]) -> Region:
 
 
 def union(regions: Sequence[Region]) -> Region:
-    """The pixels inside any of some regions."""
+    """The region inside any of several regions.
+
+    Example:
+        >>> union([of_boxes([(0, 0, 1, 1)], (1, 3)), of_boxes([(2, 0, 3, 1)], (1, 3))])().tolist()
+        [[True, False, True]]
+    """
     if len(regions) == 1:
         return regions[0]
 
@@ -73,14 +83,18 @@ def union(regions: Sequence[Region]) -> Region:
 def of_coco(outlines: Sequence[Any], size: tuple[int, int]) -> Region:
     """The union of COCO's polygons and run lengths, on an image of (height, width).
 
-    Polygons are filled by Pillow: at their borders pixels can differ from pycocotools'. Run lengths are exact.
+    Polygons are filled by Pillow; border pixels may differ from those of pycocotools. Run lengths are exact.
 
     Args:
-        outlines: what annotations call ``segmentation``.
-        size: of the image, which is checked: so much memory is asked for.
+        outlines: the values of ``segmentation`` in annotations.
+        size: (height, width) of the image.
 
     Raises:
-        ValueError: an outline is neither, or a polygon is none.
+        ValueError: an outline is neither a list of polygons nor run lengths, or a polygon is malformed.
+
+    Example:
+        >>> of_coco([{"size": [1, 3], "counts": [1, 2]}], (1, 3))().tolist()
+        [[False, True, True]]
     """
     packed = [outline for outline in outlines if isinstance(outline, Mapping)]
     polygons = [polygon for outline in outlines if not isinstance(outline, Mapping) for polygon in _polygons(outline, size)]
@@ -99,10 +113,10 @@ def of_coco(outlines: Sequence[Any], size: tuple[int, int]) -> Region:
 
 
 def _polygons(outline: Any, size: tuple[int, int]) -> Iterable[Float[np.ndarray, " coordinates"]]:
-    """Lists of x and y in turn, three points or more, on the image.
+    """Polygons as arrays of x and y in turn.
 
     Raises:
-        ValueError: they are not.
+        ValueError: a polygon is not a list of three or more points on the image.
     """
     if not isinstance(outline, list):
         raise ValueError(f"an outline is {_shown(outline)}; expected a list of polygons, or run lengths")
@@ -114,7 +128,7 @@ def _polygons(outline: Any, size: tuple[int, int]) -> Iterable[Float[np.ndarray,
         if points.ndim != 1 or points.dtype.kind not in "iuf":
             raise ValueError(f"a polygon is {_shown(polygon)}; expected a list of numbers")
         x, y = points.astype(np.float64).reshape(-1, 2).T
-        # What is not a number is in no range.
+        # NaN is in no range.
         if not ((x >= -_FORGIVEN) & (x <= width + _FORGIVEN) & (y >= -_FORGIVEN) & (y <= height + _FORGIVEN)).all():
             raise ValueError(f"the polygon {_shown(polygon)} is not inside an image of {width} x {height}")
         yield points.astype(np.float64)

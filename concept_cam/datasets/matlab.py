@@ -28,10 +28,10 @@ _NUMERIC = range(6, 16)
 
 
 def read_matlab(file: Path) -> dict[str, Any]:
-    """The variables of a file by their names: texts, numbers or lists of them, lists for cells, of mappings for structs.
+    """Read the variables of a file by name: strings, numbers or lists of them; cells as lists, structs as lists of mappings.
 
     Raises:
-        OSError, ValueError, struct.error, zlib.error: it cannot be read; see ``errors.refused_as``.
+        OSError, ValueError, struct.error, zlib.error: the file cannot be read; see ``errors.refused_as``.
     """
     content = read_bytes(file, MAX_BYTES)
     order = {b"IM": "<", b"MI": ">"}.get(content[126:128])

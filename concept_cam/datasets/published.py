@@ -1,4 +1,4 @@
-"""Sets of species and makes in the layout in which their authors publish them."""
+"""Published data sets of species, aircraft and cars, in the layouts of their authors."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ _SURE = ("3", "4")
 
 
 def read_cub(folder: Path, root: Path | None = None) -> Dataset:
-    """CUB-200-2011 (Wah et al. 2011): boxes, part locations, and its own split; the test part is evaluated.
+    """Read CUB-200-2011 (Wah et al. 2011): boxes, part locations and its own split; the test part is evaluated.
 
-    Attributes are those that somebody saw "probably" or "definitely", if the files of attributes are there.
+    Attributes are those marked "probably" or "definitely", if the files of attributes are present.
     """
     gathered = DatasetBuilder()
     files, classes, labels, boxes, training, parts = (
@@ -74,7 +74,7 @@ def _finite(x: float, y: float) -> Point:
 
 
 def _cub_attributes(root: Path, problems: list[str]) -> dict[str, list[str]]:
-    """What is known of each image by its number; CUB's archive has the names beside its folder."""
+    """The attributes of each image by its number; in CUB's archive their names are beside its folder."""
     files = [folder / "attributes.txt" for folder in (root / "attributes", root, root.parent)]
     file = next((file for file in files if file.is_file()), None)
     found: dict[str, list[str]] = defaultdict(list)
@@ -90,7 +90,7 @@ def _cub_attributes(root: Path, problems: list[str]) -> dict[str, list[str]]:
 
 
 def read_pets(folder: Path, root: Path | None = None) -> Dataset:
-    """Oxford-IIIT Pets (Parkhi et al. 2012): trimaps, of which the animal and its border are the region."""
+    """Read Oxford-IIIT Pets (Parkhi et al. 2012); the region is the animal and its border in the trimap."""
 
     def labels(file: str) -> dict[str, str]:
         return {
@@ -113,7 +113,7 @@ def read_pets(folder: Path, root: Path | None = None) -> Dataset:
 
 
 def read_aircraft(folder: Path, root: Path | None = None) -> Dataset:
-    """FGVC-Aircraft (Maji et al. 2013), by variant: boxes in whole pixels, from one and inclusive."""
+    """Read FGVC-Aircraft (Maji et al. 2013) by variant; its boxes are integers, one-based and inclusive."""
     gathered = DatasetBuilder()
     data = folder / "data" if (folder / "data").is_dir() else folder
     boxes = numbered(data / "images_box.txt", gathered.problems)
@@ -136,7 +136,7 @@ def read_aircraft(folder: Path, root: Path | None = None) -> Dataset:
 
 
 def read_cars(folder: Path, root: Path | None = None) -> Dataset:
-    """Stanford Cars (Krause et al. 2013): boxes in pixels, from one and inclusive."""
+    """Read Stanford Cars (Krause et al. 2013); its boxes are one-based and inclusive."""
     classes = [str(name) for name in _matlab(folder / "devkit" / "cars_meta.mat")["class_names"]]
     lists = {"cars_train": folder / "devkit" / "cars_train_annos.mat", "cars_test": folder / "cars_test_annos_withlabels.mat"}
     items = [(split, about) for split, file in lists.items() if file.is_file() for about in _matlab(file)["annotations"]]
@@ -163,11 +163,11 @@ def _matlab(file: Path) -> dict[str, Any]:
 
 
 def read_fishvista(folder: Path, root: Path | None = None) -> Dataset:
-    """Fish-Vista (Mehrab et al. 2025), its part with segmented traits: the region is the union of all, ``parts`` has each.
+    """Read the segmented part of Fish-Vista (Mehrab et al. 2025); ``parts`` has each trait, the region is their union.
 
-    Lists are ``segmentation_train.csv``, ``_val`` and ``_test`` with ``filename`` and ``standardized_species``; what is not
-    for training is evaluated. Images lie in ``Images/`` or ``AllImages/``, masks in ``segmentation_masks/images/`` with the
-    levels of ``seg_id_trait_map.json``.
+    Lists are ``segmentation_train.csv``, ``_val`` and ``_test`` with ``filename`` and ``standardized_species``; the last two
+    are evaluated. Images are in ``Images/`` or ``AllImages/``, masks in ``segmentation_masks/images/`` with the levels of
+    ``seg_id_trait_map.json``.
     """
     masks = folder / "segmentation_masks"
     file = masks / "seg_id_trait_map.json"

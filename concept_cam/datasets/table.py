@@ -1,4 +1,4 @@
-"""Tables with a row an image, as people have them: their columns go by many names, and the rest of them is kept."""
+"""Tables with one row per image; columns have several accepted titles, and further columns are kept."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from concept_cam.regions import Box
 COLUMNS: Mapping[str, tuple[str, ...]] = {
     "file": ("file", "image", "picture", "path", "file_name", "filename", "filepath", "file_path", "image_path"),
     "label": ("label", "class", "class_name", "species", "target", "category"),
-    "twin": ("twin", "rival"),
+    "twin": ("twin",),
     "mask": ("mask", "mask_path", "mask_file"),
     "left": ("left", "xmin", "x_min"),
     "top": ("top", "ymin", "y_min"),
     "right": ("right", "xmax", "x_max"),
     "bottom": ("bottom", "ymax", "y_max"),
 }
-"""What is read, and the names of its column; of several that are there the first."""
+"""Accepted titles of each column; of several the first counts."""
 
 _SIDES = ("left", "top", "right", "bottom")
 
@@ -31,15 +31,15 @@ _Row = tuple[int, Mapping[str, str]]
 
 
 def read_table(file: Path, root: Path | None = None) -> Dataset:
-    """CSV or Parquet with a row an image: a file, a label, and if it has any a twin, a mask, and a box; see ``COLUMNS``.
+    """Read a CSV or Parquet file with one row per image: file, label, and optionally twin, mask and box; see ``COLUMNS``.
 
-    A box is ``left``, ``top``, ``right``, ``bottom`` in pixels of the image as it is shown, upright, half-open. With several
-    rows for an image and label, masks and boxes add up. Columns that are none of these are ``Example.extra``.
+    A box is ``left``, ``top``, ``right``, ``bottom`` in pixels of the upright image, half-open. Several rows of one image and
+    label add their masks and boxes. Any other column is kept in ``Example.extra``.
 
     Args:
         file: the table.
-        root: a folder that holds all files of the set, to which paths are relative; by default they are relative to the
-            table's folder, and lead nowhere else.
+        root: a folder that contains all files of the data set, to which paths are relative; by default paths are relative to
+            the folder of the table and may not lead out of it.
     """
     found = table(file)
     columns = _columns(file, found.header)
@@ -81,10 +81,10 @@ def read_table(file: Path, root: Path | None = None) -> Dataset:
 
 
 def _columns(file: Path, header: Sequence[str]) -> dict[str, str]:
-    """What each column is called in this table.
+    """The title of each known column in this table.
 
     Raises:
-        DatasetError: there is none of files or labels, or a box lacks a side.
+        DatasetError: the table has no column of files or labels, or a box lacks a side.
     """
     folded = {name.strip().casefold().replace(" ", "_"): name for name in reversed(header)}
     found: dict[str, str] = {}
@@ -104,7 +104,7 @@ def _columns(file: Path, header: Sequence[str]) -> dict[str, str]:
         raise DatasetError(
             f"{file}: a box needs left, top, right and bottom; there is no {missing}. It has the columns {shown}."
         )
-    # One alone is of something else.
+    # A single side is the title of something else.
     return {known: name for known, name in found.items() if len(sides) != 1 or known not in _SIDES}
 
 
@@ -112,7 +112,7 @@ def _box(row: Mapping[str, str], name: str, image: Path) -> list[Box]:
     """The box of a row, if it has one.
 
     Raises:
-        DatasetError: a side of it is missing, or no number, or it is not inside the image.
+        DatasetError: a side is missing or not a number, or the box is not inside the image.
     """
     given = [side for side in _SIDES if side in row]
     if not given:
@@ -124,5 +124,5 @@ def _box(row: Mapping[str, str], name: str, image: Path) -> list[Box]:
 
 
 def _joined(values: Sequence[str]) -> str:
-    """What the rows of one image and label say."""
+    """The values of one image and label, joined."""
     return "; ".join(dict.fromkeys(values))

@@ -1,13 +1,13 @@
-"""How a map is made. A method is a function; the table is for names from outside, and for what is to be said of each.
+"""MAP: methods, which make a signed map of the gradient, the attention or the tokens of a model.
 
     gradient       gradient x activation: functions of the gradient at the patch tokens
-    path           gradients on the way from a blank image
-    attention      what was taken from each patch, and what the score asks of it
-    similarity     patches in text space, without a gradient
+    path           gradients along a path from a blank image
+    attention      attention weights, and their gradients
+    similarity     patches in embedding space, without a gradient
     perturbation   forward passes on changed images
     composition    any of these, averaged over views, scales or sites
 
-``explain`` asks any of them.
+A method is a function; ``METHODS`` has them by name, ``CARDS`` describes them, and ``explain`` calls any of them.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from inspect import isfunction
 
 from concept_cam.methods.attention import grad_eclip, legrad, raw_attention, relevance, rollout, value_attribution
 from concept_cam.methods.composition import at_scales, at_sites, mirrored, smoothed
@@ -99,14 +100,14 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Card:
-    """What is said of a method.
+    """The description of a method: its kind, its cost and what it needs.
 
     Attributes:
-        method: itself.
+        method: the method itself.
         kind: gradient, attention, similarity or perturbation.
-        forwards: forward passes of one image, whatever the number of directions; D is the number of channels, N of patches.
-        backwards: of each direction.
-        needs: of the model.
+        forwards: forward passes for one image and any number of directions; D is the number of channels, N of patches.
+        backwards: backward passes for each direction.
+        needs: what the model must have.
     """
 
     method: Method
@@ -117,12 +118,12 @@ class Card:
 
     @property
     def summary(self) -> str:
-        """The first sentence of its documentation."""
+        """The first sentence of its docstring."""
         return re.split(r"(?<=[^.])\.\s", f"{function_of(self.method).__doc__} ")[0].replace("\n    ", " ").strip()
 
     @property
     def compares(self) -> str:
-        """How its finer map follows from the direction."""
+        """How its contrastive map depends on the direction: ``linear``, ``yes`` (not linear) or ``no``."""
         if not sees_score(self.method):
             return "no"
         return "linear" if is_linear(self.method) else "yes"
@@ -163,6 +164,13 @@ def _cards() -> Mapping[str, Card]:
 
 
 CARDS = _cards()
-"""All methods by name."""
+"""Descriptions of all methods by name."""
 
 METHODS.update({name: card.method for name, card in CARDS.items()})
+
+__test__ = {
+    name: function_of(card.method)
+    for name, card in CARDS.items()
+    if not isfunction(card.method) and card.kind != "perturbation"  # those take hundreds of passes
+}
+"""Doctests of methods that are not functions themselves."""

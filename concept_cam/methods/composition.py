@@ -1,6 +1,7 @@
-"""Composition: a method asked of several views of an image, or at several sites, and its signed maps averaged.
+"""Composition: averages of a method's signed maps over several views of an image, or over several sites.
 
-Each takes a method and gives one. Of a linear method it is linear, and has a field.
+Each function takes a method and returns a method. Unless it says otherwise, the result is linear, and has a field, if the
+method is linear.
 """
 
 from __future__ import annotations
@@ -28,11 +29,11 @@ from concept_cam.methods.method import (
 )
 
 View = tuple[Trace, Callable[[Float[Tensor, "*K rows cols"]], Float[Tensor, "*K rows2 cols2"]]]
-"""A pass of the model, and the way back from its grid to that of the image."""
+"""A pass of the model, and the function that brings its maps back to the grid of the image."""
 
 
 def mirrored(method: AnyMethod) -> Method:
-    """With the map of the mirrored image. Twice the passes.
+    """Average a method over the image and its mirror image, at twice the passes.
 
     Example:
         >>> from concept_cam import world
@@ -52,18 +53,23 @@ def mirrored(method: AnyMethod) -> Method:
 
 
 def smoothed(method: AnyMethod, count: int = 8, noise: float = 0.15, seed: int = 0) -> Method:
-    """The mean over noisy copies of the image: ``count`` times the passes.
+    """Average a method over noisy copies of the image, at ``count`` times the passes.
 
-    Source: Smilkov et al., SmoothGrad (arXiv 1706.03825), of maps instead of pixel gradients.
+    Source: Smilkov et al., SmoothGrad (arXiv 1706.03825), applied to maps instead of pixel gradients.
 
     Args:
-        method: what is averaged.
-        count: of copies.
-        noise: its standard deviation, as a share of the range of the image's pixels; the paper finds 0.1 to 0.2 best.
-        seed: the same noise each time.
+        method: the method to average.
+        count: number of noisy copies.
+        noise: standard deviation as a share of the range of the image's pixels; the paper finds 0.1 to 0.2 best.
+        seed: of the noise, which is the same in each call.
 
     Raises:
         OptionError: there are no copies, or the noise is negative.
+
+    Example:
+        >>> from concept_cam.methods import hires_cam, is_linear, smoothed
+        >>> is_linear(smoothed(hires_cam, count=4))
+        True
     """
     if count < 1 or noise < 0:
         raise OptionError(f"count is {count} and noise {noise}; expected at least one copy, and noise of 0 or more.")
@@ -71,7 +77,7 @@ def smoothed(method: AnyMethod, count: int = 8, noise: float = 0.15, seed: int =
     def views(seen: Trace) -> list[View]:
         generator = torch.Generator().manual_seed(seed)
         spread = (seen.pixels.amax((1, 2, 3), keepdim=True) - seen.pixels.amin((1, 2, 3), keepdim=True)) * noise
-        # One noise for all images, so that a batch gives what its images give.
+        # One noise for all images, so that a batch gives the maps of its single images.
         draws = (
             torch.randn(seen.pixels.shape[1:], generator=generator, dtype=torch.float32, device="cpu").to(seen.pixels)
             for _ in range(count)
@@ -82,11 +88,22 @@ def smoothed(method: AnyMethod, count: int = 8, noise: float = 0.15, seed: int =
 
 
 def at_scales(method: AnyMethod, scales: Sequence[float] = (1.0, 1.5)) -> Method:
-    """The mean over larger or smaller input, for models that take it. A pass for each, which costs as the number of patches.
+    """Average a method over input sizes, at one pass for each.
+
+    Args:
+        method: the method to average.
+        scales: of the input, relative to its size; sides are rounded to whole patches.
 
     Raises:
         OptionError: there are no scales, or one is not above 0.
-        BackboneError: when asked, the model cannot take such a size.
+        BackboneError: the model does not take an input of that size (raised when the method runs).
+
+    Example:
+        >>> from concept_cam import world
+        >>> from concept_cam.methods import at_scales, hires_cam
+        >>> plate = world.draw_species("ember finch")
+        >>> world.localizer(method=at_scales(hires_cam, (1, 1.5)))(plate.image, "ember finch", "frost finch").map.shape
+        torch.Size([12, 12])
     """
     if not scales or min(scales) <= 0:
         raise OptionError(f"scales are {list(scales)}; expected one or more above 0.")
@@ -98,13 +115,27 @@ def at_scales(method: AnyMethod, scales: Sequence[float] = (1.0, 1.5)) -> Method
 
 
 def at_sites(method: AnyMethod, names: Sequence[str]) -> Method:
-    """The mean over several sites, each map divided by its greatest size: early sites have other units than late ones.
+    """Average a method over sites, at one pass for each.
 
-    One pass for each. Not linear, because of the division.
+    Each map is divided by its largest absolute value first, since the scale of gradients differs from site to site. So the
+    result is not linear.
+
+    Args:
+        method: the method to average.
+        names: names of sites, as in ``backbone.sites``.
 
     Raises:
         OptionError: there are no sites.
-        BackboneError: when asked, the model has no such site.
+        BackboneError: the model has no such site (raised when the method runs).
+
+    Example:
+        >>> from concept_cam import world
+        >>> from concept_cam.methods import at_sites, hires_cam
+        >>> localizer = world.localizer()
+        >>> names = [site.name for site in localizer.backbone.sites][:2]
+        >>> both = world.localizer(method=at_sites(hires_cam, names))
+        >>> both(world.draw_species("ember finch").image, "ember finch", "frost finch").map.shape
+        torch.Size([12, 12])
     """
     if not names:
         raise OptionError("No sites to average over; name one or more of backbone.sites.")
@@ -125,7 +156,7 @@ def _averaged(method: AnyMethod, how: str, views: Callable[[Trace], list[View]])
     if is_linear(method):
 
         def vectors(seen: Trace) -> Float[Tensor, "B N E"]:
-            # Vectors stand last: for the way back they have to lie before the grid.
+            # The way back takes grids last, so the axis of vectors moves before them.
             found = []
             for view, back in views(seen):
                 field = field_vectors(method, view)
@@ -147,7 +178,7 @@ def _averaged(method: AnyMethod, how: str, views: Callable[[Trace], list[View]])
 def _at_scale(seen: Trace, scale: float) -> View:
     height, width = (int(side) for side in seen.pixels.shape[2:])
     stride = seen.backbone.preprocess.stride
-    # Whole patches, whatever the scale; the map may cover more or less than the input, so its grid does not say how many.
+    # Whole patches at any scale; a map may cover more or less than the input, so its grid does not give their number.
     size: Size = (max(1, round(height * scale / stride)) * stride, max(1, round(width * scale / stride)) * stride)
     if scale == 1 or size == (height, width):
         return seen, _as_it_is

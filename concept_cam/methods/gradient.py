@@ -1,7 +1,8 @@
 """Gradient x activation: signed maps from the gradient at the patch tokens.
 
-Each takes K scores of B images and gives K x B maps. None clips, scales or upsamples: the ReLU that ends each method in its
-paper is a separate, last step here, because what speaks against a concept is evidence too.
+Each function maps K directions and B images to K x B maps. In formulas, A_nc is channel c of the token of patch n and G_nc the
+gradient of the score with respect to it. No function clips, scales or upsamples: the ReLU that ends each method in its paper
+is a separate, last step here, because evidence against a concept is evidence too.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from concept_cam.gradients import TokenGradient
 
 
 def grad_cam(gradient: TokenGradient) -> Float[Tensor, "K B rows cols"]:
-    """sum_c w_c A_nc with w_c = mean_n G_nc. Linear in the direction.
+    """Grad-CAM, sum_c w_c A_nc with w_c = mean_n G_nc. Linear in the direction.
 
     Source: Selvaraju et al., Grad-CAM (arXiv 1610.02391), Eqs. 1 and 2, without the final ReLU.
 
@@ -31,7 +32,7 @@ def grad_cam(gradient: TokenGradient) -> Float[Tensor, "K B rows cols"]:
 
 
 def hires_cam(gradient: TokenGradient) -> Float[Tensor, "K B rows cols"]:
-    """sum_c G_nc A_nc. Linear in the direction.
+    """HiResCAM, sum_c G_nc A_nc. Linear in the direction.
 
     Source: Draelos and Carin, HiResCAM (arXiv 2011.08891), Eq. 5, without the final ReLU.
 
@@ -46,10 +47,10 @@ def hires_cam(gradient: TokenGradient) -> Float[Tensor, "K B rows cols"]:
 
 
 def layer_cam(gradient: TokenGradient) -> Float[Tensor, "K B rows cols"]:
-    """sum_c ReLU(G_nc) A_nc. Not linear in the direction.
+    """LayerCAM, sum_c ReLU(G_nc) A_nc. Not linear in the direction.
 
-    Source: Jiang et al., LayerCAM (IEEE TIP 2021), Eqs. 5 and 6, without the final ReLU. The paper's activations are those
-    of a CNN, not negative; tokens of a transformer have both signs, and so has the map.
+    Source: Jiang et al., LayerCAM (IEEE TIP 2021), Eqs. 5 and 6, without the final ReLU. In the paper,
+    activations are those of a CNN and never negative; tokens of a transformer have both signs, and so has the map.
 
     Example:
         >>> import torch
@@ -62,23 +63,41 @@ def layer_cam(gradient: TokenGradient) -> Float[Tensor, "K B rows cols"]:
 
 
 def grad_cam_elementwise(gradient: TokenGradient) -> Float[Tensor, "K B rows cols"]:
-    """sum_c ReLU(G_nc A_nc): only what speaks for the score. Not linear in the direction, and never negative.
+    """Elementwise Grad-CAM, sum_c ReLU(G_nc A_nc): positive evidence only. Not linear in the direction, and never negative.
 
     Source: the pytorch-grad-cam package (GradCAMElementWise); there is no paper.
+
+    Example:
+        >>> import torch
+        >>> from concept_cam import trace, world
+        >>> from concept_cam.methods import grad_cam_elementwise
+        >>> seen = trace(world.localizer().backbone, torch.zeros(2, 3, 96, 96))
+        >>> grad_cam_elementwise(seen.gradient(torch.ones(1, 1, 192))).shape
+        torch.Size([1, 2, 12, 12])
     """
     return _of_each(gradient, lambda whole, tokens: (whole * tokens).clamp(min=0).sum(-1))
 
 
 def grad_cam_plus_plus(gradient: TokenGradient) -> Float[Tensor, "K B rows cols"]:
-    """sum_c w_c A_nc with w_c = sum_n a_nc ReLU(G_nc), a = G^2 / (2 G^2 + G^3 sum_m A_mc). Not linear in the direction.
+    """Grad-CAM++, sum_c w_c A_nc with w_c = sum_n a_nc ReLU(G_nc), a = G^2 / (2 G^2 + G^3 sum_m A_mc).
+
+    Not linear in the direction.
 
     Source: Chattopadhyay et al., Grad-CAM++ (arXiv 1710.11063), for a score behind an exponential, without the final ReLU.
-    Departures: where G is zero, so is a. The paper's activations are not negative; with tokens of both signs the denominator
-    can vanish, so it is kept 1e-7 of its terms away from zero.
+    Departures: where G is zero, a is zero. The paper's activations are never negative; with tokens of both signs the
+    denominator can vanish, so its magnitude is at least 1e-7 of that of its terms.
+
+    Example:
+        >>> import torch
+        >>> from concept_cam import trace, world
+        >>> from concept_cam.methods import grad_cam_plus_plus
+        >>> seen = trace(world.localizer().backbone, torch.zeros(2, 3, 96, 96))
+        >>> grad_cam_plus_plus(seen.gradient(torch.ones(1, 1, 192))).shape
+        torch.Size([1, 2, 12, 12])
     """
 
     def weighted(whole: Tensor, tokens: Tensor) -> Tensor:
-        # Divided by G^2: the gradient of a cosine is so small that its square is lost in half precision.
+        # Divided by G^2: the square of the gradient of a cosine underflows in half precision.
         cubed = whole * tokens.sum(1, keepdim=True)
         denominator = 2 + cubed
         least = 1e-7 * (2 + cubed.abs())
@@ -90,11 +109,19 @@ def grad_cam_plus_plus(gradient: TokenGradient) -> Float[Tensor, "K B rows cols"
 
 
 def xgrad_cam(gradient: TokenGradient) -> Float[Tensor, "K B rows cols"]:
-    """sum_c w_c A_nc with w_c = sum_n G_nc A_nc / sum_n A_nc. Linear in the direction.
+    """XGrad-CAM, sum_c w_c A_nc with w_c = sum_n G_nc A_nc / sum_n A_nc. Linear in the direction.
 
-    Source: Fu et al., Axiom-based Grad-CAM (arXiv 2008.02312), XGrad-CAM, without the final ReLU. Tokens behind a LayerNorm
-    have sums near zero, so that a few channels drown the others: made for activations that are not negative. Departure: sums
-    are kept 1e-7 of their terms away from zero.
+    Source: Fu et al., Axiom-based Grad-CAM (arXiv 2008.02312), without the final ReLU. The method assumes activations that are
+    never negative: tokens after a LayerNorm have sums near zero, so that a few channels dominate the map. Departure: the
+    magnitude of a sum is at least 1e-7 of that of its terms.
+
+    Example:
+        >>> import torch
+        >>> from concept_cam import trace, world
+        >>> from concept_cam.methods import xgrad_cam
+        >>> seen = trace(world.localizer().backbone, torch.zeros(2, 3, 96, 96))
+        >>> xgrad_cam(seen.gradient(torch.ones(1, 1, 192))).shape
+        torch.Size([1, 2, 12, 12])
     """
 
     def weighted(whole: Tensor, tokens: Tensor) -> Tensor:
@@ -107,10 +134,18 @@ def xgrad_cam(gradient: TokenGradient) -> Float[Tensor, "K B rows cols"]:
 
 
 def eigen_grad_cam(gradient: TokenGradient) -> Float[Tensor, "K B rows cols"]:
-    """(Z - mean of Z) v with Z = G * A, v the direction in which Z varies most. Not linear in the direction.
+    """Eigen-Grad-CAM, (Z - mean of Z) v with Z = G * A and v the first principal component of Z. Not linear in the direction.
 
     Source: the pytorch-grad-cam package (EigenGradCAM), after Muhammad and Yeasin, Eigen-CAM (arXiv 2008.00299). Departure:
-    the sign of v, which is anybody's guess there, is such that the map goes along with that of HiResCAM.
+    the sign of v, which is arbitrary there, is the one for which the map correlates with that of HiResCAM.
+
+    Example:
+        >>> import torch
+        >>> from concept_cam import trace, world
+        >>> from concept_cam.methods import eigen_grad_cam
+        >>> seen = trace(world.localizer().backbone, torch.zeros(2, 3, 96, 96))
+        >>> eigen_grad_cam(seen.gradient(torch.ones(1, 1, 192))).shape
+        torch.Size([1, 2, 12, 12])
     """
 
     def projected(whole: Tensor, tokens: Tensor) -> Tensor:
@@ -125,7 +160,7 @@ def eigen_grad_cam(gradient: TokenGradient) -> Float[Tensor, "K B rows cols"]:
 
 
 def _of_each(gradient: TokenGradient, function: Callable[[Tensor, Tensor], Tensor]) -> Float[Tensor, "K B rows cols"]:
-    """One direction at a time, so that no (K, B, N, D) is ever held."""
+    """Process one direction at a time, so that no (K, B, N, D) tensor is held."""
     return _on_grid(torch.stack([function(whole, gradient.tokens) for whole in gradient.dense()]), gradient)
 
 

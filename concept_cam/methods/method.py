@@ -1,4 +1,4 @@
-"""What a method is, of three kinds, how it is named, how each is asked, and whether its answer is a map."""
+"""The three kinds of methods, their names, and how each is called and its result checked."""
 
 from __future__ import annotations
 
@@ -17,16 +17,28 @@ from concept_cam.errors import OptionError, did_you_mean
 from concept_cam.gradients import TokenGradient, Trace, WholeGradient
 
 GradientMethod: TypeAlias = Callable[[TokenGradient], Float[Tensor, "K B rows cols"]]
-"""A function of the gradient at the patch tokens: the simplest kind, and the one to write for yourself."""
+"""A function from the gradient at the patch tokens to maps: the simplest kind, and the one to write for yourself."""
 
 
 @final
 @dataclass(frozen=True)
 class FieldMethod:
-    """A method that has a vector in text space for each patch: maps are its products with directions, so it is linear.
+    """A method that gives a vector in embedding space for each patch; a map is the inner product of these with a direction.
+
+    Such a method is linear in the direction, and so has a ``ConceptField``.
 
     Attributes:
-        vectors: (B, N, E) of a trace.
+        vectors: from a trace to the vectors (B, N, E).
+
+    Example:
+        >>> from concept_cam import world
+        >>> from concept_cam.methods import FieldMethod
+        >>> @FieldMethod
+        ... def tokens(trace):
+        ...     return trace.tokens  # in the embedded model they happen to be as wide as the embedding
+        >>> plate = world.draw_species("ember finch")
+        >>> world.localizer(method=tokens)(plate.image, "ember finch", "frost finch").map.shape
+        torch.Size([12, 12])
     """
 
     vectors: Callable[[Trace], Float[Tensor, "B N E"]]
@@ -35,11 +47,19 @@ class FieldMethod:
 @final
 @dataclass(frozen=True)
 class TraceMethod:
-    """A method that asks the model for more than the gradient at one site.
+    """A method that needs more of the model than the gradient at one site.
 
     Attributes:
-        maps: (K, B, N) of a trace and of directions (K, B, E).
-        sees_score: whether the map depends on the direction; one that does not has no finer form.
+        maps: from a trace and directions (K, B, E) to maps (K, B, N).
+        sees_score: whether the map depends on the direction; without that it cannot be contrastive.
+
+    Example:
+        >>> from concept_cam import world
+        >>> from concept_cam.methods import TraceMethod
+        >>> method = TraceMethod(lambda trace, directions: trace.gradient(directions).dot_tokens().clamp(min=0))
+        >>> plate = world.draw_species("ember finch")
+        >>> world.localizer(method=method)(plate.image, "ember finch", "frost finch").map.shape
+        torch.Size([12, 12])
     """
 
     maps: Callable[[Trace, Tensor], Float[Tensor, "K B N"]]
@@ -51,7 +71,7 @@ Method: TypeAlias = GradientMethod | FieldMethod | TraceMethod
 if TYPE_CHECKING:
     AnyMethod: TypeAlias = Method | str
 else:
-    # Types are checked at run time in tests: there too, what is no method shall be refused by ``as_method``, in words.
+    # Tests check types at run time; there too ``as_method`` must be the one that refuses what is not a method.
     AnyMethod = Any
 
 METHODS: dict[str, Method] = {}
@@ -59,10 +79,15 @@ METHODS: dict[str, Method] = {}
 
 
 def method_named(name: str) -> Method:
-    """A method by the name of its paper in snake case.
+    """The method of a name, which is the name of its paper in snake case.
 
     Raises:
-        OptionError: there is none; the message suggests the nearest spelling.
+        OptionError: there is no such method; the message suggests the nearest spelling.
+
+    Example:
+        >>> from concept_cam.methods import grad_cam, method_named
+        >>> method_named("grad_cam") is grad_cam
+        True
     """
     if name not in METHODS:
         spelt = name.lower().replace("++", "_plus_plus").replace("-", "_").replace(" ", "_")
@@ -71,10 +96,11 @@ def method_named(name: str) -> Method:
 
 
 def as_method(wanted: AnyMethod) -> Method:
-    """The method that is meant by a name of ``METHODS``, or by a method itself.
+    """The method itself, from a method or its name in ``METHODS``.
 
     Raises:
-        OptionError: no method has that name, or it is no method: a class, a number, a function of several arguments.
+        OptionError: no method has that name, or the argument is not a method (a class, a number, a function of several
+            arguments).
 
     Example:
         >>> from concept_cam.methods import as_method, grad_cam
@@ -88,28 +114,28 @@ def as_method(wanted: AnyMethod) -> Method:
     if isinstance(wanted, type) or not callable(wanted):
         what = f"the class {wanted.__name__}" if isinstance(wanted, type) else f"{wanted!r:.60}"
         raise OptionError(
-            f"{what} is no method; expected a name such as 'grad_cam', or a function of a TokenGradient (docs/methods.md)."
+            f"{what} is not a method; expected a name such as 'grad_cam', or a function of a TokenGradient (docs/methods.md)."
         )
     try:
         inspect.signature(wanted).bind(None)
     except TypeError as error:
         name = getattr(wanted, "__name__", f"{wanted!r:.60}")
-        raise OptionError(f"{name} is no method ({error}); expected a function of one TokenGradient.") from None
+        raise OptionError(f"{name} is not a method ({error}); expected a function of one TokenGradient.") from None
     except ValueError:
-        pass  # Nothing is known of the arguments of some built-in functions.
+        pass  # Some built-in functions do not state their arguments.
     return wanted
 
 
 def explain(method: AnyMethod, trace: Trace, directions: Float[Tensor, "K _ E"]) -> Float[Tensor, "K B rows cols"]:
-    """The signed maps of K scores of the images of a trace.
+    """Signed maps of K directions for the images of a trace.
 
     Args:
-        method: of any kind, or its name.
-        trace: one forward pass.
-        directions: each for all images, or one for each.
+        method: a method of any kind, or its name.
+        trace: one forward pass of B images.
+        directions: (K, 1, E), the same for all images, or (K, B, E), one for each image.
 
     Raises:
-        OptionError: it is no method, or what it gives is no map for each direction and image.
+        OptionError: the argument is not a method, or its result is not one map for each direction and image.
 
     Example:
         >>> import torch
@@ -133,10 +159,17 @@ def explain(method: AnyMethod, trace: Trace, directions: Float[Tensor, "K _ E"])
 
 
 def field_vectors(method: AnyMethod, trace: Trace) -> Float[Tensor, "B N E"] | None:
-    """F with map = F d, of a method that is linear in the direction; None of any other.
+    """The field F of a method that is linear in the direction d, with map = F d; None for any other method.
 
     Raises:
-        OptionError: it is no method, or what it gives is no map for each direction and image.
+        OptionError: the argument is not a method, or its result is not one map for each direction and image.
+
+    Example:
+        >>> import torch
+        >>> from concept_cam import trace, world
+        >>> from concept_cam.methods import field_vectors
+        >>> field_vectors("hires_cam", trace(world.localizer().backbone, torch.zeros(2, 3, 96, 96))).shape
+        torch.Size([2, 144, 192])
     """
     method = as_method(method)
     if not is_linear(method) or isinstance(method, TraceMethod):
@@ -148,7 +181,7 @@ def field_vectors(method: AnyMethod, trace: Trace) -> Float[Tensor, "B N E"] | N
 
         def checked(gradient: TokenGradient) -> Tensor:
             maps = method(gradient)
-            # How many directions there are is known to those who ask: the embedding's width, or that of what is pooled.
+            # Only the caller knows the number of directions: the width of the embedding, or that of what is pooled.
             count = len(maps) if isinstance(maps, Tensor) and maps.ndim else 0
             return _answer(method, maps, "K B rows cols", (count, *shape))
 
@@ -162,10 +195,10 @@ def _vectors(method: FieldMethod, trace: Trace) -> Float[Tensor, "B N E"]:
 
 
 def _answer(method: Method, given: Any, axes: str, shape: tuple[int, ...]) -> Tensor:
-    """What a method gave, without a graph, if it is what its kind of method gives: numbers of that shape.
+    """The result of a method, without a graph, after a check of its type and shape.
 
     Raises:
-        OptionError: it is anything else. A map that was reshaped to fit would be another map.
+        OptionError: it is not a floating-point tensor of that shape. It is not reshaped: that would be another map.
     """
     if isinstance(given, Tensor) and given.is_floating_point() and given.shape == shape:
         return given.detach()
@@ -176,12 +209,17 @@ def _answer(method: Method, given: Any, axes: str, shape: tuple[int, ...]) -> Te
 
 
 def is_linear(method: AnyMethod) -> bool:
-    """Whether a method is linear in the direction; of a function of the gradient that is tried, on numbers of no meaning.
+    """Whether a method is linear in the direction. For a plain function, linearity is tested on random tensors.
 
-    It is tried each time, which takes less than a millisecond: what a function does may change with what it refers to.
+    The test takes less than a millisecond and is repeated in each call, since a function may depend on variables that change.
 
     Raises:
-        OptionError: it is no method, or what it gives is no map for each direction and image.
+        OptionError: the argument is not a method, or its result is not one map for each direction and image.
+
+    Example:
+        >>> from concept_cam.methods import is_linear
+        >>> is_linear("grad_cam"), is_linear("layer_cam")
+        (True, False)
     """
     method = as_method(method)
     if isinstance(method, FieldMethod | TraceMethod):
@@ -195,7 +233,7 @@ def is_linear(method: AnyMethod) -> bool:
 
     alone = [maps(gradient) for gradient in (first, second, first - 2 * second)]
     expected = torch.cat([*alone[:2], alone[0] - 2 * alone[1]])
-    # Together as well: a map must not depend on the other directions that are asked for.
+    # Together as well: a map must not depend on the other directions of the call.
     return all(
         torch.allclose(found, expected, rtol=1e-9, atol=1e-12)
         for found in (torch.cat(alone), maps(first, second, first - 2 * second))
@@ -203,20 +241,32 @@ def is_linear(method: AnyMethod) -> bool:
 
 
 def sees_score(method: AnyMethod) -> bool:
-    """Whether a map depends on what is asked for."""
+    """Whether the map of a method depends on the direction; only then can it be contrastive.
+
+    Example:
+        >>> from concept_cam.methods import sees_score
+        >>> sees_score("relevance"), sees_score("rollout")
+        (True, False)
+    """
     method = as_method(method)
     return not isinstance(method, TraceMethod) or method.sees_score
 
 
 def name_of(method: AnyMethod) -> str:
-    """What its function is called."""
+    """The name of a method: that of its function.
+
+    Example:
+        >>> from concept_cam.methods import hires_cam, name_of
+        >>> name_of(hires_cam)
+        'hires_cam'
+    """
     if isinstance(method, str):
         return method
     return _called(function_of(as_method(method))).lstrip("_")
 
 
 def _called(function: Any) -> str:
-    """Without an address: it is another in the next run, and a name stands in tables."""
+    """The name of a function, without its address, which would differ in the next run."""
     if isinstance(function, partial):
         given = [_short(value) for value in function.args]
         given += [f"{key}={_short(value)}" for key, value in function.keywords.items()]
@@ -232,7 +282,13 @@ def _short(value: Any) -> str:
 
 
 def function_of(method: Method) -> Callable[..., Tensor]:
-    """Its function, whose docstring tells of it."""
+    """The function behind a method, whose docstring describes it.
+
+    Example:
+        >>> from concept_cam.methods import METHODS, function_of
+        >>> function_of(METHODS["score_cam"]).__name__
+        'score_cam'
+    """
     if isinstance(method, FieldMethod):
         return method.vectors
     return method.maps if isinstance(method, TraceMethod) else method

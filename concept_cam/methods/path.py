@@ -14,10 +14,16 @@ _STEPS = 16
 
 @FieldMethod
 def integrated_grad_cam(trace: Trace) -> Float[Tensor, "B N E"]:
-    """sum_c w_c (A_nc(x) - A_nc(0)), w being Grad-CAM's weights averaged over the images a x, 0 < a < 1, in 16 steps.
+    """Integrated Grad-CAM, sum_c w_c (A_nc(x) - A_nc(0)), w the mean of Grad-CAM's weights at a x, 0 < a < 1, in 16 steps.
 
     Source: Sattarzadeh et al., Integrated Grad-CAM (arXiv 2102.07805), without the final ReLU. The blank image is zero, the
-    mean colour of the images that the model was trained on; the sum is taken at the middle of each step.
+    mean colour of the training images; the integrand is evaluated at the middle of each step.
+
+    Example:
+        >>> from concept_cam import world
+        >>> plate, localizer = world.draw_species("ember finch"), world.localizer(method="integrated_grad_cam")
+        >>> localizer(plate.image, "ember finch", "frost finch").map.shape
+        torch.Size([12, 12])
     """
     gained = trace.tokens - trace.again(0.0 * trace.pixels).tokens
 

@@ -1,8 +1,8 @@
-"""Forward only: the image or its tokens are changed, and the map is how the score answers. No gradient is asked for.
+"""Perturbation: methods that change the image or its tokens and measure the change of the score, without a gradient.
 
-A score is linear in the direction even where the model is not linear in the image, so one set of forward passes serves
-every direction: but for gScoreCAM, whose choice of channels is made by the gradient. Where pixels are masked they are put to
-zero, the mean colour of the images that the model was trained on.
+A score is linear in the direction even where the model is not linear in the image, so one set of forward passes serves every
+direction. gScoreCAM is the exception, because it selects channels by their gradient. Masked pixels are set to zero, the mean
+colour of the images that the model was trained on.
 """
 
 from __future__ import annotations
@@ -25,20 +25,34 @@ _RISE_MASKS, _RISE_CELLS, _RISE_SEED = 1000, 7, 0
 
 @FieldMethod
 def score_cam(trace: Trace) -> Float[Tensor, "B N E"]:
-    """sum_k (S(x * H_k) - S(0)) A_nk, H_k being channel k enlarged and scaled to 0..1. As many forward passes as channels.
+    """Score-CAM, sum_k (S(x * H_k) - S(0)) A_nk, H_k being channel k enlarged, from 0 to 1. One forward pass per channel.
 
     Source: Wang et al., Score-CAM (arXiv 1910.01279), without the final ReLU. Departures: no softmax over channels, which its
-    code has; the baseline's whole score is taken off, not the target's alone (Finer-CAM, Eq. 9).
+    code has; the score of the baseline is subtracted for the whole direction, not for the target alone (Finer-CAM, Eq. 9).
+
+    Example:
+        >>> from concept_cam import world
+        >>> plate, localizer = world.draw_species("ember finch"), world.localizer(method="score_cam")
+        >>> localizer(plate.image, "ember finch", "frost finch").map.shape
+        torch.Size([12, 12])
     """
     weights = [_channel_scores(trace, image, range(trace.tokens.shape[-1])) for image in range(len(trace.pixels))]
     return trace.tokens @ torch.stack(weights)
 
 
 def _gscore_cam(trace: Trace, directions: Float[Tensor, "K B E"]) -> Float[Tensor, "K B N"]:
-    """Score-CAM on the 300 channels whose mean gradient is largest, with a softmax over those. Not linear in the direction.
+    """gScoreCAM: Score-CAM on the 300 channels with the largest mean gradient, with a softmax over them.
 
-    Source: Chen et al., gScoreCAM (ACCV 2022), and its code. Departure: the softmax is over the channels chosen, not over all
-    with zeros for the rest, which gives those a weight too.
+    Not linear in the direction.
+
+    Source: Chen et al., gScoreCAM (ACCV 2022), and its code. Departure: the softmax is over the selected channels alone; with
+    zeros for the others they would get a weight too.
+
+    Example:
+        >>> from concept_cam import world
+        >>> plate, localizer = world.draw_species("ember finch"), world.localizer(method="gscore_cam")
+        >>> localizer(plate.image, "ember finch", "frost finch").map.shape  # doctest: +SKIP
+        torch.Size([12, 12])
     """
     gradient = trace.gradient(directions).mean()
     count = min(_GSCORE_CHANNELS, gradient.shape[-1])
@@ -76,10 +90,16 @@ def _channel_scores(trace: Trace, image: int, channels: range | list[int]) -> Fl
 
 @FieldMethod
 def ablation_cam(trace: Trace) -> Float[Tensor, "B N E"]:
-    """sum_k (S - S without channel k) A_nk. As many forward passes as channels.
+    """Ablation-CAM, sum_k (S - S without channel k) A_nk. One forward pass per channel.
 
     Source: Desai and Ramaswamy, Ablation-CAM (WACV 2020), without the final ReLU. Departure: not divided by S, which for a
-    difference of scores is near zero or negative, and would turn the map over.
+    difference of scores can be near zero or negative and would flip the sign of the map.
+
+    Example:
+        >>> from concept_cam import world
+        >>> plate, localizer = world.draw_species("ember finch"), world.localizer(method="ablation_cam")
+        >>> localizer(plate.image, "ember finch", "frost finch").map.shape
+        torch.Size([12, 12])
     """
     without = [torch.cat(list(embed_without_channels(trace, image))) for image in range(len(trace.pixels))]
     return trace.tokens @ (trace.embedding[:, None] - torch.stack(without))
@@ -87,11 +107,17 @@ def ablation_cam(trace: Trace) -> Float[Tensor, "B N E"]:
 
 @FieldMethod
 def occlusion(trace: Trace) -> Float[Tensor, "B N E"]:
-    """How much of the score goes when a window of 3 x 3 patches is covered, averaged over the windows that cover a patch.
+    """Occlusion: the drop of the score when a window of 3 x 3 patches is masked, averaged over the windows around a patch.
 
-    As many forward passes as patches.
+    One forward pass per patch.
 
-    Source: Zeiler and Fergus, Visualizing Convolutional Networks (arXiv 1311.2901); window and step are ours.
+    Source: Zeiler and Fergus, Visualizing Convolutional Networks (arXiv 1311.2901); window and step are our choice.
+
+    Example:
+        >>> from concept_cam import world
+        >>> plate, localizer = world.draw_species("ember finch"), world.localizer(method="occlusion")
+        >>> localizer(plate.image, "ember finch", "frost finch").map.shape
+        torch.Size([12, 12])
     """
     layout = trace.layout
     height, width = trace.pixels.shape[2:]
@@ -102,7 +128,7 @@ def occlusion(trace: Trace) -> Float[Tensor, "B N E"]:
         for col in range(layout.cols):
             windows[row * layout.cols + col, max(row - 1, 0) : row + 2, max(col - 1, 0) : col + 2] = 1
 
-    def covered(pixels: Tensor) -> Iterator[Tensor]:
+    def masked(pixels: Tensor) -> Iterator[Tensor]:
         for row in range(layout.rows):
             for col in range(layout.cols):
                 changed = pixels.clone()
@@ -112,25 +138,31 @@ def occlusion(trace: Trace) -> Float[Tensor, "B N E"]:
 
     found = []
     for pixels, own in zip(trace.pixels, trace.embedding, strict=True):
-        lost = own - torch.cat(list(embed_changed(trace, covered(pixels), layout.patches, "windows")))
+        lost = own - torch.cat(list(embed_changed(trace, masked(pixels), layout.patches, "windows")))
         covering = windows.flatten(1).T.to(lost)
         found.append(covering @ lost / covering.sum(1, keepdim=True))
     return torch.stack(found)
 
 
 def _edges(pixels: int, start: float, stop: float, cells: int) -> list[int]:
-    """Where cells begin and end, in pixels; the outermost reach to the border."""
+    """The edges of cells in pixels; the outermost cells reach to the border."""
     inner = (round((start + cell / cells * (stop - start)) * pixels) for cell in range(1, cells))
     return [0, *(min(max(edge, 0), pixels) for edge in inner), pixels]
 
 
 @FieldMethod
 def rise(trace: Trace) -> Float[Tensor, "B N E"]:
-    """The covariance of a random mask's value at a patch with the score of what it leaves. 1,000 forward passes.
+    """RISE: the covariance of random masks at a patch with the score of the masked image. 1,000 forward passes.
 
     Source: Petsiuk et al., RISE (arXiv 1806.07421), with its masks: 7 x 7 cells, half of them kept, enlarged and
-    shifted. Departures: the mean is taken off both, which moves the map by a constant, so that zero means no influence; the
-    seed is fixed, so that maps can be compared.
+    shifted. Departures: both means are subtracted, which shifts the map by a constant, so that zero means no influence; the
+    seed is fixed, so that maps are comparable.
+
+    Example:
+        >>> from concept_cam import world
+        >>> plate, localizer = world.draw_species("ember finch"), world.localizer(method="rise")
+        >>> localizer(plate.image, "ember finch", "frost finch").map.shape
+        torch.Size([12, 12])
     """
     height, width = (int(side) for side in trace.pixels.shape[2:])
     layout = trace.layout
@@ -152,7 +184,7 @@ def rise(trace: Trace) -> Float[Tensor, "B N E"]:
 
 
 def _random_mask(height: int, width: int, generator: torch.Generator) -> Float[Tensor, "height width"]:
-    """Cells kept or not, enlarged past the image and cut out anywhere."""
+    """A grid of cells, each kept or masked, enlarged beyond the image and cropped at a random offset."""
     cells = (
         torch.rand(1, 1, _RISE_CELLS + 1, _RISE_CELLS + 1, generator=generator, dtype=torch.float32, device="cpu") < 0.5
     ).float()

@@ -1,8 +1,8 @@
-"""Similarity: patches are brought into text space without a gradient or training, and compared with the direction there.
+"""Similarity: methods that project patch tokens into embedding space and compare them with the direction, without a gradient.
 
-Each gives a unit vector for each patch (B, N, E); its inner product with the direction is the map, so all are linear. A token
-is brought there as if it were all that the pooling saw (``Pooling.alone``): under a class token that is the last norm and the
-projection, under a learned latent its value and what follows. All cost one forward pass of the model besides the trace.
+Each gives a unit vector for each patch (B, N, E). Its inner product with the direction is the map, so all are linear. A token
+is projected as if the pooling attended to it alone (``Pooling.alone``): with a class token through the last norm and the
+projection, with a learned latent through its value and the layers after it. All cost one forward pass beside the trace.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from concept_cam.gradients import Layer, Trace, Unrolled, attend, joined, unroll
 from concept_cam.methods.method import FieldMethod
 
 _DUAL_DEPTH = 6
-"""Blocks that the second path of CLIP Surgery and GEM goes through."""
+"""Number of blocks in the second path of CLIP Surgery and GEM."""
 
 _GAUSSIAN = 5.0
 """NACLIP's standard deviation, in patches."""
@@ -26,9 +26,15 @@ _GAUSSIAN = 5.0
 
 @FieldMethod
 def patch_text(trace: Trace) -> Float[Tensor, "B N E"]:
-    """The patches that leave the last block.
+    """Plain similarity: the patch tokens that leave the last block.
 
-    The plain similarity that everybody tries first. Under a class token nothing has taught these to mean anything.
+    In a model with a class token, training gives these tokens no objective, so the map is close to chance there.
+
+    Example:
+        >>> from concept_cam import world
+        >>> plate, localizer = world.draw_species("ember finch"), world.localizer(method="patch_text")
+        >>> localizer(plate.image, "ember finch", "frost finch").map.shape
+        torch.Size([12, 12])
     """
     unrolled = unroll(trace, 1, graph=False)
     return unrolled.alone(unrolled.layers[-1].left)
@@ -36,9 +42,15 @@ def patch_text(trace: Trace) -> Float[Tensor, "B N E"]:
 
 @FieldMethod
 def maskclip(trace: Trace) -> Float[Tensor, "B N E"]:
-    """The last block's values, behind its output projection; no residual, no MLP.
+    """MaskCLIP: the values of the last block after its output projection; no residual, no MLP.
 
-    Source: Zhou et al., MaskCLIP (arXiv 2112.01071). Departures: no prompts of the paper's, no key smoothing.
+    Source: Zhou et al., MaskCLIP (arXiv 2112.01071). Departures: none of the paper's prompts, no key smoothing.
+
+    Example:
+        >>> from concept_cam import world
+        >>> plate, localizer = world.draw_species("ember finch"), world.localizer(method="maskclip")
+        >>> localizer(plate.image, "ember finch", "frost finch").map.shape
+        torch.Size([12, 12])
     """
     unrolled = unroll(trace, 1, graph=False)
     layer = unrolled.layers[-1]
@@ -47,9 +59,15 @@ def maskclip(trace: Trace) -> Float[Tensor, "B N E"]:
 
 @FieldMethod
 def sclip(trace: Trace) -> Float[Tensor, "B N E"]:
-    """The last block with softmax(q q / sqrt d) + softmax(k k / sqrt d) for its attention.
+    """SCLIP: the last block with softmax(q q / sqrt d) + softmax(k k / sqrt d) as its attention.
 
     Source: Wang et al., SCLIP (arXiv 2312.01597), correlative self-attention.
+
+    Example:
+        >>> from concept_cam import world
+        >>> plate, localizer = world.draw_species("ember finch"), world.localizer(method="sclip")
+        >>> localizer(plate.image, "ember finch", "frost finch").map.shape
+        torch.Size([12, 12])
     """
     unrolled = unroll(trace, 1, graph=False)
     layer = unrolled.layers[-1]
@@ -59,9 +77,15 @@ def sclip(trace: Trace) -> Float[Tensor, "B N E"]:
 
 @FieldMethod
 def clearclip(trace: Trace) -> Float[Tensor, "B N E"]:
-    """The last block with softmax(q q / sqrt d) for its attention; no residual, no MLP.
+    """ClearCLIP: the last block with softmax(q q / sqrt d) as its attention; no residual, no MLP.
 
     Source: Lan et al., ClearCLIP (arXiv 2407.12442).
+
+    Example:
+        >>> from concept_cam import world
+        >>> plate, localizer = world.draw_species("ember finch"), world.localizer(method="clearclip")
+        >>> localizer(plate.image, "ember finch", "frost finch").map.shape
+        torch.Size([12, 12])
     """
     unrolled = unroll(trace, 1, graph=False)
     layer = unrolled.layers[-1]
@@ -70,10 +94,16 @@ def clearclip(trace: Trace) -> Float[Tensor, "B N E"]:
 
 @FieldMethod
 def naclip(trace: Trace) -> Float[Tensor, "B N E"]:
-    """The last block with softmax(k k / sqrt d + a Gaussian around each patch) for its attention; no residual, no MLP.
+    """NACLIP: the last block with softmax(k k / sqrt d + a Gaussian around each patch) as its attention; no residual, no MLP.
 
     Source: Hajimiri et al., NACLIP (arXiv 2404.08181); the Gaussian has a standard deviation of 5 patches and a
-    peak of 1. The prefix has no neighbours.
+    peak of 1. Prefix tokens have no neighbours.
+
+    Example:
+        >>> from concept_cam import world
+        >>> plate, localizer = world.draw_species("ember finch"), world.localizer(method="naclip")
+        >>> localizer(plate.image, "ember finch", "frost finch").map.shape
+        torch.Size([12, 12])
     """
     unrolled = unroll(trace, 1, graph=False)
     layer = unrolled.layers[-1]
@@ -84,20 +114,32 @@ def naclip(trace: Trace) -> Float[Tensor, "B N E"]:
 
 @FieldMethod
 def clip_surgery(trace: Trace) -> Float[Tensor, "B N E"]:
-    """A second path through the last six blocks that adds softmax(v v / sqrt d) v of each and skips their MLPs.
+    """CLIP Surgery: a second path through the last six blocks that adds softmax(v v / sqrt d) v and skips their MLPs.
 
-    Source: Li et al., CLIP Surgery (arXiv 2304.05653), its architecture surgery. Its feature surgery, which takes the mean
-    over all labels off each map, is a comparison with all of them at strength 1: choose the references instead.
+    Source: Li et al., CLIP Surgery (arXiv 2304.05653), its architecture surgery. Its feature surgery, which subtracts the
+    mean over all labels from each map, is a comparison with all of them at strength 1: set the references instead.
+
+    Example:
+        >>> from concept_cam import world
+        >>> plate, localizer = world.draw_species("ember finch"), world.localizer(method="clip_surgery")
+        >>> localizer(plate.image, "ember finch", "frost finch").map.shape
+        torch.Size([12, 12])
     """
     return _second_path(trace, lambda layer, _: attend(layer.value, layer.value) @ layer.value)
 
 
 @FieldMethod
 def gem(trace: Trace) -> Float[Tensor, "B N E"]:
-    """A second path through the last six blocks that adds the mean of self-self attention by q, k and v and skips their MLPs.
+    """GEM: a second path through the last six blocks that adds the mean self-self attention of q, k, v and skips their MLPs.
 
     Source: Bousselham et al., Grounding Everything (arXiv 2312.00878), with unit projections, one iteration and the
     temperature of its code: the mean norm of the tokens over sqrt d.
+
+    Example:
+        >>> from concept_cam import world
+        >>> plate, localizer = world.draw_species("ember finch"), world.localizer(method="gem")
+        >>> localizer(plate.image, "ember finch", "frost finch").map.shape
+        torch.Size([12, 12])
     """
 
     def self_self(layer: Layer, normed: Tensor) -> Tensor:
@@ -110,7 +152,7 @@ def gem(trace: Trace) -> Float[Tensor, "B N E"]:
 
 
 def _second_path(trace: Trace, attended: Callable[[Layer, Tensor], Tensor]) -> Float[Tensor, "B N E"]:
-    """The residual stream, to which only attention of another kind is added; it reads from the model's own path."""
+    """A residual stream that adds another kind of attention, computed on the tokens of the model's own path."""
     unrolled = unroll(trace, _DUAL_DEPTH, graph=False)
     path = unrolled.layers[0].entered
     for layer in unrolled.layers:
@@ -119,7 +161,7 @@ def _second_path(trace: Trace, attended: Callable[[Layer, Tensor], Tensor]) -> F
 
 
 def _neighbourhood(unrolled: Unrolled) -> Float[Tensor, "M M"]:
-    """A Gaussian of the distance of two patches."""
+    """A Gaussian of the distance between two patches."""
     layout = unrolled.layout
     rows, cols = torch.meshgrid(
         torch.arange(layout.rows, dtype=torch.int64, device="cpu"),

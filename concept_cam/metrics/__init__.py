@@ -1,11 +1,13 @@
-"""MEASURE: numbers about maps; pure functions of signed maps, masks, and what a model says of pixels.
+"""MEASURE: metrics of maps; pure functions of signed maps, masks and model outputs.
 
-localization    does the evidence lie where it should?
-faithfulness    does the score rest on what the map points at?
-sanity          is the map about the model and the question at all?
-calibration     is the model as sure as it is right?
-statistics      how sure is a difference?
-masking         which pixels a map points at, and what is put in their place
+localization    is the evidence where it should be?
+faithfulness    does the score depend on what the map marks?
+perturbation    does a map predict changes of the score, and is it stable under small changes?
+sanity          does the map depend on the model and the target?
+calibration     does the confidence of the model match its accuracy?
+statistics      means and paired differences with intervals
+masking         which pixels a map ranks highest, and what replaces them
+shapes          shapes of arguments, checked at run time
 """
 
 from __future__ import annotations
@@ -17,9 +19,7 @@ from concept_cam.metrics.faithfulness import (
     comprehensiveness,
     confidence_kept,
     deletion_curve,
-    infidelity,
     insertion_curve,
-    max_sensitivity,
     relative_drop,
     road,
     sufficiency,
@@ -37,6 +37,7 @@ from concept_cam.metrics.localization import (
     pointing_hit,
 )
 from concept_cam.metrics.masking import Imputation, blurred, constant, mean_colour, noisy_linear, strongest
+from concept_cam.metrics.perturbation import infidelity, max_sensitivity
 from concept_cam.metrics.sanity import flip_agreement, rank_correlation, shift_agreement, swap_agreement
 from concept_cam.metrics.statistics import (
     Interval,

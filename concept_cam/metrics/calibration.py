@@ -1,4 +1,4 @@
-"""Is a model as sure as it is right?"""
+"""Calibration: does the confidence of a model match its accuracy?"""
 
 from __future__ import annotations
 
@@ -7,21 +7,22 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from concept_cam.errors import OptionError
+from concept_cam.metrics.shapes import check_shapes
 
 
 def calibration_error(confidence: Float[Tensor, " N"], right: Bool[Tensor, " N"], bins: int = 10) -> float:
-    """The mean distance of confidence and accuracy over bins of equal width, weighted by their images.
+    """Expected calibration error: mean gap between confidence and accuracy over bins of equal width, weighted by their size.
 
-    0 to 1, lower is better. The expected calibration error of Guo et al., On Calibration of Modern Neural Networks (arXiv
-    1706.04599), Eq. 3. Bins are open below and closed above, but the first, which holds 0. Not a number of no image.
+    0 to 1, lower is better; NaN for an empty input. Guo et al., On Calibration of Modern Neural Networks (arXiv 1706.04599),
+    Eq. 3. Bins are open below and closed above; the first one also holds 0.
 
     Args:
-        confidence: of the predicted class, 0 to 1.
-        right: whether that is the true one.
-        bins: how many, 1 or more.
+        confidence: probability of the predicted class, 0 to 1.
+        right: whether the predicted class is the true one.
+        bins: number of bins, 1 or more.
 
     Raises:
-        OptionError: there is no bin, or a confidence is not from 0 to 1.
+        OptionError: there are no bins, a confidence is not from 0 to 1, or the arguments differ in shape.
 
     Example:
         >>> import torch
@@ -30,6 +31,7 @@ def calibration_error(confidence: Float[Tensor, " N"], right: Bool[Tensor, " N"]
     """
     if bins < 1:
         raise OptionError(f"bins is {bins}; expected at least 1.")
+    check_shapes(confidence=(confidence, "N"), right=(right, "N"))
     confidence = confidence.double()
     # Softmax in single precision may end a rounding above 1.
     if not ((confidence >= 0) & (confidence <= 1 + 1e-6)).all():

@@ -1,7 +1,7 @@
-"""Does the evidence lie where it should? Each metric says its range, its direction and what chance would give.
+"""Localization metrics: is the evidence where it should be? Each docstring states range, direction and chance level.
 
-Maps are signed, in the pixels of the image; pixels that the model did not see are NaN and count as no evidence. All
-functions take any number of maps of one size. An empty mask is neither a hit nor a miss: it is refused.
+Maps are signed, in the pixels of the image. Pixels that the model did not see are NaN and count as no evidence. All functions
+take any number of maps of one size. With an empty mask there is neither a hit nor a miss: it raises ``EmptyMask``.
 """
 
 from __future__ import annotations
@@ -14,29 +14,31 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from concept_cam.errors import EmptyMask, OptionError
+from concept_cam.metrics.shapes import check_shapes
 from concept_cam.regions import bounding_boxes
 
 THRESHOLDS = tuple(step / 20 for step in range(1, 20))
-"""Shares of the strongest evidence at which boxes are drawn."""
+"""Shares of the map's maximum at which ``box_overlaps`` draws boxes."""
 
 
 def energy_inside(
     heatmaps: Float[Tensor, "*batch height width"], masks: Bool[Tensor, "*batch height width"]
 ) -> Float[Tensor, "*batch"]:
-    """The share of the positive evidence that lies inside the mask: 0 to 1, higher is better; chance is the mask's area share.
+    """Share of the positive evidence that lies inside the mask: 0 to 1, higher is better.
 
-    The energy-based pointing game of Score-CAM (Wang et al., arXiv 1910.01279, section 4.3) with a mask for the box. A map
-    without positive evidence has 0.
+    The energy-based pointing game of Score-CAM (Wang et al., arXiv 1910.01279, section 4.3) with a mask in place of the box.
+    Chance is the area share of the mask. A map without positive evidence has 0.
 
     Raises:
         EmptyMask: a mask has no pixel.
+        OptionError: maps and masks differ in shape.
 
     Example:
         >>> import torch
         >>> energy_inside(torch.tensor([[3.0, 1.0, -2.0]]), torch.tensor([[True, False, True]]))
         tensor(0.7500, dtype=torch.float64)
     """
-    check_masks(masks)
+    _check(heatmaps, masks)
     positive = heatmaps.nan_to_num(nan=0.0).clamp(min=0).double()
     total = positive.sum((-2, -1))
     return (positive * masks).sum((-2, -1)) / torch.where(total > 0, total, 1)
@@ -45,13 +47,20 @@ def energy_inside(
 def pointing_hit(
     peaks: Float[Tensor, "*batch 2"], masks: Bool[Tensor, "*batch height width"], tolerance: float = 0.0
 ) -> Bool[Tensor, "*batch"]:
-    """Whether a point (x, y) lies in the mask, or at most ``tolerance`` pixels from it along x and along y.
+    """Whether a peak (x, y) lies in the mask, or within ``tolerance`` pixels of it along x and along y.
 
-    The pointing game (Zhang et al., arXiv 1608.00507) with its tolerance, here measured along the axes. Without tolerance it
-    says whether a keypoint lies in its part. True is better; chance is the share of the possible peaks that would hit.
+    The pointing game (Zhang et al., arXiv 1608.00507); its tolerance is measured along the axes here. With a tolerance of 0
+    the function says whether a keypoint lies in its part. True is better; chance is the share of all possible peaks that
+    would hit.
+
+    Args:
+        peaks: points (x, y) in pixels; the centre of the first pixel is (0.5, 0.5).
+        masks: where the peak should be.
+        tolerance: in pixels, 0 or more.
 
     Raises:
         EmptyMask: a mask has no pixel.
+        OptionError: there is not one peak for each mask.
 
     Example:
         >>> import torch
@@ -59,6 +68,7 @@ def pointing_hit(
         >>> pointing_hit(peak, mask), pointing_hit(peak, mask, tolerance=1)
         (tensor(False), tensor(True))
     """
+    check_shapes(peaks=(peaks, "*batch 2"), masks=(masks, "*batch height width"))
     check_masks(masks)
     height, width = masks.shape[-2:]
     # A pixel is a unit square: its distance from the point is that of its nearest edge.
@@ -72,20 +82,25 @@ def pointing_hit(
 def iou(
     heatmaps: Float[Tensor, "*batch height width"], masks: Bool[Tensor, "*batch height width"], threshold: float = 0.5
 ) -> Float[Tensor, "*batch"]:
-    """Intersection over union of the mask with the pixels of at least ``threshold`` of the strongest evidence.
+    """Intersection over union of the mask and the pixels that reach a share of the map's maximum: 0 to 1, higher is better.
 
-    0 to 1, higher is better; what marks the whole image has the mask's area share. A map without positive evidence has 0.
+    A map that marks the whole image has the area share of the mask. A map without positive evidence has 0.
 
     Args:
-        heatmaps: signed.
-        masks: what should be marked.
-        threshold: above 0, at most 1.
+        heatmaps: signed maps.
+        masks: what the maps should mark.
+        threshold: share of the map's maximum, above 0 and at most 1.
 
     Raises:
         EmptyMask: a mask has no pixel.
-        OptionError: the threshold is outside.
+        OptionError: maps and masks differ in shape, or the threshold is out of range.
+
+    Example:
+        >>> import torch
+        >>> iou(torch.tensor([[1.0, 0.6, 0.1]]), torch.tensor([[True, False, False]]))
+        tensor(0.5000)
     """
-    check_masks(masks)
+    _check(heatmaps, masks)
     if not 0 < threshold <= 1:
         raise OptionError(f"threshold is {threshold}; expected a share of the maximum, above 0 and at most 1.")
     values = heatmaps.nan_to_num(nan=-math.inf)
@@ -98,12 +113,19 @@ def iou(
 def best_iou(
     heatmaps: Float[Tensor, "*batch height width"], masks: Bool[Tensor, "*batch height width"]
 ) -> Float[Tensor, "*batch"]:
-    """The largest intersection over union that any threshold gives, negative ones too: 0 to 1, higher is better.
+    """Largest intersection over union at any threshold, negative ones included: 0 to 1, higher is better.
 
-    Never less than the mask's area share, which marks the whole image. An upper bound, as the threshold knows the mask.
+    It is never below the area share of the mask, which marking the whole image gives. It is an upper bound, because the
+    threshold is chosen with the mask in hand.
 
     Raises:
         EmptyMask: a mask has no pixel.
+        OptionError: maps and masks differ in shape.
+
+    Example:
+        >>> import torch
+        >>> best_iou(torch.tensor([[1.0, 0.6, 0.1]]), torch.tensor([[True, False, False]]))
+        tensor(1., dtype=torch.float64)
     """
     inside, counts, ends, masked = _ranked(heatmaps, masks)
     overlap = inside / (counts + masked - inside)
@@ -111,7 +133,7 @@ def best_iou(
 
 
 def f1_of(overlap: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
-    """The F1 score (Dice) of an intersection over union, 2 IoU / (1 + IoU); so the best threshold is the same for both.
+    """F1 score (Dice) of an intersection over union, 2 IoU / (1 + IoU); the best threshold is the same for both.
 
     Example:
         >>> import torch
@@ -124,12 +146,19 @@ def f1_of(overlap: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
 def average_precision(
     heatmaps: Float[Tensor, "*batch height width"], masks: Bool[Tensor, "*batch height width"]
 ) -> Float[Tensor, "*batch"]:
-    """Area under the precision-recall steps of the pixels, equal values at once: 0 to 1, higher is better.
+    """Average precision of the pixels, ranked by their evidence: 0 to 1, higher is better.
 
-    Chance is the mask's area share. As scikit-learn and torchmetrics define it; pixels not seen come last.
+    Defined as in scikit-learn and torchmetrics: the area under the steps of the precision-recall curve, equal values together.
+    Chance is the area share of the mask. Pixels that the model did not see rank last.
 
     Raises:
         EmptyMask: a mask has no pixel.
+        OptionError: maps and masks differ in shape.
+
+    Example:
+        >>> import torch
+        >>> average_precision(torch.tensor([[1.0, 0.6, 0.1]]), torch.tensor([[False, True, False]]))
+        tensor(0.5000, dtype=torch.float64)
     """
     inside, counts, ends, masked = _ranked(heatmaps, masks)
     last = ends.shape[-1] - 1
@@ -142,7 +171,17 @@ def average_precision(
 
 
 def box_iou(ours: Float[Tensor, "A 4"], theirs: Float[Tensor, "B 4"]) -> Float[Tensor, "A B"]:
-    """Intersection over union of half-open boxes (left, top, right, bottom): 0 to 1."""
+    """Intersection over union of every pair of half-open boxes (left, top, right, bottom): 0 to 1.
+
+    Raises:
+        OptionError: a box does not have four numbers.
+
+    Example:
+        >>> import torch
+        >>> box_iou(torch.tensor([[0.0, 0.0, 2.0, 2.0]]), torch.tensor([[0.0, 0.0, 2.0, 1.0], [2.0, 2.0, 3.0, 3.0]]))
+        tensor([[0.5000, 0.0000]])
+    """
+    check_shapes(ours=(ours, "A 4"), theirs=(theirs, "B 4"))
     corner, opposite = torch.maximum(ours[:, None, :2], theirs[:, :2]), torch.minimum(ours[:, None, 2:], theirs[:, 2:])
     both = (opposite - corner).clamp(min=0).prod(-1)
     areas = [(boxes[:, 2:] - boxes[:, :2]).clamp(min=0).prod(-1) for boxes in (ours, theirs)]
@@ -153,12 +192,26 @@ def box_iou(ours: Float[Tensor, "A 4"], theirs: Float[Tensor, "B 4"]) -> Float[T
 def box_overlaps(
     heatmap: Float[Tensor, "height width"], boxes: Float[Tensor, "B 4"], thresholds: Sequence[float] = THRESHOLDS
 ) -> Float[Tensor, " T"]:
-    """At each threshold, the best overlap of a true box with the box around a connected region of the map: 0 to 1.
+    """Best overlap, at each threshold, of a true box with the box around a connected region of the map: 0 to 1.
 
-    What ``box_accuracy`` counts. Source: Choe et al., Evaluating Weakly Supervised Object Localization Methods Right
-    (arXiv 2001.07437), MaxBoxAccV2, where all regions count. Departure: thresholds are shares of the strongest evidence, not
-    of the span from the weakest to the strongest, so that zero stays zero.
+    ``box_accuracy`` takes these overlaps. Source: Choe et al., Evaluating Weakly Supervised Object Localization Methods Right
+    (arXiv 2001.07437), MaxBoxAccV2, where all regions count. Departure: a threshold is a share of the map's maximum, not of
+    the range from its minimum to its maximum, so that zero stays zero.
+
+    Args:
+        heatmap: one signed map.
+        boxes: true boxes, half-open (left, top, right, bottom).
+        thresholds: shares of the map's maximum.
+
+    Raises:
+        OptionError: the map does not have two axes, or a box does not have four numbers.
+
+    Example:
+        >>> import torch
+        >>> box_overlaps(torch.tensor([[1.0, 0.6, 0.1]]), torch.tensor([[0.0, 0.0, 1.0, 1.0]]), thresholds=(0.5, 0.9))
+        tensor([0.5000, 1.0000], dtype=torch.float64)
     """
+    check_shapes(heatmap=(heatmap, "height width"), boxes=(boxes, "B 4"))
     values = heatmap.nan_to_num(nan=-math.inf).cpu()
     strongest = float(values.max())
     found = []
@@ -170,14 +223,24 @@ def box_overlaps(
 
 
 def box_accuracy(overlaps: Float[Tensor, "N T"], least: Sequence[float] = (0.3, 0.5, 0.7)) -> float:
-    """The share of images whose box fits, at the threshold that is best for all; the mean over what counts as a fit.
+    """Share of the images whose box fits, at the one threshold that is best for all images: 0 to 1, higher is better.
 
-    0 to 1, higher is better. MaxBoxAccV2 of Choe et al. (arXiv 2001.07437); with ``least=(0.5,)`` MaxBoxAcc.
+    MaxBoxAccV2 of Choe et al. (arXiv 2001.07437), the mean over several overlaps that count as a fit; with ``least=(0.5,)``
+    MaxBoxAcc.
 
     Args:
         overlaps: of each image at each threshold, from ``box_overlaps``.
-        least: overlaps that count as a fit.
+        least: the overlaps from which on a box fits.
+
+    Raises:
+        OptionError: the overlaps do not have two axes.
+
+    Example:
+        >>> import torch
+        >>> box_accuracy(torch.tensor([[0.6, 0.2], [0.6, 0.9]]), least=(0.5,))
+        1.0
     """
+    check_shapes(overlaps=(overlaps, "N T"))
     best = [(overlaps >= delta).double().mean(0).amax() for delta in least]
     return float(torch.stack(best).mean())
 
@@ -187,38 +250,58 @@ def pck(
     truth: Float[Tensor, "*batch P 2"],
     visible: Bool[Tensor, "*batch P"],
     length: Float[Tensor, "*batch"],
-    alpha: float = 0.1,
+    tolerance: float = 0.1,
 ) -> Float[Tensor, "*batch"]:
-    """The share of the visible keypoints found within ``alpha`` times a reference length: 0 to 1, higher is better.
+    """Share of the visible keypoints that are found within ``tolerance`` times a reference length: 0 to 1, higher is better.
 
-    Source: Yang and Ramanan, Articulated Human Detection with Flexible Mixtures of Parts (TPAMI 2013), where the length is the
-    longer side of the object's box.
+    PCK (percentage of correct keypoints) of Yang and Ramanan, Articulated Human Detection with Flexible Mixtures of Parts
+    (TPAMI 2013), where the length is the longer side of the object's box.
+
+    Args:
+        points: predicted keypoints (x, y).
+        truth: true keypoints, in the same order.
+        visible: which true keypoints are visible; the others do not count.
+        length: reference length of each image, in pixels.
+        tolerance: share of the length; PCK@0.1 by default.
 
     Raises:
         EmptyMask: an image has no visible keypoint.
+        OptionError: the arguments differ in shape.
+
+    Example:
+        >>> import torch
+        >>> truth, visible = torch.tensor([[10.0, 10.0], [40.0, 20.0]]), torch.tensor([True, True])
+        >>> pck(truth + torch.tensor([[3.0, 0.0], [0.0, 9.0]]), truth, visible, length=torch.tensor(50.0))
+        tensor(0.5000)
     """
+    axes = "*batch points 2"
+    check_shapes(
+        points=(points, axes), truth=(truth, axes), visible=(visible, "*batch points"), length=(length[..., None], "*batch 1")
+    )
     if not visible.any(-1).all():
-        raise EmptyMask("An image has no visible keypoint; leave such images out.")
-    right = (torch.linalg.vector_norm(points - truth, dim=-1) <= alpha * length[..., None]) & visible
+        raise EmptyMask("An image has no visible keypoint; skip such images.")
+    right = (torch.linalg.vector_norm(points - truth, dim=-1) <= tolerance * length[..., None]) & visible
     share: Tensor = right.sum(-1).float() / visible.sum(-1).float()
     return share
 
 
 def check_masks(masks: Bool[Tensor, "*batch height width"]) -> None:
-    """Refuse masks without a pixel.
-
-    Raises:
-        EmptyMask: there is one.
-    """
+    """Raise EmptyMask if a mask has no pixel."""
     if not masks.flatten(-2).any(-1).all():
-        raise EmptyMask(f"A mask of {tuple(masks.shape[-2:])} pixels is empty; leave such images out.")
+        raise EmptyMask(f"A mask of {tuple(masks.shape[-2:])} pixels is empty; skip such images.")
+
+
+def _check(heatmaps: Tensor, masks: Tensor) -> None:
+    """Raise unless there is one mask of the same size for each map, and none of them is empty."""
+    check_shapes(heatmaps=(heatmaps, "*batch height width"), masks=(masks, "*batch height width"))
+    check_masks(masks)
 
 
 def _ranked(
     heatmaps: Tensor, masks: Tensor
 ) -> tuple[Float[Tensor, "*batch P"], Float[Tensor, " P"], Bool[Tensor, "*batch P"], Float[Tensor, "*batch 1"]]:
-    """Strongest first: masked pixels so far, pixels so far, whether a group of equal values ends; all masked."""
-    check_masks(masks)
+    """Pixels ranked by evidence: masked pixels so far, pixels so far, whether a group of equal values ends; all masked."""
+    _check(heatmaps, masks)
     values, order = heatmaps.nan_to_num(nan=-math.inf).flatten(-2).sort(-1, descending=True)
     chosen = masks.flatten(-2).gather(-1, order).double()
     inside = chosen.cumsum(-1)

@@ -1,4 +1,4 @@
-"""Which pixels a map points at, and what is put in their place."""
+"""Masking: which pixels a map ranks highest, and what replaces them (imputation)."""
 
 from __future__ import annotations
 
@@ -12,31 +12,32 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from concept_cam.errors import OptionError
+from concept_cam.metrics.shapes import check_shapes
 
 Imputation: TypeAlias = Callable[
     [Float[Tensor, "B 3 height width"], Bool[Tensor, "B height width"]], Float[Tensor, "B 3 height width"]
 ]
-"""From pixels, and which of them go, to pixels in which those are replaced."""
+"""A function from pixels and a mask of those to replace, to pixels in which they are replaced."""
 
 _NEIGHBOURS = (
     (1 / 12, 1 / 6, 1 / 12),
     (1 / 6, 0.0, 1 / 6),
     (1 / 12, 1 / 6, 1 / 12),
 )
-"""ROAD, section 4: those at a side count twice as much as those at a corner."""
+"""ROAD, section 4: neighbours at a side count twice as much as those at a corner."""
 
 
 def strongest(heatmaps: Float[Tensor, "*batch height width"], share: float) -> Bool[Tensor, "*batch height width"]:
-    """The given share of the pixels with the highest values, to the pixel: ``round(share * pixels)`` of them.
+    """Mask of the strongest pixels of a map, ``round(share * pixels)`` of them.
 
-    Of equal values the first in reading order; pixels that the model did not see (NaN) come last.
+    Among equal values the first in reading order are chosen; pixels that the model did not see (NaN) come last.
 
     Args:
-        heatmaps: signed.
-        share: 0 to 1.
+        heatmaps: signed maps.
+        share: share of the pixels, 0 to 1.
 
     Raises:
-        OptionError: the share is outside.
+        OptionError: the share is out of range.
 
     Example:
         >>> import torch
@@ -53,7 +54,14 @@ def strongest(heatmaps: Float[Tensor, "*batch height width"], share: float) -> B
 
 
 def constant(value: float = 0.0) -> Imputation:
-    """One value for all; zero is the mean colour of the images that the model was trained on."""
+    """Replace masked pixels by one value; 0 is the mean colour of the images that the model was trained on.
+
+    Example:
+        >>> import torch
+        >>> pixels, removed = torch.tensor([2.0, 4.0]).expand(1, 3, 1, 2), torch.tensor([[[True, False]]])
+        >>> constant()(pixels, removed)[0, 0]
+        tensor([[0., 4.]])
+    """
 
     def fill(pixels: Tensor, removed: Tensor) -> Tensor:
         return pixels.masked_fill(removed[:, None], value)
@@ -64,12 +72,30 @@ def constant(value: float = 0.0) -> Imputation:
 def mean_colour(
     pixels: Float[Tensor, "B 3 height width"], removed: Bool[Tensor, "B height width"]
 ) -> Float[Tensor, "B 3 height width"]:
-    """The mean of each image (ROAD's fixed-value imputation)."""
+    """Replace masked pixels by the mean colour of their image (ROAD's fixed-value imputation).
+
+    Example:
+        >>> import torch
+        >>> pixels, removed = torch.tensor([2.0, 4.0]).expand(1, 3, 1, 2), torch.tensor([[[True, False]]])
+        >>> mean_colour(pixels, removed)[0, 0]
+        tensor([[3., 4.]])
+    """
+    check_shapes(pixels=(pixels, "B channels height width"), removed=(removed, "B height width"))
     return torch.where(removed[:, None], pixels.mean((2, 3), keepdim=True), pixels)
 
 
 def blurred(sigma: float = 5.0) -> Imputation:
-    """A Gaussian blur of the image, sigma in pixels, cut off at 3 sigma (RISE inserts into such an image)."""
+    """Replace masked pixels by those of the blurred image; RISE inserts pixels into such an image.
+
+    Args:
+        sigma: standard deviation of the Gaussian in pixels; the kernel is cut off at 3 sigma.
+
+    Example:
+        >>> import torch
+        >>> pixels, removed = torch.tensor([2.0, 4.0]).expand(1, 3, 1, 2), torch.tensor([[[True, False]]])
+        >>> blurred(sigma=10.0)(pixels, removed)[0, 0].round(decimals=2)
+        tensor([[3., 4.]])
+    """
     radius = math.ceil(3 * sigma)
     steps = torch.arange(-radius, radius + 1, dtype=torch.float64, device="cpu")
     kernel = torch.exp(-0.5 * (steps / sigma) ** 2)
@@ -89,11 +115,21 @@ def blurred(sigma: float = 5.0) -> Imputation:
 
 
 def noisy_linear(noise: float = 0.01, seed: int = 0) -> Imputation:
-    """Each pixel that goes becomes the weighted mean of its neighbours, all at once, and a little noise.
+    """Replace each masked pixel by the weighted mean of its neighbours, solved for all at once, plus a little noise.
 
     Source: Rong et al., A Consistent and Efficient Evaluation Strategy for Attribution Methods (ROAD, arXiv 2202.00449),
-    section 4.2. The equations are those of a Laplacian, solved by conjugate gradients to 1e-5 of the right side. If all
-    pixels go, all are noise around zero. The noise is drawn from ``seed`` anew for each call.
+    section 4.2. The equations are those of a Laplacian, solved by conjugate gradients to a relative residual of 1e-5. If all
+    pixels are masked, the result is noise around zero.
+
+    Args:
+        noise: standard deviation of the noise.
+        seed: of the noise, which is drawn anew in each call.
+
+    Example:
+        >>> import torch
+        >>> pixels, removed = torch.tensor([2.0, 4.0]).expand(1, 3, 1, 2), torch.tensor([[[True, False]]])
+        >>> noisy_linear(noise=0)(pixels, removed)[0, 0].round(decimals=2)
+        tensor([[4., 4.]])
     """
 
     def fill(pixels: Tensor, removed: Tensor) -> Tensor:
@@ -109,7 +145,7 @@ def noisy_linear(noise: float = 0.01, seed: int = 0) -> Imputation:
 def _harmonic(
     pixels: Float[Tensor, "B 3 height width"], removed: Bool[Tensor, "B height width"]
 ) -> Float[Tensor, "B 3 height width"]:
-    """The weighted mean of neighbours wherever a pixel goes."""
+    """Replace each masked pixel by the weighted mean of its neighbours."""
     inside = removed[:, None].to(pixels)
     kernel = torch.tensor(_NEIGHBOURS, dtype=torch.float32, device="cpu").to(pixels).expand(3, 1, 3, 3)
 

@@ -1,6 +1,6 @@
-"""Is a map about the model and the question at all? Checks that need no truth, of functions that explain.
+"""Sanity checks without ground truth: does a map depend on the model and on the target, and does it move with the image?
 
-Maps are compared by rank, so that neither scale nor offset counts.
+Maps are compared by rank, so that scale and offset do not count.
 """
 
 from __future__ import annotations
@@ -14,38 +14,48 @@ from torch import Tensor
 
 from concept_cam.backbones.site import TokenLayout
 from concept_cam.images import WHOLE, Span
+from concept_cam.metrics.shapes import check_shapes
 
 Explain: TypeAlias = Callable[[Float[Tensor, "B 3 height width"]], Float[Tensor, "*K B rows cols"]]
-"""Signed maps at token resolution."""
+"""A function from pixels to signed maps at token resolution."""
 
 
 def rank_correlation(
     ours: Float[Tensor, "*batch rows cols"], theirs: Float[Tensor, "*batch rows cols"]
 ) -> Float[Tensor, "*batch"]:
-    """Spearman's correlation of two maps, equal values sharing their mean rank: -1 to 1; 0 if one of them is flat.
+    """Spearman's rank correlation of two maps, tied values with their mean rank: -1 to 1; 0 if one of them is flat.
 
     The measure of Adebayo et al., Sanity Checks for Saliency Maps (arXiv 1810.03292), section 4, signed ("no ABS"). Between a
-    model and the same with randomised parameters, or between two labels, near 0 is better: the map depends on them.
+    model and one with randomised parameters, or between two labels, near 0 is better: then the map depends on them.
+
+    Raises:
+        OptionError: the maps differ in shape.
 
     Example:
         >>> import torch
         >>> rank_correlation(torch.tensor([[1.0, 2.0, 9.0]]), torch.tensor([[0.0, 0.1, 0.2]])).round(decimals=4)
         tensor(1., dtype=torch.float64)
     """
+    check_shapes(ours=(ours, "*batch rows cols"), theirs=(theirs, "*batch rows cols"))
     first, second = (_ranks(maps) for maps in (ours, theirs))
     spread = first.norm(dim=-1) * second.norm(dim=-1)
     return (first * second).sum(-1) / torch.where(spread > 0, spread, 1)
 
 
 def flip_agreement(explain: Explain, pixels: Float[Tensor, "B 3 height width"], span: Span = WHOLE) -> Float[Tensor, "*K B"]:
-    """Correlation of the map with that of the mirrored image, mirrored back: -1 to 1, higher is better.
+    """Rank correlation of the map with the map of the mirrored image, mirrored back: -1 to 1, higher is better.
 
-    A map that lies to one side of the image lies to the other, mirrored; compared is what both cover.
+    If a map reaches beyond the image on one side, only the columns that both maps cover are compared.
 
     Args:
-        explain: makes maps.
+        explain: makes maps of pixels.
         pixels: the images.
-        span: of the input that maps cover, as ``TokenLayout`` has it.
+        span: the part of the input that maps cover, as in ``TokenLayout``.
+
+    Example:
+        >>> import torch
+        >>> flip_agreement(lambda pixels: pixels[:, 0], torch.rand(1, 3, 4, 4)).round(decimals=4)
+        tensor([1.], dtype=torch.float64)
     """
     own, mirrored = explain(pixels), explain(pixels.flip(-1)).flip(-1)
     layout = TokenLayout(0, own.shape[-2], own.shape[-1], span)
@@ -57,16 +67,21 @@ def flip_agreement(explain: Explain, pixels: Float[Tensor, "B 3 height width"], 
 def shift_agreement(
     explain: Explain, pixels: Float[Tensor, "B 3 height width"], patches: int = 1, span: Span = WHOLE
 ) -> Float[Tensor, "*K B"]:
-    """Correlation of the map with that of the image moved right by whole patches, moved back: -1 to 1, higher is better.
+    """Rank correlation of the map with the map of the image shifted by whole patches, shifted back: -1 to 1, higher is better.
 
-    What the move uncovers is filled with the image's left edge. Compared are the cells that lie on the image, there and
-    where it was moved to.
+    The image moves to the right and its left edge fills the gap. Only the cells that lie on the image in both positions are
+    compared.
 
     Args:
-        explain: makes maps.
+        explain: makes maps of pixels.
         pixels: the images.
-        patches: how far they are moved.
-        span: of the input that maps cover, as ``TokenLayout`` has it: it says how wide a cell is.
+        patches: how far they are shifted.
+        span: the part of the input that maps cover, as in ``TokenLayout``; it gives the width of a cell.
+
+    Example:
+        >>> import torch
+        >>> shift_agreement(lambda pixels: pixels[:, 0], torch.rand(1, 3, 4, 4)).round(decimals=4)
+        tensor([1.], dtype=torch.float64)
     """
     own, width = explain(pixels), pixels.shape[-1]
     layout = TokenLayout(0, own.shape[-2], own.shape[-1], span)
@@ -79,16 +94,25 @@ def shift_agreement(
 def swap_agreement(
     forwards: Float[Tensor, "*batch rows cols"], backwards: Float[Tensor, "*batch rows cols"]
 ) -> Float[Tensor, "*batch"]:
-    """Correlation of the map of A against B with minus that of B against A: -1 to 1, higher is better.
+    """Rank correlation of the map of A against B with the negated map of B against A: -1 to 1, higher is better.
 
-    They should speak of the same places with opposite signs. Of methods linear in the direction they do by definition at
-    strength 1, so there is something to learn at other strengths and of other methods.
+    The two maps should mark the same places with opposite signs. For methods that are linear in the direction they do so by
+    definition at strength 1; the check says something at other strengths and about other methods.
+
+    Raises:
+        OptionError: the maps differ in shape.
+
+    Example:
+        >>> import torch
+        >>> forwards = torch.tensor([[2.0, -1.0, 0.5]])
+        >>> swap_agreement(forwards, -forwards).round(decimals=4)
+        tensor(1., dtype=torch.float64)
     """
     return rank_correlation(forwards, -backwards)
 
 
 def _columns(layout: TokenLayout, left: float, right: float) -> slice:
-    """The columns of a grid that lie between two places, in shares of the input; a span is known to a quarter of a cell."""
+    """The columns of a grid between two positions, in shares of the input; a span is known to a quarter of a cell."""
     start, _, stop, _ = layout.span
     cell = (stop - start) / layout.cols
     found = [c for c in range(layout.cols) if start + cell * (c + 0.25) >= left and start + cell * (c + 0.75) <= right]
@@ -96,7 +120,7 @@ def _columns(layout: TokenLayout, left: float, right: float) -> slice:
 
 
 def _ranks(maps: Float[Tensor, "*batch rows cols"]) -> Float[Tensor, "*batch N"]:
-    """Ranks about their mean, by counting: half of the values that are equal, and all that are less."""
+    """Ranks minus their mean; a rank counts all smaller values and half of the equal ones."""
     values = maps.flatten(-2)
     order = values.sort(-1).values.contiguous()
     below = torch.searchsorted(order, values.contiguous(), side="left")

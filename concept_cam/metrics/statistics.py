@@ -1,4 +1,4 @@
-"""Honest comparison of two methods on the same images."""
+"""Means, paired differences and effect sizes over images, with 95 % intervals."""
 
 from __future__ import annotations
 
@@ -12,11 +12,22 @@ from jaxtyping import Float
 from torch import Tensor
 
 from concept_cam.errors import OptionError
+from concept_cam.metrics.shapes import check_shapes
 
 
 @dataclass(frozen=True)
 class Interval:
-    """A mean with an interval; as text ``0.420 [0.310, 0.530]``, the mean alone where the ends are not known (NaN)."""
+    """A mean with an interval, printed as ``0.420 [0.310, 0.530]``; without the interval where it is unknown (NaN).
+
+    Attributes:
+        mean: of the values.
+        low: lower end of the interval.
+        high: upper end of the interval.
+
+    Example:
+        >>> str(Interval(0.42, 0.31, 0.53))
+        '0.420 [0.310, 0.530]'
+    """
 
     mean: float
     low: float
@@ -27,11 +38,22 @@ class Interval:
 
 
 def mean_interval(values: Float[Tensor, " N"], resamples: int = 2000, seed: int = 0) -> Interval:
-    """The mean over the images, with a 95 % percentile bootstrap interval (Efron 1979) over images.
+    """Mean over the images with a 95 % percentile bootstrap interval (Efron 1979).
 
-    The ends are NaN for fewer than two images: resamples of one image are that image, which says nothing of others. For
-    fewer than about ten the interval is too narrow; ``bounded_interval`` is not.
+    The ends are NaN for fewer than two images, since every resample of one image is that image. For fewer than about ten
+    images the interval is too narrow; that of ``bounded_interval`` is not.
+
+    Args:
+        values: one for each image.
+        resamples: number of bootstrap resamples.
+        seed: of the resampling.
+
+    Example:
+        >>> import torch
+        >>> str(mean_interval(torch.tensor([0.0, 1.0] * 50)))
+        '0.500 [0.400, 0.600]'
     """
+    check_shapes(values=(values, "N"))
     values = values.double()
     if len(values) < 2:
         return Interval(float(values.mean()), math.nan, math.nan)
@@ -41,23 +63,23 @@ def mean_interval(values: Float[Tensor, " N"], resamples: int = 2000, seed: int 
 
 
 def bounded_interval(values: Sequence[float], error: float = 0.05) -> Interval:
-    """The mean of shares between 0 and 1, with an interval that also holds for few images.
+    """Mean of values between 0 and 1 with an interval that also holds for few images.
 
-    Each end misses the true mean with a probability of at most ``error / 2``, whatever the distribution and from one image
-    on: the interval of a single share x at an error of 5 % is [0.025 x, 1 - 0.025 (1 - x)]. Of values that are 0 or 1 it is
-    the interval of Clopper and Pearson.
+    Each end misses the true mean with a probability of at most ``error / 2``, for any distribution and any number of images:
+    the interval of a single value x at an error of 5 % is [0.025 x, 1 - 0.025 (1 - x)]. For values of 0 and 1 it is the
+    Clopper-Pearson interval.
 
     Source: Gaffke's bound (N. Gaffke, Mathematical Methods of Statistics 14, 2005) in the form of Learned-Miller and Thomas
     (arXiv 1905.06208), who conjecture its coverage and find no exception. The lower end is the ``error / 2`` quantile of the
-    mean of the values and one more at 0 under random weights (a Bayesian bootstrap); the upper end is the same from above.
+    mean of the values and one extra 0 under random weights (a Bayesian bootstrap); the upper end mirrors it.
 
     Args:
-        values: one or more, from 0 to 1.
-        error: the share of intervals that may miss, of both ends together; divided by their number, all of several
-            intervals hold at once (Bonferroni).
+        values: one or more, each from 0 to 1.
+        error: the probability that the interval misses the mean, for both ends together. Divided by the number of intervals,
+            it is the probability that any of them misses (Bonferroni).
 
     Raises:
-        OptionError: there are no values, or one is outside.
+        OptionError: there are no values, or one is out of range.
 
     Example:
         >>> from concept_cam.metrics import bounded_interval
@@ -72,9 +94,9 @@ def bounded_interval(values: Sequence[float], error: float = 0.05) -> Interval:
 
 
 def fewest_images(limit: float, error: float = 0.05) -> int:
-    """How many images it takes at least until the lower end of ``bounded_interval`` can be above a limit.
+    """Smallest number of images for which the lower end of ``bounded_interval`` can exceed a limit.
 
-    Of n images whose shares are all 1, the lower end is ``(error / 2) ** (1 / n)``.
+    For n images that all have the value 1, the lower end is ``(error / 2) ** (1 / n)``.
 
     Example:
         >>> from concept_cam.metrics import bounded_interval, fewest_images
@@ -112,7 +134,7 @@ def _chance_below(values: Sequence[float], limit: float) -> float:
 
 @lru_cache(maxsize=2)
 def _resampling(count: int, resamples: int, seed: int) -> Float[Tensor, "R N"]:
-    """How much of each image is in each resample; a table has hundreds of intervals over the same images."""
+    """The share of each image in each resample; kept, since a table has hundreds of intervals over the same images."""
     drawn = torch.randint(
         count, (resamples, count), generator=torch.Generator().manual_seed(seed), dtype=torch.int64, device="cpu"
     )
@@ -121,21 +143,41 @@ def _resampling(count: int, resamples: int, seed: int) -> Float[Tensor, "R N"]:
 
 
 def paired_difference(ours: Float[Tensor, " N"], base: Float[Tensor, " N"], resamples: int = 2000, seed: int = 0) -> Interval:
-    """The mean of ``ours - base`` over the same images, with its bootstrap interval."""
+    """Mean of ``ours - base`` over the same images with a 95 % bootstrap interval.
+
+    Args:
+        ours: one value for each image.
+        base: the values to compare with, in the same order.
+        resamples: number of bootstrap resamples.
+        seed: of the resampling.
+
+    Raises:
+        OptionError: there is not one value of each for every image.
+
+    Example:
+        >>> import torch
+        >>> str(paired_difference(torch.tensor([0.75, 0.5]), torch.tensor([0.25, 0.0])))
+        '0.500 [0.500, 0.500]'
+    """
+    check_shapes(ours=(ours, "N"), base=(base, "N"))
     return mean_interval(ours.double() - base.double(), resamples, seed)
 
 
 def effect_size(ours: Float[Tensor, " N"], base: Float[Tensor, " N"]) -> float:
-    """Cohen's d of pairs: the mean of ``ours - base`` over its standard deviation; 0 without a difference.
+    """Cohen's d of paired values: the mean of ``ours - base`` over its standard deviation; 0 without a difference.
 
-    Says how sure a gain is on a single image, whatever the number of images; 0.2 is small, 0.8 large. Infinite where
-    every image gains the same; not a number of fewer than two images.
+    It measures how reliable a gain is on a single image and does not grow with the number of images; 0.2 is small, 0.8 large.
+    It is infinite where every image gains the same, and NaN for fewer than two images.
+
+    Raises:
+        OptionError: there is not one value of each for every image.
 
     Example:
         >>> import torch
         >>> round(effect_size(torch.tensor([1.0, 3.0]), torch.tensor([0.0, 0.0])), 4)
         1.4142
     """
+    check_shapes(ours=(ours, "N"), base=(base, "N"))
     difference = ours.double() - base.double()
     if len(difference) < 2:
         return float("nan")

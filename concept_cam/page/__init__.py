@@ -1,8 +1,8 @@
-"""A page of tables and images, and the one HTML file that it becomes: opened from disk, sent, read on a phone, printed.
+"""REPORT: a page of tables and images as one HTML file, to open from disk, send, read on a phone or print.
 
-page    what is on it
-how     how it was made, as its last section
-html    how it is written: nothing is fetched, nothing runs but a script of our own that sorts tables
+page    the content of a page
+how     its last section: how the page was made
+html    the HTML: it loads nothing from outside, and runs one script of our own that sorts tables
 """
 
 from __future__ import annotations

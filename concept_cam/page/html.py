@@ -1,4 +1,4 @@
-"""A page becomes one HTML file that needs no other and asks nobody for anything."""
+"""Render a page as one self-contained HTML file."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ _SIDE = 224
 
 
 def to_html(page: Page) -> str:
-    """The page as HTML, to be written in UTF-8.
+    """Render the page as HTML, to be written in UTF-8.
 
-    Images are embedded. The browser is told to load nothing from anywhere and to run no script but ``page.js``; without
-    scripts the tables do not sort, and all else is there.
+    Images are embedded. A content security policy forbids the browser to load anything and to run any script except
+    ``page.js``. Without scripts the page is complete, but tables do not sort.
 
     Raises:
-        ImageError: a thumbnail's image is damaged or too large.
+        ImageError: the image of a thumbnail is damaged or too large.
 
     Example:
         >>> from PIL import Image
@@ -40,7 +40,7 @@ def to_html(page: Page) -> str:
     html = _template().render(
         page=page, style=_asset("page.css"), script=_asset("page.js"), script_hash=_base64(_sha256(_asset("page.js")))
     )
-    # File names that are not UTF-8 reach Python as lone surrogates, which no file can hold.
+    # File names that are not UTF-8 reach Python as lone surrogates, which UTF-8 cannot encode.
     return html.encode(errors="replace").decode()
 
 
@@ -74,7 +74,7 @@ def _base64(content: bytes) -> str:
 
 
 def _embedded(image: Image.Image) -> dict[str, str | int]:
-    """The attributes of an ``img`` that holds the image at no more than its own size."""
+    """The attributes of an ``img`` with a thumbnail of the image, never enlarged."""
     small = read_image(image)
     small.thumbnail((_SIDE, _SIDE), Image.Resampling.LANCZOS)
     stream = io.BytesIO()
@@ -95,7 +95,7 @@ def _is_empty(cell: Cell) -> bool:
 
 
 def _numeric(table: Table) -> list[bool]:
-    """For each column, whether it holds numbers and nothing else."""
+    """Whether each column holds numbers only."""
     columns = [[row[k] for row in table.rows] for k in range(len(table.columns))]
     return [any(map(_is_number, column)) and all(_is_number(c) or c is None for c in column) for column in columns]
 
@@ -111,7 +111,7 @@ def _shown(cell: Cell) -> str:
 
 
 def _sort_value(number: float) -> str:
-    """As JavaScript reads it."""
+    """The number as JavaScript reads it."""
     if isinstance(number, float) and not math.isfinite(number):
         return "" if math.isnan(number) else f"{'-' * (number < 0)}Infinity"
     return repr(float(number) if isinstance(number, float) else int(number))

@@ -1,4 +1,4 @@
-"""What is on a page: headline facts, then sections of text, tables and images."""
+"""The content of a page: headline facts, then sections of text, tables and images."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ class Thumbnail:
     """An image of any size, shown small.
 
     Attributes:
-        image: as ``concept_cam.images.read_image`` takes it; the page embeds a copy of at most 224 pixels a side.
-        caption: stands below it and tells who cannot see it what it shows.
-        link: path of the full image from the page's folder, ``images/gold crest #3.png``: as the file is named, with ``/``
-            between folders; the page percent-encodes it.
+        image: as ``concept_cam.images.read_image`` accepts it; the page embeds a copy of at most 224 pixels a side.
+        caption: text below the image, and its alternative text.
+        link: path of the full image relative to the folder of the page, ``images/gold crest #3.png``, with ``/`` between
+            folders; the page percent-encodes it.
 
     Raises:
         OptionError: the link is empty, absolute or begins with a scheme.
@@ -33,23 +33,27 @@ class Thumbnail:
         link = self.link
         if link is not None and (not link or link.startswith("/") or "\\" in link or ":" in link.split("/")[0]):
             raise OptionError(
-                f"The link {link!r} is no path from the page's folder; expected one such as 'images/finch.png': relative, "
+                f"The link {link!r} is not a path from the page's folder; expected one such as 'images/finch.png': relative, "
                 "with / between folders and no colon in the first name (Path.as_posix() makes one)."
             )
 
 
 Cell: TypeAlias = str | int | float | Thumbnail | None
-"""What a table holds. Floats show 3 decimals and sort by all of them; None and NaN show nothing and sort last. A
-thumbnail sorts by its caption; a bool shows as yes or no."""
+"""A cell of a table. Floats are shown with 3 decimals and sorted by their full value; None and NaN are shown empty and sorted
+last. A thumbnail is sorted by its caption; a bool is shown as yes or no."""
 
 
 @final
 @dataclass(frozen=True)
 class Table:
-    """Rows under named columns. A column of numbers stands to the right; the first, if it is not one, names the rows.
+    """A table with named columns. Columns of numbers are aligned right; a first column of anything else names the rows.
+
+    Attributes:
+        columns: titles of the columns.
+        rows: of cells, one for each column.
 
     Raises:
-        OptionError: a row has more or fewer cells than there are columns.
+        OptionError: the number of cells of a row is not that of the columns.
     """
 
     columns: tuple[str, ...]
@@ -64,7 +68,14 @@ class Table:
 @final
 @dataclass(frozen=True)
 class Section:
-    """A heading, and below it text, table and images, as far as they are there. Blank lines part the text's paragraphs."""
+    """A section of a page.
+
+    Attributes:
+        title: its heading.
+        text: paragraphs, separated by blank lines.
+        table: below the text.
+        images: below the table.
+    """
 
     title: str
     text: str = ""
@@ -75,13 +86,13 @@ class Section:
 @final
 @dataclass(frozen=True)
 class Page:
-    """All of it, in the order in which it is read.
+    """A whole page.
 
     Attributes:
-        title: the heading, and the name of the browser's tab.
-        lead: what it comes to, in a sentence or two.
-        sections: with three or more the page has a table of contents.
-        facts: (name, value) pairs in large type above the sections.
+        title: its heading and the title of the browser tab.
+        lead: its conclusion, in one or two sentences.
+        sections: in their order; with three or more the page has a table of contents.
+        facts: (name, value) pairs, shown in large type above the sections.
     """
 
     title: str

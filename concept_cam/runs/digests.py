@@ -226,7 +226,7 @@ def _bytes_of(tensor: Tensor) -> bytes | memoryview:
         plain = plain.dequantize() if plain.is_quantized else plain
         return plain.contiguous().reshape(-1).view(torch.uint8).numpy().data
     except (RuntimeError, NotImplementedError, TypeError):
-        # What cannot be read is never taken for what it was.
+        # A tensor that cannot be read never counts as unchanged.
         return os.urandom(16)
 
 

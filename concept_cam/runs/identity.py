@@ -33,9 +33,8 @@ def identity_of(
 
     Args:
         localizer: model and preprocessing.
-        dataset: its examples are gone through once; images and masks are read in full, so that others by the same name are
-            noticed.
-        methods: by their names; a function's code is looked at, see ``digests``.
+        dataset: every example is read once, images and masks in full, so that a change under the same name is noticed.
+        methods: by their names; the code of a function counts, see ``digests``.
         texts: the sentences that are embedded.
 
     Raises:

@@ -1,13 +1,13 @@
-"""The embedded world: birds whose parts are known, and a small dual encoder that knows them.
+"""The embedded world: birds whose parts are known, and a small dual encoder trained on them.
 
-birds        what a bird is: a card of attributes; species and their twins
-renderer     a bird becomes a plate: an image with a label for every pixel
-captions     what is true of a plate, in words
-checkpoint   the encoder's architecture, words and weights, in open_clip's layout
-shortcuts    species told by where they are, which a second checkpoint has learnt
-heldout, dataset   plates that training never drew, with the mask of what there is to find
+birds        a bird as a card of attributes; species and their twins
+renderer     draws a bird as a plate: an image with a label for every pixel
+captions     true sentences about a plate
+checkpoint   architecture, tokenizer and weights of the encoder, in open_clip's layout
+shortcuts    species that a second checkpoint recognises by their habitat
+heldout, dataset   plates that were not drawn in training, with the masks of what to find
 
-How the checkpoints were made is in ``workshop/``.
+``workshop/`` has the code that trained the checkpoints.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from concept_cam.methods import AnyMethod
 
 MODELS: Mapping[str, Path] = {"world": FOLDER, "world-shortcut": SHORTCUT}
-"""The encoders of this world, by the names that a command line gives them."""
+"""The encoders of the embedded world by the names that the command line takes."""
 
 __all__ = ["MODELS", "PARTS", "SHORTCUT", "Plate", "draw_species", "localizer", "species"]
 
@@ -50,19 +50,25 @@ def localizer(
     fit: Fit | None = None,
     size: int | Size | None = None,
 ) -> Localizer:
-    """A Localizer with the embedded encoder, which knows its species among each other.
+    """A Localizer with the embedded encoder, whose vocabulary is the 48 species.
 
     Args:
-        device: where it shall lie.
-        checkpoint: another encoder of this world, as ``workshop.training`` leaves it; or what another has other
-            than the embedded one, such as ``SHORTCUT``, which has learnt planted shortcuts.
-        vocabulary: where references are chosen from; the species by default.
-        templates: sentences that the encoder was trained on.
-        method: as in ``Localizer``, and so are the others.
+        device: of the model.
+        checkpoint: a folder from ``workshop.training``, or a file with the changed weights of another encoder, such as
+            ``SHORTCUT``, which has learnt planted shortcuts.
+        vocabulary: the concepts from which references are selected; the species by default.
+        templates: sentences for the text encoder; by default those it was trained on.
+        method: as in ``Localizer``, like all further options.
         site: where tokens are read.
         form: of the gradient.
-        fit: how an image is brought to the input's aspect.
+        fit: how an image is fitted to the aspect ratio of the input.
         size: of the input.
+
+    Example:
+        >>> from concept_cam import world
+        >>> plate = world.draw_species("ember finch", seed=3)
+        >>> world.localizer()(plate.image, "ember finch", against="frost finch").map.shape
+        torch.Size([12, 12])
     """
     from concept_cam.backbones import openclip
     from concept_cam.checks import check_at_load
@@ -87,10 +93,21 @@ def localizer(
 
 
 def draw_species(name: str, seed: int = 0, size: int = 384) -> Plate:
-    """Draw a species; the same name, seed and size give the same plate, and none that training drew.
+    """Draw a plate of a species, different from all plates of the training.
+
+    Args:
+        name: of the species.
+        seed: the same name, seed and size give the same plate.
+        size: side of the image in pixels.
 
     Raises:
         UnknownConcept: there is no such species.
+
+    Example:
+        >>> from concept_cam import world
+        >>> plate = world.draw_species("ember finch", seed=3)
+        >>> plate.image.size, bool(plate.mask("crown").any())
+        ((384, 384), True)
     """
     if name not in species():
         hint = did_you_mean(name, species())

@@ -79,7 +79,13 @@ class Bird:
 
 @cache
 def species() -> Mapping[str, Bird]:
-    """All species by name, in the order of ``prompts/vocabularies/world-species.yaml``."""
+    """All species by name, in the order of ``prompts/vocabularies/world-species.yaml``.
+
+    Example:
+        >>> from concept_cam import world
+        >>> len(world.species())
+        48
+    """
     vocabulary = read_vocabulary("world-species")
     return {c.name: Bird(c.notes["card"], c.name) for c in vocabulary.concepts}
 

@@ -33,7 +33,7 @@ def features(plate: Plate) -> Mapping[str, str]:
 
 
 def is_true(claims: Mapping[str, str], facts: Mapping[str, str]) -> bool:
-    """Whether each claim holds of a picture with these features."""
+    """Whether each claim is true of an image with these features."""
     return all(facts[f] != "none" if v == ANY else facts[f] == v for f, v in claims.items())
 
 

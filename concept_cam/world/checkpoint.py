@@ -105,7 +105,13 @@ def apply_changes(file: Path, module: nn.Module) -> None:
 
 
 def write_changes(file: Path, before: Mapping[str, Tensor], after: Mapping[str, Tensor]) -> None:
-    """Write the tensors of a state dict that are not what they were, as float16."""
+    """Write the tensors of a state dict that have changed, as float16.
+
+    Args:
+        file: the file to write.
+        before: the state dict before the training.
+        after: the state dict after it.
+    """
     from safetensors.torch import save_file
 
     changed = {name: tensor for name, tensor in after.items() if not tensor.equal(before[name])}

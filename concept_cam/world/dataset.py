@@ -1,9 +1,9 @@
-"""Held-out plates as data sets: images drawn when they are asked for, and the true answer to where the evidence is.
+"""Data sets of held-out plates, drawn when they are used, with the true region of the evidence.
 
-world              which of two twins is this? In the part in which they differ.
-world-attributes   a red crown, and not just a bird: in the crown.
-world-birds        which species is this? On the bird.
-world-shortcuts    the same where species live as ``SHORTCUTS`` says. On the bird, unless the model has learnt better.
+world              species against their twins; the region is the part in which they differ
+world-attributes   a red crown against a bird; the region is the crown
+world-birds        species; the region is the bird
+world-shortcuts    species in the habitats of ``SHORTCUTS``; the region is the bird, though a model may rely on the habitat
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from concept_cam.world.renderer import HELD_OUT_STREAM, Plate, draw
 from concept_cam.world.shortcuts import draw_at_home
 
 PARENT = "bird"
-"""What an attribute is compared with."""
+"""The reference of attributes."""
 
 TRAINING_SEED = 1_000_000
-"""Plates for a probe: held out from the encoder, and not among those that are evaluated."""
+"""Seed of plates for a probe: held out from the encoder, and different from those that are evaluated."""
 
 _SIZE = 192
 
@@ -38,7 +38,13 @@ def twins_dataset(count: int = 1000, seed: int = 0, training: int = 0) -> Datase
     Args:
         count: plates to evaluate.
         seed: which plates.
-        training: plates to train a probe with, none of them among the former.
+        training: other plates, to train a probe with.
+
+    Example:
+        >>> from concept_cam.world.dataset import twins_dataset
+        >>> example = twins_dataset(4).examples[0]
+        >>> example.label, example.twin
+        ('ember finch', 'frost finch')
     """
     plates = Lazy(count, partial(_twin, seed)), Lazy(training, partial(_twin, TRAINING_SEED + seed))
     return Dataset("world", tuple(species()), *plates)
@@ -50,10 +56,16 @@ def attributes_dataset(count: int = 1000, seed: int = 0, training: int = 0) -> D
     Args:
         count: plates to evaluate.
         seed: which plates.
-        training: must be zero: an image shows many attributes, so there is nothing to train a probe with.
+        training: must be 0, because an image shows many attributes and no probe can be trained.
 
     Raises:
-        OptionError: it is not.
+        OptionError: ``training`` is not 0.
+
+    Example:
+        >>> from concept_cam.world.dataset import attributes_dataset
+        >>> example = attributes_dataset(4).examples[0]
+        >>> example.label, example.twin
+        ('red crown', 'bird')
     """
     if training:
         raise OptionError("world-attributes: an image shows many attributes, so there is no probe for them.")
@@ -67,8 +79,14 @@ def birds_dataset(count: int = 1000, seed: int = 0, training: int = 0, *, at_hom
     Args:
         count: plates to audit, all species in turn.
         seed: which plates.
-        training: plates to train a probe with, none of them among the former.
-        at_home: draw each species where it lives in the world of planted shortcuts; see ``shortcuts``.
+        training: other plates, to train a probe with.
+        at_home: draw each species in its habitat in the world of planted shortcuts; see ``shortcuts``.
+
+    Example:
+        >>> from concept_cam.world.dataset import birds_dataset
+        >>> example = birds_dataset(4).examples[0]
+        >>> example.label, example.twin
+        ('ember finch', 'frost finch')
     """
     paint = draw_at_home if at_home else draw
     plates = (

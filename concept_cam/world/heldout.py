@@ -34,17 +34,29 @@ class TwinPlate:
 
     @property
     def mask(self) -> Bool[np.ndarray, "height width"]:
-        """The pixels of the part in which the two differ."""
+        """The mask of the part in which the twins differ."""
         return self.plate.mask(part_of(self.attribute))
 
 
 def twin_plates(count: int, seed: int = 0, size: int = 192) -> Iterator[TwinPlate]:
-    """Held-out plates of species, all twin pairs in turn."""
+    """Held-out plates of species, all pairs of twins in turn.
+
+    Args:
+        count: number of plates.
+        seed: which plates.
+        size: side of the images in pixels.
+    """
     return (twin_plate(index, seed, size) for index in range(count))
 
 
 def twin_plate(index: int, seed: int = 0, size: int = 192) -> TwinPlate:
-    """One of them; it shows some of the part in which the twins differ."""
+    """A held-out plate of a species; the part in which the twins differ is at least partly visible.
+
+    Args:
+        index: number of the plate.
+        seed: which plates.
+        size: side of the images in pixels.
+    """
     pairs = twins()
     target, twin, attribute = pairs[index % len(pairs)]
     seeds = ([HELD_OUT_STREAM, seed, index, attempt] for attempt in itertools.count())
@@ -53,28 +65,39 @@ def twin_plate(index: int, seed: int = 0, size: int = 192) -> TwinPlate:
 
 
 def nameless_plates(count: int, seed: int = 0, size: int = 192) -> Iterator[Plate]:
-    """Held-out plates of birds of no species."""
+    """Held-out plates of birds of no species.
+
+    Args:
+        count: number of plates.
+        seed: which plates.
+        size: side of the images in pixels.
+    """
     for index in range(count):
         rng = np.random.default_rng([HELD_OUT_STREAM, seed, index, 1000])
         yield draw(random_bird(rng), rng, size)
 
 
 MASKS = ".masks"
-"""The folder of a set's masks. It is hidden so that nothing takes it for a class: readers of folders pass over such names."""
+"""The folder of the masks. It is hidden, so that readers of folders do not read it as a class."""
 
 
 def write_set(folder: Path, count: int, seed: int = 0, size: int = 384) -> Iterator[Path]:
-    """Write twin plates as a data set, one image at a time as it is asked for.
+    """Write held-out plates as a data set, one image each time the iterator advances.
 
-    The folder is a data set in two layouts at once: a folder of classes, ``ember_finch/00000-ember-finch.png``; and tables
-    with a row for each image, written at the end. ``labels.csv`` has the species as ``label``, its twin as ``twin``, the
-    whole bird as ``mask``, and the attribute in which the two differ, its part, the habitat and the card.
-    ``differences.csv`` is the same with the part in which the two differ as ``mask``. Masks lie in ``.masks/``: ``bird/``,
-    ``difference/``, and ``parts/``, where the grey level of a pixel is 0 or 1 + the number of its part; ``parts.csv`` names
-    the levels.
+    The folder is a data set in two layouts: a folder of classes, ``ember_finch/00000-ember-finch.png``; and tables with a row
+    for each image, written at the end. ``labels.csv`` has the species as ``label``, its ``twin``, the whole bird as ``mask``,
+    and the attribute in which the twins differ, its part, the habitat and the card. ``differences.csv`` is the same with the
+    part in which the twins differ as ``mask``. Masks are in ``.masks/``: ``bird/``, ``difference/``, and ``parts/``, where the
+    grey level of a pixel is 0 or 1 + the number of its part; ``parts.csv`` names the levels.
+
+    Args:
+        folder: the folder to write.
+        count: number of images.
+        seed: which plates.
+        size: side of the images in pixels.
 
     Raises:
-        OutputError: something cannot be written.
+        OutputError: a file cannot be written.
     """
     levels: list[tuple[str, ...]] = [("level", "part"), *((str(i + 1), part) for i, part in enumerate(PARTS))]
     write_file(folder / "parts.csv", _csv(levels))

@@ -47,7 +47,7 @@ _CLUTTER = {
 
 @dataclass(frozen=True)
 class Plate:
-    """One page of the guide.
+    """A drawn bird: the image, a label for every pixel, and its card.
 
     ``labels`` holds ``1 + PARTS.index(part)`` for every pixel of a part that can be seen, 0 elsewhere.
     """
@@ -64,9 +64,13 @@ class Plate:
 
 
 def draw(bird: Bird, rng: np.random.Generator, size: int = SIZE, habitats: Sequence[str] = HABITATS) -> Plate:
-    """Draw a bird in a random pose, size, place and habitat; the same generator state gives the same plate.
+    """Draw a bird in a random pose, size, place and habitat.
 
-    ``size`` is the side of the square image in pixels; poses do not depend on it. ``habitats`` are those to choose from.
+    Args:
+        bird: its card.
+        rng: the same state gives the same plate.
+        size: side of the square image in pixels; poses do not depend on it.
+        habitats: those to choose from.
     """
     side = size * OVERSAMPLING
     habitat = habitats[int(rng.integers(len(habitats)))]

@@ -33,5 +33,11 @@ def homes() -> Mapping[str, tuple[str, ...]]:
 
 
 def draw_at_home(bird: Bird, rng: np.random.Generator, size: int = SIZE) -> Plate:
-    """A plate of a species where it lives in this world; a bird of no species lives anywhere."""
+    """Draw a species in its habitat in the world of planted shortcuts; a bird of no species in any habitat.
+
+    Args:
+        bird: its card.
+        rng: the same state gives the same plate.
+        size: side of the square image in pixels.
+    """
     return draw(bird, rng, size, homes().get(bird.name or "", HABITATS))
