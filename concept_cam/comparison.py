@@ -119,12 +119,12 @@ def compare(
         (('frost finch',), 0.6, torch.Size([192]))
     """
     check_strength(strength)
-    similarities = bank.similarities(target)
+    own = bank.units[bank.index(target)]
     references = _selected(selector, bank, target, scores) if selector else ()
     _check_some(target, references, strength)
     _check_distinct(bank, target, references)
     rows = [bank.index(name) for name in references]
-    chosen = similarities[rows].clamp(-1, 1)
+    chosen = (bank.units[rows] @ own).clamp(-1, 1)
     weights = _weighed(weighting or uniform, scores[rows].detach(), chosen.detach()) if references else ()
     if references and strength > 0 and chosen.mean() <= bank.spread and len(bank.names) > len(references) + 1:
         warnings.warn(
