@@ -202,8 +202,8 @@ def test_a_classifier_is_asked_no_texts(run, folder, tmp_path):
         (("world-bird",), "Did you mean 'world-birds'"),
         (("--method", "rollout"), "rollout does not look at the score"),
         (("--method", "grad_kam"), "No method 'grad_kam'"),
-        (("--vocabulary", "brids"), "Did you mean 'birds'"),
-        (("--vocabulary", "world-species"), "a vocabulary of parts says of what"),
+        (("--parts", "brids"), "Did you mean 'birds'"),
+        (("--parts", "world-species"), "a vocabulary of parts says of what"),
         (("--backgrounds", "one.txt"), "one background, 'bird in snow'; expected two or more"),
         (("--backgrounds", "volcanoes.txt"), "volcano"),
         (("--pretrained", "openai"), "--pretrained openai needs a --model"),
@@ -226,4 +226,4 @@ def test_a_mistake_is_one_line_and_costs_nothing(run, tmp_path, arguments, messa
 def test_help_says_what_there_is(run):
     code, out, _ = run("--help")
     assert code == 0
-    assert all(option in out for option in ("--fail-on", "--other-model", "--backgrounds", "--vocabulary", "--out"))
+    assert all(option in out for option in ("--fail-on", "--other-model", "--backgrounds", "--parts", "--out"))

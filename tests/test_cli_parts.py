@@ -209,7 +209,7 @@ def test_options_reach_the_library(run, birds, tmp_path, embedded):
     Path("mine.yaml").write_text(
         "title: Mine\nparent: bird\nconcepts:\n  - tail\n  - {name: crown, attributes: {colour: [red, blue]}}\n"
     )
-    assert run("birds/ember_finch", "--vocabulary", "mine.yaml", *options, "--out", "found")[0] == 0
+    assert run("birds/ember_finch", "--parts", "mine.yaml", *options, "--out", "found")[0] == 0
     localizer = Localizer(embedded, templates="plain", method=grad_cam, size=(96, 128), fit="pad")
     paths = [birds / "ember_finch" / f"{seed}.png" for seed in range(2)]
     expected = {path.name: find_parts(localizer, path, read_parts("mine.yaml"), strength=0.5) for path in paths}
@@ -220,7 +220,7 @@ def test_options_reach_the_library(run, birds, tmp_path, embedded):
         for key, value in one.items():
             number = key in ("confidence", "x", "y", "colour_confidence") and value
             assert (pytest.approx(float(value), rel=1e-3) == float(other[key])) if number else value == other[key]
-    assert run("birds/ember_finch", "--vocabulary", "mine.yaml", "--out", "usual")[0] == 0
+    assert run("birds/ember_finch", "--parts", "mine.yaml", "--out", "usual")[0] == 0
     assert (tmp_path / "usual" / "parts.csv").read_bytes() != (tmp_path / "found" / "parts.csv").read_bytes()
     assert "grad_cam" in (tmp_path / "found" / "sheet-ember-finch.html").read_text().replace("<wbr>", "")
 
@@ -362,13 +362,13 @@ def test_names_are_taken_as_they_are(run, birds, tmp_path, name):
 MISTAKES = {
     "a model without a vocabulary": (
         ["@", "--model", "ViT-B-16", "--pretrained", "nothing.pt"],
-        ["--vocabulary", "birds", "fish", "world-parts", ".yaml"],
+        ["--parts", "birds", "fish", "world-parts", ".yaml"],
     ),
-    "a model without an image": (["--model", "ViT-B-16", "--vocabulary", "birds"], ["No image given"]),
-    "a vocabulary": (["@", "--vocabulary", "brids"], ["'brids'", "Did you mean 'birds'"]),
-    "a vocabulary that is no part of anything": (["@", "--vocabulary", "world-species"], ["`parent: bird`"]),
-    "a vocabulary file": (["@", "--vocabulary", "mine.yaml"], ["mine.yaml", "cannot be read"]),
-    "words": (["@", "--vocabulary", "birds"], ["has never seen", "give another encoder with --model"]),
+    "a model without an image": (["--model", "ViT-B-16", "--parts", "birds"], ["No image given"]),
+    "a vocabulary": (["@", "--parts", "brids"], ["'brids'", "Did you mean 'birds'"]),
+    "a vocabulary that is no part of anything": (["@", "--parts", "world-species"], ["`parent: bird`"]),
+    "a vocabulary file": (["@", "--parts", "mine.yaml"], ["mine.yaml", "cannot be read"]),
+    "words": (["@", "--parts", "birds"], ["has never seen", "give another encoder with --model"]),
     "a method": (["@", "--method", "hirescam"], ["hirescam", "Did you mean 'hires_cam'?"]),
     "a method without scores": (["@", "--method", "rollout"], ["rollout", "does not look at the score"]),
     "a strength": (["@", "--strength", "nan"], ["strength is nan"]),
@@ -426,7 +426,7 @@ def test_help_imports_nothing_heavy():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
     assert done.stdout.splitlines()[-1] == "[]", done.stdout + done.stderr
-    assert "--vocabulary" in done.stdout
+    assert "--parts" in done.stdout
     assert "parts.csv" in done.stdout
 
 

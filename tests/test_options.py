@@ -339,14 +339,14 @@ COMMANDS = {
             "cells",
         ),
         *("probe", "decay", "pool", "centred", "among", "limit", "seed", "model", "pretrained", "classes", "site"),
-        *("templates", "device", "out"),
+        *("fit", "size", "templates", "device", "out"),
     },
     "audit": {
         *(
             "dataset",
             "layout",
             "root",
-            "vocabulary",
+            "parts",
             "backgrounds",
             "among",
             "limit",
@@ -355,11 +355,12 @@ COMMANDS = {
             "pretrained",
             "classes",
         ),
-        *("other_model", "other_pretrained", "method", "site", "templates", "device", "fail_on", "out"),
+        *("other_model", "other_pretrained", "method", "site", "fit", "size", "templates", "device"),
+        *("fail_on", "out"),
     },
     "parts": {
-        *("images", "vocabulary", "strength", "method", "model", "pretrained", "site", "fit", "size", "templates"),
-        *("device", "plates", "out"),
+        *("images", "parts", "strength", "method", "model", "pretrained", "classes", "site", "fit", "size", "templates"),
+        *("device", "count", "out"),
     },
     "check": {"model", "pretrained", "classes", "device"},
     "world": {"folder", "plates", "seed", "size"},
@@ -435,7 +436,7 @@ DROPPED: Mapping[str, tuple[tuple[str, ...], str]] = {
         ("audit", "set", "--model", "{timm folder}", "--classes", "names.txt", "--backgrounds", "backgrounds"),
         "has no class",
     ),
-    "parts of a classifier": (("parts", "photo.png", "--model", "{timm folder}", "--vocabulary", "birds"), "has no class"),
+    "parts of a classifier": (("parts", "photo.png", "--model", "{timm folder}", "--parts", "birds"), "has no class"),
     "weights, of a check": (("check", "{transformers, dual}", "--pretrained", "nowhere.pt"), "leave out pretrained="),
 }
 

@@ -94,7 +94,7 @@ def write_csv(folder: Path, rows) -> None:
 
 ARGUMENTS = {
     "evaluate": ("set.csv", "--methods", "grad_cam", "--references", "twin", "--strengths", "1"),
-    "audit": ("set.csv", "--vocabulary", "parts.yaml", "--backgrounds", "scenes.txt", "--method", "grad_cam"),
+    "audit": ("set.csv", "--parts", "parts.yaml", "--backgrounds", "scenes.txt", "--method", "grad_cam"),
 }
 _WORLDS: dict[str, Path] = {}
 

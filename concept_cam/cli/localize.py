@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from concept_cam.cli.encoders import CLASSES, load_encoder
+from concept_cam.cli import options
+from concept_cam.cli.encoders import Asked
 from concept_cam.cli.folders import sources
 from concept_cam.cli.given import check_texts, refuse
-from concept_cam.cli.images import Watched, check_apart, make_folder, names_of, size_of
-from concept_cam.cli.sets import LARGEST_SEED
+from concept_cam.cli.images import Watched, check_apart, make_folder, names_of
 from concept_cam.cli.tabled import of_tables
 from concept_cam.cli.terminal import cell, complain, console, say
 from concept_cam.errors import ComparisonError, ConceptCamError, ImageError, OptionError, OutputError
@@ -34,54 +34,40 @@ _SWEEP, _BY_REFERENCE = "-strengths.png", "-references.png"
 
 
 def localize(
-    images: Annotated[
-        list[Path] | None,
-        typer.Argument(help="Images, folders of them or of a folder for each species, tables; none: one is drawn."),
-    ] = None,
+    images: options.Images = None,
     target: Annotated[str | None, typer.Option(help="The concept to look for.")] = None,
     against: Annotated[list[str] | None, typer.Option(help="A concept to compare with; may be repeated.")] = None,
-    vocabulary: Annotated[str | None, typer.Option(help="Concepts to choose references from: a name or a file.")] = None,
+    vocabulary: options.Vocabulary = None,
     nearest: Annotated[
-        int | None, typer.Option(max=100_000, help="Compare with the K nearest names of the vocabulary.")
+        int | None, typer.Option(max=100_000, help="Compare with the K concepts of the vocabulary that are most similar.")
     ] = None,
     rivals: Annotated[
-        int | None, typer.Option(max=100_000, help="Compare with the K best-scoring names of the vocabulary.")
+        int | None, typer.Option(max=100_000, help="Compare with the K concepts that score highest on the image.")
     ] = None,
     strength: Annotated[
         float | None,
-        typer.Option(help=f"How much of the references is subtracted; 0: the target alone.  [default: {_STRENGTH}]"),
+        typer.Option(help=f"The weight of the references; 0 gives the base map.  [default: {_STRENGTH}]"),
     ] = None,
-    method: Annotated[str, typer.Option(help="How the map is made; `concept-cam methods` lists all.")] = "hires_cam",
-    model: Annotated[
-        str | None,
-        typer.Option(
-            help="As `concept-cam models` lists them, or a folder; none: the embedded model; world-shortcut: its sister; "
-            "package.module:function: your own, a function that returns a model or what concept_cam.wrap returns."
-        ),
-    ] = None,
-    pretrained: Annotated[
-        str | None, typer.Option(help="An open_clip tag (downloaded on first use) or a weights file.")
-    ] = None,
-    classes: Annotated[str | None, typer.Option(help=CLASSES)] = None,
-    site: Annotated[str | None, typer.Option(help="Where tokens are read; `concept-cam check` lists the sites.")] = None,
-    fit: Annotated[str | None, typer.Option(help="crop, pad, squash or native; by default as the model was trained.")] = None,
-    size: Annotated[str | None, typer.Option(help="Input size, N or HxW in pixels; a larger one gives a finer map.")] = None,
-    templates: Annotated[str | None, typer.Option(help="Sentences around a name: a name or a file.")] = None,
-    device: Annotated[str, typer.Option(help="Where the model runs: cpu, cuda, cuda:1, mps.")] = "cpu",
-    sweep: Annotated[bool, typer.Option("--sweep", help="Draw a strip of the map at strengths from 0 to 2 as well.")] = False,
+    method: options.Method = "hires_cam",
+    model: options.Model = None,
+    pretrained: options.Pretrained = None,
+    classes: options.Classes = None,
+    site: options.Site = None,
+    fit: options.Fit = None,
+    size: options.Size = None,
+    templates: options.Templates = None,
+    device: options.Device = "cpu",
+    sweep: Annotated[bool, typer.Option("--sweep", help="Also draw the maps at strengths from 0 to 2, side by side.")] = False,
     by_reference: Annotated[
-        bool, typer.Option("--by-reference", help="Draw which reference each place speaks against most as well.")
+        bool,
+        typer.Option("--by-reference", help="Also draw each place in the colour of the reference that it rules out most."),
     ] = False,
-    seed: Annotated[
-        int | None, typer.Option(min=0, max=LARGEST_SEED, help="Which plate to draw if no image is given.  [default: 0]")
-    ] = None,
-    out: Annotated[Path, typer.Option(help="The folder for overlays, maps and JSON files.")] = Path("concept-cam-out"),
+    seed: options.Seed = None,
+    out: options.Out = Path("concept-cam-out"),
 ) -> None:
     """Draw a heat map of what makes an image the target and not its references."""
-    from concept_cam import world
     from concept_cam.comparison import check_strength
     from concept_cam.files import write_image
-    from concept_cam.images import check_fit
     from concept_cam.methods import method_named, sees_score
 
     chosen = method_named(method)
@@ -93,15 +79,13 @@ def localize(
         refuse("--seed", seed, "where images are given: it says which plate to draw")
     if not sees_score(chosen):
         refuse("--strength", strength, f"with --method {method}, which does not look at the score")
-    if fit is not None:
-        check_fit(fit)
-    options: dict[str, Any] = {"method": chosen, "site": site, "fit": fit, "size": size_of(size)}
+    given = Asked(model, pretrained, classes, device, site, fit, size, templates)
     references = _references(against, nearest, rivals)
-    check_texts(templates=templates, vocabulary=vocabulary)
+    check_texts(vocabulary=vocabulary)
     plate = None
     if not images:
-        if model is not None and model not in world.MODELS:
-            raise ImageError("No image given; the embedded world is drawn only for the embedded model (without --model).")
+        if not given.preset.draws:
+            raise ImageError("No image given; images are drawn only for the embedded model (without --model).")
         plate, target, twin = _draw(target, seed or 0)
         references = references or (twin if sees_score(chosen) else None)
     elif target is None:
@@ -110,7 +94,9 @@ def localize(
     make_folder(out)
     if plate is not None:
         found = [write_image(out / f"{target.replace(' ', '-')}-{seed or 0}.png", plate)]
-    localizer = _localizer(model, pretrained, device, classes, vocabulary, templates, options)
+    backbone = given.load()
+    preset = given.preset.suiting(backbone)
+    localizer = given.localizer(backbone, vocabulary or preset.vocabulary or (), preset.templates, chosen)
     by_each = partial(_draw_by_reference, 1.0 if strength is None else strength)
     extras = [draw for wanted, draw in ((sweep, _draw_sweep), (by_reference, by_each)) if wanted]
     asked = _STRENGTH if strength is None else strength
@@ -118,22 +104,6 @@ def localize(
     if failed:
         rest = f"the others are in {out}" if failed < len(found) else "none is left"
         raise ImageError(f"{failed} of {len(found)} images failed; {rest}.")
-
-
-def _localizer(
-    model: str | None,
-    pretrained: str | None,
-    device: str,
-    classes: str | None,
-    vocabulary: str | None,
-    templates: str | None,
-    options: Mapping[str, Any],
-) -> Localizer:
-    from concept_cam.localizer import Localizer
-
-    backbone, sentences = load_encoder(model, pretrained, device, classes)
-    vocabulary = vocabulary or ("world-species" if sentences == "world" else None)
-    return Localizer(backbone, vocabulary=vocabulary or (), templates=templates or sentences, **options)
 
 
 def _draw(target: str | None, seed: int) -> tuple[Image.Image, str, Selector]:

@@ -6,15 +6,16 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from concept_cam.cli import options
 from concept_cam.cli.command import command_line
-from concept_cam.cli.encoders import HELP, load_encoder
+from concept_cam.cli.encoders import Asked
 from concept_cam.cli.folders import sources
-from concept_cam.cli.given import check_texts, refuse
-from concept_cam.cli.images import Watched, check_apart, make_folder, names_of, size_of
+from concept_cam.cli.given import refuse
+from concept_cam.cli.images import Watched, check_apart, make_folder, names_of
 from concept_cam.cli.partfiles import Sheets, Tables
 from concept_cam.cli.tabled import of_tables
 from concept_cam.cli.terminal import complain, say
@@ -33,34 +34,25 @@ _PLATES = ("ember finch", "royal jay", "misty heron")
 
 
 def parts(
-    images: Annotated[
-        list[Path] | None,
-        typer.Argument(help="Images, folders of them or of a folder for each species, tables; none: some are drawn."),
-    ] = None,
-    vocabulary: Annotated[
-        str | None,
-        typer.Option(help="Parts to look for, such as birds: a name or a .yaml file; of the embedded model world-parts."),
-    ] = None,
-    strength: Annotated[float, typer.Option(help="How much of the other parts is subtracted; 0: each part alone.")] = 1.0,
-    method: Annotated[str, typer.Option(help="How the maps are made; `concept-cam methods` lists all.")] = "legrad",
-    model: Annotated[str | None, typer.Option(help=HELP)] = None,
-    pretrained: Annotated[
-        str | None, typer.Option(help="An open_clip tag (downloaded on first use) or a weights file.")
-    ] = None,
-    site: Annotated[str | None, typer.Option(help="Where tokens are read; `concept-cam check` lists the sites.")] = None,
-    fit: Annotated[str | None, typer.Option(help="crop, pad, squash or native; by default as the model was trained.")] = None,
-    size: Annotated[str | None, typer.Option(help="Input size, N or HxW; a larger one places small parts better.")] = None,
-    templates: Annotated[
-        str | None, typer.Option(help="Sentences around a phrase: a name or a file; by default those for parts.")
-    ] = None,
-    device: Annotated[str, typer.Option(help="Where the model runs: cpu, cuda, cuda:1, mps.")] = "cpu",
-    plates: Annotated[
+    images: options.Images = None,
+    parts: options.Parts = None,
+    strength: Annotated[
+        float, typer.Option(help="The weight of the other parts in a comparison; 0 gives the base map of each part.")
+    ] = 1.0,
+    method: options.Method = "legrad",
+    model: options.Model = None,
+    pretrained: options.Pretrained = None,
+    classes: options.Classes = None,
+    site: options.Site = None,
+    fit: options.Fit = None,
+    size: options.Size = None,
+    templates: options.Templates = None,
+    device: options.Device = "cpu",
+    count: Annotated[
         int | None,
-        typer.Option(
-            "--count", min=1, max=100_000, help=f"How many plates to draw if no image is given.  [default: {_DRAWN}]"
-        ),
+        typer.Option(min=1, max=100_000, help=f"The number of images to draw if none is given.  [default: {_DRAWN}]"),
     ] = None,
-    out: Annotated[Path, typer.Option(help="The folder for images, tables and sheets.")] = Path("concept-cam-parts"),
+    out: options.Out = Path("concept-cam-parts"),
 ) -> None:
     """Find the parts of images, and what each looks like.
 
@@ -68,10 +60,7 @@ def parts(
 
     cub/ has the layout of CUB-200-2011; its images/ is the folder of the images, to be linked or copied there.
     """
-    from concept_cam import world
     from concept_cam.comparison import check_strength
-    from concept_cam.images import check_fit
-    from concept_cam.localizer import Localizer
     from concept_cam.methods import method_named, sees_score
     from concept_cam.parts import read_parts
     from concept_cam.parts.how import how_parts_are_made
@@ -81,35 +70,30 @@ def parts(
         raise OptionError(f"{method} does not look at the score, so all parts would have one map; take another --method.")
     check_strength(strength)
     if images:
-        refuse("--count", plates, "where images are given: it says how many plates to draw")
-    if fit is not None:
-        check_fit(fit)
-    options: dict[str, Any] = {"method": chosen, "site": site, "fit": fit, "size": size_of(size)}
-    embedded = model is None or model in world.MODELS
-    wanted = vocabulary or ("world-parts" if embedded else None)
+        refuse("--count", count, "where images are given: it says how many plates to draw")
+    given = Asked(model, pretrained, classes, device, site, fit, size, templates)
+    wanted = parts or given.preset.parts
     if wanted is None:
-        raise OptionError(f"Which parts? Give a --vocabulary: {', '.join(_vocabularies())}, or a .yaml file of your own.")
+        raise OptionError(f"Which parts? Give --parts: {', '.join(_vocabularies())}, or a .yaml file of your own.")
     known = read_parts(wanted)
-    check_texts(templates=templates)
-    if not images and not embedded:
-        raise ImageError("No image given; the embedded world is drawn only for the embedded model (without --model).")
+    if not images and not given.preset.draws:
+        raise ImageError("No image given; images are drawn only for the embedded model (without --model).")
     listed, labels = of_tables(images or [])
-    given = sources(listed, but=out)
+    found = sources(listed, but=out)
     make_folder(out, "annotated", "cub", "images")
-    if not given:
+    if not found:
         images = [out / "images"]
-        given = list(_draw(plates or _DRAWN, out / "images"))
-    names = names_of(given)
-    check_apart(given, (out / "annotated" / f"{name}.png" for name in names.values()))
-    backbone, sentences = load_encoder(model, pretrained, device)
-    sentences = "parts" if sentences == "photo" else sentences
-    localizer = Localizer(backbone, templates=templates or sentences, **options)
-    species = _species(given, images or [], known.parent) | {path: labels[path] for path in given if path in labels}
+        found = list(_draw(count or _DRAWN, out / "images"))
+    names = names_of(found)
+    check_apart(found, (out / "annotated" / f"{name}.png" for name in names.values()))
+    backbone = given.load()
+    localizer = given.localizer(backbone, templates=given.preset.suiting(backbone).part_templates, method=chosen)
+    species = _species(found, images or [], known.parent) | {path: labels[path] for path in found if path in labels}
     made = how_parts_are_made(localizer, known, species, images or [], strength, command_line())
     failed = _run(localizer, known, names, species, strength, out, made)
     if failed:
-        rest = f"the others are in {out}" if failed < len(given) else "none is left"
-        raise ImageError(f"{failed} of {len(given)} images failed; {rest}.")
+        rest = f"the others are in {out}" if failed < len(found) else "none is left"
+        raise ImageError(f"{failed} of {len(found)} images failed; {rest}.")
 
 
 def _vocabularies() -> Iterator[str]:
