@@ -21,8 +21,9 @@ from concept_cam.datasets import read_dataset
 from concept_cam.datasets.published import read_cub
 from concept_cam.localizer import Localizer
 from concept_cam.methods import legrad
-from concept_cam.parts import find_parts, read_parts, sheet, to_csv
+from concept_cam.parts import find_parts, read_parts, sheet
 from concept_cam.world.checkpoint import FOLDER
+from concept_cam.writers import to_csv
 
 SPECIES = ("ember finch", "misty heron", "royal jay")
 TABLES = {"parts.csv", "coco.json", "cub", "annotated", "how.json"}

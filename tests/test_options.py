@@ -322,7 +322,8 @@ def test_templates_without_what_they_are_for_are_refused(tmp_path):
 COMMANDS = {
     "localize": {
         *("images", "target", "against", "vocabulary", "nearest", "rivals", "strength", "method", "model", "pretrained"),
-        *("classes", "site", "fit", "size", "templates", "device", "sweep", "by_reference", "seed", "out"),
+        *("classes", "site", "fit", "size", "templates", "device", "sweep", "by_reference", "seed"),
+        *("batch_size", "workers", "table", "out"),
     },
     "evaluate": {
         *(
@@ -360,7 +361,7 @@ COMMANDS = {
     },
     "parts": {
         *("images", "parts", "strength", "method", "model", "pretrained", "classes", "site", "fit", "size", "templates"),
-        *("device", "count", "out"),
+        *("device", "count", "batch_size", "workers", "table", "out"),
     },
     "check": {"model", "pretrained", "classes", "device"},
     "world": {"folder", "plates", "seed", "size"},

@@ -15,13 +15,13 @@ from concept_cam.datasets import Dataset, Example
 from concept_cam.datasets.extra import extra_columns, with_extra
 from concept_cam.errors import OptionError
 from concept_cam.evaluation.among import Among, chosen_among, classes_among, figures_among, told_among
-from concept_cam.evaluation.how import how_it_is_made
 from concept_cam.localizer import Localizer
 from concept_cam.methods import name_of
 from concept_cam.parts import PartVocabulary
 from concept_cam.runs import Run, csv_of, identity_of, name_of_example, read_rows
 from concept_cam.runs.batches import Files
 from concept_cam.runs.digests import digest_of
+from concept_cam.runs.how import how_it_is_made
 
 BATCH = 50
 """Images whose rows and maps are written together; those of one size go through the model together."""

@@ -2,35 +2,29 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Sequence
-from contextlib import closing
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from concept_cam.cli import options
+from concept_cam.cli.command import command_line
 from concept_cam.cli.encoders import Asked
 from concept_cam.cli.folders import sources
 from concept_cam.cli.given import check_texts, refuse
-from concept_cam.cli.images import Watched, check_apart, make_folder, names_of
+from concept_cam.cli.images import called, check_all, check_apart, make_folder
 from concept_cam.cli.tabled import of_tables
 from concept_cam.cli.terminal import cell, complain, console, say
-from concept_cam.errors import ComparisonError, ConceptCamError, ImageError, OptionError, OutputError
+from concept_cam.errors import ComparisonError, ImageError
 
 if TYPE_CHECKING:
     from PIL import Image
 
     from concept_cam.comparison import Selector
-    from concept_cam.localizer import Localizer
     from concept_cam.result import Localization
 
-_BATCH = 8
 _STRENGTH = 0.6
-_RESULTS = ("-overlay.png", "-compared.png", ".safetensors", ".json")
-_SWEEP, _BY_REFERENCE = "-strengths.png", "-references.png"
+_ENDINGS = ("-overlay.png", "-compared.png", ".safetensors", ".json", "-strengths.png", "-references.png")
 
 
 def localize(
@@ -63,12 +57,20 @@ def localize(
         typer.Option("--by-reference", help="Also draw each place in the colour of the reference that it rules out most."),
     ] = False,
     seed: options.Seed = None,
+    batch_size: options.BatchSize = 8,
+    workers: options.Workers = 2,
+    table: options.Table = None,
     out: options.Out = Path("concept-cam-out"),
 ) -> None:
-    """Draw a heat map of what makes an image the target and not its references."""
+    """Draw a heat map of what makes an image the target and not its references.
+
+    Several images are a run with a table, rows.csv; a run that was interrupted is resumed by the same command.
+    """
     from concept_cam.comparison import check_strength
     from concept_cam.files import write_image
     from concept_cam.methods import method_named, sees_score
+    from concept_cam.writers import Comparisons, Table, localize_images
+    from concept_cam.writers.names import names_of
 
     chosen = method_named(method)
     if sum(bool(choice) for choice in (against, nearest is not None, rivals is not None)) > 1:
@@ -90,20 +92,37 @@ def localize(
         references = references or (twin if sees_score(chosen) else None)
     elif target is None:
         raise ComparisonError("What shall be found in the image? Name it with --target.")
+    if table is not None:
+        Table(table).discard()  # A mistake is told before the work.
     found = sources(of_tables(images or [])[0], but=out)
     make_folder(out)
     if plate is not None:
         found = [write_image(out / f"{target.replace(' ', '-')}-{seed or 0}.png", plate)]
+    names = names_of(found)
+    check_apart(found, (out / f"{name}{ending}" for name in names.values() for ending in _ENDINGS))
     backbone = given.load()
     preset = given.preset.suiting(backbone)
     localizer = given.localizer(backbone, vocabulary or preset.vocabulary or (), preset.templates, chosen)
-    by_each = partial(_draw_by_reference, 1.0 if strength is None else strength)
-    extras = [draw for wanted, draw in ((sweep, _draw_sweep), (by_reference, by_each)) if wanted]
-    asked = _STRENGTH if strength is None else strength
-    failed = _run(localizer, found, target, references, asked, out, extras)
-    if failed:
-        rest = f"the others are in {out}" if failed < len(found) else "none is left"
-        raise ImageError(f"{failed} of {len(found)} images failed; {rest}.")
+    by_each = (1.0 if strength is None else strength) if by_reference else None
+    more = [Comparisons(out, localizer, references, sweep=sweep, by_reference=by_each)] if sweep or by_reference else []
+    failed = localize_images(
+        localizer,
+        found,
+        out,
+        target,
+        references,
+        strength=_STRENGTH if strength is None else strength,
+        more=more,
+        table=table,
+        batch_size=batch_size,
+        workers=workers,
+        about={"pretrained": pretrained, "sweep": sweep, "by_reference": by_each},
+        data=called(images or found),
+        command=command_line(),
+        told=lambda path, result: _print_table(result, path, out / f"{names[path]}-overlay.png"),
+        failed=lambda _, problem: complain(problem),
+    )
+    check_all(len(found), failed, out)
 
 
 def _draw(target: str | None, seed: int) -> tuple[Image.Image, str, Selector]:
@@ -125,81 +144,6 @@ def _references(against: list[str] | None, nearest: int | None, rivals: int | No
     if rivals is not None:
         return comparison.rivals(rivals)
     return comparison.against(*against) if against else None
-
-
-def _run(
-    localizer: Localizer,
-    images: Sequence[Path],
-    target: str,
-    references: Selector | None,
-    strength: float,
-    out: Path,
-    extras: Sequence[Callable[[Localizer, Image.Image, str, Selector | None, Path], None]],
-) -> int:
-    """Localize in all images, some at a time; returns how many failed."""
-    from tqdm import tqdm
-
-    names, watched = names_of(images), Watched(images)
-    suffixes = (*_RESULTS, _SWEEP, _BY_REFERENCE)
-    check_apart(images, (out / f"{name}{suffix}" for name in names.values() for suffix in suffixes))
-    failed = 0
-
-    with tqdm(total=len(images), disable=None if len(images) > _BATCH else True) as bar:
-
-        def report(path: Path, error: ConceptCamError) -> None:
-            nonlocal failed
-            if len(images) == 1:
-                raise error
-            failed += 1
-            bar.update()
-            complain(error)
-
-        done = localizer.stream(watched, target, references, strength=strength, batch_size=_BATCH, on_error=report)
-        with closing(done):
-            for path, result in done:
-                try:
-                    image = watched.again(path)
-                    _write(result, image, path, out / names[path])
-                    for draw in extras:
-                        draw(localizer, image, target, references, out / names[path])
-                except (OptionError, OutputError):
-                    raise  # a full disk is full for all
-                except ConceptCamError as error:
-                    report(path, error)
-                else:
-                    bar.update()
-    return failed
-
-
-def _write(result: Localization, image: Image.Image, path: Path, stem: Path) -> None:
-    from concept_cam.drawing import overlay, side_by_side
-    from concept_cam.files import write_file, write_image
-
-    overlay_path, compared_path, map_path, json_path = (stem.with_name(stem.name + suffix) for suffix in _RESULTS)
-    write_image(overlay_path, overlay(result, image))
-    write_image(compared_path, side_by_side(result, image))
-    result.save(map_path)
-    found = {"image": str(path), "peak": result.peak(), "boxes": result.boxes(), **result.summary()}
-    write_file(json_path, (json.dumps(found, indent=2) + "\n").encode())
-    _print_table(result, path, overlay_path)
-
-
-def _draw_sweep(localizer: Localizer, image: Image.Image, target: str, references: Selector | None, stem: Path) -> None:
-    from concept_cam.drawing import strip
-    from concept_cam.files import write_image
-
-    results = localizer.sweep(image, target, references)
-    write_image(stem.with_name(f"{stem.name}{_SWEEP}"), strip(results, image))
-
-
-def _draw_by_reference(
-    strength: float, localizer: Localizer, image: Image.Image, target: str, references: Selector | None, stem: Path
-) -> None:
-    from concept_cam.drawing import by_reference
-    from concept_cam.files import write_image
-
-    results = localizer.against_each(image, target, references, strength=strength)
-    write_image(stem.with_name(f"{stem.name}{_BY_REFERENCE}"), by_reference(results, image))
 
 
 def _print_table(result: Localization, path: Path, overlay_path: Path) -> None:

@@ -87,4 +87,10 @@ Parts = Annotated[
     ),
 ]
 
+Table = Annotated[
+    Path | None,
+    typer.Option(help="Also write a table of all images to this file, which ends in .csv or .parquet."),
+]
+BatchSize = Annotated[int, typer.Option(min=1, max=4096, help="The number of images that go through the model at once.")]
+Workers = Annotated[int, typer.Option(min=1, max=256, help="The number of threads that read images.")]
 Out = Annotated[Path, typer.Option(help="The folder for the results. A run that is half done there is resumed.")]

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,19 +14,13 @@ from concept_cam.cli.command import command_line
 from concept_cam.cli.encoders import Asked
 from concept_cam.cli.folders import sources
 from concept_cam.cli.given import refuse
-from concept_cam.cli.images import Watched, check_apart, make_folder, names_of
-from concept_cam.cli.partfiles import Sheets, Tables
+from concept_cam.cli.images import called, check_all, check_apart, make_folder
 from concept_cam.cli.tabled import of_tables
 from concept_cam.cli.terminal import complain, say
-from concept_cam.errors import ConceptCamError, ImageError, OptionError, PromptError, one_line
+from concept_cam.errors import ImageError, OptionError, PromptError, one_line
 
 if TYPE_CHECKING:
-    from concept_cam.localizer import Localizer
-    from concept_cam.parts import PartVocabulary
-    from concept_cam.provenance import Provenance
-
-_BATCH = 2
-"""A finding holds a mask for each part at the size of its image."""
+    from concept_cam.parts import PartFinding
 
 _DRAWN, _FEW = 6, 8
 _PLATES = ("ember finch", "royal jay", "misty heron")
@@ -52,18 +45,24 @@ def parts(
         int | None,
         typer.Option(min=1, max=100_000, help=f"The number of images to draw if none is given.  [default: {_DRAWN}]"),
     ] = None,
+    batch_size: options.BatchSize = 2,
+    workers: options.Workers = 2,
+    table: options.Table = None,
     out: options.Out = Path("concept-cam-parts"),
 ) -> None:
     """Find the parts of images, and what each looks like.
 
-    Writes annotated/, parts.csv, coco.json, cub/, and a sheet for each species, which is what the folder of its images says.
+    Writes annotated/, findings/, parts.csv, coco.json, cub/, and a page for each species, which has the name of the folder of
+    its images. A run that was interrupted is resumed by the same command.
 
     cub/ has the layout of CUB-200-2011; its images/ is the folder of the images, to be linked or copied there.
     """
     from concept_cam.comparison import check_strength
     from concept_cam.methods import method_named, sees_score
     from concept_cam.parts import read_parts
-    from concept_cam.parts.how import how_parts_are_made
+    from concept_cam.parts.sheet import summary
+    from concept_cam.writers import Table, find_parts_of_images
+    from concept_cam.writers.names import names_of
 
     chosen = method_named(method)
     if not sees_score(chosen):
@@ -76,24 +75,48 @@ def parts(
     if wanted is None:
         raise OptionError(f"Which parts? Give --parts: {', '.join(_vocabularies())}, or a .yaml file of your own.")
     known = read_parts(wanted)
+    if table is not None:
+        Table(table).discard()  # A mistake is told before the work.
     if not images and not given.preset.draws:
         raise ImageError("No image given; images are drawn only for the embedded model (without --model).")
     listed, labels = of_tables(images or [])
     found = sources(listed, but=out)
-    make_folder(out, "annotated", "cub", "images")
+    make_folder(out, "annotated", "findings", "cub", "images")
     if not found:
         images = [out / "images"]
         found = list(_draw(count or _DRAWN, out / "images"))
-    names = names_of(found)
-    check_apart(found, (out / "annotated" / f"{name}.png" for name in names.values()))
+    check_apart(found, (out / "annotated" / f"{name}.png" for name in names_of(found).values()))
     backbone = given.load()
     localizer = given.localizer(backbone, templates=given.preset.suiting(backbone).part_templates, method=chosen)
     species = _species(found, images or [], known.parent) | {path: labels[path] for path in found if path in labels}
-    made = how_parts_are_made(localizer, known, species, images or [], strength, command_line())
-    failed = _run(localizer, known, names, species, strength, out, made)
-    if failed:
-        rest = f"the others are in {out}" if failed < len(found) else "none is left"
-        raise ImageError(f"{failed} of {len(found)} images failed; {rest}.")
+
+    def tell(path: Path, finding: PartFinding) -> None:
+        if len(found) <= _FEW:
+            say(f"{one_line(path.name, 120)}: {summary(finding)}")
+
+    made = find_parts_of_images(
+        localizer,
+        species,
+        out,
+        known,
+        strength=strength,
+        table=table,
+        batch_size=batch_size,
+        workers=workers,
+        about={"pretrained": pretrained},
+        data=called(images or []),
+        command=command_line(),
+        told=tell,
+        failed=lambda _, problem: complain(problem),
+        unnamed=lambda error: complain(f"not in cub/: {error}"),
+    )
+    if made.failed < len(found):
+        read = _number(len(found) - made.failed, "image") + (f", {made.failed} skipped" if made.failed else "")
+        say(
+            f"{read}, {made.visible} of {_number(made.asked, 'part')} visible; "
+            f"annotated/, parts.csv, coco.json, cub/ and {_number(made.sheets, 'sheet')} in {out}"
+        )
+    check_all(len(found), made.failed, out)
 
 
 def _vocabularies() -> Iterator[str]:
@@ -137,63 +160,6 @@ def _below(folder: Path, roots: Sequence[Path]) -> Path:
     """The folder, or that one around it which lies in one of the roots."""
     around = [root for root in roots if root in folder.parents]
     return max(around) / folder.relative_to(max(around)).parts[0] if around else folder
-
-
-def _run(
-    localizer: Localizer,
-    vocabulary: PartVocabulary,
-    names: Mapping[Path, str],
-    species: Mapping[Path, str],
-    strength: float,
-    out: Path,
-    made: Provenance,
-) -> int:
-    """Find the parts of all images, some at a time; returns how many failed."""
-    from tqdm import tqdm
-
-    from concept_cam.files import write_image
-    from concept_cam.parts import stream_parts
-    from concept_cam.parts.sheet import annotated, summary
-
-    failed, watched = 0, Watched(names)
-    sheets, tables = Sheets(species, out, made), Tables(species)
-
-    with tqdm(total=len(names), disable=None if len(names) > _FEW else True) as bar:
-
-        def report(path: Path, error: ConceptCamError) -> None:
-            nonlocal failed
-            if len(names) == 1:
-                raise error
-            failed += 1
-            bar.update()
-            sheets.leave_out(path)
-            complain(error)
-
-        done = stream_parts(localizer, watched, vocabulary, strength=strength, batch_size=_BATCH, on_error=report)
-        with closing(done):
-            for path, finding in done:
-                try:
-                    image = watched.again(path)
-                    shown = annotated(finding, image)
-                except ImageError as error:
-                    report(path, error)
-                    continue
-                write_image(out / "annotated" / f"{names[path]}.png", shown)
-                sheets.add(path, names[path], image, finding)
-                tables.add(path, finding)
-                if len(names) <= _FEW:
-                    say(f"{one_line(path.name, 120)}: {summary(finding)}")
-                bar.update()
-    if failed < len(names):
-        sheets.write_all()
-        tables.write(out)
-        read = _number(len(names) - failed, "image") + (f", {failed} skipped" if failed else "")
-        sheets_of = f"{_number(sheets.written, 'sheet')} in {out}"
-        say(
-            f"{read}, {tables.visible} of {_number(tables.asked, 'part')} visible; "
-            f"annotated/, parts.csv, coco.json, cub/ and {sheets_of}"
-        )
-    return failed
 
 
 def _number(count: int, noun: str) -> str:

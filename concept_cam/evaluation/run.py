@@ -17,7 +17,6 @@ from concept_cam.datasets import Dataset
 from concept_cam.errors import OptionError
 from concept_cam.evaluation.among import Among, chosen_among, classes_among, figures_among, told_among
 from concept_cam.evaluation.grid import Grid
-from concept_cam.evaluation.how import how_it_is_made
 from concept_cam.evaluation.mosaics import OTHERS, Mosaics, MosaicSettings, write_mosaics
 from concept_cam.evaluation.probabilities import own_scale
 from concept_cam.evaluation.probe import DECAY, features_of, fit_probe
@@ -30,6 +29,7 @@ from concept_cam.methods import AnyMethod, as_method
 from concept_cam.provenance import Provenance
 from concept_cam.runs import Row, csv_of, read_rows, read_settings
 from concept_cam.runs.digests import digest_of
+from concept_cam.runs.how import how_it_is_made
 from concept_cam.runs.identity import digests_of_examples
 
 USUAL_METHODS = ("grad_cam", "hires_cam", "layer_cam")

@@ -26,13 +26,25 @@ import time
 import traceback
 from collections import Counter
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
 COMMANDS = {
-    "localize": ("images", "--target", "ember finch", "--against", "frost finch", "--sweep", "--out", "out"),
-    "parts": ("images", "--method", "hires_cam", "--out", "out"),
+    "localize": (
+        "images",
+        "--target",
+        "ember finch",
+        "--against",
+        "frost finch",
+        "--sweep",
+        "--batch-size",
+        "1",
+        "--out",
+        "out",
+    ),
+    "parts": ("images", "--method", "hires_cam", "--batch-size", "1", "--out", "out"),
     "evaluate": ("set.csv", "--methods", "grad_cam", "--references", "twin", "--strengths", "1", "--out", "out"),
     "audit": ("set.csv", "--backgrounds", "scenes.txt", "--out", "out"),
 }
@@ -43,7 +55,7 @@ _DISKS = ("full", "small")
 _HEAVY = (
     "concept_cam.cli concept_cam.audit.report concept_cam.evaluation.run concept_cam.localizer concept_cam.world.dataset "
     "concept_cam.parts.sheet concept_cam.backbones.openclip concept_cam.backbones.towers.timm concept_cam.checks "
-    "open_clip timm transformers concept_cam.drawing concept_cam.datasets.layouts concept_cam.page rich.console rich.table"
+    "open_clip timm transformers concept_cam.writers concept_cam.datasets.layouts concept_cam.page rich.console rich.table"
 )
 
 
@@ -230,7 +242,10 @@ def _command(name: str) -> None:
 
     sys.argv = ["concept-cam", name, *COMMANDS[name]]
     # Several batches of few images.
-    with mock.patch("concept_cam.evaluation.rows.BATCH", 1), mock.patch("concept_cam.audit.run.BATCH", 1):
+    batches = ("concept_cam.evaluation.rows.BATCH", "concept_cam.audit.run.BATCH", "concept_cam.writers.run.BATCH")
+    with ExitStack() as stack:
+        for one in batches:
+            stack.enter_context(mock.patch(one, 1))
         cli.main()
 
 
