@@ -20,7 +20,7 @@ from concept_cam.runs.how import how_it_is_made
 from concept_cam.writers.coco import Coco
 from concept_cam.writers.cub import Cub
 from concept_cam.writers.localized import settings_of
-from concept_cam.writers.names import names_of
+from concept_cam.writers.names import held_by, names_of
 from concept_cam.writers.overlays import Overlays, Saved
 from concept_cam.writers.run import Failed, Job, ignore
 from concept_cam.writers.sheets import Sheets
@@ -82,7 +82,7 @@ def find_parts_of_images(
         batch_size: how many images go through the model at once; a finding holds a mask of the image's size for each part.
         workers: threads that read images.
         about: what else decides the results, to be held against an older run in the folder.
-        data: the name of the images, for ``how.json``.
+        data: the name of the images, for ``how.json``; by default that of the folder that holds them.
         command: the command line, for ``how.json``.
         told: called with each finding, in order, also with those that are kept.
         failed: called with each image that fails, and why. Of one image the error is raised.
@@ -117,7 +117,7 @@ def find_parts_of_images(
     within = {names[path]: name for path, name in named_within(species).items()}
     attributes = tuple(dict.fromkeys(name for part in vocabulary.parts for name in part.attributes))
     dataset = Dataset(
-        data or folder.name,
+        data or held_by(species).name,
         tuple(dict.fromkeys(species.values())),
         [Example(within[names[path]], path, label) for path, label in species.items()],
     )
@@ -177,6 +177,6 @@ def named_within(images: Iterable[Path]) -> dict[Path, str]:
     Args:
         images: files.
     """
-    whole = {path: Path(os.path.abspath(path)) for path in images}  # noqa: PTH100
-    folder = os.path.commonpath([path.parent for path in whole.values()])
-    return {path: file.relative_to(folder).as_posix() for path, file in whole.items()}
+    paths = list(images)
+    folder = held_by(paths)
+    return {path: Path(os.path.abspath(path)).relative_to(folder).as_posix() for path in paths}  # noqa: PTH100

@@ -16,7 +16,7 @@ from concept_cam.runs import Run, identity_of, problem_row
 from concept_cam.runs.digests import digest_of
 from concept_cam.runs.how import how_it_is_made
 from concept_cam.targets import References
-from concept_cam.writers.names import names_of
+from concept_cam.writers.names import held_by, names_of
 from concept_cam.writers.overlays import Overlays, Saved, Summaries
 from concept_cam.writers.run import Failed, Job, ignore
 from concept_cam.writers.table import LOCALIZED, Table, csv_of, rows_of
@@ -60,7 +60,7 @@ def localize_images(
         batch_size: how many images go through the model at once.
         workers: threads that read images.
         about: what else decides the results, to be held against an older run in the folder.
-        data: the name of the images, for ``how.json``.
+        data: the name of the images, for ``how.json``; by default that of the folder that holds them.
         command: the command line, for ``how.json``.
         told: called with each result, in order, also with those that are kept.
         failed: called with each image that fails, and why. Of one image the error is raised.
@@ -113,7 +113,7 @@ def localize_images(
     if len(images) == 1:
         return job.run(Run.unkept(folder, LOCALIZED))
     references = _described(against)
-    dataset = Dataset(data or folder.name, (target,), [Example(str(path), path, target) for path in images])
+    dataset = Dataset(data or held_by(images).name, (target,), [Example(str(path), path, target) for path in images])
     concepts = (target, *(references if isinstance(references, list) else localizer.vocabulary))
     texts = [template.replace("{}", name) for name in concepts for template in localizer.templates]
     identity = identity_of(localizer, dataset, {name_of(localizer.method): localizer.method}, texts)

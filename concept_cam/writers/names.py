@@ -56,3 +56,12 @@ def first_free(name: str, taken: dict[str, int]) -> str:
 
 def _alike(name: str) -> str:
     return normalize("NFC", name).casefold()
+
+
+def held_by(images: Iterable[Path]) -> Path:
+    """The folder that holds all images.
+
+    Args:
+        images: files, at least one.
+    """
+    return Path(os.path.commonpath([Path(os.path.abspath(path)).parent for path in images]))  # noqa: PTH100
