@@ -9,18 +9,16 @@ import typer
 
 from concept_cam.cli import options
 from concept_cam.cli.command import command_line
+from concept_cam.cli.drawn import draw_one
 from concept_cam.cli.encoders import Asked
 from concept_cam.cli.folders import sources
-from concept_cam.cli.given import check_texts, refuse
+from concept_cam.cli.given import check_texts, references_of, refuse
 from concept_cam.cli.images import called, check_all, check_apart, make_folder
 from concept_cam.cli.tabled import of_tables
 from concept_cam.cli.terminal import cell, complain, console, say
 from concept_cam.errors import ComparisonError, ImageError
 
 if TYPE_CHECKING:
-    from PIL import Image
-
-    from concept_cam.comparison import Selector
     from concept_cam.result import Localization
 
 _STRENGTH = 0.6
@@ -73,8 +71,7 @@ def localize(
     from concept_cam.writers.names import names_of
 
     chosen = method_named(method)
-    if sum(bool(choice) for choice in (against, nearest is not None, rivals is not None)) > 1:
-        raise ComparisonError("References come from one of --against, --nearest and --rivals; give one of them.")
+    references = references_of(against, nearest, rivals)
     if strength is not None:
         check_strength(strength)
     if images:
@@ -82,13 +79,12 @@ def localize(
     if not sees_score(chosen):
         refuse("--strength", strength, f"with --method {method}, which does not look at the score")
     given = Asked(model, pretrained, classes, device, site, fit, size, templates)
-    references = _references(against, nearest, rivals)
     check_texts(vocabulary=vocabulary)
     plate = None
     if not images:
         if not given.preset.draws:
             raise ImageError("No image given; images are drawn only for the embedded model (without --model).")
-        plate, target, twin = _draw(target, seed or 0)
+        plate, target, twin = draw_one(target, seed or 0)
         references = references or (twin if sees_score(chosen) else None)
     elif target is None:
         raise ComparisonError("What shall be found in the image? Name it with --target.")
@@ -123,27 +119,6 @@ def localize(
         failed=lambda _, problem: complain(problem),
     )
     check_all(len(found), failed, out)
-
-
-def _draw(target: str | None, seed: int) -> tuple[Image.Image, str, Selector]:
-    """A plate of the target, and its twin to compare with."""
-    from concept_cam import comparison, world
-    from concept_cam.world.birds import twins
-
-    target = target or twins()[0][0]
-    plate = world.draw_species(target, seed)
-    twin = next(twin for name, twin, _ in twins() if name == target)
-    return plate.image, target, comparison.against(twin)
-
-
-def _references(against: list[str] | None, nearest: int | None, rivals: int | None) -> Selector | None:
-    from concept_cam import comparison
-
-    if nearest is not None:
-        return comparison.nearest(nearest)
-    if rivals is not None:
-        return comparison.rivals(rivals)
-    return comparison.against(*against) if against else None
 
 
 def _print_table(result: Localization, path: Path, overlay_path: Path) -> None:

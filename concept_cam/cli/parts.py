@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,19 +9,19 @@ import typer
 
 from concept_cam.cli import options
 from concept_cam.cli.command import command_line
+from concept_cam.cli.drawn import draw_several
 from concept_cam.cli.encoders import Asked
 from concept_cam.cli.folders import sources
-from concept_cam.cli.given import refuse
+from concept_cam.cli.given import refuse, vocabularies_of_parts
 from concept_cam.cli.images import called, check_all, check_apart, make_folder
-from concept_cam.cli.tabled import of_tables
+from concept_cam.cli.tabled import of_tables, species_of
 from concept_cam.cli.terminal import complain, say
-from concept_cam.errors import ImageError, OptionError, PromptError, one_line
+from concept_cam.errors import ImageError, OptionError, one_line
 
 if TYPE_CHECKING:
     from concept_cam.parts import PartFinding
 
 _DRAWN, _FEW = 6, 8
-_PLATES = ("ember finch", "royal jay", "misty heron")
 
 
 def parts(
@@ -73,7 +71,7 @@ def parts(
     given = Asked(model, pretrained, classes, device, site, fit, size, templates)
     wanted = parts or given.preset.parts
     if wanted is None:
-        raise OptionError(f"Which parts? Give --parts: {', '.join(_vocabularies())}, or a .yaml file of your own.")
+        raise OptionError(f"Which parts? Give --parts: {', '.join(vocabularies_of_parts())}, or a .yaml file of your own.")
     known = read_parts(wanted)
     if table is not None:
         Table(table).discard()  # A mistake is told before the work.
@@ -84,11 +82,11 @@ def parts(
     make_folder(out, "annotated", "findings", "cub", "images")
     if not found:
         images = [out / "images"]
-        found = list(_draw(count or _DRAWN, out / "images"))
+        found = list(draw_several(count or _DRAWN, out / "images"))
     check_apart(found, (out / "annotated" / f"{name}.png" for name in names_of(found).values()))
     backbone = given.load()
     localizer = given.localizer(backbone, templates=given.preset.suiting(backbone).part_templates, method=chosen)
-    species = _species(found, images or [], known.parent) | {path: labels[path] for path in found if path in labels}
+    species = species_of(found, images or [], known.parent) | {path: labels[path] for path in found if path in labels}
 
     def tell(path: Path, finding: PartFinding) -> None:
         if len(found) <= _FEW:
@@ -117,49 +115,6 @@ def parts(
             f"annotated/, parts.csv, coco.json, cub/ and {_number(made.sheets, 'sheet')} in {out}"
         )
     check_all(len(found), made.failed, out)
-
-
-def _vocabularies() -> Iterator[str]:
-    """The names of those that have a parent."""
-    from concept_cam.prompts import prompts_folders, read_vocabulary
-
-    names = {file.stem for folder in prompts_folders() for file in (folder / "vocabularies").glob("*.yaml")}
-    for name in sorted(names):
-        try:
-            if read_vocabulary(name).parent:
-                yield name
-        except PromptError:
-            continue
-
-
-def _draw(count: int, folder: Path) -> Iterator[Path]:
-    """So many plates, of each species alike, in a folder for each."""
-    from concept_cam import world
-    from concept_cam.files import write_image
-
-    for k in sorted(range(count), key=lambda k: k % len(_PLATES)):
-        name, seed = _PLATES[k % len(_PLATES)], k // len(_PLATES)
-        path = folder / name.replace(" ", "_") / f"{name.replace(' ', '-')}-{seed}.png"
-        yield write_image(path, world.draw_species(name, seed).image)
-
-
-def _species(images: Sequence[Path], given: Sequence[Path], parent: str) -> dict[Path, str]:
-    """What each shows: the name of its folder, or of the one that it is below in a folder of species, as a data set has it.
-
-    If all are of one folder that nobody named, it is the parent.
-    """
-    from concept_cam.datasets.files import words
-
-    roots = [Path(os.path.abspath(path)) for path in given if os.path.isdir(path)]  # noqa: PTH100, PTH112
-    folders = {path: _below(Path(os.path.abspath(path)).parent, roots) for path in images}  # noqa: PTH100
-    told = len(set(folders.values())) > 1 or bool(roots)
-    return {path: (words(folder.name) if told else "") or parent for path, folder in folders.items()}
-
-
-def _below(folder: Path, roots: Sequence[Path]) -> Path:
-    """The folder, or that one around it which lies in one of the roots."""
-    around = [root for root in roots if root in folder.parents]
-    return max(around) / folder.relative_to(max(around)).parts[0] if around else folder
 
 
 def _number(count: int, noun: str) -> str:

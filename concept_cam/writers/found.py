@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -24,7 +24,7 @@ from concept_cam.writers.names import held_by, names_of
 from concept_cam.writers.overlays import Overlays, Saved
 from concept_cam.writers.run import Failed, Job, ignore
 from concept_cam.writers.sheets import Sheets
-from concept_cam.writers.table import Table, columns_of_parts, csv_of, rows_of
+from concept_cam.writers.table import Row, Table, columns_of_parts, rows_of
 from concept_cam.writers.writer import Renamed, Writer
 
 TABLE = "parts.csv"
@@ -133,9 +133,8 @@ def find_parts_of_images(
     whole: list[Writer[PartFinding]] = [Coco(folder / "coco.json"), cub, *tables]
     by_path: list[Writer[PartFinding]] = [Renamed(writer, within) for writer in whole]
 
-    def rows(some: Sequence[tuple[Path, PartFinding | str]]) -> bytes:
-        findings = [(within[names[path]], one) for path, one in some if isinstance(one, PartFinding)]
-        return csv_of([row for name, one in findings for row in rows_of(name, one, attributes)], columns)
+    def rows(path: Path, finding: PartFinding | str) -> list[Row]:
+        return rows_of(within[names[path]], finding, attributes) if isinstance(finding, PartFinding) else []
 
     def hear(path: Path, finding: PartFinding) -> None:
         found.asked += len(finding.parts)

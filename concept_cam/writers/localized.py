@@ -19,7 +19,7 @@ from concept_cam.targets import References
 from concept_cam.writers.names import held_by, names_of
 from concept_cam.writers.overlays import Overlays, Saved, Summaries
 from concept_cam.writers.run import Failed, Job, ignore
-from concept_cam.writers.table import LOCALIZED, Table, csv_of, rows_of
+from concept_cam.writers.table import LOCALIZED, Row, Table, rows_of
 from concept_cam.writers.writer import Renamed, Writer
 
 
@@ -99,12 +99,14 @@ def localize_images(
     paths = {name: path for path, name in names.items()}
     each: list[Writer[Localization]] = [Overlays(folder), saved, Summaries(folder, paths), *more]
 
-    def rows(some: Sequence[tuple[Path, Localization | str]]) -> bytes:
-        return csv_of([row for path, result in some for row in _rows(path, result, target)], LOCALIZED)
+    def rows(path: Path, result: Localization | str) -> list[Row]:
+        if isinstance(result, Localization):
+            return rows_of(str(path), result)
+        return [{"image": str(path), "target": target, "problem": problem_row("", "", result)["problem"]}]
 
     def miss(path: Path, problem: str) -> None:
         for further in tables:
-            further.add_rows(_rows(path, problem, target))
+            further.add_rows(rows(path, problem))
         failed(path, problem)
 
     tables = [] if table is None else [Table(table)]
@@ -158,13 +160,6 @@ def settings_of(localizer: Localizer) -> dict[str, Any]:
         "size": localizer.preprocess.size,
         "templates": localizer.templates,
     }
-
-
-def _rows(path: Path, result: Localization | str, target: str) -> list[dict[str, Any]]:
-    if isinstance(result, Localization):
-        return rows_of(str(path), result)
-    row = problem_row(str(path), "", result)
-    return [{"image": row["image"], "target": target, "problem": row["problem"]}]
 
 
 def _described(against: References) -> list[str] | str | None:

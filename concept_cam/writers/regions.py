@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, TypeAlias, final
 
 from jaxtyping import Bool
@@ -93,12 +94,22 @@ def regions_of(result: Result) -> Regions:
             if part.visible and part.keypoint is not None and part.box is not None and part.mask is not None
         )
         return Regions(result.parent, tuple(part.name for part in result.parts), result.placement.image_size, seen)
-    target, boxes = result.comparison.target, result.boxes()
+    target, boxes = result.comparison.target, boxes_of(result)
     if not boxes:
         return Regions(target, (PEAK,), result.placement.image_size, (), "map")
     mask = result.mask().cpu()
     one = Region(0, PEAK, result.scores[target], result.peak(), around(boxes), mask, compressed(mask), {})
     return Regions(target, (PEAK,), result.placement.image_size, (one,), "map")
+
+
+@lru_cache(maxsize=1)
+def boxes_of(result: Localization) -> tuple[Box, ...]:
+    """``result.boxes()``, which several writers ask for in turn: of a large image it takes long.
+
+    Args:
+        result: the last one is remembered.
+    """
+    return result.boxes()
 
 
 def around(boxes: tuple[Box, ...]) -> Box:

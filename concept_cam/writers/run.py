@@ -19,6 +19,7 @@ from concept_cam.errors import ConceptCamError, ImageError, OptionError, OutputE
 from concept_cam.outside import chunks_of
 from concept_cam.runs import Run
 from concept_cam.runs.batches import Files
+from concept_cam.writers.table import Row, csv_of
 from concept_cam.writers.writer import Writer
 
 R = TypeVar("R")
@@ -35,6 +36,8 @@ def ignore(*_: object) -> None:
     """Hear nothing."""
 
 
+_LARGE = 1 << 20
+
 _OUTCOMES = ".outcomes"
 """The file of a batch that says which files each image has, or why it has none."""
 
@@ -49,7 +52,7 @@ class Job(Generic[R]):
         results: of the images.
         each: writers of files for each image; those are kept.
         whole: writers of files of all images; those are made anew of the results that are kept.
-        csv: the rows of some images: their results, or why there are none.
+        rows: of an image in the table: of its result, or of why there is none.
         again: reads a result that is kept, by its name.
         told: called with every result that is made or kept, in the order of the images.
         failed: called with every image that fails, and why.
@@ -60,7 +63,7 @@ class Job(Generic[R]):
     results: Stream[R]
     each: Sequence[Writer[R]]
     whole: Sequence[Writer[R]]
-    csv: Callable[[Sequence[tuple[Path, R | str]]], bytes]
+    rows: Callable[[Path, R | str], list[Row]]
     again: Callable[[str], R]
     told: Callable[[Path, R], None]
     failed: Callable[[Path, str], None]
@@ -83,7 +86,7 @@ class Job(Generic[R]):
         with ExitStack() as stack:
             for writer in self.whole:
                 stack.enter_context(writer)
-            makes = _Makes(self, run.folder)
+            makes = _Makes(self, run.folder, run.columns)
             # What is resumed goes through the model in the same company: batches of other images differ in the last digit.
             size = self.batch_size * max(1, BATCH // self.batch_size)
             batches = run.each(list(self.names), size, str, makes.files, lambda files: _are_there(run.folder, files))
@@ -110,10 +113,11 @@ class Job(Generic[R]):
 class _Makes(Generic[R]):
     """Makes the results of groups of images, in one stream that reads ahead."""
 
-    def __init__(self, job: Job[R], folder: Path) -> None:
-        self._job, self._folder = job, folder
+    def __init__(self, job: Job[R], folder: Path, columns: Sequence[str]) -> None:
+        self._job, self._folder, self._columns = job, folder, columns
         self._waiting: deque[Sequence[Path]] = deque()
-        self._outcomes: dict[Path, tuple[R | str, dict[str, Any]]] = {}
+        # Rows and not results, which hold masks.
+        self._outcomes: dict[Path, tuple[list[Row], dict[str, Any]]] = {}
         self._states: dict[Path, tuple[int, ...] | None] = {}
 
     def files(self, groups: Iterator[Sequence[Path]]) -> Iterator[Files]:
@@ -153,26 +157,26 @@ class _Makes(Generic[R]):
         for writer in self._job.whole:
             writer.add(name, result, image)
         # What is written is read back: a batch counts only as long as its files are these.
-        files = {file.relative_to(self._folder).as_posix(): _digest(file) for file in written}
-        self._outcomes[path] = result, {"files": files}
+        files = {file.relative_to(self._folder).as_posix(): _state(file) for file in written}
+        self._outcomes[path] = self._job.rows(path, result), {"files": files}
         self._job.told(path, result)
 
     def _fail(self, path: Path, error: ConceptCamError) -> None:
         if len(self._job.names) == 1:
             raise error
-        self._outcomes[path] = str(error), {"problem": str(error)}
+        self._outcomes[path] = self._job.rows(path, str(error)), {"problem": str(error)}
         self._job.failed(path, str(error))
 
     def _finished(self) -> Iterator[Files]:
         """The files of the groups of which all images are through."""
         while self._waiting and all(path in self._outcomes for path in self._waiting[0]):
             group = self._waiting.popleft()
-            found = [(path, *self._outcomes.pop(path)) for path in group]
+            found = [self._outcomes.pop(path) for path in group]
             for path in group:
                 del self._states[path]
             yield {
-                ".csv": self._job.csv([(path, result) for path, result, _ in found]),
-                _OUTCOMES: (json.dumps([outcome for *_, outcome in found], indent=1) + "\n").encode(),
+                ".csv": csv_of([row for rows, _ in found for row in rows], self._columns),
+                _OUTCOMES: (json.dumps([outcome for _, outcome in found], indent=1) + "\n").encode(),
             }
 
 
@@ -193,15 +197,18 @@ def _are_there(folder: Path, files: Files) -> bool:
     """Whether the files that a batch has written are there, as they were."""
     try:
         outcomes = json.loads(files[_OUTCOMES])
-        return all(
-            _digest(folder / name) == digest for outcome in outcomes for name, digest in outcome.get("files", {}).items()
-        )
+        held = [item for outcome in outcomes for item in outcome.get("files", {}).items()]
+        return all(_state(folder / name) == state for name, state in held)
     except (OSError, ValueError, LookupError, TypeError, AttributeError):
         return False
 
 
-def _digest(file: Path) -> str:
+def _state(file: Path) -> dict[str, Any]:
+    """What a file holds, of a large one how much: the overlays of 10,000 photographs are not read again to resume a run."""
+    size = file.stat().st_size
+    if size > _LARGE:
+        return {"bytes": size}
     digest = hashlib.sha256()
     for chunk in chunks_of(file):
         digest.update(chunk)
-    return digest.hexdigest()
+    return {"bytes": size, "sha256": digest.hexdigest()}

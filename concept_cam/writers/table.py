@@ -18,7 +18,7 @@ from concept_cam.parts.part import PartFinding
 from concept_cam.result import Localization
 from concept_cam.tables import table_of
 from concept_cam.writers.coco import NOTHING
-from concept_cam.writers.regions import Result, regions_of
+from concept_cam.writers.regions import Result, boxes_of, regions_of
 from concept_cam.writers.writer import Writer
 
 Row: TypeAlias = dict[str, Any]
@@ -208,7 +208,7 @@ def _row_of(name: str, result: Localization) -> Row:
         "reference_scores": "; ".join(f"{scores[reference]:.6g}" for reference in comparison.references),
         "x": float(x),
         "y": float(y),
-        "boxes": "; ".join(" ".join(map(str, box)) for box in result.boxes()),
+        "boxes": "; ".join(" ".join(map(str, box)) for box in boxes_of(result)),
     }
 
 
