@@ -12,8 +12,8 @@ from concept_cam.datasets import Dataset, Example
 from concept_cam.localizer import Localizer
 from concept_cam.methods import name_of
 from concept_cam.result import Localization
-from concept_cam.runs import Run, identity_of, problem_row
-from concept_cam.runs.digests import digest_of
+from concept_cam.runs import Run, identity_of
+from concept_cam.runs.digests import ADDRESS, digest_of
 from concept_cam.runs.how import how_it_is_made
 from concept_cam.targets import References
 from concept_cam.writers.names import held_by, names_of
@@ -102,7 +102,7 @@ def localize_images(
     def rows(path: Path, result: Localization | str) -> list[Row]:
         if isinstance(result, Localization):
             return rows_of(str(path), result)
-        return [{"image": str(path), "target": target, "problem": problem_row("", "", result)["problem"]}]
+        return [{"image": str(path), "target": target, "problem": " ".join(ADDRESS.sub("", result).split())}]
 
     def miss(path: Path, problem: str) -> None:
         for further in tables:
