@@ -67,7 +67,7 @@ Fit = Annotated[
 ]
 Size = Annotated[
     str | None,
-    typer.Option(help="The input size in pixels, N or HxW. A larger size gives a finer map.  [default: as trained]"),
+    typer.Option(help="The input size in pixels, N or HxW. A larger size gives a map with more cells.  [default: as trained]"),
 ]
 Templates = Annotated[
     str | None, typer.Option(help="The sentences around a name: the name of a list, or a file with one sentence a line.")

@@ -21,6 +21,14 @@ def to_supervision(result: Result) -> supervision.Detections:
 
     Raises:
         DatasetError: the extra is not installed.
+
+    Example:
+        >>> from concept_cam import world
+        >>> from concept_cam.writers import to_supervision
+        >>> plate = world.draw_species("ember finch", seed=3)
+        >>> result = world.localizer()(plate.image, "ember finch", "frost finch")
+        >>> to_supervision(result).xyxy.shape
+        (1, 4)
     """
     try:
         import supervision  # noqa: PLC0415

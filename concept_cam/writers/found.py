@@ -81,7 +81,7 @@ def find_parts_of_images(
         table: a further table of all parts, ending in .csv or .parquet.
         batch_size: how many images go through the model at once; a finding holds a mask of the image's size for each part.
         workers: threads that read images.
-        about: what else decides the results, to be held against an older run in the folder.
+        about: what else decides the results, to be compared with an older run in the folder.
         data: the name of the images, for ``how.json``; by default that of the folder that holds them.
         command: the command line, for ``how.json``.
         told: called with each finding, in order, also with those that are kept.

@@ -59,7 +59,7 @@ def localize_images(
         table: a further table of all images, ending in .csv or .parquet; also of one image.
         batch_size: how many images go through the model at once.
         workers: threads that read images.
-        about: what else decides the results, to be held against an older run in the folder.
+        about: what else decides the results, to be compared with an older run in the folder.
         data: the name of the images, for ``how.json``; by default that of the folder that holds them.
         command: the command line, for ``how.json``.
         told: called with each result, in order, also with those that are kept.

@@ -42,7 +42,7 @@ def first_free(name: str, taken: dict[str, int]) -> str:
 
     Args:
         name: to be had.
-        taken: names, and the last number that each got; as they are alike on disks that know no capital letters.
+        taken: names as disks without capital letters compare them, and the last number that each got.
     """
     alike = _alike(name)
     candidate, number = name, taken.get(alike, 1)
