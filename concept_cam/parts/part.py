@@ -145,12 +145,18 @@ class PartFinding:
                 raise ValueError(f"it has maps of shape {tuple(maps.shape)}, which are not those of its parts")
             grid = sides(list(maps.shape[1:]), "a map", MOST_CELLS)
             placement = placed(about["placement"], grid)
+            height, width = placement.image_size
+            if height * width * len(held) > _MOST_PIXELS:
+                raise ValueError(f"{len(held)} masks of {height} x {width} pixels are more than {_MOST_PIXELS:,} pixels")
             parts = tuple(_part(mapping(one, "a part"), map_, placement) for one, map_ in zip(held, maps, strict=True))
             (parent,) = texts([about["parent"]], "parent")
             return cls(parent, parts, placement, mapping(about["provenance"], "provenance"))
 
 
 _KEY = "parts"
+
+_MOST_PIXELS = 2**31
+"""Of all masks of a finding that is read."""
 
 
 def _part(held: Mapping[str, Any], map_: Float[Tensor, "rows cols"], placement: Placement) -> Part:
@@ -168,6 +174,8 @@ def _part(held: Mapping[str, Any], map_: Float[Tensor, "rows cols"], placement: 
     height, width = placement.image_size
     x, y = numbers(held["keypoint"], "keypoint", 0, max(height, width), 2)
     left, top, right, bottom = (int(side) for side in numbers(held["box"], "box", 0, max(height, width), 4))
+    if not (left < right <= width and top < bottom <= height):
+        raise ValueError(f"box is {held['box']}; expected left, top, right, bottom in an image of {height} x {width} pixels")
     mask = torch.from_numpy(run_lengths(mapping(held["mask"], "mask"), placement.image_size).copy())
     return Part(name, True, confidence, (x, y), (left, top, right, bottom), mask, attributes, map_)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Generator, Iterable, Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -109,8 +110,9 @@ def find_parts_of_images(
     folder, names = Path(folder), names_of(species)
     stream = partial(stream_parts, localizer, strength=strength, batch_size=batch_size, workers=workers)
 
-    def results(paths: Iterable[Path], fail: Failed) -> Generator[tuple[Path, PartFinding], None, None]:
-        return stream(paths, vocabulary, on_error=fail)
+    def results(paths: Iterable[Path], fail: Failed) -> Generator[tuple[Path, PartFinding, None], None, None]:
+        with closing(stream(paths, vocabulary, on_error=fail)) as findings:
+            yield from ((path, finding, None) for path, finding in findings)
 
     for _ in stream((), vocabulary):  # What is wrong with the question is raised before anything is written.
         raise AssertionError("there are no images")

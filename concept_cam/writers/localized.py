@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -75,7 +76,8 @@ def localize_images(
 
     Example:
         >>> import tempfile
-        >>> from pathlib import Path
+        >>> from contextlib import closing
+    from pathlib import Path
         >>> from concept_cam import world
         >>> from concept_cam.writers import localize_images
         >>> with tempfile.TemporaryDirectory() as folder:
@@ -90,8 +92,9 @@ def localize_images(
     folder, names = Path(folder), names_of(images)
     how: dict[str, Any] = {"strength": strength, "batch_size": batch_size, "workers": workers}
 
-    def results(paths: Iterable[Path], fail: Failed) -> Generator[tuple[Path, Localization], None, None]:
-        return localizer.stream(paths, target, against, **how, on_error=fail)
+    def results(paths: Iterable[Path], fail: Failed) -> Generator[tuple[Path, Localization, None], None, None]:
+        with closing(localizer.stream(paths, target, against, **how, on_error=fail)) as stream:
+            yield from ((path, result, None) for path, result in stream)
 
     for _ in localizer.stream((), target, against, **how):  # What is wrong with the question is raised before all work.
         raise AssertionError("there are no images")

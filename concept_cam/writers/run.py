@@ -25,8 +25,8 @@ from concept_cam.writers.writer import Writer
 R = TypeVar("R")
 
 Failed: TypeAlias = Callable[[Path, ConceptCamError], None]
-Stream: TypeAlias = Callable[[Iterable[Path], Failed], Generator[tuple[Path, R], None, None]]
-"""Gives results of images in order, and calls what it is given with those that fail; ``Localizer.stream`` is one."""
+Stream: TypeAlias = Callable[[Iterable[Path], Failed], Generator[tuple[Path, R, Image.Image | None], None, None]]
+"""Gives each image's result in order, with the image if it has it at hand; calls what it is given with images that fail."""
 
 BATCH = 8
 """Images that are kept together, or as many as go through the model at once: an interrupted run loses at most so many."""
@@ -123,9 +123,9 @@ class _Makes(Generic[R]):
     def files(self, groups: Iterator[Sequence[Path]]) -> Iterator[Files]:
         """The files of each group, in order."""
         with closing(self._job.results(self._of(groups), self._fail)) as results:
-            for path, result in results:
+            for path, result, image in results:
                 try:
-                    self._take(path, result, self._again(path))
+                    self._take(path, result, image or self._again(path))
                 except (OptionError, OutputError):
                     raise  # a full disk is full for all
                 except ConceptCamError as error:
