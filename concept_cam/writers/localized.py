@@ -20,7 +20,7 @@ from concept_cam.targets import References
 from concept_cam.writers.names import held_by, names_of
 from concept_cam.writers.overlays import Overlays, Saved, Summaries
 from concept_cam.writers.run import Failed, Job, ignore
-from concept_cam.writers.table import LOCALIZED, Row, Table, rows_of
+from concept_cam.writers.table import LOCALIZED, LocalizationRow, Row, Table, rows_of
 from concept_cam.writers.writer import Renamed, Writer
 
 
@@ -105,7 +105,8 @@ def localize_images(
     def rows(path: Path, result: Localization | str) -> list[Row]:
         if isinstance(result, Localization):
             return rows_of(str(path), result)
-        return [{"image": str(path), "target": target, "problem": " ".join(ADDRESS.sub("", result).split())}]
+        problem = " ".join(ADDRESS.sub("", result).split())
+        return [LocalizationRow(str(path), target, problem=problem).cells()]
 
     def miss(path: Path, problem: str) -> None:
         for further in tables:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
 from itertools import chain, islice
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -23,7 +24,59 @@ from concept_cam.writers.writer import Writer
 
 Row: TypeAlias = dict[str, Any]
 
-LOCALIZED = ("image", "target", "references", "strength", "score", "reference_scores", "x", "y", "boxes", "problem")
+
+@final
+@dataclass(frozen=True)
+class LocalizationRow:
+    """A localization, or why there is none, as a row of a table; its fields are the columns.
+
+    Attributes:
+        image: the name or the path of the image.
+        target: the concept looked for.
+        references: the concepts it is compared with, separated by semicolons.
+        strength: the weight of the references.
+        score: of the target on the image.
+        reference_scores: of the references, in their order.
+        x: of the peak, in pixels.
+        y: of the peak.
+        boxes: of the mask, the strongest first: left, top, right and bottom, half-open, in pixels.
+        problem: why the image has no localization.
+    """
+
+    image: str
+    target: str
+    references: str = ""
+    strength: float | None = None
+    score: float | None = None
+    reference_scores: str = ""
+    x: float | None = None
+    y: float | None = None
+    boxes: str = ""
+    problem: str = ""
+
+    @classmethod
+    def of(cls, name: str, result: Localization) -> LocalizationRow:
+        """The row of a localization."""
+        comparison, scores = result.comparison, result.scores
+        x, y = result.peak()
+        return cls(
+            name,
+            comparison.target,
+            "; ".join(comparison.references),
+            float(comparison.strength),
+            float(scores[comparison.target]),
+            "; ".join(f"{scores[reference]:.6g}" for reference in comparison.references),
+            float(x),
+            float(y),
+            "; ".join(" ".join(map(str, box)) for box in boxes_of(result)),
+        )
+
+    def cells(self) -> Row:
+        """What it holds that is not empty, by column."""
+        return {name: value for name, value in asdict(self).items() if value not in (None, "")}
+
+
+LOCALIZED = tuple(field.name for field in fields(LocalizationRow))
 """Columns of a table of localizations."""
 
 _FOUND = ("image", "part", "visible", "confidence", "x", "y", "left", "top", "right", "bottom")
@@ -171,7 +224,7 @@ def rows_of(name: str, result: Result, attributes: Sequence[str] = ()) -> list[R
     """
     if isinstance(result, PartFinding):
         return list(_rows_of_parts(name, result, attributes))
-    return [_row_of(name, result)]
+    return [LocalizationRow.of(name, result).cells()]
 
 
 def columns_of(rows: Iterable[Iterable[str]]) -> tuple[str, ...]:
@@ -194,22 +247,6 @@ def csv_of(rows: Iterable[Row], columns: Sequence[str]) -> bytes:
         columns: in their order.
     """
     return table_of(rows, columns, errors="backslashreplace")
-
-
-def _row_of(name: str, result: Localization) -> Row:
-    comparison, scores = result.comparison, result.scores
-    x, y = result.peak()
-    return {
-        "image": name,
-        "target": comparison.target,
-        "references": "; ".join(comparison.references),
-        "strength": float(comparison.strength),
-        "score": float(scores[comparison.target]),
-        "reference_scores": "; ".join(f"{scores[reference]:.6g}" for reference in comparison.references),
-        "x": float(x),
-        "y": float(y),
-        "boxes": "; ".join(" ".join(map(str, box)) for box in boxes_of(result)),
-    }
 
 
 def _rows_of_parts(name: str, finding: PartFinding, attributes: Sequence[str]) -> Iterator[Row]:
