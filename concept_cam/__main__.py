@@ -14,6 +14,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from types import FrameType
 
+_FINISHED = "what was finished is kept."
 _SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")
 
 
@@ -37,11 +38,13 @@ def _stop(number: int, frame: FrameType | None) -> None:
     remove_unfinished = getattr(sys.modules.get("concept_cam.files"), "remove_unfinished", None)
     if remove_unfinished is not None:
         remove_unfinished()
+    keep = getattr(sys.modules.get("concept_cam.runs.run"), "keep", None)
+    kept = None if keep is None else keep()
     name = next(name for name in _SIGNALS if getattr(signal, name, None) == number)
     what = "interrupted" if name == "SIGINT" else f"stopped by {name}"
     bar = os.isatty(2) and "tqdm" in sys.modules  # its line has no end yet
     try:
-        os.write(2, f"{os.linesep * bar}concept-cam: {what}; what was finished is kept.{os.linesep}".encode())
+        os.write(2, f"{os.linesep * bar}concept-cam: {what}; {kept or _FINISHED}{os.linesep}".encode())
     except OSError:
         pass
     os._exit(128 + number)

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import final
 
 from PIL import Image
 
@@ -32,28 +33,87 @@ def remove_unfinished() -> None:
             path.unlink()
 
 
-def write_file(path: str | os.PathLike[str], content: bytes) -> Path:
-    """Write to a temporary file beside the path, then rename: a full disk or an interrupt leaves no half file.
+@final
+class FileWriter:
+    """A file that is written piece by piece: it gets its name when it is closed, whole, or not at all.
 
-    The content is on the disk before it gets its name, so that a power failure leaves the old file or the new one.
+    It is written under a temporary name beside the path, then renamed: a full disk or an interrupt leaves no half file. The
+    content is on the disk before it gets its name, so that a power failure leaves the old file or the new one. As a context it
+    is closed at the end, and discarded if an exception ends it.
+
+    Raises:
+        OutputError: the folder cannot be made or the file cannot be written; so do the methods.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+        self._temporary = self.path.parent / f".{secrets.token_hex(8)}.concept-cam-tmp"
+        with self._refused():
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            _unfinished.add(self._temporary)
+            self._stream = self._temporary.open("xb")
+            _lock(self._stream.fileno())
+
+    def write(self, content: bytes) -> int:
+        """Write some more of it."""
+        with self._refused():
+            return self._stream.write(content)
+
+    def close(self) -> Path:
+        """Give the file its name."""
+        with self._refused():
+            with self._stream:
+                self._stream.flush()
+                os.fsync(self._stream.fileno())
+                if sys.platform != "win32":
+                    # Renamed while it is locked, or another process might take it for a leftover.
+                    self._temporary.replace(self.path)
+            if sys.platform == "win32":
+                self._temporary.replace(self.path)
+            _unfinished.discard(self._temporary)
+            _sync_folder(self.path.parent)
+        return self.path
+
+    def discard(self) -> None:
+        """Delete what is written so far; an older file of that name is as it was."""
+        # What is still in the buffer may have no room on the disk either.
+        with suppress(OSError, AttributeError):
+            self._stream.close()
+        with suppress(OSError):
+            self._temporary.unlink(missing_ok=True)
+        _unfinished.discard(self._temporary)
+
+    def __enter__(self) -> FileWriter:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None:
+            self.close()
+        else:
+            self.discard()
+
+    @contextmanager
+    def _refused(self) -> Iterator[None]:
+        """Whatever goes wrong leaves no file, and what the disk refuses is an OutputError."""
+        try:
+            yield
+        except OSError as error:
+            self.discard()
+            raise OutputError(f"{self.path}: cannot be written ({error.strerror or error}).") from error
+        except BaseException:
+            self.discard()
+            raise
+
+
+def write_file(path: str | os.PathLike[str], content: bytes) -> Path:
+    """Write a file whole or not at all; see ``FileWriter``.
 
     Raises:
         OutputError: the folder cannot be made or the file cannot be written.
     """
-    path = Path(path)
-    temporary = path.parent / f".{secrets.token_hex(8)}.concept-cam-tmp"
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _unfinished.add(temporary)
-        try:
-            _put(temporary, path, content)
-        finally:
-            temporary.unlink(missing_ok=True)
-            _unfinished.discard(temporary)
-        _sync_folder(path.parent)
-    except OSError as error:
-        raise OutputError(f"{path}: cannot be written ({error.strerror or error}).") from error
-    return path
+    with FileWriter(path) as file:
+        file.write(content)
+    return file.path
 
 
 def write_image(path: str | os.PathLike[str], image: Image.Image) -> Path:
@@ -106,19 +166,6 @@ def alone_in(folder: Path) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
-
-
-def _put(temporary: Path, path: Path, content: bytes) -> None:
-    with temporary.open("xb") as stream:
-        _lock(stream.fileno())
-        stream.write(content)
-        stream.flush()
-        os.fsync(stream.fileno())
-        if sys.platform != "win32":
-            # Renamed while it is locked, or another process might take it for a leftover.
-            temporary.replace(path)
-            return
-    temporary.replace(path)
 
 
 def _sync_folder(folder: Path) -> None:

@@ -57,7 +57,7 @@ class Provenance:
     """How the results of a run were made.
 
     Attributes:
-        job: what was run: ``audit``, ``evaluation``, ``parts``.
+        job: what was run: ``audit``, ``evaluation``, ``localize``, ``parts``.
         data: name of the dataset.
         images: how many examples it has.
         data_digest: SHA-256 of names, labels and images.

@@ -18,8 +18,9 @@ import typer
 
 from concept_cam import Localizer, load, read_templates, world
 from concept_cam.errors import ConceptCamError
-from concept_cam.parts import read_parts, stream_parts, to_csv
+from concept_cam.parts import read_parts, stream_parts
 from concept_cam.parts.sheet import summary
+from concept_cam.writers import to_csv
 
 HERE = Path(__file__).parent
 

@@ -78,5 +78,14 @@ def names(folder: Path) -> set[str]:
     return {file.name for file in folder.iterdir()}
 
 
+RUN = {"batches", "how.json", "rows.csv", "run.json"}
+"""What a run of several images has besides."""
+
+
+def summaries(folder: Path) -> list[Path]:
+    """The JSON file of each image."""
+    return [file for file in folder.glob("*.json") if file.name not in RUN]
+
+
 def results(*stems: str) -> set[str]:
     return {f"{stem}{suffix}" for stem in stems for suffix in RESULTS}

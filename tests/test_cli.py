@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from clis import RESULTS, TWINS, Run, embedded, finch, names, plate, results, run
+from clis import RESULTS, RUN, TWINS, Run, embedded, finch, names, plate, results, run, summaries
 from PIL import Image
 
 from concept_cam import loading, passes, world
@@ -131,7 +131,7 @@ def test_several_images_and_a_folder(run: Run, plate: Image.Image, tmp_path: Pat
     plate.save(tmp_path / "alone.jpg")
     ran = run("localize", tmp_path / "alone.jpg", folder, *TWINS, "--out", "found")
     assert ran.code == 0
-    assert names(tmp_path / "found") == results("alone", *(f"b{k}" for k in range(9)))
+    assert names(tmp_path / "found") == results("alone", *(f"b{k}" for k in range(9))) | RUN
     for k in range(9):
         about = json.loads((tmp_path / "found" / f"b{k}.json").read_text())
         assert Path(about["image"]).stem == f"b{k}"
@@ -148,7 +148,7 @@ def test_one_bad_image_among_good_ones(run: Run, plate: Image.Image, tmp_path: P
     plate.save(folder / "c.png")
     ran = run("localize", folder, *TWINS, "--out", "found")
     assert ran.code == 2
-    assert names(tmp_path / "found") == results("a", "c")
+    assert names(tmp_path / "found") == results("a", "c") | RUN
     first, last = ran.err.splitlines()
     assert str(folder / "b.png") in first
     assert "1 of 3" in last
@@ -163,9 +163,9 @@ def test_equal_names_in_two_folders(run: Run, plate: Image.Image, tmp_path: Path
         path.parent.mkdir()
         plate.rotate(90 * k).save(path)
     assert run("localize", *paths, *TWINS, "--out", "found").code == 0
-    about = [json.loads(file.read_text()) for file in (tmp_path / "found").glob("*.json")]
+    about = [json.loads(file.read_text()) for file in summaries(tmp_path / "found")]
     assert {found["image"] for found in about} == {str(path) for path in paths}
-    assert len(names(tmp_path / "found")) == 12
+    assert len(names(tmp_path / "found") - RUN) == 12
 
 
 @pytest.mark.parametrize("name", ["finch [old].png", "finch (1) [bold].png", "a [ :smile: ].png"])
@@ -191,12 +191,12 @@ def test_concepts_are_printed_as_they_are(run: Run, finch: Path) -> None:
 def test_a_note_is_one_line(run: Run, finch: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What a user should know is said without file names and code; what developers should know is not said."""
 
-    def noted(*_: object) -> int:
+    def noted(*_: object, **__: object) -> int:
         warnings.warn("not alike", stacklevel=2)
         warnings.warn("gone in version 9", DeprecationWarning, stacklevel=2)
         return 0
 
-    monkeypatch.setattr(sys.modules["concept_cam.cli.localize"], "_run", noted)
+    monkeypatch.setattr("concept_cam.writers.localize_images", noted)
     with warnings.catch_warnings():
         warnings.simplefilter("always")
         ran = run("localize", finch, *TWINS, "--out", "found")
@@ -282,7 +282,7 @@ def test_the_last_mistake_of_all_bad_images(run: Run, tmp_path: Path) -> None:
     assert ran.code == 2
     assert [line.split(":")[1].strip() for line in ran.err.splitlines()[:2]] == ["a.png", "b.png"]
     assert "2 of 2" in ran.err.splitlines()[2]
-    assert names(tmp_path / "found") == set()
+    assert names(tmp_path / "found") == RUN
 
 
 @pytest.mark.parametrize(
@@ -314,10 +314,10 @@ def test_braces_in_a_template(run: Run, finch: Path) -> None:
 
 
 def test_interrupt(run: Run, finch: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupted(*_: object) -> int:
+    def interrupted(*_: object, **__: object) -> int:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(sys.modules["concept_cam.cli.localize"], "_run", interrupted)
+    monkeypatch.setattr("concept_cam.writers.localize_images", interrupted)
     ran = run("localize", finch, *TWINS, "--out", "found")
     assert ran.code == 130
     assert ran.err.strip() == "concept-cam: interrupted; what was finished is kept."
@@ -401,9 +401,9 @@ def test_a_folder_in_bad_order(run: Run, folder: Path, tmp_path: Path, monkeypat
     assert "4-white.png: No patch at " in white
     assert white.endswith("the map is blank.")
     assert last == "concept-cam: 2 of 9 images failed; the others are in found."
-    images = {Path(json.loads(file.read_text())["image"]).name for file in (tmp_path / "found").glob("*.json")}
+    images = {Path(json.loads(file.read_text())["image"]).name for file in summaries(tmp_path / "found")}
     assert images == {path.name for path in folder.iterdir()} - {"3-broken.png", "4-white.png"}
-    assert len(names(tmp_path / "found")) == 7 * len(RESULTS)
+    assert len(names(tmp_path / "found") - RUN) == 7 * len(RESULTS)
     assert "the map is blank" in run("localize", folder / "4-white.png", *TWINS, "--out", "alone").line()
 
 
@@ -429,7 +429,7 @@ def test_a_image_that_changes_between_its_map_and_its_drawing(
     assert first.startswith(f"concept-cam: {folder / '2.png'}: the file ")
     assert ("was changed while it was looked at" in first) == (change == "another")
     assert last == "concept-cam: 1 of 8 images failed; the others are in found."
-    assert len(list((tmp_path / "found").glob("*.json"))) == 7
+    assert len(summaries(tmp_path / "found")) == 7
     assert not (tmp_path / "found" / "2-overlay.png").exists()
 
 

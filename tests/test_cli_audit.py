@@ -64,7 +64,7 @@ def test_an_audit_that_was_done_is_told_again(run, tmp_path, monkeypatch):
     code, out, err = run(*arguments)
     assert code == 0, err
     before = (tmp_path / "out" / "report.html").read_bytes()
-    monkeypatch.setattr("concept_cam.audit.examine.Examiner.look", None)  # nothing is looked at again
+    monkeypatch.setattr("concept_cam.audit.examine.Examiner.examine", None)  # nothing is looked at again
     assert run(*arguments) == (0, out, err)
     assert (tmp_path / "out" / "report.html").read_bytes() == before
 
@@ -202,8 +202,8 @@ def test_a_classifier_is_asked_no_texts(run, folder, tmp_path):
         (("world-bird",), "Did you mean 'world-birds'"),
         (("--method", "rollout"), "rollout does not look at the score"),
         (("--method", "grad_kam"), "No method 'grad_kam'"),
-        (("--vocabulary", "brids"), "Did you mean 'birds'"),
-        (("--vocabulary", "world-species"), "a vocabulary of parts says of what"),
+        (("--parts", "brids"), "Did you mean 'birds'"),
+        (("--parts", "world-species"), "a vocabulary of parts says of what"),
         (("--backgrounds", "one.txt"), "one background, 'bird in snow'; expected two or more"),
         (("--backgrounds", "volcanoes.txt"), "volcano"),
         (("--pretrained", "openai"), "--pretrained openai needs a --model"),
@@ -215,7 +215,7 @@ def test_a_classifier_is_asked_no_texts(run, folder, tmp_path):
 def test_a_mistake_is_one_line_and_costs_nothing(run, tmp_path, arguments, message, monkeypatch):
     (tmp_path / "one.txt").write_text("bird in snow\n")
     (tmp_path / "volcanoes.txt").write_text("bird in snow\nbird in volcano\n")
-    monkeypatch.setattr("concept_cam.audit.examine.Examiner.look", None)
+    monkeypatch.setattr("concept_cam.audit.examine.Examiner.examine", None)
     code, _, err = run(*arguments)
     assert code == 2
     assert message in err
@@ -226,4 +226,4 @@ def test_a_mistake_is_one_line_and_costs_nothing(run, tmp_path, arguments, messa
 def test_help_says_what_there_is(run):
     code, out, _ = run("--help")
     assert code == 0
-    assert all(option in out for option in ("--fail-on", "--other-model", "--backgrounds", "--vocabulary", "--out"))
+    assert all(option in out for option in ("--fail-on", "--other-model", "--backgrounds", "--parts", "--out"))

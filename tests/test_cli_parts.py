@@ -21,11 +21,13 @@ from concept_cam.datasets import read_dataset
 from concept_cam.datasets.published import read_cub
 from concept_cam.localizer import Localizer
 from concept_cam.methods import legrad
-from concept_cam.parts import find_parts, read_parts, sheet, to_csv
+from concept_cam.parts import find_parts, read_parts, sheet
 from concept_cam.world.checkpoint import FOLDER
+from concept_cam.writers import to_csv
 
 SPECIES = ("ember finch", "misty heron", "royal jay")
-TABLES = {"parts.csv", "coco.json", "cub", "annotated", "how.json"}
+TABLES = {"parts.csv", "coco.json", "cub", "annotated", "findings", "how.json"}
+RUN = {"batches", "run.json"}
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +76,7 @@ def test_without_a_image(run, tmp_path, embedded):
     assert (code, err) == (0, "")
     folder = tmp_path / "concept-cam-parts"
     slugs = [name.replace(" ", "-") for name in SPECIES]
-    assert names(folder) == {*TABLES, "images", *(f"sheet-{slug}.html" for slug in slugs)}
+    assert names(folder) == {*TABLES, *RUN, "images", *(f"sheet-{slug}.html" for slug in slugs)}
     assert names(folder / "annotated") == {f"{slug}-{seed}.png" for slug in slugs for seed in range(2)}
     *lines, last = out.splitlines()
     assert last == "6 images, 70 of 72 parts visible; annotated/, parts.csv, coco.json, cub/ and 3 sheets in concept-cam-parts"
@@ -151,7 +153,7 @@ def test_so_many_plates(run, tmp_path):
 def test_a_folder_of_species(run, birds, tmp_path):
     code, out, err = run("birds", "--out", "found")
     assert (code, err) == (0, "")
-    assert names(tmp_path / "found") == {*TABLES, "sheet-ember-finch.html", "sheet-royal-jay.html"}
+    assert names(tmp_path / "found") == {*TABLES, *RUN, "sheet-ember-finch.html", "sheet-royal-jay.html"}
     # Equal names in two folders: nothing is written over.
     assert names(tmp_path / "found" / "annotated") == {"0.png", "1.png", "0-2.png", "1-2.png"}
     assert {row["image"] for row in rows(tmp_path / "found" / "parts.csv")} == {
@@ -185,7 +187,7 @@ def test_a_folder_of_species(run, birds, tmp_path):
 def test_one_folder_is_one_sheet(run, birds, tmp_path, given, page, title):
     """Called as the folder if that was given; what else lies beside a single image says nothing of it."""
     assert run(*given, "--out", "found")[0] == 0
-    assert names(tmp_path / "found") == {*TABLES, page}
+    assert names(tmp_path / "found") == {*TABLES, *(() if given[-1].endswith("0.png") else RUN), page}
     assert f"<h1>{title}</h1>" in (tmp_path / "found" / page).read_text()
     assert (tmp_path / "found" / "cub" / "classes.txt").read_text() == f"1 001.{title.replace(' ', '_')}\n"
     assert (tmp_path / "found" / "cub" / "images.txt").read_text().splitlines()[0] == "1 0.png"
@@ -209,7 +211,7 @@ def test_options_reach_the_library(run, birds, tmp_path, embedded):
     Path("mine.yaml").write_text(
         "title: Mine\nparent: bird\nconcepts:\n  - tail\n  - {name: crown, attributes: {colour: [red, blue]}}\n"
     )
-    assert run("birds/ember_finch", "--vocabulary", "mine.yaml", *options, "--out", "found")[0] == 0
+    assert run("birds/ember_finch", "--parts", "mine.yaml", *options, "--out", "found")[0] == 0
     localizer = Localizer(embedded, templates="plain", method=grad_cam, size=(96, 128), fit="pad")
     paths = [birds / "ember_finch" / f"{seed}.png" for seed in range(2)]
     expected = {path.name: find_parts(localizer, path, read_parts("mine.yaml"), strength=0.5) for path in paths}
@@ -220,7 +222,7 @@ def test_options_reach_the_library(run, birds, tmp_path, embedded):
         for key, value in one.items():
             number = key in ("confidence", "x", "y", "colour_confidence") and value
             assert (pytest.approx(float(value), rel=1e-3) == float(other[key])) if number else value == other[key]
-    assert run("birds/ember_finch", "--vocabulary", "mine.yaml", "--out", "usual")[0] == 0
+    assert run("birds/ember_finch", "--parts", "mine.yaml", "--out", "usual")[0] == 0
     assert (tmp_path / "usual" / "parts.csv").read_bytes() != (tmp_path / "found" / "parts.csv").read_bytes()
     assert "grad_cam" in (tmp_path / "found" / "sheet-ember-finch.html").read_text().replace("<wbr>", "")
 
@@ -262,7 +264,7 @@ def test_a_broken_image_is_left_out(run, birds, tmp_path, broken):
     assert last == "concept-cam: 1 of 5 images failed; the others are in found."
     assert out.splitlines()[-1].startswith("4 images, 1 skipped, ")
     assert len(out.splitlines()) == 5
-    assert names(tmp_path / "found") == {*TABLES, "sheet-ember-finch.html", "sheet-royal-jay.html"}
+    assert names(tmp_path / "found") == {*TABLES, *RUN, "sheet-ember-finch.html", "sheet-royal-jay.html"}
     assert len(names(tmp_path / "found" / "annotated")) == 4
     images = {row["image"] for row in rows(tmp_path / "found" / "parts.csv")}
     assert images == {f"{name}/{seed}.png" for name in ("ember_finch", "royal_jay") for seed in range(2)}
@@ -291,8 +293,9 @@ def test_nothing_could_be_read(run, tmp_path):
     code, out, err = run("birds", "--out", "found")
     assert (code, out) == (2, "")
     assert err.splitlines()[-1] == "concept-cam: 2 of 2 images failed; none is left."
-    assert names(tmp_path / "found") == set()
-    code, out, err = run("birds/a.png", "--out", "found")
+    assert names(tmp_path / "found") == {*RUN, "parts.csv"}
+    assert rows(tmp_path / "found" / "parts.csv") == []
+    code, out, err = run("birds/a.png", "--out", "alone")
     assert (code, out, len(err.splitlines())) == (2, "", 1)
     assert "a.png" in err
     assert "not an image" in err
@@ -325,14 +328,19 @@ def test_what_was_written_before_an_interrupt_is_whole(run, birds, tmp_path, mon
         drawn.append(arguments)
         return draw(*arguments)
 
-    monkeypatch.setattr(sheet, "annotated", interrupted)
+    monkeypatch.setattr("concept_cam.writers.overlays.annotated", interrupted)
+    monkeypatch.setattr("concept_cam.writers.run.BATCH", 2)
     (birds / "ember_finch" / "00.png").write_bytes(b"no image")
     code, _, err = run("birds", "--out", "found")
     assert code == 130
-    assert err.splitlines()[-1] == "concept-cam: interrupted; what was finished is kept."
+    kept = "4 of 5 images are kept in found; the same command resumes there."
+    assert err.splitlines()[-1] == f"concept-cam: interrupted; {kept}"
     # The sheet of the species that was through is there, and did not wait for what could not be read.
-    assert names(tmp_path / "found") == {"annotated", "how.json", "sheet-ember-finch.html"}
+    assert names(tmp_path / "found") == {*RUN, "annotated", "findings", "how.json", "parts.csv", "sheet-ember-finch.html"}
     assert names(tmp_path / "found" / "annotated") == {"0.png", "1.png", "0-2.png"}
+    assert {row["image"] for row in rows(tmp_path / "found" / "parts.csv")} == {
+        *("ember_finch/0.png", "ember_finch/1.png", "royal_jay/0.png")
+    }
     for file in (tmp_path / "found" / "annotated").iterdir():
         assert array(file).size > 0
 
@@ -362,13 +370,13 @@ def test_names_are_taken_as_they_are(run, birds, tmp_path, name):
 MISTAKES = {
     "a model without a vocabulary": (
         ["@", "--model", "ViT-B-16", "--pretrained", "nothing.pt"],
-        ["--vocabulary", "birds", "fish", "world-parts", ".yaml"],
+        ["--parts", "birds", "fish", "world-parts", ".yaml"],
     ),
-    "a model without an image": (["--model", "ViT-B-16", "--vocabulary", "birds"], ["No image given"]),
-    "a vocabulary": (["@", "--vocabulary", "brids"], ["'brids'", "Did you mean 'birds'"]),
-    "a vocabulary that is no part of anything": (["@", "--vocabulary", "world-species"], ["`parent: bird`"]),
-    "a vocabulary file": (["@", "--vocabulary", "mine.yaml"], ["mine.yaml", "cannot be read"]),
-    "words": (["@", "--vocabulary", "birds"], ["has never seen", "give another encoder with --model"]),
+    "a model without an image": (["--model", "ViT-B-16", "--parts", "birds"], ["No image given"]),
+    "a vocabulary": (["@", "--parts", "brids"], ["'brids'", "Did you mean 'birds'"]),
+    "a vocabulary that is no part of anything": (["@", "--parts", "world-species"], ["`parent: bird`"]),
+    "a vocabulary file": (["@", "--parts", "mine.yaml"], ["mine.yaml", "cannot be read"]),
+    "words": (["@", "--parts", "birds"], ["has never seen", "give another encoder with --model"]),
     "a method": (["@", "--method", "hirescam"], ["hirescam", "Did you mean 'hires_cam'?"]),
     "a method without scores": (["@", "--method", "rollout"], ["rollout", "does not look at the score"]),
     "a strength": (["@", "--strength", "nan"], ["strength is nan"]),
@@ -415,7 +423,7 @@ def test_localize_reads_a_folder_of_species_too(run, command_line, birds, tmp_pa
     code, out, err = command_line("localize", "birds", "--target", "ember finch", "--out", "found")
     assert (code, err) == (0, "")
     assert out.count("strongest at") == 4
-    assert {file.stem for file in (tmp_path / "found").glob("*.json")} == {"0", "1", "0-2", "1-2"}
+    assert {file.stem for file in (tmp_path / "found").glob("*.json")} - {"how", "run"} == {"0", "1", "0-2", "1-2"}
 
 
 def test_help_imports_nothing_heavy():
@@ -426,7 +434,7 @@ def test_help_imports_nothing_heavy():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
     assert done.stdout.splitlines()[-1] == "[]", done.stdout + done.stderr
-    assert "--vocabulary" in done.stdout
+    assert "--parts" in done.stdout
     assert "parts.csv" in done.stdout
 
 
@@ -511,6 +519,6 @@ def test_a_species_is_the_first_folder_below_as_a_data_set_has_it(run, birds, tm
     (birds / "ember_finch" / "site 1").mkdir()
     (birds / "ember_finch" / "0.png").rename(birds / "ember_finch" / "site 1" / "0.png")
     assert run("birds", "--out", "found")[0] == 0
-    assert names(tmp_path / "found") == {*TABLES, "sheet-ember-finch.html", "sheet-royal-jay.html"}
+    assert names(tmp_path / "found") == {*TABLES, *RUN, "sheet-ember-finch.html", "sheet-royal-jay.html"}
     labels = {example.label: 0 for example in read_dataset(birds).examples}
     assert set(labels) == {"ember finch", "royal jay"}

@@ -80,7 +80,7 @@ def arguments(command, param, *values):
     """With what the command needs besides."""
     needed = [p for p in COMMANDS[command].params if p.required and p is not param]
     given = ["photo.png" if p.name != "folder" else "new" for p in needed]
-    if command in ("localize", "parts") and param.name not in ("images", "seed", "plates"):
+    if command in ("localize", "parts") and param.name not in ("images", "seed", "count"):
         given += ["photo.png"]  # else one would be drawn, which is work
     if command == "localize" and param.name not in ("target", "seed"):
         given += ["--target", "x"]

@@ -322,7 +322,8 @@ def test_templates_without_what_they_are_for_are_refused(tmp_path):
 COMMANDS = {
     "localize": {
         *("images", "target", "against", "vocabulary", "nearest", "rivals", "strength", "method", "model", "pretrained"),
-        *("classes", "site", "fit", "size", "templates", "device", "sweep", "by_reference", "seed", "out"),
+        *("classes", "site", "fit", "size", "templates", "device", "sweep", "by_reference", "seed"),
+        *("batch_size", "workers", "table", "out"),
     },
     "evaluate": {
         *(
@@ -339,14 +340,14 @@ COMMANDS = {
             "cells",
         ),
         *("probe", "decay", "pool", "centred", "among", "limit", "seed", "model", "pretrained", "classes", "site"),
-        *("templates", "device", "out"),
+        *("fit", "size", "templates", "device", "out"),
     },
     "audit": {
         *(
             "dataset",
             "layout",
             "root",
-            "vocabulary",
+            "parts",
             "backgrounds",
             "among",
             "limit",
@@ -355,11 +356,12 @@ COMMANDS = {
             "pretrained",
             "classes",
         ),
-        *("other_model", "other_pretrained", "method", "site", "templates", "device", "fail_on", "out"),
+        *("other_model", "other_pretrained", "method", "site", "fit", "size", "templates", "device"),
+        *("fail_on", "out"),
     },
     "parts": {
-        *("images", "vocabulary", "strength", "method", "model", "pretrained", "site", "fit", "size", "templates"),
-        *("device", "plates", "out"),
+        *("images", "parts", "strength", "method", "model", "pretrained", "classes", "site", "fit", "size", "templates"),
+        *("device", "count", "batch_size", "workers", "table", "out"),
     },
     "check": {"model", "pretrained", "classes", "device"},
     "world": {"folder", "plates", "seed", "size"},
@@ -435,7 +437,7 @@ DROPPED: Mapping[str, tuple[tuple[str, ...], str]] = {
         ("audit", "set", "--model", "{timm folder}", "--classes", "names.txt", "--backgrounds", "backgrounds"),
         "has no class",
     ),
-    "parts of a classifier": (("parts", "photo.png", "--model", "{timm folder}", "--vocabulary", "birds"), "has no class"),
+    "parts of a classifier": (("parts", "photo.png", "--model", "{timm folder}", "--parts", "birds"), "has no class"),
     "weights, of a check": (("check", "{transformers, dual}", "--pretrained", "nowhere.pt"), "leave out pretrained="),
 }
 

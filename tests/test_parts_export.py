@@ -20,8 +20,8 @@ from pycocotools.cocoeval import COCOeval
 from concept_cam.datasets import read_dataset
 from concept_cam.errors import DatasetError, OptionError
 from concept_cam.images import Placement
-from concept_cam.parts.export import to_coco, to_csv, to_cub, to_supervision
 from concept_cam.parts.part import AttributeReading, Part, PartFinding
+from concept_cam.writers import to_coco, to_csv, to_cub, to_supervision
 
 pycocotools_and_a_new_numpy = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 
@@ -250,7 +250,7 @@ def test_supervision_that_is_not_there_is_named(monkeypatch):
 
 @pytest.mark.parametrize("export", [to_coco, to_cub, to_csv])
 def test_no_findings_are_refused(export):
-    with pytest.raises(OptionError, match="There are no findings"):
+    with pytest.raises(OptionError, match="There are no results"):
         export({})
 
 

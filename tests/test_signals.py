@@ -109,17 +109,18 @@ def test_a_signal_while_localizing_keeps_what_is_finished(tmp_path):
     (tmp_path / "birds").mkdir()
     for seed in range(16):
         world.draw_species("ember finch", seed, 120).image.save(tmp_path / "birds" / f"{seed:02}.png")
-    arguments = ["concept-cam", "localize", "birds", "--target", "ember finch", "--out", "out"]
+    arguments = ["concept-cam", "localize", "birds", "--target", "ember finch", "--batch-size", "1", "--out", "out"]
     process = start(f"import sys; sys.argv = {arguments}\nfrom concept_cam.__main__ import main; main()", tmp_path)
     until = time.monotonic() + 300
-    while time.monotonic() < until and len(list((tmp_path / "out").glob("*.json"))) < 2:
+    while time.monotonic() < until and not (tmp_path / "out" / "batches" / "00000.json").exists():
         time.sleep(0.01)
     process.send_signal(signal.SIGTERM)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 143
-    assert err == "concept-cam: stopped by SIGTERM; what was finished is kept.\n"
-    files = list((tmp_path / "out").iterdir())
-    assert {file.suffix for file in files} == {".png", ".safetensors", ".json"}
+    assert err == "concept-cam: stopped by SIGTERM; 8 of 16 images are kept in out; the same command resumes there.\n"
+    assert len((tmp_path / "out" / "rows.csv").read_text().splitlines()) == 9
+    files = [file for file in (tmp_path / "out").iterdir() if file.name != "batches"]
+    assert {file.suffix for file in files} == {".png", ".safetensors", ".json", ".csv"}
     assert not [file for file in files if file.name.startswith(".")]
     for file in (tmp_path / "out").glob("*.safetensors"):
         assert Localization.load(file).map.shape == (12, 12)

@@ -56,7 +56,7 @@ def test_a_written_set_is_images_for_localize_and_parts(command_line, written, t
     code, _, err = command_line("localize", written / given, *twins, "--out", "maps")
     assert code == 0, err
     stems = {path.stem for path in written.glob("*/*.png")}
-    assert {path.stem for path in (tmp_path / "maps").glob("*.json")} == stems
+    assert {path.stem for path in (tmp_path / "maps").glob("*.json")} - {"how", "run"} == stems
     assert len(stems) == 8
     code, out, err = command_line("parts", written / given, "--out", "parts")
     assert code == 0, err

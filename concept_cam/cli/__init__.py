@@ -106,7 +106,7 @@ def _whole() -> Any:
 
 def _line_of(error: BaseException) -> str:
     if isinstance(error, KeyboardInterrupt):
-        return "interrupted; what was finished is kept."
+        return f"interrupted; {str(error) or 'what was finished is kept.'}"
     if isinstance(error, _USAGE_ERROR):
         context: Any = getattr(error, "ctx", None)
         path = context.command_path if context else "concept-cam"

@@ -2,93 +2,87 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from concept_cam.cli import options
 from concept_cam.cli.command import command_line
-from concept_cam.cli.encoders import CLASSES, HELP, load_encoder
+from concept_cam.cli.encoders import Asked
 from concept_cam.cli.given import check_texts, refuse
-from concept_cam.cli.sets import LARGEST_SEED, WORLD, is_drawn, read_set
+from concept_cam.cli.sets import is_drawn, read_set
 from concept_cam.cli.terminal import complain, say
 from concept_cam.errors import AuditFailed, OptionError
 
 if TYPE_CHECKING:
     from concept_cam.audit import Audit
-    from concept_cam.datasets import Dataset
-    from concept_cam.localizer import Localizer
+    from concept_cam.presets import Preset
 
 
 def audit(
     dataset: Annotated[
         str,
-        typer.Argument(help="A folder, a CSV, Parquet or COCO file; or world-birds, world-shortcuts: drawn."),
+        typer.Argument(help="A folder, or a CSV, Parquet or COCO file; world-birds and world-shortcuts are drawn."),
     ] = "world-birds",
-    layout: Annotated[str | None, typer.Option(help="As in `evaluate`; by default what it looks like.")] = None,
-    root: Annotated[
-        Path | None,
-        typer.Option(help="A folder that holds all files of a table; it names them relative to it.  [default: the table's]"),
-    ] = None,
-    vocabulary: Annotated[
-        str | None, typer.Option(help="Parts whose attributes tell classes apart in words: a name, or a YAML or CSV file.")
-    ] = None,
+    layout: options.Layout = None,
+    root: options.Root = None,
+    parts: options.Parts = None,
     backgrounds: Annotated[
-        str | None, typer.Option(help="Texts that should not move a decision: a name, or a file with one a line.")
-    ] = None,
-    among: Annotated[
         str | None,
-        typer.Option(help="Of a classifier: model: among all its classes; dataset: those of the data set.  [default: model]"),
+        typer.Option(help="Texts that should not change a decision: the name of a list, or a file with one a line."),
     ] = None,
-    limit: Annotated[int, typer.Option(min=1, max=1_000_000, help="How many images at most.")] = 2000,
-    seed: Annotated[
-        int | None, typer.Option(min=0, max=LARGEST_SEED, help="Which plates of the embedded world.  [default: 0]")
+    among: options.Among = None,
+    limit: options.Limit = 2000,
+    seed: options.Seed = None,
+    model: options.Model = None,
+    pretrained: options.Pretrained = None,
+    classes: options.Classes = None,
+    other_model: Annotated[
+        str | None, typer.Option(help="A second model on the same images, with the same options, to compare with.")
     ] = None,
-    model: Annotated[str | None, typer.Option(help=HELP)] = None,
-    pretrained: Annotated[
-        str | None, typer.Option(help="An open_clip tag (downloaded on first use) or a weights file.")
-    ] = None,
-    classes: Annotated[str | None, typer.Option(help=f"{CLASSES} The second model is given the same.")] = None,
-    other_model: Annotated[str | None, typer.Option(help="A second model on the same images: where evidence moved.")] = None,
-    other_pretrained: Annotated[str | None, typer.Option(help="Its tag or weights file.")] = None,
-    method: Annotated[str, typer.Option(help="`concept-cam methods` lists them.")] = "hires_cam",
-    site: Annotated[str | None, typer.Option(help="Where tokens are read; `concept-cam check` lists the sites.")] = None,
-    templates: Annotated[str | None, typer.Option(help="Sentences around a name: a name or a file.")] = None,
-    device: Annotated[str, typer.Option(help="Where the model runs: cpu, cuda, cuda:1, mps.")] = "cpu",
+    other_pretrained: Annotated[str | None, typer.Option(help="The tag or the weights of the second model.")] = None,
+    method: options.Method = "hires_cam",
+    site: options.Site = None,
+    fit: options.Fit = None,
+    size: options.Size = None,
+    templates: options.Templates = None,
+    device: options.Device = "cpu",
     fail_on: Annotated[
         list[str] | None,
-        typer.Option(help="Exit with 1 if so: 'off_object > 0.3', 'accuracy < 0.9', 'suspects > 0'; can be given again."),
+        typer.Option(help="Exit with 1 if this holds: 'off_object > 0.3', 'accuracy < 0.9'; may be repeated."),
     ] = None,
-    out: Annotated[Path, typer.Option(help="The folder for the report; one that is half done is resumed.")] = Path(
-        "concept-cam-audit"
-    ),
+    out: options.Out = Path("concept-cam-audit"),
 ) -> None:
-    """Find what a model relies on: accuracy, confused pairs in words, evidence off the object, backgrounds that decide."""
+    """Find what a model relies on: its accuracy, the classes it confuses, evidence off the object, backgrounds that decide."""
     from concept_cam.among import as_among, chosen_among
     from concept_cam.audit import audit as look_at
     from concept_cam.audit.report import write_report
     from concept_cam.audit.summary import Condition, summary
+    from concept_cam.methods import method_named
 
     conditions, chosen = [Condition.read(text) for text in fail_on or ()], None if among is None else as_among(among)
-    compared = other_model is not None or other_pretrained is not None
-    if compared and other_model is None and model is None:
+    given = [Asked(model, pretrained, classes, device, site, fit, size, templates)]
+    if other_model is not None or other_pretrained is not None:
+        given.append(replace(given[0], model=other_model or model, pretrained=other_pretrained))
+    if len(given) > 1 and given[1].model is None:
         raise OptionError(f"--other-pretrained {other_pretrained} needs an --other-model, such as ViT-B-16.")
     if not is_drawn(dataset, layout):
         refuse("--seed", seed, f"on {dataset}: it says which plates of the embedded world to draw")
-    seed = seed or 0
-    check_texts(templates=templates, parts=vocabulary, vocabulary=backgrounds)
-    data = read_set(dataset, layout, limit, seed, root=root)
-    options: dict[str, Any] = {"method": method, "site": site, "templates": templates, "device": device, "classes": classes}
-    localizers = [_localizer(data, model, pretrained, **options)]
-    localizers += [_localizer(data, other_model or model, other_pretrained, **options)] if compared else []
-    for localizer, _ in localizers:
-        chosen_among(chosen, localizer.backbone)  # A mistake is told before anything is run.
+    check_texts(parts=parts, vocabulary=backgrounds)
+    decides = method_named(method)
+    data = read_set(dataset, layout, limit, seed or 0, root=root)
+    localizers = []
+    for one in given:
+        backbone = one.load()
+        chosen_among(chosen, backbone)  # A mistake is told before anything is run.
+        vocabulary = () if backbone.classes else data.classes
+        localizers.append(one.localizer(backbone, vocabulary, one.preset.suiting(backbone).templates, decides))
     audits = []
-    for (localizer, own), weights, folder in zip(
-        localizers, (pretrained, other_pretrained), (out, out / "other"), strict=False
-    ):
-        about = {"data": dataset, "layout": layout, "seed": seed, "pretrained": weights}
-        texts = _texts(localizer, own, vocabulary, backgrounds)
+    for one, localizer, folder in zip(given, localizers, (out, out / "other"), strict=False):
+        about = {"data": dataset, "layout": layout, "seed": seed or 0, "pretrained": one.pretrained}
+        texts = _texts(one.preset.suiting(localizer.backbone), parts, backgrounds)
         audits.append(look_at(localizer, data, folder, **texts, among=chosen, about=about, command=command_line()))
     found = audits[0]
     report = write_report(*audits)
@@ -99,8 +93,8 @@ def audit(
     say(f"{figures['images']} images, {found.skipped} skipped, accuracy {right}")
     say(f"evidence off the object: {_told(found)}")
     say(f"report in {report}")
-    for one in audits:
-        say(f"{one.examiner.localizer.backbone.name} decides among {one.among}")
+    for each in audits:
+        say(f"{each.examiner.localizer.backbone.name} decides among {each.among}")
     reasons = [reason for condition in conditions if (reason := condition.reason(figures))]
     if reasons:
         raise AuditFailed(f"{'; '.join(reasons)}: {report} shows why.")
@@ -117,38 +111,15 @@ def _told(found: Audit) -> str:
     return (", ".join(one.name for one in found.suspects) or "none") + rest
 
 
-def _localizer(
-    data: Dataset,
-    model: str | None,
-    pretrained: str | None,
-    *,
-    method: str,
-    site: str | None,
-    templates: str | None,
-    device: str,
-    classes: str | None,
-) -> tuple[Localizer, str | None]:
-    """A model that looks at the data, and the name of the templates that suit it."""
-    from concept_cam.localizer import Localizer
-    from concept_cam.methods import method_named
-
-    chosen = method_named(method)
-    backbone, own = load_encoder(model, pretrained, device, classes)
-    how: dict[str, Any] = {"templates": templates or own, "method": chosen, "site": site}
-    return Localizer(backbone, vocabulary=() if backbone.classes else data.classes, **how), own
-
-
-def _texts(localizer: Localizer, own: str | None, vocabulary: str | None, backgrounds: str | None) -> dict[str, Any]:
-    """What the model is asked beside the classes, as told or what suits it; a classifier reads no texts, so nothing."""
+def _texts(preset: Preset, parts: str | None, backgrounds: str | None) -> dict[str, Any]:
+    """What the model is asked beside the classes: as given, or what suits the model."""
     from concept_cam.parts import read_parts
     from concept_cam.prompts import read_templates, read_vocabulary
 
-    embedded = own == WORLD
-    usual = None if localizer.backbone.classes else "world-habitats" if embedded else "backgrounds"
-    parts, scenes = vocabulary or ("world-parts" if embedded else None), backgrounds or usual
+    parts, backgrounds = parts or preset.parts, backgrounds or preset.backgrounds
     return {
         "parts": read_parts(parts) if parts else None,
-        "backgrounds": read_vocabulary(scenes).names if scenes else (),
-        "part_templates": read_templates(WORLD if embedded else "parts") if parts else None,
-        "scene_templates": read_templates(WORLD if embedded else "scenes") if scenes else None,
+        "backgrounds": read_vocabulary(backgrounds).names if backgrounds else (),
+        "part_templates": read_templates(preset.part_templates) if parts and preset.part_templates else None,
+        "scene_templates": read_templates(preset.scene_templates) if backgrounds and preset.scene_templates else None,
     }

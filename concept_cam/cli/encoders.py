@@ -1,62 +1,105 @@
-"""The model that a command line names, with the sentences that suit it."""
+"""The model that a command line names, and how it reads images and texts."""
 
 from __future__ import annotations
 
 import re
 import sys
 from contextlib import suppress
+from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from concept_cam.cli.given import check_texts
+from concept_cam.cli.images import size_of
 from concept_cam.cli.terminal import complain
 from concept_cam.errors import OptionError, did_you_mean
 
 if TYPE_CHECKING:
     from concept_cam.backbones import Backbone
-
-HELP = (
-    "As in `localize`; none: the embedded model; world-shortcut: its sister with planted shortcuts; "
-    "package.module:function: your own."
-)
-CLASSES = "Of a classifier: a file with a name for each row; timm knows ImageNet's, transformers those of a checkpoint."
+    from concept_cam.localizer import Localizer
+    from concept_cam.methods import AnyMethod
+    from concept_cam.presets import Preset
+    from concept_cam.targets import Names
 
 _FUNCTION = re.compile(r"(?P<module>[A-Za-z_]\w*(\.[A-Za-z_]\w*)*):(?P<function>[A-Za-z_]\w*)")
 _SCHEMAS = ("open_clip", "transformers", "timm")
 
 
-def load_encoder(
-    model: str | None, pretrained: str | None, device: str, classes: str | None = None
-) -> tuple[Backbone, str | None]:
-    """A model, by default the embedded one, and the name of the templates for it; a classifier has none.
+@dataclass(frozen=True)
+class Asked:
+    """The model that a command line names, and how it reads images and texts; what is wrong with it is found at once.
 
     Raises:
-        OptionError: weights or classes are named, but no architecture for them; or for a model that brings its own.
-        BackboneError: see ``load`` and ``wrap``.
+        OptionError: weights or classes are named, but no model for them; or there is no such fit or size.
+        PromptError: the templates cannot be read.
     """
-    from concept_cam import world
-    from concept_cam.loading import load
 
-    for option, value in (("--pretrained", pretrained), ("--classes", classes)):
-        if value is not None and model is None:
-            such = "ViT-B-16" if option == "--pretrained" else "resnet50"
-            raise OptionError(f"{option} {value} needs a --model, such as {such}.")
-    checkpoint = world.MODELS.get(model or "world")
-    if checkpoint is not None:
-        if pretrained is not None or classes is not None:
-            given = "--pretrained" if pretrained is not None else "--classes"
-            raise OptionError(f"{given} is not for the embedded model; name another with --model.")
-        return world.localizer(device=device, checkpoint=checkpoint).backbone, "world"
-    if sys.stderr.isatty():
-        complain(f"loading {model} ...")
-    match = _FUNCTION.fullmatch(model or "")
-    if match and match["module"] not in _SCHEMAS:
-        if pretrained is not None:
-            raise OptionError(f"--model {model} makes its own weights; leave out --pretrained {pretrained}.")
-        backbone = _of_function(match["module"], match["function"], device, classes)
-    else:
-        backbone = load(model or "", pretrained, device, classes=classes)
-    return backbone, None if backbone.classes else "photo"
+    model: str | None = None
+    pretrained: str | None = None
+    classes: str | None = None
+    device: str = "cpu"
+    site: str | None = None
+    fit: str | None = None
+    size: str | None = None
+    templates: str | None = None
+
+    def __post_init__(self) -> None:
+        from concept_cam.images import check_fit
+
+        if self.fit is not None:
+            check_fit(self.fit)
+        size_of(self.size)
+        check_texts(templates=self.templates)
+
+    @property
+    def preset(self) -> Preset:
+        """The model's name, and the texts that suit it."""
+        from concept_cam.presets import preset_of
+
+        return preset_of(self.model)
+
+    def load(self) -> Backbone:
+        """Load the model.
+
+        Raises:
+            OptionError: weights or classes are named, but no model for them; or for a model that brings its own.
+            BackboneError: see ``load`` and ``wrap``.
+        """
+        for option, value in (("--pretrained", self.pretrained), ("--classes", self.classes)):
+            if value is not None and self.model is None:
+                such = "ViT-B-16" if option == "--pretrained" else "resnet50"
+                raise OptionError(f"{option} {value} needs a --model, such as {such}.")
+            if value is not None and self.preset.draws:
+                raise OptionError(f"{option} is not for the embedded model; name another with --model.")
+        if not self.preset.draws and sys.stderr.isatty():
+            complain(f"loading {self.model} ...")
+        match = _FUNCTION.fullmatch(self.model or "")
+        if not match or match["module"] in _SCHEMAS:
+            return self.preset.load(self.pretrained, self.device, self.classes)
+        if self.pretrained is not None:
+            raise OptionError(f"--model {self.model} makes its own weights; leave out --pretrained {self.pretrained}.")
+        return _of_function(match["module"], match["function"], self.device, self.classes)
+
+    def localizer(
+        self, backbone: Backbone, vocabulary: Names = (), templates: str | None = None, method: AnyMethod | None = None
+    ) -> Localizer:
+        """A localizer with the model once it is loaded.
+
+        Args:
+            backbone: from ``load``.
+            vocabulary: to choose references from.
+            templates: where none are named on the command line.
+            method: of the maps.
+
+        Raises:
+            OptionError, BackboneError, UnknownConcept: see ``Localizer``.
+        """
+        from concept_cam.localizer import Localizer
+
+        how: dict[str, Any] = {"site": self.site, "fit": self.fit, "size": size_of(self.size)}
+        how |= {} if method is None else {"method": method}
+        return Localizer(backbone, vocabulary=vocabulary, templates=self.templates or templates, **how)
 
 
 def _of_function(module: str, function: str, device: str, classes: str | None) -> Backbone:

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
-from concept_cam.errors import OptionError
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from concept_cam.errors import ComparisonError, OptionError, PromptError
+
+if TYPE_CHECKING:
+    from concept_cam.comparison import Selector
 
 
 def refuse(option: str, value: object, reason: str) -> None:
@@ -37,3 +43,38 @@ def check_texts(*, templates: str | None = None, vocabulary: str | None = None, 
         read_vocabulary(vocabulary)
     if parts is not None:
         read_parts(parts)
+
+
+def references_of(against: list[str] | None, nearest: int | None, rivals: int | None) -> Selector | None:
+    """The references that options name; None if none does.
+
+    Args:
+        against: names.
+        nearest: how many that are most similar.
+        rivals: how many that score highest.
+
+    Raises:
+        ComparisonError: more than one option names references, or a number is below one.
+    """
+    from concept_cam import comparison
+
+    if sum(bool(choice) for choice in (against, nearest is not None, rivals is not None)) > 1:
+        raise ComparisonError("References come from one of --against, --nearest and --rivals; give one of them.")
+    if nearest is not None:
+        return comparison.nearest(nearest)
+    if rivals is not None:
+        return comparison.rivals(rivals)
+    return comparison.against(*against) if against else None
+
+
+def vocabularies_of_parts() -> Iterator[str]:
+    """The names of the vocabularies that have a parent, and so name its parts."""
+    from concept_cam.prompts import prompts_folders, read_vocabulary
+
+    names = {file.stem for folder in prompts_folders() for file in (folder / "vocabularies").glob("*.yaml")}
+    for name in sorted(names):
+        try:
+            if read_vocabulary(name).parent:
+                yield name
+        except PromptError:
+            continue

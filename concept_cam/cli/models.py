@@ -6,7 +6,8 @@ from typing import Annotated
 
 import typer
 
-from concept_cam.cli.encoders import CLASSES, load_encoder
+from concept_cam.cli import options
+from concept_cam.cli.encoders import Asked
 from concept_cam.cli.terminal import console, say
 from concept_cam.errors import AuditFailed
 
@@ -25,15 +26,15 @@ def models() -> None:
 
 
 def check(
-    model: Annotated[str, typer.Argument(help="What --model of localize takes.")],
-    pretrained: Annotated[str | None, typer.Option(help="An open_clip tag, or a weights file.")] = None,
-    classes: Annotated[str | None, typer.Option(help=CLASSES)] = None,
-    device: Annotated[str, typer.Option(help="Where the model runs: cpu, cuda, cuda:1, mps.")] = "cpu",
+    model: Annotated[str, typer.Argument(help="A model, as --model of `localize` takes it.")],
+    pretrained: options.Pretrained = None,
+    classes: options.Classes = None,
+    device: options.Device = "cpu",
 ) -> None:
-    """Try a model on itself: embedding, gradients, closed forms, batches, sizes, and that nothing is left behind on it."""
+    """Check what the library relies on with this model: embedding, gradients, closed forms, batches, input sizes, no trace."""
     from concept_cam import checks
 
-    backbone, _ = load_encoder(model, pretrained, device, classes)
+    backbone = Asked(model, pretrained, classes, device).load()
     say(f"{backbone.name}: {backbone.family}; {len(backbone.sites)} sites, {backbone.sites[0].name} by default")
     failed = 0
     for verdict in checks.check(backbone):

@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from concept_cam.datasets import Dataset
 
 WORLD = "world"
-LARGEST_SEED = 2**32 - 1
 _TRAINING = 960
 """Plates of the embedded world that a probe is trained with: twenty of each species."""
 

@@ -1,7 +1,8 @@
-"""Images that a command line names by a table of them."""
+"""What the images of a command line show: by a table of them, or by their folders."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -35,3 +36,27 @@ def of_tables(given: Sequence[Path]) -> tuple[list[Path], dict[Path, str]]:
                 labels.setdefault(example.image, example.label)
                 found.append(example.image)
     return list(dict.fromkeys(found)), labels
+
+
+def species_of(images: Sequence[Path], given: Sequence[Path], parent: str) -> dict[Path, str]:
+    """What each shows: the name of its folder, or of the one that it is below in a folder of species, as a data set has it.
+
+    If all are of one folder that nobody named, it is the parent.
+
+    Args:
+        images: files.
+        given: the files and folders that the command line names.
+        parent: what all are.
+    """
+    from concept_cam.datasets.files import words
+
+    roots = [Path(os.path.abspath(path)) for path in given if os.path.isdir(path)]  # noqa: PTH100, PTH112
+    folders = {path: _below(Path(os.path.abspath(path)).parent, roots) for path in images}  # noqa: PTH100
+    told = len(set(folders.values())) > 1 or bool(roots)
+    return {path: (words(folder.name) if told else "") or parent for path, folder in folders.items()}
+
+
+def _below(folder: Path, roots: Sequence[Path]) -> Path:
+    """The folder, or that one around it which lies in one of the roots."""
+    around = [root for root in roots if root in folder.parents]
+    return max(around) / folder.relative_to(max(around)).parts[0] if around else folder

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from concept_cam.cli.sets import LARGEST_SEED
+from concept_cam.cli.options import LARGEST_SEED
 from concept_cam.cli.terminal import say
 
 

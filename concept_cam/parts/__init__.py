@@ -4,13 +4,11 @@ finding      each part's phrase against its parent and its siblings, one forward
 part         what is found
 sheet        findings as images, and a sheet for each species
 labels       colours, lines and labels on them
-export       COCO, CUB-200-2011, CSV, supervision
 """
 
 from __future__ import annotations
 
 from concept_cam.part_vocabulary import PartConcept, PartVocabulary, read_parts
-from concept_cam.parts.export import to_coco, to_csv, to_cub, to_supervision
 from concept_cam.parts.finding import find_parts, stream_parts
 from concept_cam.parts.part import AttributeReading, Part, PartFinding
 from concept_cam.parts.sheet import PartSheet, annotated, part_sheet, summary
@@ -28,8 +26,4 @@ __all__ = [
     "read_parts",
     "stream_parts",
     "summary",
-    "to_coco",
-    "to_csv",
-    "to_cub",
-    "to_supervision",
 ]

@@ -34,7 +34,7 @@ def how_it_is_made(
         methods: by name; the localizer's own by default.
         strengths: of the references.
         among: the classes among which the model decides, in words.
-        more: what else was asked for, in words; what is None is left out.
+        more: what else was asked for, in words; None is omitted.
         command: the command line, if there is one.
     """
     backbone, size = localizer.backbone.original, localizer.preprocess.size

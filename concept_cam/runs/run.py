@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar, final
 
 from tqdm import tqdm
 
-from concept_cam.errors import OutputError
+from concept_cam.errors import OutputError, one_line
 from concept_cam.files import alone_in, clear_leftovers, write_file
 from concept_cam.outside import read_bytes
 from concept_cam.runs.batches import Batch, Files
 from concept_cam.runs.digests import digest_of
-from concept_cam.runs.table import csv_of
+from concept_cam.tables import table_of
 
 T = TypeVar("T")
 
@@ -43,41 +43,69 @@ class Run:
     """A run in its folder.
 
     Attributes:
-        folder: with ``run.json``, ``batches/`` and ``rows.csv``.
-        settings: all that its rows depend on, as JSON knows it.
+        folder: with ``run.json``, ``batches/`` and the table.
+        settings: all that its rows depend on, as JSON knows it; None if nothing is kept, so that nothing can be resumed.
         columns: of its rows.
+        named: the name of the file with all rows; None leaves it out.
     """
 
     folder: Path
-    settings: Mapping[str, Any]
+    settings: Mapping[str, Any] | None
     columns: Sequence[str]
+    named: str | None = "rows.csv"
 
     @classmethod
     @contextmanager
-    def held(cls, folder: Path, settings: Mapping[str, Any], columns: Sequence[str]) -> Iterator[Run]:
-        """Take a folder for a run, or find that it is already this one's; nobody else writes there meanwhile.
+    def held(
+        cls,
+        folder: Path,
+        settings: Mapping[str, Any],
+        columns: Sequence[str],
+        *,
+        table: str = "rows.csv",
+        below: Sequence[str] = ("images",),
+    ) -> Iterator[Run]:
+        """Take a folder for a run, or find that it already holds this run; no other process writes there meanwhile.
 
-        What killed processes have left there of unfinished files is deleted.
+        Unfinished files that killed processes have left there are deleted.
 
         Args:
             folder: made if it is not there.
             settings: all that the rows depend on.
             columns: of the rows.
+            table: the name of the file with all rows.
+            below: sub-folders with files of the run, beside ``batches``.
 
         Raises:
-            OutputError: it is another's, another process is writing there, or it cannot be written.
+            OutputError: the folder holds another run, another process is writing there, or it cannot be written.
         """
         # What JSON does not know is known by its digest.
         settings = json.loads(json.dumps(settings, default=digest_of))
         with alone_in(folder):
             _claim(folder / SETTINGS, settings)
-            clear_leftovers(folder, "batches", "images")
-            yield cls(folder, settings, columns)
+            clear_leftovers(folder, "batches", *below)
+            yield cls(folder, settings, columns, table)
+
+    @classmethod
+    def unkept(cls, folder: Path, columns: Sequence[str], table: str | None = None) -> Run:
+        """A run of one item: there is nothing to resume, so no settings and no batches are kept.
+
+        Args:
+            folder: for the table.
+            columns: of the rows.
+            table: the name of the file with all rows; by default there is none.
+
+        Raises:
+            OutputError: the folder holds a run of several items, whose files would be written over.
+        """
+        if (folder / SETTINGS).exists():
+            raise OutputError(f"{folder} holds a run of several images; choose another --out, or delete it.")
+        return cls(folder, None, columns, table)
 
     def batches(
         self, items: Sequence[T], size: int, name: Callable[[T], str], make: Callable[[Sequence[T]], Files]
     ) -> list[Batch]:
-        """Have every so many items made and written, but for those that are there and whole; then write ``rows.csv``.
+        """Make and write the batches that are not there and whole; then write the table. See ``each``.
 
         Args:
             items: the examples of a data set, or what is made of them.
@@ -88,26 +116,109 @@ class Run:
         Raises:
             OutputError: something cannot be written.
         """
-        digest, batches, rows = digest_of(self.settings), [], []
-        with tqdm(total=len(items), desc="images", disable=None) as bar:
-            for start in range(0, len(items), size):
-                some = items[start : start + size]
-                batch = Batch(self.folder / "batches" / f"{start // size:05d}", digest, tuple(map(name, some)))
-                files = batch.read()
-                if files is None:
-                    files = make(some)
-                    batch.write(files)
-                rows.append(files[".csv"])
-                batches.append(batch)
+        return [batch for batch, *_ in self.each(items, size, name, lambda groups: map(make, groups))]
+
+    def each(
+        self,
+        items: Sequence[T],
+        size: int,
+        name: Callable[[T], str],
+        make: Callable[[Iterator[Sequence[T]]], Iterator[Files]],
+        whole: Callable[[Files], bool] = bool,
+    ) -> Generator[tuple[Batch, Sequence[T], Files, bool], None, None]:
+        """Give each batch in order, as soon as it is whole on the disk; then write the table.
+
+        Args:
+            items: the examples of a data set, or what is made of them.
+            size: of a batch.
+            name: what an item is.
+            make: given the groups of items that are to be made, it gives the files of each in order; ``.csv`` has their rows.
+                It may read groups ahead.
+            whole: whether what a batch has written elsewhere is still there.
+
+        Returns:
+            The batch, its items, its files (without tensors, if it was there already), and whether it was.
+
+        Raises:
+            OutputError: something cannot be written.
+            KeyboardInterrupt: it is interrupted; the table has the rows of all batches that are whole, and the message says
+                how many items those are.
+        """
+        digest, held = digest_of(self.settings), []
+        for start in range(0, len(items), size):
+            some = items[start : start + size]
+            batch = Batch(self.folder / "batches" / f"{start // size:05d}", digest, tuple(map(name, some)))
+            held.append((batch, some, None if self.settings is None else _read(batch, whole)))
+        made = make(some for _, some, files in held if files is None)
+        progress = _Progress(self, len(items), [None if files is None else files[".csv"] for *_, files in held])
+        progress.count = sum(len(some) for _, some, files in held if files is not None)
+        with progress, tqdm(total=len(items), desc="images", disable=None if len(held) > 1 else True) as bar:
+            for k, (batch, some, kept) in enumerate(held):
+                files = next(made) if kept is None else kept
+                if kept is None:
+                    if self.settings is not None:
+                        batch.write(files)
+                    progress.rows[k] = files[".csv"]
+                    progress.count += len(some)
+                yield batch, some, files, kept is not None
                 bar.update(len(some))
-        header = csv_of([], self.columns)
-        write_file(self.table, header + b"".join(of_batch[len(header) :] for of_batch in rows))
-        return batches
+        self._write_table(progress.rows)
 
     @property
     def table(self) -> Path:
         """The file with all rows."""
-        return self.folder / "rows.csv"
+        return self.folder / (self.named or "")
+
+    def _write_table(self, rows: Sequence[bytes | None]) -> None:
+        """Write the table of those batches that there are; each has the header."""
+        if self.named is not None:
+            header = table_of([], self.columns)
+            write_file(self.table, header + b"".join(of_batch[len(header) :] for of_batch in rows if of_batch is not None))
+
+
+def _read(batch: Batch, whole: Callable[[Files], bool]) -> Files | None:
+    """The files of a batch that is there, of this run and whole; without tensors, of which a run has too many for memory."""
+    files = batch.read()
+    if files is None or not whole(files):
+        return None
+    return {ending: content for ending, content in files.items() if ending != ".safetensors"}
+
+
+@dataclass
+class _Progress:
+    """How far a run is, while it runs: the rows of each batch that is whole, and how many items those are."""
+
+    run: Run
+    total: int
+    rows: list[bytes | None]
+    count: int = 0
+
+    def __enter__(self) -> None:
+        _running.append(self)
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, *_: object) -> None:
+        _running.remove(self)
+        if isinstance(error, KeyboardInterrupt) and self.run.settings is not None:
+            raise KeyboardInterrupt(self.keep()) from error
+
+    def keep(self) -> str:
+        """Write the table of what is done, if there is room for it; says how much that is."""
+        with suppress(OutputError):
+            if self.count:
+                self.run._write_table(self.rows)
+        return one_line(
+            f"{self.count:,} of {self.total:,} images are kept in {self.run.folder}; the same command resumes there."
+        )
+
+
+_running: list[_Progress] = []
+
+
+def keep() -> str | None:
+    """Where a signal ends the process at once: keep the table of the run; how many items are kept, if there is a run."""
+    if not _running or _running[-1].run.settings is None:
+        return None
+    return _running[-1].keep()
 
 
 def read_settings(folder: Path) -> dict[str, Any]:

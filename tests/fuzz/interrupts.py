@@ -2,6 +2,7 @@
 
     python tests/fuzz/interrupts.py --count 30        each command so often; some minutes
     python tests/fuzz/interrupts.py audit --only 7    one case again, with all that was said
+    python tests/fuzz/interrupts.py --kills 5         each case is killed five times, with SIGKILL
 
 A case is stopped once to three times: by a signal at a random moment, or by a disk that is full. Whatever stopped it says one
 line, or nothing where it is killed. Then the command is run once more in the same folder: all files must be those of the run
@@ -26,13 +27,25 @@ import time
 import traceback
 from collections import Counter
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
 COMMANDS = {
-    "localize": ("images", "--target", "ember finch", "--against", "frost finch", "--sweep", "--out", "out"),
-    "parts": ("images", "--method", "hires_cam", "--out", "out"),
+    "localize": (
+        "images",
+        "--target",
+        "ember finch",
+        "--against",
+        "frost finch",
+        "--sweep",
+        "--batch-size",
+        "1",
+        "--out",
+        "out",
+    ),
+    "parts": ("images", "--method", "hires_cam", "--batch-size", "1", "--out", "out"),
     "evaluate": ("set.csv", "--methods", "grad_cam", "--references", "twin", "--strengths", "1", "--out", "out"),
     "audit": ("set.csv", "--backgrounds", "scenes.txt", "--out", "out"),
 }
@@ -43,7 +56,7 @@ _DISKS = ("full", "small")
 _HEAVY = (
     "concept_cam.cli concept_cam.audit.report concept_cam.evaluation.run concept_cam.localizer concept_cam.world.dataset "
     "concept_cam.parts.sheet concept_cam.backbones.openclip concept_cam.backbones.towers.timm concept_cam.checks "
-    "open_clip timm transformers concept_cam.drawing concept_cam.datasets.layouts concept_cam.page rich.console rich.table"
+    "open_clip timm transformers concept_cam.writers concept_cam.datasets.layouts concept_cam.page rich.console rich.table"
 )
 
 
@@ -70,6 +83,7 @@ def main() -> None:
     parser.add_argument("commands", nargs="*", help=f"of {', '.join(COMMANDS)}; none: all")
     parser.add_argument("--count", type=int, default=30, help="cases of each command")
     parser.add_argument("--only", type=int, help="one case")
+    parser.add_argument("--kills", type=int, default=0, help="kill each case so often, and do nothing else to it")
     given = parser.parse_args()
     # What says when it was made says the same each time.
     os.environ |= {"SOURCE_DATE_EPOCH": "1700000000", "OMP_NUM_THREADS": "1", "TQDM_DISABLE": "1"}
@@ -86,7 +100,7 @@ def main() -> None:
             numbers = range(given.count) if given.only is None else (given.only,)
             outcomes: Counter[str] = Counter()
             for number in numbers:
-                outcomes += check(Path(folder) / f"{command}-{number}", world, whole, base, command, number)
+                outcomes += check(Path(folder) / f"{command}-{number}", world, whole, base, command, number, given.kills)
             listed = ", ".join(f"{count} {outcome}" for outcome, count in sorted(outcomes.items()))
             print(
                 f"{command}: {len(numbers)} cases of {base.seconds:.1f} s each, all went on to the same bytes: {listed}",
@@ -94,7 +108,7 @@ def main() -> None:
             )
 
 
-def check(folder: Path, world: Path, whole: Path, base: Ended, command: str, number: int) -> Counter[str]:
+def check(folder: Path, world: Path, whole: Path, base: Ended, command: str, number: int, kills: int = 0) -> Counter[str]:
     """Stop a command and have it go on; how it was stopped.
 
     Raises:
@@ -103,8 +117,8 @@ def check(folder: Path, world: Path, whole: Path, base: Ended, command: str, num
     rng = random.Random(f"{command} {number}")
     shutil.copytree(world, folder)
     outcomes: Counter[str] = Counter()
-    for _ in range(rng.choice((1, 1, 2, 3))):
-        how = rng.choice((*_SIGNALS, *_DISKS))
+    for _ in range(kills or rng.choice((1, 1, 2, 3))):
+        how = "KILL" if kills else rng.choice((*_SIGNALS, *_DISKS))
         ended = run(folder, _command, command, how, rng, base)
         more = [line for line in ended.said if line not in base.said]
         told = f"{command} {number}, {how}: exit code {ended.code}, said {ended.said}"
@@ -230,7 +244,10 @@ def _command(name: str) -> None:
 
     sys.argv = ["concept-cam", name, *COMMANDS[name]]
     # Several batches of few images.
-    with mock.patch("concept_cam.evaluation.rows.BATCH", 1), mock.patch("concept_cam.audit.run.BATCH", 1):
+    batches = ("concept_cam.evaluation.rows.BATCH", "concept_cam.audit.run.BATCH", "concept_cam.writers.run.BATCH")
+    with ExitStack() as stack:
+        for one in batches:
+            stack.enter_context(mock.patch(one, 1))
         cli.main()
 
 

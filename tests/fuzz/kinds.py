@@ -8,6 +8,7 @@ from fuzz.harness import Case
 KINDS: dict[str, tuple[Case, int, int]] = {
     "coco": (coco.case, 700, 80),
     "configs": (configs.case, 300, 12),
+    "findings": (results.case_of_findings, 600, 60),
     "images": (images.case, 5_000, 300),
     "layouts": (layouts.case, 600, 60),
     "results": (results.case, 1_000, 150),

@@ -1,4 +1,4 @@
-"""Result files: a Localization or a ConceptField as it is saved, then damaged in header, text or numbers, read and used."""
+"""Result files: a Localization, a ConceptField or a PartFinding as it is saved, then damaged somewhere, read and used."""
 
 from __future__ import annotations
 
@@ -17,6 +17,8 @@ import torch
 
 from concept_cam import ConceptField, Localization, world
 from concept_cam.decoding import MAX_PIXELS
+from concept_cam.parts import PartFinding, find_parts, read_parts, summary
+from concept_cam.writers import to_coco, to_csv, to_cub
 
 _PAIR = "ember finch", "frost finch"
 
@@ -93,6 +95,26 @@ def case(rng: random.Random, folder: Path) -> Callable[[], object]:
         field = ConceptField.load(path)
         maps = field(_bank()) if field.vectors.shape[-1] == 192 else field(torch.ones(field.vectors.shape[-1]))
         return maps, field.localize(_bank(), *_PAIR).heatmap() if field.vectors.shape[-1] == 192 else None
+
+    return read
+
+
+@cache
+def _finding() -> bytes:
+    plate = world.draw_species(_PAIR[0], seed=3, size=96)
+    found = find_parts(world.localizer(), plate.image, read_parts("world-parts"))
+    with tempfile.TemporaryDirectory() as folder:
+        return found.save(Path(folder) / "a.safetensors").read_bytes()
+
+
+def case_of_findings(rng: random.Random, folder: Path) -> Callable[[], object]:
+    """A damaged file of a finding of parts."""
+    path = folder / "found.safetensors"
+    path.write_bytes((_about if rng.random() < 0.6 else damaged)(rng, _finding()))
+
+    def read() -> object:
+        found = {"a.png": PartFinding.load(path)}
+        return json.dumps(to_coco(found)), to_csv(found), to_cub(found), summary(found["a.png"])
 
     return read
 

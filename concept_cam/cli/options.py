@@ -1,0 +1,96 @@
+"""The options that commands share, each declared once: a command names those it takes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+LARGEST_SEED = 2**32 - 1
+
+# ---- images and data sets ---------------------------------------------------------------------------------------------
+
+Images = Annotated[
+    list[Path] | None,
+    typer.Argument(help="Image files, folders of images or of one folder for each species, and tables. None: some are drawn."),
+]
+Layout = Annotated[
+    str | None,
+    typer.Option(
+        help="The layout of the data set: folders, table, cub, pets, aircraft, cars, coco, fishvista or huggingface. "
+        "By default it is recognised."
+    ),
+]
+Root = Annotated[
+    Path | None,
+    typer.Option(help="The folder that the file names of a table are relative to.  [default: the folder of the table]"),
+]
+Limit = Annotated[int, typer.Option(min=1, max=1_000_000, help="The number of images at most.")]
+Seed = Annotated[
+    int | None,
+    typer.Option(
+        min=0, max=LARGEST_SEED, help="Which images of the embedded world are drawn, and which mosaics are made.  [default: 0]"
+    ),
+]
+Among = Annotated[
+    str | None,
+    typer.Option(
+        help="The classes among which a classifier decides: model (all of its own) or dataset (those of the data set)."
+        "  [default: model]"
+    ),
+]
+
+# ---- the model --------------------------------------------------------------------------------------------------------
+
+Model = Annotated[
+    str | None,
+    typer.Option(
+        help="A model that `concept-cam models` lists, a folder of one, or package.module:function, which returns a model or "
+        "what concept_cam.wrap returns. world-shortcut is the embedded model with planted shortcuts.  [default: world, the "
+        "embedded model]"
+    ),
+]
+Pretrained = Annotated[str | None, typer.Option(help="An open_clip tag (downloaded on first use) or a file of weights.")]
+Classes = Annotated[
+    str | None,
+    typer.Option(
+        help="For a classifier: a file with one class name for each row. timm knows the names of ImageNet, transformers those "
+        "of its checkpoints."
+    ),
+]
+Device = Annotated[str, typer.Option(help="Where the model runs: cpu, cuda, cuda:1 or mps.")]
+Site = Annotated[str | None, typer.Option(help="The layer whose tokens are read; `concept-cam check` lists the sites.")]
+Fit = Annotated[
+    str | None,
+    typer.Option(help="How an image is fitted to the input: crop, pad, squash or native.  [default: as trained]"),
+]
+Size = Annotated[
+    str | None,
+    typer.Option(help="The input size in pixels, N or HxW. A larger size gives a map with more cells.  [default: as trained]"),
+]
+Templates = Annotated[
+    str | None, typer.Option(help="The sentences around a name: the name of a list, or a file with one sentence a line.")
+]
+
+# ---- what is asked ----------------------------------------------------------------------------------------------------
+
+Method = Annotated[str, typer.Option(help="The method that makes the maps; `concept-cam methods` lists them.")]
+Vocabulary = Annotated[
+    str | None, typer.Option(help="The concepts that references are chosen from: the name of a list, or a file.")
+]
+Parts = Annotated[
+    str | None,
+    typer.Option(
+        help="The parts of the object and their attributes: the name of a list, such as birds, or a YAML or CSV file."
+        "  [default for the embedded model: world-parts]"
+    ),
+]
+
+Table = Annotated[
+    Path | None,
+    typer.Option(help="Also write a table of all images to this file, which ends in .csv or .parquet."),
+]
+BatchSize = Annotated[int, typer.Option(min=1, max=4096, help="The number of images that go through the model at once.")]
+Workers = Annotated[int, typer.Option(min=1, max=256, help="The number of threads that read images.")]
+Out = Annotated[Path, typer.Option(help="The folder for the results. A run that is half done there is resumed.")]

@@ -1,0 +1,188 @@
+"""Localizations of many images in one folder: a run that is resumed."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+from concept_cam.comparison import Named
+from concept_cam.datasets import Dataset, Example
+from concept_cam.localizer import Localizer
+from concept_cam.methods import name_of
+from concept_cam.result import Localization
+from concept_cam.runs import Run, identity_of
+from concept_cam.runs.digests import ADDRESS, digest_of
+from concept_cam.runs.how import how_it_is_made
+from concept_cam.targets import References
+from concept_cam.writers.names import held_by, names_of
+from concept_cam.writers.overlays import Overlays, Saved, Summaries
+from concept_cam.writers.run import Failed, Job, ignore
+from concept_cam.writers.table import LOCALIZED, LocalizationRow, Row, Table, rows_of
+from concept_cam.writers.writer import Renamed, Writer
+
+
+def localize_images(
+    localizer: Localizer,
+    images: Sequence[Path],
+    folder: str | os.PathLike[str],
+    target: str,
+    against: References = None,
+    *,
+    strength: float = 0.6,
+    more: Sequence[Writer[Localization]] = (),
+    table: str | os.PathLike[str] | None = None,
+    batch_size: int = 8,
+    workers: int = 2,
+    about: Mapping[str, Any] | None = None,
+    data: str | None = None,
+    command: str | None = None,
+    told: Callable[[Path, Localization], None] = ignore,
+    failed: Callable[[Path, str], None] = ignore,
+) -> int:
+    """Localize in many images and write overlays, maps, summaries and a table into a folder.
+
+    Of each image there are ``NAME-overlay.png``, ``NAME-compared.png``, ``NAME.safetensors`` and ``NAME.json``. Of several
+    images the folder is a run: ``run.json`` holds all that the results depend on, ``how.json`` how they are made, ``rows.csv``
+    a row for each image, and what is done is kept batch by batch, so that the same call resumes a run that was interrupted and
+    ends with the same bytes. Of one image nothing of this is written.
+
+    Args:
+        localizer: model, method, templates, vocabulary and input.
+        images: files, each once.
+        folder: for the results.
+        target: the concept to look for.
+        against: names to compare with, or a selector; see ``Localizer.batch``.
+        strength: of the references.
+        more: writers of more files for each image.
+        table: a further table of all images, ending in .csv or .parquet; also of one image.
+        batch_size: how many images go through the model at once.
+        workers: threads that read images.
+        about: what else decides the results, to be compared with an older run in the folder.
+        data: the name of the images, for ``how.json``; by default that of the folder that holds them.
+        command: the command line, for ``how.json``.
+        told: called with each result, in order, also with those that are kept.
+        failed: called with each image that fails, and why. Of one image the error is raised.
+
+    Returns:
+        How many images failed.
+
+    Raises:
+        OutputError: the folder holds another run, another process is writing there, or it cannot be written.
+        ImageError, NoSpatialGradient: the one image fails.
+        ComparisonError, UnknownConcept, OptionError, BackboneError: see ``Localizer.batch``.
+
+    Example:
+        >>> import tempfile
+        >>> from contextlib import closing
+    from pathlib import Path
+        >>> from concept_cam import world
+        >>> from concept_cam.writers import localize_images
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     plates = [Path(folder, f"{seed}.png") for seed in range(2)]
+        ...     for seed, plate in enumerate(plates):
+        ...         world.draw_species("ember finch", seed, 96).image.save(plate)
+        ...     failures = localize_images(world.localizer(), plates, f"{folder}/out", "ember finch", "frost finch")
+        ...     rows = Path(folder, "out", "rows.csv").read_text().splitlines()
+        >>> failures, len(rows)
+        (0, 3)
+    """
+    folder, names = Path(folder), names_of(images)
+    how: dict[str, Any] = {"strength": strength, "batch_size": batch_size, "workers": workers}
+
+    def results(paths: Iterable[Path], fail: Failed) -> Generator[tuple[Path, Localization, None], None, None]:
+        with closing(localizer.stream(paths, target, against, **how, on_error=fail)) as stream:
+            yield from ((path, result, None) for path, result in stream)
+
+    for _ in localizer.stream((), target, against, **how):  # What is wrong with the question is raised before all work.
+        raise AssertionError("there are no images")
+    saved = Saved(folder)
+    paths = {name: path for path, name in names.items()}
+    each: list[Writer[Localization]] = [Overlays(folder), saved, Summaries(folder, paths), *more]
+
+    def rows(path: Path, result: Localization | str) -> list[Row]:
+        if isinstance(result, Localization):
+            return rows_of(str(path), result)
+        problem = " ".join(ADDRESS.sub("", result).split())
+        return [LocalizationRow(str(path), target, problem=problem).cells()]
+
+    def miss(path: Path, problem: str) -> None:
+        for further in tables:
+            further.add_rows(rows(path, problem))
+        failed(path, problem)
+
+    tables = [] if table is None else [Table(table)]
+    named = [Renamed(further, {name: str(path) for name, path in paths.items()}) for further in tables]
+    job = Job(names, results, each, named, rows, lambda name: Localization.load(saved.file(name)), told, miss, batch_size)
+    if len(images) == 1:
+        return job.run(Run.unkept(folder, LOCALIZED))
+    references = _described(against)
+    dataset = Dataset(data or held_by(images).name, (target,), [Example(str(path), path, target) for path in images])
+    concepts = (target, *(references if isinstance(references, list) else localizer.vocabulary))
+    texts = [template.replace("{}", name) for name in concepts for template in localizer.templates]
+    identity = identity_of(localizer, dataset, {name_of(localizer.method): localizer.method}, texts)
+    settings = {
+        "job": "localize",
+        "images": len(images),
+        "target": target,
+        "references": references,
+        "strength": strength,
+        "batch_size": batch_size,
+        **settings_of(localizer),
+        **(about or {}),
+        "vocabulary_digest": digest_of(localizer.vocabulary),
+        **identity,
+    }
+    made = how_it_is_made(
+        "localize",
+        localizer,
+        (dataset.name, len(images)),
+        identity,
+        strengths=(strength,),
+        more={"target": target, "references": ", ".join(references) if isinstance(references, list) else references},
+        command=command,
+    )
+    with Run.held(folder, settings, LOCALIZED, below=()) as run:
+        made.kept(folder)
+        return job.run(run)
+
+
+def settings_of(localizer: Localizer) -> dict[str, Any]:
+    """What the results of a localizer depend on, as it is told in ``run.json``.
+
+    Args:
+        localizer: model, method, input and templates.
+    """
+    return {
+        "model": localizer.backbone.name,
+        "method": name_of(localizer.method),
+        "site": localizer.site,
+        "form": localizer.form,
+        "fit": localizer.preprocess.fit,
+        "size": localizer.preprocess.size,
+        "templates": localizer.templates,
+    }
+
+
+def _described(against: References) -> list[str] | str | None:
+    """References as settings: names, or how they are selected."""
+    if against is None:
+        return None
+    if isinstance(against, Named):
+        return list(against.names)
+    if callable(against):
+        return f"{name_of_selector(against)} {digest_of(against)[:12]}"
+    return [str(one) for one in ((against,) if isinstance(against, str | int) else against)]
+
+
+def name_of_selector(selector: Any) -> str:
+    """``nearest:3``; of a function of the user's, its name.
+
+    Args:
+        selector: of references.
+    """
+    name = getattr(selector, "__name__", type(selector).__name__).strip("_").lower()
+    count = getattr(selector, "count", None)
+    return f"{name}:{count}" if isinstance(count, int) else name

@@ -1,0 +1,214 @@
+"""Results of many images in one folder: kept batch by batch, so that what is interrupted is resumed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Generic, TypeAlias, TypeVar, final
+
+from PIL import Image
+
+from concept_cam import images
+from concept_cam.errors import ConceptCamError, ImageError, OptionError, OutputError
+from concept_cam.outside import chunks_of
+from concept_cam.runs import Run
+from concept_cam.runs.batches import Files
+from concept_cam.writers.table import Row, csv_of
+from concept_cam.writers.writer import Writer
+
+R = TypeVar("R")
+
+Failed: TypeAlias = Callable[[Path, ConceptCamError], None]
+Stream: TypeAlias = Callable[[Iterable[Path], Failed], Generator[tuple[Path, R, Image.Image | None], None, None]]
+"""Gives each image's result in order, with the image if it has it at hand; calls what it is given with images that fail."""
+
+BATCH = 8
+"""Images that are kept together, or as many as go through the model at once: an interrupted run loses at most so many."""
+
+
+def ignore(*_: object) -> None:
+    """Hear nothing."""
+
+
+_LARGE = 1 << 20
+
+_OUTCOMES = ".outcomes"
+"""The file of a batch that says which files each image has, or why it has none."""
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Job(Generic[R]):
+    """What is made of each image.
+
+    Attributes:
+        names: what the files of each image are called, in the order of the images.
+        results: of the images.
+        each: writers of files for each image; those are kept.
+        whole: writers of files of all images; those are made anew of the results that are kept.
+        rows: of an image in the table: of its result, or of why there is none.
+        again: reads a result that is kept, by its name.
+        told: called with every result that is made or kept, in the order of the images.
+        failed: called with every image that fails, and why.
+        batch_size: how many images ``results`` puts through the model at once.
+    """
+
+    names: Mapping[Path, str]
+    results: Stream[R]
+    each: Sequence[Writer[R]]
+    whole: Sequence[Writer[R]]
+    rows: Callable[[Path, R | str], list[Row]]
+    again: Callable[[str], R]
+    told: Callable[[Path, R], None]
+    failed: Callable[[Path, str], None]
+    batch_size: int
+
+    def run(self, run: Run) -> int:
+        """Make what is not kept, and write all files.
+
+        Args:
+            run: its folder is that of the writers. Of one image, a failure is raised.
+
+        Returns:
+            How many images failed.
+
+        Raises:
+            OutputError: a file cannot be written.
+            KeyboardInterrupt: it is interrupted; the message says how many images are kept.
+        """
+        failures = 0
+        with ExitStack() as stack:
+            for writer in self.whole:
+                stack.enter_context(writer)
+            makes = _Makes(self, run.folder, run.columns)
+            # What is resumed goes through the model in the same company: batches of other images differ in the last digit.
+            size = self.batch_size * max(1, BATCH // self.batch_size)
+            batches = run.each(list(self.names), size, str, makes.files, lambda files: _are_there(run.folder, files))
+            with closing(batches):
+                for _, paths, files, kept in batches:
+                    outcomes = json.loads(files[_OUTCOMES])
+                    failures += sum("problem" in outcome for outcome in outcomes)
+                    for path, outcome in zip(paths, outcomes, strict=True) if kept else ():
+                        self._take_again(path, outcome)
+        return failures
+
+    def _take_again(self, path: Path, outcome: Mapping[str, Any]) -> None:
+        """Take an image whose files are kept."""
+        if "problem" in outcome:
+            self.failed(path, outcome["problem"])
+            return
+        result = self.again(self.names[path])
+        image = images.read_image(path) if self.whole else None
+        for writer in self.whole:
+            writer.add(self.names[path], result, image)
+        self.told(path, result)
+
+
+class _Makes(Generic[R]):
+    """Makes the results of groups of images, in one stream that reads ahead."""
+
+    def __init__(self, job: Job[R], folder: Path, columns: Sequence[str]) -> None:
+        self._job, self._folder, self._columns = job, folder, columns
+        self._waiting: deque[Sequence[Path]] = deque()
+        # Rows and not results, which hold masks.
+        self._outcomes: dict[Path, tuple[list[Row], dict[str, Any]]] = {}
+        self._states: dict[Path, tuple[int, ...] | None] = {}
+
+    def files(self, groups: Iterator[Sequence[Path]]) -> Iterator[Files]:
+        """The files of each group, in order."""
+        with closing(self._job.results(self._of(groups), self._fail)) as results:
+            for path, result, image in results:
+                try:
+                    self._take(path, result, image or self._again(path))
+                except (OptionError, OutputError):
+                    raise  # a full disk is full for all
+                except ConceptCamError as error:
+                    self._fail(path, error)
+                yield from self._finished()
+        yield from self._finished()
+
+    def _of(self, groups: Iterator[Sequence[Path]]) -> Iterator[Path]:
+        for group in groups:
+            self._waiting.append(group)
+            for path in group:
+                self._states[path] = state_of(path)
+                yield path
+
+    def _again(self, path: Path) -> Image.Image:
+        """An image that was looked at, once more, to be drawn on.
+
+        Raises:
+            ImageError: it is another now, or cannot be read.
+        """
+        image = images.read_image(path)
+        if state_of(path) != self._states[path]:
+            raise ImageError(f"{path}: the file was changed while it was looked at; run it again.")
+        return image
+
+    def _take(self, path: Path, result: R, image: Image.Image) -> None:
+        name = self._job.names[path]
+        written = [file for writer in self._job.each for file in writer.add(name, result, image)]
+        for writer in self._job.whole:
+            writer.add(name, result, image)
+        # What is written is read back: a batch counts only as long as its files are these.
+        files = {file.relative_to(self._folder).as_posix(): _state(file) for file in written}
+        self._outcomes[path] = self._job.rows(path, result), {"files": files}
+        self._job.told(path, result)
+
+    def _fail(self, path: Path, error: ConceptCamError) -> None:
+        if len(self._job.names) == 1:
+            raise error
+        self._outcomes[path] = self._job.rows(path, str(error)), {"problem": str(error)}
+        self._job.failed(path, str(error))
+
+    def _finished(self) -> Iterator[Files]:
+        """The files of the groups of which all images are through."""
+        while self._waiting and all(path in self._outcomes for path in self._waiting[0]):
+            group = self._waiting.popleft()
+            found = [self._outcomes.pop(path) for path in group]
+            for path in group:
+                del self._states[path]
+            yield {
+                ".csv": csv_of([row for rows, _ in found for row in rows], self._columns),
+                _OUTCOMES: (json.dumps([outcome for _, outcome in found], indent=1) + "\n").encode(),
+            }
+
+
+def state_of(path: Path) -> tuple[int, ...] | None:
+    """What changes when a file is written to or replaced; None if it cannot be looked at.
+
+    Args:
+        path: a file.
+    """
+    try:
+        found = os.stat(path)  # noqa: PTH116  (says no, where Path raises on a name that is too long)
+    except (OSError, ValueError):
+        return None
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
+
+
+def _are_there(folder: Path, files: Files) -> bool:
+    """Whether the files that a batch has written are there, as they were."""
+    try:
+        outcomes = json.loads(files[_OUTCOMES])
+        held = [item for outcome in outcomes for item in outcome.get("files", {}).items()]
+        return all(_state(folder / name) == state for name, state in held)
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+        return False
+
+
+def _state(file: Path) -> dict[str, Any]:
+    """What a file holds, of a large one how much: the overlays of 10,000 photographs are not read again to resume a run."""
+    size = file.stat().st_size
+    if size > _LARGE:
+        return {"bytes": size}
+    digest = hashlib.sha256()
+    for chunk in chunks_of(file):
+        digest.update(chunk)
+    return {"bytes": size, "sha256": digest.hexdigest()}
