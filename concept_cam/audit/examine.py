@@ -12,7 +12,9 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from concept_cam.audit.columns import AuditRow
 from concept_cam.audit.object_share import ObjectMask, shared
+from concept_cam.audit.packing import numbers_of, packed
 from concept_cam.audit.words import Words, erased, random_axes, without
 from concept_cam.comparison import SAME, check_strength
 from concept_cam.concepts import ConceptBank, embed
@@ -26,28 +28,7 @@ from concept_cam.methods import explain, name_of, sees_score
 from concept_cam.metrics import constant, rank_correlation, relative_drop, strongest
 from concept_cam.parts import PartVocabulary
 from concept_cam.result import checked_maps
-from concept_cam.runs import Row, problem_row
-
-COLUMNS = (
-    "image",
-    "label",
-    "predicted",
-    "runner_up",
-    "correct",
-    "confidence",
-    "runner_up_probability",
-    "energy",
-    "off_object",
-    "off_area",
-    "border",
-    "rd5",
-    "words",
-    "agreement",
-    "background",
-    "sensitivity",
-    "problem",
-)
-"""What a row holds; what does not apply is empty. See docs/audit.md."""
+from concept_cam.runs import Skipped
 
 _DIRECTIONS = 100
 """How many random directions are erased beside the backgrounds."""
@@ -111,12 +92,11 @@ class Examiner:
         return Words.of(self.parts, phrases, scenes)
 
     @cached_property
-    def scene_localizer(self) -> Localizer:
-        """The localizer with the sentences of backgrounds."""
-        own, templates = self.localizer, self.scene_templates or self.localizer.templates
-        scenes = Localizer(own.backbone, templates=templates, method=own.method, site=own.site, form=own.form)
-        scenes.preprocess = own.preprocess
-        return scenes
+    def _against_others(self) -> Float[Tensor, "backgrounds E"]:
+        """For each background the direction that compares it with all others."""
+        scenes = self.words.bank.vectors_of(self.backgrounds)
+        others = (scenes.sum(0) - scenes) / (len(scenes) - 1)
+        return scenes - self.strength * others
 
     @cached_property
     def scale(self) -> float:
@@ -139,10 +119,10 @@ class Examiner:
         with torch.inference_mode(False), torch.no_grad():
             _ = self.bank, self.words
 
-    def examine(self, examples: Sequence[Example]) -> tuple[list[Row], dict[str, Tensor]]:
+    def examine(self, examples: Sequence[Example]) -> tuple[list[AuditRow | Skipped], dict[str, Tensor]]:
         """A row for each example, and tensors of all that could be used, in their order.
 
-        An example that cannot be used has a row that says why. The tensors, in float32:
+        An example that cannot be used has a row that says why. The tensors:
 
             aligned (N, side, side)    the map of what decided, in the frame of the object; see ``ObjectMask``
             whole (N, side, side)      the same in the frame of the image
@@ -150,10 +130,14 @@ class Examiner:
             agreements (N, words)      how far the map of each of the words is that of what decided: Spearman's, -1 to 1
             effects (N, backgrounds)   what each background, erased, takes off the probability of what was predicted, -1 to 1
             chance (N, directions)     what random directions take off it
+            decision (cells)           the map of what decided as the model gives it, of one image after the other
+            scene (cells)              likewise the map of the background that moves the prediction most, against the others
+            grids (N, 2)               the rows and columns of these two
+            placements (N, 10)         where they lie, see ``numbers_of``
         """
         self.prepare()
         with torch.inference_mode(False), torch.no_grad():
-            rows: dict[int, Row] = {}
+            rows: dict[int, AuditRow | Skipped] = {}
             views: dict[int, View] = {}
             for index, example in enumerate(examples):
                 try:
@@ -171,11 +155,10 @@ class Examiner:
                     decisions = self._decide(seen, [views[i] for i in which])
                 for i, (row, tensors) in zip(which, decisions, strict=True):
                     rows[i], held[i] = row, tensors
-        good = [held[i] for i in usable if "problem" not in rows[i]]
-        stacked = {name: torch.stack([of_one[name] for of_one in good]) for name in (good[0] if good else ())}
-        return [rows[i] for i in range(len(examples))], stacked
+        good = [held[i] for i in usable if not isinstance(rows[i], Skipped)]
+        return [rows[i] for i in range(len(examples))], packed(good)
 
-    def _decide(self, seen: Trace, views: Sequence[View]) -> list[tuple[Row, dict[str, Tensor]]]:
+    def _decide(self, seen: Trace, views: Sequence[View]) -> list[tuple[AuditRow | Skipped, dict[str, Tensor]]]:
         """Why each image is predicted as its class, and not as the runner-up."""
         bank, probabilities = self.bank, ClassProbabilities(self.localizer.backbone, self.bank, self.scale)
         before = probabilities.of_embedding(seen.embedding)
@@ -184,15 +167,17 @@ class Examiner:
         told = [self.words.difference(direction) for direction in base - other]
         asked = [base - self.strength * other]
         asked += [torch.stack([one.direction(self.words.bank) for one in of_all]) for of_all in zip(*told, strict=True)]
+        effects, chance = self._effects(seen.embedding, probabilities, before, first)
+        asked += [self._against_others[effects.argmax(1)]] if self.backgrounds else []
         maps = explain(self.localizer.method, seen, torch.stack(asked)).float()
+        maps, scenes = (maps[:-1], maps[-1].nan_to_num(0.0, 0.0, 0.0)) if self.backgrounds else (maps, maps[0, :, :0, :0])
         same, blank = F.cosine_similarity(base, other) > SAME, ~maps[0].flatten(1).any(1)
         # One image may have no evidence at all, for a method that is never negative: the others are looked at.
         checked_maps(maps[0, ~(same | blank)], seen.site.name)
         drops = _drops(probabilities, seen, maps[0], before, first, second)
-        effects, chance = self._effects(seen.embedding, probabilities, before, first)
-        maps, before, first, second = (tensor.cpu() for tensor in (maps, before, first, second))
+        maps, scenes, before, first, second = (tensor.cpu() for tensor in (maps, scenes, before, first, second))
         agreements = rank_correlation(maps[1:], maps[:1].expand_as(maps[1:])).float()
-        found: list[tuple[Row, dict[str, Tensor]]] = []
+        found: list[tuple[AuditRow | Skipped, dict[str, Tensor]]] = []
         for b, view in enumerate(views):
             predicted, runner_up = bank.names[int(first[b])], bank.names[int(second[b])]
             if blank[b]:
@@ -202,24 +187,24 @@ class Examiner:
                 text = f"predicted as {predicted!r}, which the model cannot tell from {runner_up!r}: leave one of them out"
                 found.append((_problem(view.example, text), {}))
                 continue
-            ground = ObjectMask.of(view.frame.placement.covering(seen.layout.span), view.region, maps.shape[2:])
-            row: Row = {
-                "image": _spelt(view.example.name),
-                "label": view.example.label,
-                "predicted": predicted,
-                "runner_up": runner_up,
-                "correct": int(predicted == view.example.label),
-                "confidence": float(before[b, first[b]]),
-                "runner_up_probability": float(before[b, second[b]]),
-                **vars(ground.shares(maps[0, b])),
-                "rd5": float(drops[b]),
-            }
+            placement = view.frame.placement.covering(seen.layout.span)
+            ground = ObjectMask.of(placement, view.region, maps.shape[2:])
             means = [(one, x) for one, x in zip(told[b], agreements[:, b].tolist(), strict=True) if one.told(x)]
-            if means:
-                row |= {"words": "; ".join(str(one) for one, _ in means), "agreement": means[0][1]}
-            if self.backgrounds:
-                strongest_ = int(effects[b].argmax())
-                row |= {"background": self.backgrounds[strongest_], "sensitivity": float(effects[b, strongest_])}
+            row = AuditRow(
+                image=_spelt(view.example.name),
+                label=view.example.label,
+                predicted=predicted,
+                runner_up=runner_up,
+                correct=predicted == view.example.label,
+                confidence=float(before[b, first[b]]),
+                runner_up_probability=float(before[b, second[b]]),
+                **vars(ground.shares(maps[0, b])),
+                rd5=float(drops[b]),
+                words="; ".join(str(one) for one, _ in means),
+                agreement=means[0][1] if means else None,
+                background=self.backgrounds[int(effects[b].argmax())] if self.backgrounds else "",
+                sensitivity=float(effects[b].max()) if self.backgrounds else None,
+            )
             where = (
                 ground.aligned(shared(maps[0, b], maps[1, b]))
                 if told[b]
@@ -227,7 +212,8 @@ class Examiner:
             )
             tensors = {"aligned": ground.aligned(maps[0, b]), "whole": ground.whole(maps[0, b]), "shared": where}
             tensors |= {"agreements": agreements[:, b], "effects": effects[b], "chance": chance[b]}
-            found.append(({key: value for key, value in row.items() if value is not None}, tensors))
+            tensors |= {"decision": maps[0, b], "scene": scenes[b], "placements": numbers_of(placement)}
+            found.append((row, tensors))
         return found
 
     def _effects(
@@ -267,8 +253,8 @@ def _drops(
     return relative_drop(before, after, first, second).cpu()
 
 
-def _problem(example: Example, text: BaseException | str) -> Row:
-    return problem_row(_spelt(example.name), example.label, text)
+def _problem(example: Example, text: BaseException | str) -> Skipped:
+    return Skipped.of(_spelt(example.name), example.label, text)
 
 
 def _spelt(name: str) -> str:

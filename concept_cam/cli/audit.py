@@ -10,12 +10,11 @@ import typer
 from concept_cam.cli.command import command_line
 from concept_cam.cli.encoders import CLASSES, HELP, load_encoder
 from concept_cam.cli.given import check_texts, refuse
+from concept_cam.cli.report import FAIL_ON, read_conditions, tell
 from concept_cam.cli.sets import LARGEST_SEED, WORLD, is_drawn, read_set
-from concept_cam.cli.terminal import complain, say
-from concept_cam.errors import AuditFailed, OptionError
+from concept_cam.errors import OptionError
 
 if TYPE_CHECKING:
-    from concept_cam.audit import Audit
     from concept_cam.datasets import Dataset
     from concept_cam.localizer import Localizer
 
@@ -55,21 +54,16 @@ def audit(
     site: Annotated[str | None, typer.Option(help="Where tokens are read; `concept-cam check` lists the sites.")] = None,
     templates: Annotated[str | None, typer.Option(help="Sentences around a name: a name or a file.")] = None,
     device: Annotated[str, typer.Option(help="Where the model runs: cpu, cuda, cuda:1, mps.")] = "cpu",
-    fail_on: Annotated[
-        list[str] | None,
-        typer.Option(help="Exit with 1 if so: 'off_object > 0.3', 'accuracy < 0.9', 'suspects > 0'; can be given again."),
-    ] = None,
+    fail_on: Annotated[list[str] | None, typer.Option(help=FAIL_ON)] = None,
     out: Annotated[Path, typer.Option(help="The folder for the report; one that is half done is resumed.")] = Path(
         "concept-cam-audit"
     ),
 ) -> None:
     """Find what a model relies on: accuracy, confused pairs in words, evidence off the object, backgrounds that decide."""
     from concept_cam.audit import audit as look_at
-    from concept_cam.audit.report import write_report
-    from concept_cam.audit.summary import Condition, summary
     from concept_cam.evaluation.among import as_among, chosen_among
 
-    conditions, chosen = [Condition.read(text) for text in fail_on or ()], None if among is None else as_among(among)
+    conditions, chosen = read_conditions(fail_on), None if among is None else as_among(among)
     compared = other_model is not None or other_pretrained is not None
     if compared and other_model is None and model is None:
         raise OptionError(f"--other-pretrained {other_pretrained} needs an --other-model, such as ViT-B-16.")
@@ -90,31 +84,7 @@ def audit(
         about = {"data": dataset, "layout": layout, "seed": seed, "pretrained": weights}
         texts = _texts(localizer, own, vocabulary, backgrounds)
         audits.append(look_at(localizer, data, folder, **texts, among=chosen, about=about, command=command_line()))
-    found = audits[0]
-    report = write_report(*audits)
-    figures = summary(found)
-    for problem in found.problems:
-        complain(f"skipped: {problem}")
-    right = "not known" if found.accuracy is None else f"{found.accuracy:.3f}"
-    say(f"{figures['images']} images, {found.skipped} skipped, accuracy {right}")
-    say(f"evidence off the object: {_told(found)}")
-    say(f"report in {report}")
-    for one in audits:
-        say(f"{one.examiner.localizer.backbone.name} decides among {one.among}")
-    reasons = [reason for condition in conditions if (reason := condition.reason(figures))]
-    if reasons:
-        raise AuditFailed(f"{'; '.join(reasons)}: {report} shows why.")
-
-
-def _told(found: Audit) -> str:
-    """The suspects, and how much can be said of the classes."""
-    if not found.ranked:
-        return "not known, without masks or boxes"
-    if not found.judged:
-        return f"too few images to say; a class needs {found.fewest}"
-    few = len(found.ranked) - len(found.judged)
-    rest = f"; too few images to say of {few} of {len(found.ranked)} classes, which need {found.fewest}" if few else ""
-    return (", ".join(one.name for one in found.suspects) or "none") + rest
+    tell(audits, conditions)
 
 
 def _localizer(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import final
+from typing import Any, final
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -16,10 +16,11 @@ from concept_cam.backbones.site import TokenLayout
 from concept_cam.concepts import ConceptBank
 from concept_cam.datasets import Example
 from concept_cam.errors import DatasetError
+from concept_cam.evaluation.columns import GridRow
 from concept_cam.evaluation.contrasts import Contrast, contrasts_of
 from concept_cam.evaluation.probabilities import ClassProbabilities
 from concept_cam.evaluation.references import read_references
-from concept_cam.evaluation.sanity import SANITY, SanityChecks, shuffled
+from concept_cam.evaluation.sanity import SanityChecks, shuffled
 from concept_cam.evaluation.settings import Settings
 from concept_cam.gradients import Trace, trace
 from concept_cam.images import WHOLE, Frame, Size, Span, by_size
@@ -41,13 +42,7 @@ from concept_cam.metrics import (
 from concept_cam.metrics.localization import check_masks
 from concept_cam.preprocess import Preparation
 from concept_cam.result import checked_maps
-from concept_cam.runs import Row, problem_row
-
-KEYS = ("image", "label", "method", "references", "strength")
-WHERE = ("energy", "area", "hit", "chance", "iou", "best_iou", "average_precision", "best_box")
-RESTS_ON = ("rd5", "rd10")
-COLUMNS = (*KEYS, "against", "similarity", "correct", *WHERE, *RESTS_ON, "deletion", *SANITY, "problem")
-"""What a row holds; what does not apply is empty. See docs/evaluation.md."""
+from concept_cam.runs import Skipped
 
 _SHARES = {"rd5": 0.05, "rd10": 0.1}
 _GREY = constant()
@@ -75,10 +70,10 @@ class Grid:
         """The model with its parameters shuffled."""
         return shuffled(self.localizer.backbone)
 
-    def rows(self, examples: Sequence[Example]) -> list[Row]:
+    def rows(self, examples: Sequence[Example]) -> list[GridRow | Skipped]:
         """All rows of some examples, in their order; an example that cannot be used has one row that says why."""
         with torch.inference_mode(False), torch.no_grad():
-            found: dict[int, list[Row]] = {}
+            found: dict[int, list[GridRow | Skipped]] = {}
             views: dict[int, View] = {}
             for index, example in enumerate(examples):
                 try:
@@ -94,7 +89,7 @@ class Grid:
                 found |= dict(zip(which, self._of_views([views[i] for i in which], size), strict=True))
         return [row for index in range(len(examples)) for row in found[index]]
 
-    def _of_views(self, views: Sequence[View], size: Size) -> list[list[Row]]:
+    def _of_views(self, views: Sequence[View], size: Size) -> list[list[GridRow | Skipped]]:
         """Rows of images that go through the model together."""
         localizer, bank = self.localizer, self.bank
         pixels = torch.stack([view.frame.pixels for view in views]).to(localizer.backbone.device, localizer.backbone.dtype)
@@ -110,7 +105,7 @@ class Grid:
             target = _indices(bank, [view.example.label for view in views])
             sanity = self.settings.sanity
             alike = SanityChecks.of(localizer, self.randomized, seen, bank, target) if sanity else None
-            rows: list[list[Row]] = [[] for _ in views]
+            rows: list[list[GridRow | Skipped]] = [[] for _ in views]
             for name, method in self.settings.named.items():
                 count = len(asked[0]) if sees_score(method) else 1
                 directions = torch.stack([torch.stack([c.direction for c in of_one[:count]]) for of_one in asked], 1)
@@ -127,15 +122,20 @@ class Grid:
                             text = f"{name} against {contrast.references}: the map is blank"
                             rows[b].append(_problem(view.example, text))
                         elif contrast.problem is None:
-                            keys = (view.example.name, view.example.label, name, contrast.references, contrast.strength)
-                            row = dict(zip(KEYS, keys, strict=True)) | {"against": "; ".join(contrast.against)}
-                            row |= {"similarity": contrast.similarity} if contrast.against else {}
-                            row |= {"correct": int(scores[b].argmax() == bank.index(view.example.label))}
-                            rows[b].append(
-                                row
-                                | view.where(grid, span=seen.layout.span)
-                                | {key: float(rests_on[key][b]) for key in rests_on}
+                            drops: dict[str, Any] = {key: float(of_all[b]) for key, of_all in rests_on.items()}
+                            row = GridRow(
+                                image=view.example.name,
+                                label=view.example.label,
+                                method=name,
+                                references=contrast.references,
+                                strength=contrast.strength,
+                                against="; ".join(contrast.against),
+                                similarity=contrast.similarity if contrast.against else None,
+                                correct=bool(scores[b].argmax() == bank.index(view.example.label)),
+                                **view.where(grid, span=seen.layout.span),
+                                **drops,
                             )
+                            rows[b].append(row)
         for view, of_one, own in zip(views, asked, rows, strict=True):
             own += [_problem(view.example, text) for text in dict.fromkeys(c.problem for c in of_one) if text]
         return rows
@@ -146,8 +146,8 @@ class Grid:
         return contrasts_of(self.bank, example.label, scores, selectors, self.settings.strengths)
 
 
-def _problem(example: Example, text: BaseException | str) -> Row:
-    return problem_row(example.name, example.label, text)
+def _problem(example: Example, text: BaseException | str) -> Skipped:
+    return Skipped.of(example.name, example.label, text)
 
 
 def _indices(bank: ConceptBank, names: Sequence[str]) -> Int[Tensor, " B"]:
@@ -181,7 +181,7 @@ class View:
             check_masks(region)
         return cls(example, frame, region)
 
-    def where(self, grid: Float[Tensor, "rows cols"], patches: int | None = None, span: Span = WHOLE) -> Row:
+    def where(self, grid: Float[Tensor, "rows cols"], patches: int | None = None, span: Span = WHOLE) -> dict[str, Any]:
         """Metrics of localization.
 
         Args:

@@ -16,7 +16,7 @@ from concept_cam.files import alone_in, clear_leftovers, write_file
 from concept_cam.outside import read_bytes
 from concept_cam.runs.batches import Batch, Files
 from concept_cam.runs.digests import digest_of
-from concept_cam.runs.table import csv_of
+from concept_cam.tables import table_of
 
 T = TypeVar("T")
 
@@ -100,7 +100,7 @@ class Run:
                 rows.append(files[".csv"])
                 batches.append(batch)
                 bar.update(len(some))
-        header = csv_of([], self.columns)
+        header = table_of([], self.columns)
         write_file(self.table, header + b"".join(of_batch[len(header) :] for of_batch in rows))
         return batches
 
