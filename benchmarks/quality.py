@@ -26,9 +26,9 @@ from tqdm import tqdm
 from benchmarks.contenders import ZeroShot
 from benchmarks.timing import machine
 from concept_cam import trace, world
-from concept_cam.evaluation import ClassProbabilities, Grid, Settings, own_scale, read_rows, tables, write_rows
+from concept_cam.evaluation import ClassProbabilities, Grid, GridRow, Settings, own_scale, read_rows, tables, write_rows
 from concept_cam.evaluation.contrasts import BASE
-from concept_cam.evaluation.grid import KEYS, OcclusionScores, Row, View
+from concept_cam.evaluation.grid import OcclusionScores, View
 from concept_cam.gradients import Trace
 from concept_cam.localizer import Localizer
 from concept_cam.world.dataset import twins_dataset
@@ -69,7 +69,7 @@ def _on_grid(tokens: Tensor) -> Tensor:
     return tokens[:, 1:].transpose(1, 2).unflatten(2, (side, side))
 
 
-def peer_rows(localizer: Localizer, count: int) -> Iterator[Row]:
+def peer_rows(localizer: Localizer, count: int) -> Iterator[GridRow]:
     """The rows of the packages, base and finer."""
     bank, backbone = localizer.bank(world.species()), localizer.backbone
     site = backbone.sites[0]
@@ -86,9 +86,16 @@ def peer_rows(localizer: Localizer, count: int) -> Iterator[Row]:
             for references, strength in ((BASE, 0.0), ("twin", STRENGTH), ("twin", 1.0)):
                 with _gradients(site.module, backbone.module):
                     grid = peer(classifier, site.module, pixels, strength).float()
-                keys = dict(zip(KEYS, (example.name, example.label, name, references, strength), strict=True))
-                rests_on = occluded.about(grid[None], 0)
-                yield keys | view.where(grid, seen.layout.rows) | {key: float(value) for key, value in rests_on.items()}
+                yield GridRow(
+                    image=example.name,
+                    label=example.label,
+                    method=name,
+                    references=references,
+                    strength=strength,
+                    correct=bool(bank.scores(seen.embedding)[0].argmax() == bank.index(example.label)),
+                    **view.where(grid, seen.layout.rows),
+                    **{key: float(value) for key, value in occluded.about(grid[None], 0).items()},
+                )
 
 
 @contextmanager

@@ -49,7 +49,7 @@ def test_the_field_guide_is_audited(run, tmp_path):
     assert said[2] == "report in concept-cam-audit/report.html"
     made = {path.relative_to(tmp_path / "concept-cam-audit").as_posix() for path in (tmp_path / "concept-cam-audit").glob("*")}
     tables = {"rows.csv", "classes.csv", "pairs.csv", "words.csv", "backgrounds.csv"}
-    assert made == tables | {"batches", "how.json", "images", "report.html", "run.json", "summary.json"}
+    assert made == tables | {"audit.json", "batches", "how.json", "images", "report.html", "run.json", "summary.json"}
     classes = columns(tmp_path / "concept-cam-audit" / "classes.csv")
     assert len(classes) == 6
     assert all(float(row["off_object"]) < 0.3 < float(row["energy"]) for row in classes)
@@ -64,7 +64,7 @@ def test_an_audit_that_was_done_is_told_again(run, tmp_path, monkeypatch):
     code, out, err = run(*arguments)
     assert code == 0, err
     before = (tmp_path / "out" / "report.html").read_bytes()
-    monkeypatch.setattr("concept_cam.audit.examine.Examiner.look", None)  # nothing is looked at again
+    monkeypatch.setattr("concept_cam.audit.examine.Examiner.examine", None)  # nothing is looked at again
     assert run(*arguments) == (0, out, err)
     assert (tmp_path / "out" / "report.html").read_bytes() == before
 
@@ -169,7 +169,7 @@ def test_two_models_on_the_same_images(run, tmp_path):
     grown = {row["label"]: float(row["off_object_after"]) - float(row["off_object"]) for row in moved}
     assert grown["frost finch"] > 0.3 > 0.1 > grown["copper finch"]
     html = (tmp_path / "out" / "report.html").read_text()
-    assert "Against world-shortcut" in html
+    assert "Compared with world-shortcut" in html
     assert any(path.name.startswith("other-") for path in (tmp_path / "out" / "images").iterdir())
     assert not (tmp_path / "out" / "other" / "images").exists()
 
@@ -215,7 +215,7 @@ def test_a_classifier_is_asked_no_texts(run, folder, tmp_path):
 def test_a_mistake_is_one_line_and_costs_nothing(run, tmp_path, arguments, message, monkeypatch):
     (tmp_path / "one.txt").write_text("bird in snow\n")
     (tmp_path / "volcanoes.txt").write_text("bird in snow\nbird in volcano\n")
-    monkeypatch.setattr("concept_cam.audit.examine.Examiner.look", None)
+    monkeypatch.setattr("concept_cam.audit.examine.Examiner.examine", None)
     code, _, err = run(*arguments)
     assert code == 2
     assert message in err

@@ -361,6 +361,7 @@ COMMANDS = {
         *("images", "vocabulary", "strength", "method", "model", "pretrained", "site", "fit", "size", "templates"),
         *("device", "plates", "out"),
     },
+    "report": {"folder", "other", "fail_on"},
     "check": {"model", "pretrained", "classes", "device"},
     "world": {"folder", "plates", "seed", "size"},
     "models": set(),

@@ -184,8 +184,8 @@ def _drawing(held: StoredTensors, place: int, count: int) -> Drawing:
     rows, cols = (int(side) for side in grids[place])
     stop = int(grids[: place + 1].prod(1).sum())
     numbers = held.read("placements", count, 10)[place].tolist()
-    stated = {"window": numbers[:4], "image_size": numbers[4:6], "cells": numbers[6:]}
-    placement = placed(stated, (rows, cols))
+    size = [int(side) if side.is_integer() else side for side in numbers[4:6]]
+    placement = placed({"window": numbers[:4], "image_size": size, "cells": numbers[6:]}, (rows, cols))
     maps = {
         name: held.part(name, stop - rows * cols, stop).reshape(rows, cols)
         for name in ("decision", "scene")
