@@ -94,9 +94,9 @@ def test_an_evaluation_is_among_those_classes(localizer, data, logits, tmp_path,
         rivals = [c for c in columns if c != own]
         best = CLASSES[max(rivals, key=lambda c: float(scores[c]))]
         near = CLASSES[max(rivals, key=lambda c: float(F.cosine_similarity(weight[c], weight[own], dim=0)))]
-        assert rows[str(i), "rivals:1"]["against"] == best
-        assert rows[str(i), "nearest:1"]["against"] == near
-        assert rows[str(i), "none"]["correct"] == float(max(columns, key=lambda c: float(scores[c])) == own)
+        assert rows[str(i), "rivals:1"].against == best
+        assert rows[str(i), "nearest:1"].against == near
+        assert rows[str(i), "none"].correct == float(max(columns, key=lambda c: float(scores[c])) == own)
         # RD@5 %: the confidence among those classes, before and after.
         result = localizer(data.examples[i].image, label, best, strength=1.0)
         heat = TokenLayout(0, 3, 5).enlarged(result.map[None], (24, 40))
@@ -107,7 +107,7 @@ def test_an_evaluation_is_among_those_classes(localizer, data, logits, tmp_path,
         lost = before - after
         place = {c: k for k, c in enumerate(columns)}
         drop = lost[place[own]] - lost[place[CLASSES.index(near)]]
-        assert rows[str(i), "rivals:1"]["rd5"] == pytest.approx(float(drop), abs=2e-5)
+        assert rows[str(i), "rivals:1"].rd5 == pytest.approx(float(drop), abs=2e-5)
 
 
 @pytest.mark.parametrize(("among", "told"), [("model", "7 of the 7"), ("dataset", "3 of the 7")])

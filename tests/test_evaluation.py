@@ -62,8 +62,9 @@ def test_a_row_for_each_image_method_references_and_strength(localizer, tmp_path
     keys = [(row.image, row.method, row.references, row.strength) for row in rows]
     assert len(set(keys)) == len(keys) == 4 * 2 * (1 + 2 * 2)
     base = next(row for row in rows if row.strength == 0)
-    assert base["references"] == "none"
-    assert {"energy", "hit", "rd5", "rd10", "deletion", "best_iou", "average_precision", "correct"} <= set(base)
+    assert base.references == "none"
+    measured = ("energy", "hit", "rd5", "rd10", "deletion", "best_iou", "average_precision", "correct")
+    assert all(getattr(base, name) is not None for name in measured)
     assert all(len(row.against.split("; ")) == 2 for row in rows if row.references == "nearest:2")
     bank = localizer.bank(world.species())
     for row in rows:
