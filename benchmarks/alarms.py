@@ -19,10 +19,12 @@ from rich.table import Table
 from tqdm import tqdm
 
 from concept_cam import world
-from concept_cam.audit import ALARM, Audit
-from concept_cam.audit.examine import Examiner, Row
+from concept_cam.audit import ALARM, Audit, AuditRow
+from concept_cam.audit.examine import Examiner
+from concept_cam.audit.setup import Setup
 from concept_cam.datasets import Dataset
 from concept_cam.metrics import mean_interval
+from concept_cam.runs import Skipped
 from concept_cam.world.birds import species
 from concept_cam.world.dataset import WORLDS
 from concept_cam.world.shortcuts import SHORTCUTS
@@ -44,18 +46,19 @@ class Alarms(NamedTuple):
     resampled: frozenset[str]
 
 
-def rows_of(examiner: Examiner, data: Dataset) -> Iterator[Row]:
+def rows_of(examiner: Examiner, data: Dataset) -> Iterator[AuditRow | Skipped]:
     """The rows of an audit, without its maps."""
     for start in range(0, len(data.examples), _BATCH):
         yield from examiner.examine(data.examples[start : start + _BATCH])[0]
 
 
-def alarms_of(examiner: Examiner, data: Dataset, rows: Sequence[Row]) -> Alarms:
+def alarms_of(examiner: Examiner, data: Dataset, rows: Sequence[AuditRow | Skipped]) -> Alarms:
     """The suspects; and those that a bootstrap interval for each class would give, as for many images."""
-    found = Audit(examiner, data, Path(), rows, ())
+    found = Audit(Setup.of(examiner, data, rows), Path(), rows, ())
     of_class: dict[str, list[float]] = {}
     for row in found.good:
-        of_class.setdefault(row["predicted"], []).append(row["off_object"])
+        if row.off_object is not None:
+            of_class.setdefault(row.predicted, []).append(row.off_object)
     means = {name: mean_interval(torch.tensor(shares, dtype=torch.float64)) for name, shares in of_class.items()}
     # Of one image the resamples are that image.
     resampled = (name for name, one in means.items() if (one.mean if len(of_class[name]) == 1 else one.low) > ALARM)

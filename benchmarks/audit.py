@@ -47,8 +47,7 @@ def peak() -> int:
 def run(count: int) -> Run:
     """Audit so many plates."""
     from concept_cam import world
-    from concept_cam.audit import audit
-    from concept_cam.audit.report import write_report
+    from concept_cam.audit import audit, write_report, write_tables
     from concept_cam.parts import read_parts
     from concept_cam.prompts import read_vocabulary
     from concept_cam.world.dataset import birds_dataset
@@ -61,6 +60,7 @@ def run(count: int) -> Run:
         found = audit(localizer, birds_dataset(count), Path(folder) / "all", **asked)
         looked = peak()
         write_report(found)
+        write_tables(found)
         return Run(count, time.perf_counter() - start, before, looked, peak())
 
 

@@ -32,6 +32,7 @@ from concept_cam.datasets.files import SUFFIXES, words
 from concept_cam.errors import BackboneError
 from concept_cam.evaluation import (
     Grid,
+    GridRow,
     Mosaics,
     MosaicSettings,
     Settings,
@@ -107,7 +108,7 @@ def mosaics(localizer: Localizer, bank: ConceptBank, dataset: Dataset, kind: str
     run = Mosaics(localizer, bank, dataset, MosaicSettings(kind, tuple(methods), strengths=(*STRENGTHS, FURTHER)))
     with tempfile.TemporaryDirectory() as folder:
         rows = read_rows(write_mosaics(run, Path(folder), {}))
-    bases = [row["correct"] for row in rows if row.get("strength") == 0 and row["method"] == methods[0]]
+    bases = [r.correct for r in rows if isinstance(r, GridRow) and r.strength == 0 and r.method == methods[0]]
     yield (
         f"{len(run.candidates)} of {len(dataset.examples)} photographs are classified correctly, and each has a mosaic. The "
         f"class that scores highest on the mosaic is one of the four in {sum(bases) / len(bases):.2f}."

@@ -26,9 +26,9 @@ from tqdm import tqdm
 from benchmarks.contenders import ZeroShot
 from benchmarks.timing import machine
 from concept_cam import world
-from concept_cam.evaluation import ClassProbabilities, Grid, Settings, own_scale, read_rows, tables, write_rows
+from concept_cam.evaluation import ClassProbabilities, Grid, GridRow, Settings, own_scale, read_rows, tables, write_rows
 from concept_cam.evaluation.contrasts import BASE
-from concept_cam.evaluation.grid import KEYS, OcclusionScores, Row, where
+from concept_cam.evaluation.grid import OcclusionScores, where
 from concept_cam.evidence import EvidenceMap
 from concept_cam.localizer import Localizer
 from concept_cam.passes import Pass
@@ -71,7 +71,7 @@ def _on_grid(tokens: Tensor) -> Tensor:
     return tokens[:, 1:].transpose(1, 2).unflatten(2, (side, side))
 
 
-def peer_rows(localizer: Localizer, count: int) -> Iterator[Row]:
+def peer_rows(localizer: Localizer, count: int) -> Iterator[GridRow]:
     """The rows of the packages, base and finer."""
     bank, backbone = localizer.bank(world.species()), localizer.backbone
     site = backbone.sites[0]
@@ -89,10 +89,16 @@ def peer_rows(localizer: Localizer, count: int) -> Iterator[Row]:
             for references, strength in ((BASE, 0.0), ("twin", STRENGTH), ("twin", 1.0)):
                 with _gradients(site.module, backbone.module):
                     grid = peer(classifier, site.module, pixels, strength).float()
-                keys = dict(zip(KEYS, (example.name, example.label, name, references, strength), strict=True))
-                rests_on = occluded.about(grid[None], 0)
-                found = where(view, EvidenceMap(grid, view.frame.placement), patch)
-                yield keys | found | {key: float(value) for key, value in rests_on.items()}
+                yield GridRow(
+                    image=example.name,
+                    label=example.label,
+                    method=name,
+                    references=references,
+                    strength=strength,
+                    correct=bool(seen.scores(bank)[0].argmax() == bank.index(example.label)),
+                    **where(view, EvidenceMap(grid, view.frame.placement), patch),
+                    **{key: float(value) for key, value in occluded.about(grid[None], 0).items()},
+                )
 
 
 @contextmanager

@@ -21,6 +21,7 @@ from torch import tensor
 from concept_cam import world
 from concept_cam.evaluation import Grid, Settings, own_scale, read_rows, write_rows
 from concept_cam.metrics import mean_interval
+from concept_cam.runs import Skipped
 from concept_cam.world.birds import twins
 from concept_cam.world.dataset import WORLDS
 from concept_cam.world.shortcuts import SHORTCUTS
@@ -42,8 +43,10 @@ def main(
             rows = read_rows(write_rows(grid, WORLDS["world-shortcuts"](count, seed, 0), Path(folder), {}))
         groups: dict[tuple[str, str, int], list[float]] = defaultdict(list)
         for row in rows:
-            kind = 0 if row["label"] in SHORTCUTS else 1 if twin[row["label"]] in SHORTCUTS else 2
-            groups[row["method"], row["references"], kind].append(1 - row["energy"])
+            if isinstance(row, Skipped) or row.energy is None:
+                continue
+            kind = 0 if row.label in SHORTCUTS else 1 if twin[row.label] in SHORTCUTS else 2
+            groups[row.method, row.references, kind].append(1 - row.energy)
         for method in settings.methods:
             for references in ("none", "twin"):
                 found = [mean_interval(tensor(groups[method, references, kind]).double()) for kind in range(3)]

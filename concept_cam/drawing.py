@@ -132,6 +132,50 @@ def side_by_side(localization: Localization, image: Image.Image) -> Image.Image:
     )
 
 
+def map_on(image: Image.Image, placement: Placement, grid: Float[Tensor, "rows cols"]) -> Image.Image:
+    """A signed map on its image, as ``overlay`` draws it.
+
+    Args:
+        image: that the map is of.
+        placement: of the map.
+        grid: the map.
+
+    Raises:
+        ImageError: the image is not of the size that the placement is for.
+
+    Example:
+        >>> import torch
+        >>> from PIL import Image
+        >>> from concept_cam.images import Placement
+        >>> map_on(Image.new("RGB", (60, 40)), Placement((0, 0, 60, 40), (40, 60)), torch.eye(4)).size
+        (60, 40)
+    """
+    return _blend(upright(image, placement), placement, grid)
+
+
+def map_beside(image: Image.Image, placement: Placement, grid: Float[Tensor, "rows cols"], caption: str) -> Image.Image:
+    """The image, and a signed map on it with its caption.
+
+    Args:
+        image: that the map is of.
+        placement: of the map.
+        grid: the map.
+        caption: of the map, such as its target.
+
+    Raises:
+        ImageError: the image is not of the size that the placement is for.
+
+    Example:
+        >>> import torch
+        >>> from PIL import Image
+        >>> from concept_cam.images import Placement
+        >>> map_beside(Image.new("RGB", (60, 40)), Placement((0, 0, 60, 40), (40, 60)), torch.eye(4), "a finch").width
+        756
+    """
+    small, placement = _small(upright(image, placement), placement, _PANEL)
+    return _captioned([(small, "the image"), (_blend(small, placement, grid), caption)])
+
+
 def strip(localizations: Sequence[Localization], image: Image.Image) -> Image.Image:
     """Draw the maps of one comparison at several strengths side by side, from ``Localizer.sweep``.
 

@@ -159,10 +159,10 @@ def alone_in(folder: Path) -> Iterator[None]:
     try:
         descriptor = os.open(folder, os.O_RDONLY)
     except OSError as error:
-        raise OutputError(f"{folder}: cannot be read ({error.strerror or error}); choose another --out.") from error
+        raise OutputError(f"{folder}: cannot be read ({error.strerror or error}); choose another folder.") from error
     try:
         if _lock(descriptor) is False:
-            raise OutputError(f"{folder}: another process is writing a run there; wait for it, or choose another --out.")
+            raise OutputError(f"{folder}: another process is writing a run there; wait for it, or choose another folder.")
         yield
     finally:
         os.close(descriptor)

@@ -22,7 +22,7 @@ def read_bytes(path: str | os.PathLike[str], most: int) -> bytes:
         OSError: it cannot be read.
         ValueError: it is no regular file, such as a pipe, which might never end; or it has more than ``most`` bytes.
     """
-    with _opened(path) as stream:
+    with opened(path) as stream:
         size = os.fstat(stream.fileno()).st_size
         if size > most:
             raise ValueError(f"it has {size:,} bytes; at most {most:,} are read")
@@ -39,14 +39,18 @@ def chunks_of(path: str | os.PathLike[str], size: int = 1 << 20) -> Iterator[byt
     Raises:
         OSError, ValueError: it cannot be read, or is no regular file.
     """
-    with _opened(path) as stream:
+    with opened(path) as stream:
         while chunk := stream.read(size):
             yield chunk
 
 
 @contextmanager
-def _opened(path: str | os.PathLike[str]) -> Iterator[BufferedReader]:
-    """A regular file; to open a pipe would wait for who writes to it."""
+def opened(path: str | os.PathLike[str]) -> Iterator[BufferedReader]:
+    """Open a regular file to be read; to open a pipe would wait for who writes to it.
+
+    Raises:
+        OSError, ValueError: it cannot be opened, or is no regular file.
+    """
     handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
     mode = os.fstat(handle).st_mode
     if not stat.S_ISREG(mode):

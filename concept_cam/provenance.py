@@ -6,7 +6,7 @@ import json
 import os
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from datetime import datetime, timezone
 from importlib.metadata import version
 from pathlib import Path
@@ -16,7 +16,9 @@ from concept_cam.errors import OptionError, one_line
 from concept_cam.files import write_file
 from concept_cam.gradients import Trace
 from concept_cam.methods import AnyMethod, name_of
+from concept_cam.outside import parse_json, read_bytes
 from concept_cam.preprocess import Preparation
+from concept_cam.stored import exactly, mapping, refused
 
 HOW = "how.json"
 """The file beside the tables of a run that says how they were made."""
@@ -26,6 +28,9 @@ _SHORT = 12
 
 _LONGEST = 10_000
 """Letters of a command."""
+
+_LARGEST = 1 << 24
+"""Bytes of a file."""
 
 _DAY = re.compile(r"\d{4}-\d\d-\d\d")
 
@@ -147,6 +152,48 @@ class Provenance:
         kept = replace(self, **_start_of(file, self))
         write_file(file, (json.dumps(kept.as_json(), indent=2) + "\n").encode())
         return kept
+
+    @classmethod
+    def load(cls, folder: Path) -> Provenance | None:
+        """What ``kept`` wrote into a folder; None if it is not there.
+
+        Raises:
+            OutputError: the file is damaged.
+        """
+        file = folder / HOW
+        if not file.exists():
+            return None
+        with refused(file, "provenance"):
+            held = mapping(parse_json(read_bytes(file, _LARGEST)), "it")
+            exactly(held, [*(one.name for one in fields(cls)), "cite"], "it")
+            for name, value in held.items():
+                _check(name, value)
+            given: Any = {name: tuple(v) if isinstance(v, list) else v for name, v in held.items() if name != "cite"}
+            found = cls(**given)
+            if found.as_json() != held:
+                raise ValueError("its line to cite is not that of its facts")
+            return found
+
+
+_JSON: Mapping[str, type] = {
+    "images": int,
+    "method": list,
+    "strength": list,
+    "templates": list,
+    "more": dict,
+    "versions": dict,
+}
+"""What JSON has for an attribute; for all others a text."""
+
+
+def _check(name: str, value: Any) -> None:
+    """Raise ValueError unless a value may be that of an attribute."""
+    if value is None and name in ("among", "command"):
+        return
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    of_inner = int | float if name == "strength" else str
+    if not isinstance(value, _JSON.get(name, str)) or not all(isinstance(one, of_inner) for one in inner):
+        raise ValueError(f"{name} is {one_line(value, 60)}")
 
 
 def _start_of(file: Path, run: Provenance) -> dict[str, Any]:

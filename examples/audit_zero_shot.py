@@ -20,7 +20,7 @@ from pathlib import Path
 import typer
 
 from concept_cam import Localizer, load, read_templates, read_vocabulary, world
-from concept_cam.audit import audit, write_report
+from concept_cam.audit import audit, write_report, write_tables
 from concept_cam.datasets import read_dataset
 from concept_cam.parts import read_parts
 from concept_cam.world.dataset import birds_dataset
@@ -58,6 +58,7 @@ def main(
     for found_one in found.backgrounds()[:3]:
         if found_one.moves:
             print(f"without {found_one.text!r} the probability of {found_one.name} falls by {found_one.effect:.3f}")
+    write_tables(found)
     print(f"report in {write_report(found)}")
 
 

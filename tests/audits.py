@@ -6,12 +6,20 @@ from html.parser import HTMLParser
 from urllib.parse import unquote
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from concept_cam import world
-from concept_cam.audit import audit
+from concept_cam.audit import Audit, AuditRow, audit
 from concept_cam.audit.examine import Examiner
+from concept_cam.audit.object_share import ALIGNED
+from concept_cam.audit.packing import numbers_of
+from concept_cam.audit.setup import Setup
+from concept_cam.datasets import Dataset
+from concept_cam.images import Placement
 from concept_cam.parts import read_parts
 from concept_cam.prompts import read_vocabulary
+from concept_cam.runs import Skipped
 from concept_cam.tables import columns_of, read_table
 from concept_cam.world.birds import species
 from concept_cam.world.dataset import birds_dataset
@@ -19,6 +27,7 @@ from concept_cam.world.dataset import birds_dataset
 HABITATS = read_vocabulary("world-habitats").names
 PARTS = read_parts("world-parts")
 SPECIES = tuple(species())
+A, B, C = SPECIES[:3]
 
 
 @pytest.fixture(scope="module")
@@ -49,9 +58,81 @@ def audited(localizer, dataset, folder, **options):
 
 def alike(ours, theirs):
     """Two rows, numbers to four digits."""
-    one, other = ({key: value for key, value in row.items() if isinstance(value, str)} for row in (ours, theirs))
-    numbers = {key: pytest.approx(value, abs=1e-4) for key, value in ours.items() if key not in one}
-    return one == other and numbers == {key: value for key, value in theirs.items() if key not in other}
+    one, other = vars(ours), vars(theirs)
+    return one.keys() == other.keys() and all(
+        other[key] == (pytest.approx(value, abs=1e-4) if isinstance(value, float) else value) for key, value in one.items()
+    )
+
+
+def made_by_hand(examiner, dataset, folder, rows, batches):
+    """An audit of rows and maps that no model has made: of each batch the tensors that are summed, as they are given."""
+    files = []
+    for number, tensors in enumerate(batches):
+        count = len(tensors["effects"])
+        placement = numbers_of(Placement((0.0, 0.0, 6.0, 4.0), (4, 6)))
+        drawn = {
+            "decision": torch.ones(count * 6),
+            "scene": torch.ones(count * 6),
+            "grids": torch.tensor([[2, 3]] * count),
+            "placements": placement.repeat(count, 1),
+            # Of files that are gone.
+            "sources": torch.frombuffer(bytearray(b"gone.png" * count), dtype=torch.uint8),
+            "source_ends": torch.arange(1, count + 1) * 8,
+            "digests": torch.ones(count, 32, dtype=torch.uint8),
+        }
+        files.append(folder / f"{number}.safetensors")
+        save_file({**drawn, **tensors}, files[-1])
+    return Audit(Setup.of(examiner, dataset, rows), folder, rows, files)
+
+
+@pytest.fixture(scope="module")
+def by_hand(localizer, tmp_path_factory):
+    """Eight images, of which one is broken; maps and effects are the number of the image."""
+    folder = tmp_path_factory.mktemp("hand")
+    columns = (
+        "label",
+        "predicted",
+        "runner_up",
+        "confidence",
+        "runner_up_probability",
+        "off_object",
+        "energy",
+        "rd5",
+        "border",
+        "off_area",
+    )
+    given = [
+        (A, A, B, 0.9, 0.1, 0.5, 0.4, 1.0, 0.2, 0.6),
+        (B, A, B, 0.6, 0.35, 0.7, 0.2, 0.5, 0.4, 0.8),  # shows the second
+        (A, A, C, 0.8, 0.15, 0.6, 0.3, 0.0, 0.0, 0.7),
+        (C, A, B, 0.5, 0.3, 0.6, 0.3, 0.5, 0.2, 0.7),  # shows neither
+        None,
+        (B, B, A, 0.7, 0.2, 0.25, 0.8, 1.5, 0.0, 0.6),
+        (B, B, A, 0.95, 0.04, 1.0, 0.0, 0.5, 0.0, 0.6),
+        (C, B, C, 0.55, 0.45, None, None, 0.5, None, None),  # where its object is nobody knows
+    ]
+    rows = []
+    for k, values in enumerate(given):
+        about = dict(zip(columns, values, strict=True)) | {"correct": values[0] == values[1]} if values else {}
+        rows.append(AuditRow(image=f"p{k}", **about) if values else Skipped(image=f"p{k}", label=A, problem="gone"))
+    good = [k for k, values in enumerate(given) if values]
+    batches = []
+    for some in (good[:3], good[3:]):
+        whole = torch.stack([torch.full((ALIGNED, ALIGNED), float(k)) for k in some])
+        effects = torch.tensor([[0.01 * k, 0.5 - 0.1 * k] for k in some])
+        agreements = torch.tensor([[0.1 * k] for k in some])
+        tensors = {
+            "aligned": whole,
+            "whole": whole.clone(),
+            "shared": whole / 10,
+            "agreements": agreements,
+            "effects": effects,
+            "chance": torch.tensor([[0.0, 0.2, -0.3]] * len(some)),
+        }
+        batches.append(tensors)
+    examiner = Examiner(localizer, (A, B, C, SPECIES[3]), backgrounds=HABITATS[:2])
+    dataset = Dataset("hand", (A, B, C, SPECIES[3]), (), problems=("q: cut short",))
+    return made_by_hand(examiner, dataset, folder, rows, batches)
 
 
 def table(path):

@@ -27,7 +27,7 @@ from concept_cam.datasets import Dataset, Example
 from concept_cam.errors import OptionError, OutputError, UnknownConcept
 from concept_cam.evaluation import classes_among, evaluate, told_among
 from concept_cam.metrics import calibration_error, strongest
-from concept_cam.runs import identity_of
+from concept_cam.runs import Skipped, identity_of
 from concept_cam.world.dataset import twins_dataset
 
 CLASSES, FEW = classifiers.CLASSES, ("owl", "jay", "wren")
@@ -86,7 +86,7 @@ def test_an_evaluation_is_among_those_classes(localizer, data, logits, tmp_path,
     columns = kept(among)
     assert found.problems == [f"6: No concept 'dodo' among the {len(columns)} of this bank."]
     assert found.used == 9
-    rows = {(row["image"], row["references"]): row for row in found.rows if "method" in row}
+    rows = {(row.image, row.references): row for row in found.rows if not isinstance(row, Skipped)}
     weight = localizer.backbone.module.head.weight.detach()
     for i in known(data):
         label, scores = data.examples[i].label, logits[i]
@@ -94,9 +94,9 @@ def test_an_evaluation_is_among_those_classes(localizer, data, logits, tmp_path,
         rivals = [c for c in columns if c != own]
         best = CLASSES[max(rivals, key=lambda c: float(scores[c]))]
         near = CLASSES[max(rivals, key=lambda c: float(F.cosine_similarity(weight[c], weight[own], dim=0)))]
-        assert rows[str(i), "rivals:1"]["against"] == best
-        assert rows[str(i), "nearest:1"]["against"] == near
-        assert rows[str(i), "none"]["correct"] == float(max(columns, key=lambda c: float(scores[c])) == own)
+        assert rows[str(i), "rivals:1"].against == best
+        assert rows[str(i), "nearest:1"].against == near
+        assert rows[str(i), "none"].correct == float(max(columns, key=lambda c: float(scores[c])) == own)
         # RD@5 %: the confidence among those classes, before and after.
         result = localizer(data.examples[i].image, label, best, strength=1.0)
         heat = TokenLayout(0, 3, 5).enlarged(result.map[None], (24, 40))
@@ -107,7 +107,7 @@ def test_an_evaluation_is_among_those_classes(localizer, data, logits, tmp_path,
         lost = before - after
         place = {c: k for k, c in enumerate(columns)}
         drop = lost[place[own]] - lost[place[CLASSES.index(near)]]
-        assert rows[str(i), "rivals:1"]["rd5"] == pytest.approx(float(drop), abs=2e-5)
+        assert rows[str(i), "rivals:1"].rd5 == pytest.approx(float(drop), abs=2e-5)
 
 
 @pytest.mark.parametrize(("among", "told"), [("model", "7 of the 7"), ("dataset", "3 of the 7")])
@@ -120,7 +120,7 @@ def test_every_report_says_among_how_many(localizer, data, tmp_path, among, told
     assert (about["among"], len(about["classes"])) == (among, int(told[0]))
     assert about["judged_among"] == {"classes": int(told[0]), "of": 7}
     seen = audit(localizer, data, tmp_path / "a", among=among)
-    assert seen.among == told
+    assert seen.setup.among == told
     assert summary(seen)["among"] == told
     assert told in write_report(seen).read_text()
     about = json.loads((tmp_path / "a" / "run.json").read_text())
@@ -134,20 +134,20 @@ def test_an_audit_is_among_those_classes(localizer, data, logits, tmp_path, amon
     columns = kept(among)
     probabilities = logits[:, columns].softmax(1)
     names = [CLASSES[c] for c in columns]
-    assert [row["image"] for row in seen.rows if "problem" in row] == ["6"]
+    assert [row.image for row in seen.rows if isinstance(row, Skipped)] == ["6"]
     rights, confidences = [], []
     for row in seen.good:
-        confidence, order = probabilities[int(row["image"])].sort(descending=True)
-        assert (row["predicted"], row["runner_up"]) == (names[order[0]], names[order[1]])
-        assert row["confidence"] == pytest.approx(float(confidence[0]), rel=1e-4)
-        assert row["runner_up_probability"] == pytest.approx(float(confidence[1]), rel=1e-4)
-        rights.append(row["predicted"] == row["label"])
+        confidence, order = probabilities[int(row.image)].sort(descending=True)
+        assert (row.predicted, row.runner_up) == (names[order[0]], names[order[1]])
+        assert row.confidence == pytest.approx(float(confidence[0]), rel=1e-4)
+        assert row.runner_up_probability == pytest.approx(float(confidence[1]), rel=1e-4)
+        rights.append(row.predicted == row.label)
         confidences.append(float(confidence[0]))
     expected = calibration_error(torch.tensor(confidences, dtype=torch.float64), torch.tensor(rights))
     assert seen.calibration == pytest.approx(float(expected), abs=1e-4)
     assert seen.accuracy == sum(rights) / 9
     # A class that only the model has is listed where an image is predicted as it.
-    predicted = {row["predicted"] for row in seen.good}
+    predicted = {row.predicted for row in seen.good}
     assert {one.name for one in seen.classes} == predicted | set(FEW)
     assert sum(one.predicted for one in seen.classes) == 9
 
@@ -155,11 +155,11 @@ def test_an_audit_is_among_those_classes(localizer, data, logits, tmp_path, amon
 def test_all_classes_are_the_default_and_it_matters(localizer, data, logits, tmp_path):
     default = audit(localizer, data, tmp_path / "default")
     few = audit(localizer, data, tmp_path / "few", among="dataset")
-    assert default.examiner.classes == CLASSES
-    assert few.examiner.classes == FEW
-    assert any(a["runner_up"] != b["runner_up"] for a, b in zip(default.good, few.good, strict=True))
+    assert default.setup.competing == CLASSES
+    assert few.setup.competing == FEW
+    assert any(a.runner_up != b.runner_up for a, b in zip(default.good, few.good, strict=True))
     both = zip(default.good, few.good, strict=True)
-    assert all(ours["confidence"] < theirs["confidence"] for ours, theirs in both if ours["predicted"] == theirs["predicted"])
+    assert all(ours.confidence < theirs.confidence for ours, theirs in both if ours.predicted == theirs.predicted)
 
 
 def test_images_of_one_class_can_be_audited_among_all(localizer, tmp_path):
@@ -347,4 +347,4 @@ def test_a_probe_is_judged_among_the_classes_that_it_has_learnt(localizer, data,
     trained = Dataset("own", FEW, examples(*FEW), training=examples(*FEW, *FEW))
     found = evaluate(localizer, trained, tmp_path, methods="grad_cam", references="nearest:1", strengths=1.0, probe=True)
     assert found.among == "3 of the 3 classes of the data set, by a linear probe"
-    assert all(row["against"] in FEW for row in found.rows if row["references"] == "nearest:1")
+    assert all(row.against in FEW for row in found.rows if row.references == "nearest:1")

@@ -8,74 +8,23 @@ import re
 import pytest
 import torch
 import torch.nn.functional as F
-from audits import HABITATS, SPECIES, Cells, examiner, localizer, looked, table
-from safetensors.torch import save_file
+from audits import HABITATS, SPECIES, A, B, C, Cells, by_hand, examiner, localizer, looked, made_by_hand, table
 
-from concept_cam.audit import Audit
+from concept_cam.audit import AuditRow, write_tables
 from concept_cam.audit.examine import Examiner
 from concept_cam.audit.figures import Effect
 from concept_cam.audit.object_share import ALIGNED
 from concept_cam.audit.report import write_report
-from concept_cam.audit.summary import FIGURES, Condition, summary, write_tables
+from concept_cam.audit.summary import CONDITIONS, Condition, summary
 from concept_cam.audit.words import BACKGROUND, random_axes
-from concept_cam.datasets import Dataset, Example
+from concept_cam.datasets import Dataset
 from concept_cam.errors import OptionError
 from concept_cam.metrics import bounded_interval
 from concept_cam.probabilities import ClassProbabilities
 
-A, B, C = SPECIES[:3]
 
-
-@pytest.fixture(scope="module")
-def by_hand(localizer, tmp_path_factory):
-    """Eight images, of which one is broken; maps and effects are the number of the image."""
-    folder = tmp_path_factory.mktemp("hand")
-    columns = (
-        "label",
-        "predicted",
-        "runner_up",
-        "confidence",
-        "runner_up_probability",
-        "off_object",
-        "energy",
-        "rd5",
-        "border",
-        "off_area",
-    )
-    given = [
-        (A, A, B, 0.9, 0.1, 0.5, 0.4, 1.0, 0.2, 0.6),
-        (B, A, B, 0.6, 0.35, 0.7, 0.2, 0.5, 0.4, 0.8),  # shows the second
-        (A, A, C, 0.8, 0.15, 0.6, 0.3, 0.0, 0.0, 0.7),
-        (C, A, B, 0.5, 0.3, 0.6, 0.3, 0.5, 0.2, 0.7),  # shows neither
-        None,
-        (B, B, A, 0.7, 0.2, 0.25, 0.8, 1.5, 0.0, 0.6),
-        (B, B, A, 0.95, 0.04, 1.0, 0.0, 0.5, 0.0, 0.6),
-        (C, B, C, 0.55, 0.45, None, None, 0.5, None, None),  # where its object is nobody knows
-    ]
-    rows = []
-    for k, values in enumerate(given):
-        row = {"image": f"p{k}"} | (dict(zip(columns, values, strict=True)) if values else {"label": A, "problem": "gone"})
-        row |= {"correct": float(values[0] == values[1])} if values else {}
-        rows.append({key: value for key, value in row.items() if value is not None})
-    good = [k for k, values in enumerate(given) if values]
-    batches = []
-    for number, some in enumerate((good[:3], good[3:])):
-        whole = torch.stack([torch.full((ALIGNED, ALIGNED), float(k)) for k in some])
-        effects = torch.tensor([[0.01 * k, 0.5 - 0.1 * k] for k in some])
-        agreements = torch.tensor([[0.1 * k] for k in some])
-        batches.append(folder / f"{number}.safetensors")
-        tensors = {
-            "aligned": whole,
-            "whole": whole.clone(),
-            "shared": whole / 10,
-            "agreements": agreements,
-            "effects": effects,
-            "chance": torch.tensor([[0.0, 0.2, -0.3]] * len(some)),
-        }
-        save_file(tensors, batches[-1])
-    examiner = Examiner(localizer, (A, B, C, SPECIES[3]), backgrounds=HABITATS[:2])
-    examples = [Example(row["image"], folder / "gone.png", row["label"]) for row in rows]
-    return Audit(examiner, Dataset("hand", (A, B, C, SPECIES[3]), examples, problems=("q: cut short",)), folder, rows, batches)
+def means_of(one):
+    return tuple(one.means[name] for name in ("energy", "rd5", "border", "off_area"))
 
 
 def test_what_is_said_of_a_class(by_hand):
@@ -94,13 +43,13 @@ def test_what_is_said_of_a_class(by_hand):
     assert first.off_object == bounded_interval([0.5, 0.7, 0.6, 0.6], 0.05 / 2)
     assert second.off_object == bounded_interval([0.25, 1.0], 0.05 / 2)
     assert (by_hand.fewest, first.judged, second.judged, third.judged) == (4, True, False, False)
-    assert (first.energy, first.rd5, first.border, first.off_area) == pytest.approx((0.3, 0.5, 0.2, 0.7))
+    assert means_of(first) == pytest.approx((0.3, 0.5, 0.2, 0.7))
     assert second.off_object.mean == pytest.approx(0.625)
-    assert second.energy == pytest.approx(0.4)
-    assert second.rd5 == pytest.approx(2.5 / 3)
-    assert (third.off_object, third.energy, third.rd5, third.background) == (None, None, None, None)
-    assert first.background == (HABITATS[1], pytest.approx(0.5 - 0.1 * (0 + 1 + 2 + 3) / 4))
-    assert second.background == (HABITATS[0], pytest.approx(0.01 * (5 + 6 + 7) / 3))
+    assert second.means["energy"] == pytest.approx(0.4)
+    assert second.means["rd5"] == pytest.approx(2.5 / 3)
+    assert (third.off_object, third.means["energy"], third.means["rd5"], third.background) == (None, None, None, None)
+    assert (first.background.text, first.background.effect) == (HABITATS[1], pytest.approx(0.5 - 0.1 * (0 + 1 + 2 + 3) / 4))
+    assert (second.background.text, second.background.effect) == (HABITATS[0], pytest.approx(0.01 * (5 + 6 + 7) / 3))
 
 
 def test_what_is_said_of_all(by_hand):
@@ -114,7 +63,7 @@ def test_what_is_said_of_all(by_hand):
     assert (found["suspects"], found["too_few"], found["fewest_images"], found["suspect_classes"]) == (0, 1, 4, [])
     assert found["rd5"] == pytest.approx(0.5)
     assert found["sensitivity"] == pytest.approx(0.35)
-    assert set(FIGURES) <= set(found)
+    assert set(CONDITIONS) <= set(found)
     # 0.55 and 0.6 share the bin to 0.6, 0.7 and 0.8 have their own, 0.9 and 0.95 differ, 0.5 is alone.
     gaps = (0.55 + 0.6 + 0.0) + (1 - 0.7) + (1 - 0.8) + (1 - 0.9) + (1 - 0.95) + 0.5
     assert found["calibration"] == pytest.approx(gaps / 7)
@@ -129,17 +78,15 @@ def audit_of(localizer, folder, shares):
             "label": name,
             "predicted": name,
             "runner_up": other,
-            "correct": 1.0,
+            "correct": True,
             "confidence": 0.9,
             "runner_up_probability": 0.1,
         }
         figures = {"energy": 0.1, "off_area": 0.6, "border": 0.0, "rd5": 0.5}
-        rows += [{"image": f"{name} {k}", **about, **figures, "off_object": off} for k, off in enumerate(shares[name])]
+        rows += [AuditRow(image=f"{name} {k}", **about, **figures, off_object=off) for k, off in enumerate(shares[name])]
     shapes = {"aligned": (ALIGNED, ALIGNED), "shared": (0, 0), "agreements": (0,), "effects": (0,), "chance": (0,)}
-    save_file({name: torch.zeros(len(rows), *shape) for name, shape in shapes.items()}, folder / "0.safetensors")
-    examiner = Examiner(localizer, tuple(names))
-    examples = [Example(row["image"], folder / "gone.png", row["label"]) for row in rows]
-    return Audit(examiner, Dataset("shares", tuple(names), examples), folder, rows, [folder / "0.safetensors"])
+    tensors = {name: torch.zeros(len(rows), *shape) for name, shape in shapes.items()}
+    return made_by_hand(Examiner(localizer, tuple(names)), Dataset("shares", tuple(names), ()), folder, rows, [tensors])
 
 
 @pytest.mark.parametrize(
@@ -183,8 +130,13 @@ def test_more_classes_take_more_images(localizer, tmp_path):
     ("shares", "lead", "fact", "verdicts"),
     [
         ({A: [0.95], B: [0.0]}, "too few images to say", "too few images to say", ["too few to say"] * 2),
-        ({A: [0.95] * 9, B: [0.0]}, f"The evidence for {A} lies off the object", "1", ["suspect", "too few to say"]),
-        ({A: [0.2] * 9, B: [0.0] * 9}, "No class clearly has more than 30%", "0", ["", ""]),
+        (
+            {A: [0.95] * 9, B: [0.0]},
+            f"For {A}, more than 30% of what the model relies on lies off the object",
+            "1",
+            ["suspect", "too few to say"],
+        ),
+        ({A: [0.2] * 9, B: [0.0] * 9}, "For no class does clearly more than 30%", "0", ["", ""]),
     ],
 )
 def test_the_report_says_no_more_than_it_knows(localizer, tmp_path, shares, lead, fact, verdicts):
@@ -193,7 +145,7 @@ def test_the_report_says_no_more_than_it_knows(localizer, tmp_path, shares, lead
     assert lead in re.search('<p class="lead">(.*)</p>', html)[1]
     assert f"<dt>suspects</dt><dd>{fact}</dd>" in html
     assert [row[1] for row in Cells(html).rows["Evidence off the object"][1:]] == verdicts
-    assert ("Of 1 class there are too few images to say" in html) == (len(set(verdicts)) == 2)
+    assert ("For 1 class there are too few images to say" in html) == (len(set(verdicts)) == 2)
 
 
 def test_the_most_confused_pairs(by_hand):
@@ -209,8 +161,7 @@ def test_the_most_confused_pairs(by_hand):
     assert torch.allclose(confused.shared, confused.map / 10)
     assert confused.agreements == pytest.approx((0.1 * 4 / 3,))
     assert [one.what for one in confused.differences] == [BACKGROUND]
-    ours, theirs = by_hand.examiner.bank.vectors_of([A, B])
-    assert confused.differences == by_hand.examiner.words.difference(ours - theirs)
+    assert confused.differences == by_hand.setup.differences[A, B]
     assert [pair.first for pair in by_hand.pairs(2)] == [A, B]
 
 
@@ -232,6 +183,7 @@ def test_errors_add_up(by_hand, monkeypatch):
         head, *rows = page.rows["Pairs that are confused"]
         assert sum(int(row[head.index("swapped")]) for row in rows) == 2
     assert rows[-1][0] == "3 other pairs (pairs.csv)"
+    write_tables(by_hand)
     for name in ("pairs", "classes"):
         assert sum(int(row["errors"]) for row in table(by_hand.folder / f"{name}.csv")) == 3
 
@@ -252,7 +204,8 @@ def test_backgrounds_by_their_mean_effect(by_hand):
 
 def test_backgrounds_that_move_nothing_are_not_listed(by_hand):
     write_report(by_hand)
-    head, *rows = Cells((by_hand.folder / "report.html").read_text()).rows["Backgrounds that move decisions"]
+    write_tables(by_hand)
+    head, *rows = Cells((by_hand.folder / "report.html").read_text()).rows["Backgrounds that change predictions"]
     assert head == ["class", "background", "effect", "chance", "where"]
     assert [row[:4] for row in rows] == [[A, HABITATS[1], "0.350", "0.200"]]
     assert [row["moves"] for row in table(by_hand.folder / "backgrounds.csv")] == ["1", "0", "0", "0"]
@@ -273,7 +226,7 @@ def test_what_random_directions_take_off(localizer, examiner, looked):
         embedding = F.normalize(localizer.backbone.embed_pixels(localizer.frame(examples[0].read()).pixels[None]), dim=-1)
     probabilities, target = (
         ClassProbabilities(localizer.backbone, examiner.bank, examiner.scale),
-        SPECIES.index(rows[0]["predicted"]),
+        SPECIES.index(rows[0].predicted),
     )
     off = F.normalize(embedding - (embedding - scenes.mean(0)) @ axes[7][:, None] * axes[7], dim=-1)
     lost = (probabilities.of_embedding(embedding) - probabilities.of_embedding(off))[0, target]

@@ -30,7 +30,7 @@ def box(size, left, top, right, bottom):
 
 
 def place_of(grid, placement, region):
-    return ObjectMask.of(placement, region, grid.shape).place(grid)
+    return ObjectMask.of(placement, region, grid.shape).shares(grid)
 
 
 @pytest.mark.parametrize(

@@ -12,13 +12,14 @@ from safetensors.torch import load_file
 from zoo import classifiers
 
 from concept_cam import Localizer, Preprocess, world, wrap
-from concept_cam.audit import audit
-from concept_cam.audit.examine import COLUMNS, Examiner
+from concept_cam.audit import Audit, AuditRow, audit, write_tables
+from concept_cam.audit.examine import Examiner
 from concept_cam.audit.report import write_report
-from concept_cam.audit.summary import FIGURES, Condition, summary
+from concept_cam.audit.summary import CONDITIONS, Condition, summary
 from concept_cam.datasets import Dataset, Example
 from concept_cam.errors import OutputError, UnknownWord
 from concept_cam.methods import METHODS
+from concept_cam.runs import columns
 from concept_cam.world.dataset import birds_dataset
 
 
@@ -29,7 +30,7 @@ def contents(folder):
 def test_what_was_interrupted_goes_on(localizer, tmp_path, small, monkeypatch):
     data = birds_dataset(8)
     whole = audited(localizer, data, tmp_path / "whole")
-    looked, own = [], Examiner.look
+    looked, own = [], Examiner.examine
 
     def stopping(self, examples):
         if len(looked) == 1:
@@ -37,14 +38,14 @@ def test_what_was_interrupted_goes_on(localizer, tmp_path, small, monkeypatch):
         looked.append(examples[0].name)
         return own(self, examples)
 
-    monkeypatch.setattr(Examiner, "look", stopping)
+    monkeypatch.setattr(Examiner, "examine", stopping)
     with pytest.raises(KeyboardInterrupt):
         audited(localizer, data, tmp_path / "parts")
     made = sorted(path.name for path in (tmp_path / "parts" / "batches").iterdir())
     assert made == ["00000.csv", "00000.json", "00000.safetensors"]
     # Maps without their rows are those of a batch that was not finished.
     (tmp_path / "parts" / "batches" / "00001.safetensors").write_bytes(b"half")
-    monkeypatch.setattr(Examiner, "look", lambda self, examples: looked.append(examples[0].name) or own(self, examples))
+    monkeypatch.setattr(Examiner, "examine", lambda self, examples: looked.append(examples[0].name) or own(self, examples))
     again = audited(localizer, data, tmp_path / "parts")
     assert looked == ["0-00000", "0-00003", "0-00006"]
     assert contents(tmp_path / "parts") == contents(tmp_path / "whole")
@@ -88,24 +89,24 @@ def test_texts_that_are_not_known_are_found_before_anything_is_written(localizer
 def test_rows_are_read_as_they_were_written(localizer, tmp_path, small):
     data = birds_dataset(4)
     found = audited(localizer, data, tmp_path)
-    rows, tensors = found.examiner.examine(data.examples[:])
+    rows, tensors = Examiner(localizer, SPECIES, PARTS, HABITATS).examine(data.examples[:])
     for row, read in zip(rows, found.rows, strict=True):
         assert alike(row, read)
-    assert tuple((tmp_path / "rows.csv").read_text().splitlines()[0].split(",")) == COLUMNS
-    for kind, tensor in tensors.items():
-        for (row, stored), expected in zip(found.tensors(kind), tensor, strict=True):
+    assert tuple((tmp_path / "rows.csv").read_text().splitlines()[0].split(",")) == (*columns(AuditRow), "problem")
+    for kind in ("aligned", "whole", "shared", "agreements", "effects", "chance"):
+        for (row, stored), expected in zip(found.tensors(kind), tensors[kind], strict=True):
             assert torch.allclose(stored, expected.double(), atol=1e-4)
             assert row in found.good
 
 
 def test_maps_lie_on_disk_and_not_in_memory(localizer, tmp_path, small):
     found = audited(localizer, birds_dataset(7), tmp_path)
-    held = [value for row in found.rows for value in row.values()]
-    assert all(isinstance(value, str | float) for value in held)
+    held = [value for row in found.rows for name, value in vars(row).items() if name != "extra"]
+    assert all(isinstance(value, str | float | int) for value in held)
     assert [len(load_file(file)["whole"]) for file in found.batches] == [3, 3, 1]
     found.batches[1].unlink()
     pairs = found.tensors("whole")
-    assert [next(pairs)[0]["image"] for _ in range(3)] == ["0-00000", "0-00001", "0-00002"]
+    assert [next(pairs)[0].image for _ in range(3)] == ["0-00000", "0-00001", "0-00002"]
     with pytest.raises(OutputError, match=r"00001.safetensors: not the maps of an audit"):
         next(pairs)
 
@@ -115,7 +116,8 @@ def test_without_images_there_is_a_report_all_the_same(localizer, tmp_path):
     assert (found.rows, found.classes, found.pairs(), found.backgrounds(), found.ranked) == ([], [], [], [], [])
     assert found.accuracy is None
     assert "No rows." in write_report(found).read_text()
-    assert {figure: summary(found)[figure] for figure in FIGURES} == dict.fromkeys(FIGURES)
+    assert {figure: summary(found)[figure] for figure in CONDITIONS} == dict.fromkeys(CONDITIONS)
+    write_tables(found)
     assert (tmp_path / "pairs.csv").read_text() == "first,second,images,errors,swapped,runner_up_probability,best,worst\n"
 
 
@@ -127,6 +129,7 @@ def test_when_all_images_are_broken_all_are_listed(localizer, tmp_path, small):
     html = write_report(found).read_text()
     assert all(f"{k}.png: " in html for k in range(4))
     assert Condition.read("accuracy < 0.5").reason(summary(found)) == "accuracy is not known"
+    write_tables(found)
     assert json.loads((tmp_path / "summary.json").read_text())["accuracy"] is None
 
 
@@ -134,7 +137,7 @@ def test_a_name_that_is_not_utf8_is_listed(localizer, tmp_path):
     name = "\udcff.png"
     data = replace(birds_dataset(1), examples=[replace(birds_dataset(1).examples[0], name=name), Example(name * 2, "?", "x")])
     found = audited(localizer, data, tmp_path)
-    assert [row["image"] for row in found.rows] == ["?.png", "?.png?.png"]
+    assert [row.image for row in found.rows] == ["?.png", "?.png?.png"]
     assert "?.png?.png" in write_report(found).read_text()
 
 
@@ -145,11 +148,12 @@ def test_classes_with_names_like_numbers(tmp_path):
     localizer = Localizer(wrap(classifiers.torchvision_vit(), preprocess=preprocess, classes=names))
     examples = [replace(e, label=names[k]) for k, e in enumerate(birds_dataset(7).examples)]
     found = audit(localizer, Dataset("numbers", names, examples), tmp_path)
-    assert [row["label"] for row in found.rows] == list(names)
-    assert {row["predicted"] for row in found.rows} <= set(names)
+    assert [row.label for row in found.rows] == list(names)
+    assert {row.predicted for row in found.rows} <= set(names)
     assert sum(one.images for one in found.classes) == 7
     assert found.pairs()[0].differences == ()
     assert found.pairs()[0].shared is None
     html = write_report(found).read_text()
-    assert "Backgrounds that move decisions" not in html
+    assert "Backgrounds that change predictions" not in html
+    write_tables(Audit.load(tmp_path))
     assert [row["class"] for row in table(tmp_path / "classes.csv")] == [one.name for one in found.classes]

@@ -49,7 +49,7 @@ def test_the_field_guide_is_audited(run, tmp_path):
     assert said[2] == "report in concept-cam-audit/report.html"
     made = {path.relative_to(tmp_path / "concept-cam-audit").as_posix() for path in (tmp_path / "concept-cam-audit").glob("*")}
     tables = {"rows.csv", "classes.csv", "pairs.csv", "words.csv", "backgrounds.csv"}
-    assert made == tables | {"batches", "how.json", "images", "report.html", "run.json", "summary.json"}
+    assert made == tables | {"audit.json", "batches", "how.json", "images", "report.html", "run.json", "summary.json"}
     classes = columns(tmp_path / "concept-cam-audit" / "classes.csv")
     assert len(classes) == 6
     assert all(float(row["off_object"]) < 0.3 < float(row["energy"]) for row in classes)
@@ -169,7 +169,7 @@ def test_two_models_on_the_same_images(run, tmp_path):
     grown = {row["label"]: float(row["off_object_after"]) - float(row["off_object"]) for row in moved}
     assert grown["frost finch"] > 0.3 > 0.1 > grown["copper finch"]
     html = (tmp_path / "out" / "report.html").read_text()
-    assert "Against world-shortcut" in html
+    assert "Compared with world-shortcut" in html
     assert any(path.name.startswith("other-") for path in (tmp_path / "out" / "images").iterdir())
     assert not (tmp_path / "out" / "other" / "images").exists()
 

@@ -71,7 +71,7 @@ ROWS = {
     "a field of 200,000 letters": ("b.jpg," + "x" * 200_000, r"line 3: field larger than field limit"),
     "quotes that do not end": ('b.jpg,"x', "line 3: unexpected end of data"),
     "colours for a terminal": ("\x1b[31mb.jpg,x,,,,,,", r"\\x1b\[31mb\.jpg: there is no such file"),
-    "up and away": ("../b.jpg,x,,,,,,", r"\.\./b\.jpg: leads out of .*; give a --root that holds it"),
+    "up and away": ("../b.jpg,x,,,,,,", r"\.\./b\.jpg: leads out of .*; give a root that holds it"),
     "another folder": ("/etc/hostname,x,,,,,,", "/etc/hostname: leads out of"),
     "a link that leads out": ("out.jpg,x,,,,,,", r"out\.jpg: leads out of"),
     "a mask that leads out": ("b.jpg,x,,out.jpg,,,,", r"out\.jpg: leads out of"),

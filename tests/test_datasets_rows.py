@@ -9,10 +9,11 @@ import pytest
 from typer.testing import CliRunner
 
 from concept_cam import world
-from concept_cam.audit import audit
+from concept_cam.audit import AuditRow, audit
 from concept_cam.cli import app
 from concept_cam.datasets import Dataset, read_dataset
-from concept_cam.evaluation import evaluate, read_rows
+from concept_cam.evaluation import GridRow, evaluate
+from concept_cam.runs import Row, read_rows
 
 SPECIES = ("ember finch", "frost finch")
 OWN = ("site", "energy", "correct", "right", "date")
@@ -38,7 +39,7 @@ def rows_of(file: Path) -> tuple[list[str], list[dict[str, str]]]:
         return list(reader.fieldnames or ()), rows
 
 
-def check(file: Path, data: Dataset) -> None:
+def check(file: Path, data: Dataset, kind: type[Row]) -> None:
     header, rows = rows_of(file)
     assert header[-5:] == ["site", "data_energy", "data_correct", "right", "date"]
     assert len(set(header)) == len(header)
@@ -52,15 +53,15 @@ def check(file: Path, data: Dataset) -> None:
         ["", "low", "", "", ""],
     ]
     assert {row["correct"] for row in rows if not row["problem"]} <= {"0", "1"}
-    held = read_rows(file)
-    assert held[0]["data_correct"] == "3"
-    assert type(held[0]["correct"]) is float
+    held = read_rows(file, kind)
+    assert held[0].extra["data_correct"] == "3"
+    assert type(held[0].correct) is bool
 
 
 def test_rows_of_an_evaluation(table, tmp_path):
     data = read_dataset(table)
     found = evaluate(world.localizer(), data, tmp_path / "out", methods="hires_cam", references="nearest:1", strengths=1.0)
-    check(tmp_path / "out" / "rows.csv", data)
+    check(tmp_path / "out" / "rows.csv", data, GridRow)
     assert (found.used, found.problems) == (3, [])
     assert {row["images"] for row in found.means} == {3}
 
@@ -68,7 +69,7 @@ def test_rows_of_an_evaluation(table, tmp_path):
 def test_rows_of_an_audit(table, tmp_path):
     data = read_dataset(table)
     found = audit(world.localizer(), data, tmp_path / "out")
-    check(tmp_path / "out" / "rows.csv", data)
+    check(tmp_path / "out" / "rows.csv", data, AuditRow)
     assert found.accuracy == pytest.approx(2 / 3)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import io
 from dataclasses import replace
 
@@ -19,6 +18,7 @@ from concept_cam.errors import OptionError, OutputError
 from concept_cam.evaluation import (
     ClassProbabilities,
     Grid,
+    GridRow,
     Settings,
     fit_probe,
     own_scale,
@@ -27,14 +27,16 @@ from concept_cam.evaluation import (
     tables,
     write_rows,
 )
+from concept_cam.evaluation.columns import shown
 from concept_cam.evaluation.probe import features_of
 from concept_cam.evaluation.references import read_references
-from concept_cam.evaluation.sanity import SANITY, shuffled
+from concept_cam.evaluation.sanity import shuffled
 from concept_cam.files import write_file
 from concept_cam.gradients import pixel_gradient, trace
 from concept_cam.methods import METHODS
 from concept_cam.methods.method import TraceMethod
 from concept_cam.metrics import box_overlaps, energy_inside, strongest
+from concept_cam.runs import Skipped
 from concept_cam.world.birds import COLOURS, PARTS
 from concept_cam.world.dataset import attributes_dataset, twins_dataset
 
@@ -57,16 +59,17 @@ def grid_of(localizer, settings=SETTINGS):
 
 def test_a_row_for_each_image_method_references_and_strength(localizer, tmp_path, small):
     rows = read_rows(write_rows(grid_of(localizer), twins_dataset(4), tmp_path, {}))
-    keys = [(row["image"], row["method"], row["references"], row["strength"]) for row in rows]
+    keys = [(row.image, row.method, row.references, row.strength) for row in rows]
     assert len(set(keys)) == len(keys) == 4 * 2 * (1 + 2 * 2)
-    base = next(row for row in rows if row["strength"] == 0)
-    assert base["references"] == "none"
-    assert {"energy", "hit", "rd5", "rd10", "deletion", "best_iou", "average_precision", "correct"} <= set(base)
-    assert all(len(row["against"].split("; ")) == 2 for row in rows if row["references"] == "nearest:2")
+    base = next(row for row in rows if row.strength == 0)
+    assert base.references == "none"
+    measured = ("energy", "hit", "rd5", "rd10", "deletion", "best_iou", "average_precision", "correct")
+    assert all(getattr(base, name) is not None for name in measured)
+    assert all(len(row.against.split("; ")) == 2 for row in rows if row.references == "nearest:2")
     bank = localizer.bank(world.species())
     for row in rows:
-        cosines = [float(bank.similarities(row["label"])[bank.index(n)]) for n in row.get("against", "").split("; ") if n]
-        assert row.get("similarity", 0.0) == pytest.approx(sum(cosines) / max(1, len(cosines)), rel=1e-4)
+        cosines = [float(bank.similarities(row.label)[bank.index(n)]) for n in row.against.split("; ") if n]
+        assert (row.similarity or 0.0) == pytest.approx(sum(cosines) / max(1, len(cosines)), rel=1e-4)
 
 
 def test_boxes_are_held_against_the_best_of_the_map(localizer, tmp_path):
@@ -75,12 +78,12 @@ def test_boxes_are_held_against_the_best_of_the_map(localizer, tmp_path):
     without, having = (
         read_rows(write_rows(grid_of(localizer), data, tmp_path / name, {}))[0] for name, data in (("a", plain), ("b", boxed))
     )
-    assert "best_box" not in without
+    assert without.best_box is None
     own = world.localizer(method=METHODS[SETTINGS.methods[0]])
     heatmap = own(plain.examples[0].image, plain.examples[0].label, strength=0).heatmap()
     overlaps = box_overlaps(heatmap, torch.tensor([(40.0, 30.0, 150.0, 160.0)]))
-    assert having["best_box"] == pytest.approx(float(overlaps.max()), rel=1e-5)
-    assert 0 < having["best_box"] < 1
+    assert having.best_box == pytest.approx(float(overlaps.max()), rel=1e-5)
+    assert 0 < having.best_box < 1
 
 
 def test_sanity_knows_a_map_that_looks_at_nothing(localizer, tmp_path, monkeypatch):
@@ -94,7 +97,10 @@ def test_sanity_knows_a_map_that_looks_at_nothing(localizer, tmp_path, monkeypat
     monkeypatch.setitem(METHODS, "edges", TraceMethod(edges))
     settings = Settings(("hires_cam", "edges"), ("twin",), (1.0,), sanity=True)
     rows = read_rows(write_rows(grid_of(localizer, settings), twins_dataset(4), tmp_path, {}))
-    mean = {name: {key: np.mean([r[key] for r in rows if r["method"] == name]) for key in SANITY} for name in settings.methods}
+    mean = {
+        name: {key: np.mean([getattr(r, key) for r in rows if r.method == name]) for key in shown("sanity")}
+        for name in settings.methods
+    }
     assert mean["edges"]["parameters"] == mean["edges"]["labels"] == pytest.approx(1, abs=1e-6)
     assert abs(mean["hires_cam"]["parameters"]) < 0.3
     assert mean["hires_cam"]["labels"] < 0.5
@@ -133,10 +139,10 @@ def test_figures_are_those_of_a_result(localizer, tmp_path):
     """The same map by the library's front door, and the drop by hand."""
     dataset = twins_dataset(1)
     rows = read_rows(write_rows(grid_of(localizer), dataset, tmp_path, {}))
-    row = next(r for r in rows if (r["method"], r["references"], r["strength"]) == ("hires_cam", "twin", 1.0))
+    row = next(r for r in rows if (r.method, r.references, r.strength) == ("hires_cam", "twin", 1.0))
     example = dataset.examples[0]
     result = localizer(example.image, example.label, example.twin, strength=1.0)
-    assert row["energy"] == pytest.approx(float(energy_inside(result.heatmap(), example.region())), rel=1e-4)
+    assert row.energy == pytest.approx(float(energy_inside(result.heatmap(), example.region())), rel=1e-4)
     bank, scale = localizer.bank(world.species()), own_scale(localizer.backbone)
     pixels = localizer.frame(example.image).pixels[None]
     heat = F.interpolate(result.map[None, None], (96, 96), mode="bilinear", align_corners=False)[0]
@@ -148,7 +154,7 @@ def test_figures_are_those_of_a_result(localizer, tmp_path):
     covered = pixels.masked_fill(strongest(heat, 0.05)[:, None], 0.0)
     lost = confidence(pixels) - confidence(covered)
     target, twin = bank.index(example.label), bank.index(example.twin)
-    assert row["rd5"] == pytest.approx(float(lost[target] - lost[twin]), abs=1e-4)
+    assert row.rd5 == pytest.approx(float(lost[target] - lost[twin]), abs=1e-4)
 
 
 def test_one_forward_pass_for_all_methods_and_strengths(localizer, tmp_path, monkeypatch):
@@ -191,7 +197,7 @@ def test_a_run_that_is_there_is_not_run_again(localizer, tmp_path, monkeypatch):
 
 def test_another_run_is_not_mixed_in(localizer, tmp_path):
     write_rows(grid_of(localizer), twins_dataset(2), tmp_path, {"seed": 0})
-    with pytest.raises(OutputError, match="another seed; choose another --out"):
+    with pytest.raises(OutputError, match="another seed; choose another folder"):
         write_rows(grid_of(localizer), twins_dataset(2), tmp_path, {"seed": 1})
     with pytest.raises(OutputError, match="another methods"):
         write_rows(grid_of(localizer, replace(SETTINGS, methods=("layer_cam",))), twins_dataset(2), tmp_path, {"seed": 0})
@@ -216,13 +222,13 @@ def test_what_cannot_be_used_is_a_row_that_says_why(localizer, tmp_path):
     found = dict(line.split(": ", 1) for line in problems(rows))
     assert set(found) == {"broken", "unknown", "no such twin", "its own twin", "wrong size", "empty"}
     assert "among its own references" in found["its own twin"]
-    kept = [row["references"] for row in rows if row["image"] == "its own twin" and "method" in row]
+    kept = [row.references for row in rows if row.image == "its own twin" and not isinstance(row, Skipped)]
     assert kept == ["none", "nearest:2", "nearest:2"] * 2
     assert "Did you mean 'ember finch'" in found["unknown"]
     assert "the mask is 3 x 4, the image 192 x 192" in found["wrong size"]
-    without = [row for row in rows if row["image"] == "no truth"]
+    without = [row for row in rows if row.image == "no truth"]
     assert len(without) == 10
-    assert all("energy" not in row and "rd5" in row for row in without)
+    assert all(row.energy is None and row.rd5 is not None for row in without)
     assert tables(rows)
 
 
@@ -282,7 +288,7 @@ def test_a_probe_stands_where_texts_stand(localizer, tmp_path):
     features, labels = features_of(localizer, dataset)
     probe = fit_probe(features, labels, dataset.classes)
     rows = read_rows(write_rows(Grid(localizer, probe, 1.0, SETTINGS), dataset, tmp_path, {}))
-    assert all(row["correct"] == 1 for row in rows)
+    assert all(row.correct == 1 for row in rows)
 
 
 def test_plates_for_a_probe_are_not_those_that_are_evaluated():
@@ -325,20 +331,20 @@ def test_attributes_are_asked_for_where_they_are():
         assert {example.label, "bird"} <= set(dataset.classes)
 
 
-def test_gains_in_the_table_are_paired(tmp_path):
+def test_gains_in_the_table_are_paired():
     """By hand: three images, of which the third has no base."""
-    file = tmp_path / "rows.csv"
-    with file.open("w", newline="") as stream:
-        writer = csv.DictWriter(stream, ["image", "method", "references", "strength", "energy", "area", "hit", "chance"])
-        writer.writeheader()
-        common = {"method": "grad_cam", "area": 0.1, "hit": 1, "chance": 0.2}
-        writer.writerow({**common, "image": "a", "references": "none", "strength": 0, "energy": 0.2})
-        writer.writerow({**common, "image": "a", "references": "twin", "strength": 0.6, "energy": 0.5})
-        writer.writerow({**common, "image": "b", "references": "none", "strength": 0, "energy": 0.6})
-        writer.writerow({**common, "image": "b", "references": "twin", "strength": 0.6, "energy": 0.9})
-        writer.writerow({**common, "image": "c", "references": "twin", "strength": 0.6, "energy": 0.7})
+    common = {"label": "", "method": "grad_cam", "correct": True, "area": 0.1, "hit": 1.0, "chance": 0.2}
+    base = {**common, "references": "none", "strength": 0.0}
+    finer = {**common, "references": "twin", "strength": 0.6}
+    rows = [
+        GridRow(**base, image="a", energy=0.2),
+        GridRow(**finer, image="a", energy=0.5),
+        GridRow(**base, image="b", energy=0.6),
+        GridRow(**finer, image="b", energy=0.9),
+        GridRow(**finer, image="c", energy=0.7),
+    ]
     console = Console(width=200, record=True, file=io.StringIO())
-    for table in tables(read_rows(file)):
+    for table in tables(rows):
         console.print(table)
     text = console.export_text()
     assert "0.700 [0.500, 0.900]" in text
@@ -357,7 +363,7 @@ def test_a_blank_map_is_a_problem_of_its_image_alone(localizer, tmp_path, monkey
     settings = Settings(("half blind",), ("twin",), (1.0,))
     data = twins_dataset(3)
     rows = read_rows(write_rows(grid_of(localizer, settings), data, tmp_path, {}))
-    blank = [row for row in rows if "problem" in row]
-    assert {row["image"] for row in blank} == {data.examples[1].name}
-    assert [row["problem"] for row in blank] == [f"half blind against {name}: the map is blank" for name in ("none", "twin")]
+    blank = [row for row in rows if isinstance(row, Skipped)]
+    assert {row.image for row in blank} == {data.examples[1].name}
+    assert [row.problem for row in blank] == [f"half blind against {name}: the map is blank" for name in ("none", "twin")]
     assert len(rows) - len(blank) == 4

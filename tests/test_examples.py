@@ -123,7 +123,7 @@ def test_of_two_images_of_each_class_nothing_is_said(run, tmp_path):
     assert found == ["96 images, accuracy 1.000", "suspects: too few images to say"]
     assert report == "report in concept-cam-out/audit/report.html"
     assert (
-        "There are too few images to say whether a class"
+        "There are too few images to say whether the model relies"
         in (tmp_path / "concept-cam-out" / "audit" / "report.html").read_text()
     )
 

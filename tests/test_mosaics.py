@@ -274,14 +274,14 @@ def test_figures_are_those_by_hand(localizer, kind, cells):
         for method in ("grad_cam", "hires_cam"):
             for strength in (0.0, 0.6, 1.0):
                 row = next(rows)
-                assert (row["image"], row["label"], row["method"]) == (mosaic.target.name, mosaic.target.label, method)
-                assert (row["strength"], row["references"]) == (strength, "mosaic" if strength else "none")
-                assert row["against"] == ("; ".join(mosaic.others) if strength else "")
+                assert (row.image, row.label, row.method) == (mosaic.target.name, mosaic.target.label, method)
+                assert (row.strength, row.references) == (strength, "mosaic" if strength else "none")
+                assert row.against == ("; ".join(mosaic.others) if strength else "")
                 energy, hit = by_hand(localizer, mosaic, strength, cells)
-                assert row["energy"] == pytest.approx(energy, abs=1e-5)
-                assert row["hit"] == hit
+                assert row.energy == pytest.approx(energy, abs=1e-5)
+                assert row.hit == hit
     assert next(rows, None) is None
-    assert len({round(row["energy"], 3) for row in mosaics.rows(mosaics.all)}) > 5
+    assert len({round(row.energy, 3) for row in mosaics.rows(mosaics.all)}) > 5
 
 
 def test_a_mosaic_is_the_images_as_the_model_sees_them(localizer):
@@ -303,15 +303,15 @@ def test_right_is_whether_the_model_sees_one_of_the_four(localizer):
         head = localizer.backbone.module.rows
         top = NAMES[int((head.weight @ mean + head.bias).argmax())]
         expected = top in {cell.label for cell in mosaic.cells}
-        assert {row["correct"] for row in mosaics.rows([mosaic])} == {int(expected)}
+        assert {row.correct for row in mosaics.rows([mosaic])} == {int(expected)}
 
 
 def test_other_references_and_rivals_of_the_mosaic(localizer):
     settings = {"references": ("mosaic", "nearest:1", "rivals:2"), "strengths": (1.0,)}
     mosaics = mosaics_of(localizer, dataset(*NAMES), **settings)
     rows = mosaics.rows(mosaics.all[:1])
-    assert [row["references"] for row in rows] == ["none", "mosaic", "nearest:1", "rivals:2"]
-    assert [len(row["against"].split("; ")) for row in rows[1:]] == [3, 1, 2]
+    assert [row.references for row in rows] == ["none", "mosaic", "nearest:1", "rivals:2"]
+    assert [len(row.against.split("; ")) for row in rows[1:]] == [3, 1, 2]
 
 
 def test_a_transformer_and_native_aspect():
@@ -324,7 +324,7 @@ def test_a_transformer_and_native_aspect():
     rows = mosaics.rows(mosaics.all[:2])
     assert len(rows) == 2 * 3
     assert mosaics._laid(mosaics.all[0]).frame.pixels.shape == (3, 192, 192)
-    assert all(0 < row["energy"] < 1 and row["chance"] == 0.25 for row in rows)
+    assert all(0 < row.energy < 1 and row.chance == 0.25 for row in rows)
 
 
 # ---- on disk and on the command line ----------------------------------------------------------------------------------
@@ -349,9 +349,7 @@ def test_an_interrupted_run_ends_with_the_same_bytes(localizer, tmp_path, monkey
 def test_the_function_is_the_command(localizer, tmp_path):
     found = evaluate(localizer, dataset(*NAMES), tmp_path, methods="hires_cam", mosaics="nearest", cells="half", seed=4)
     mosaics = mosaics_of(localizer, dataset(*NAMES), cells="half", seed=4)
-    assert [row["energy"] for row in found.rows] == pytest.approx(
-        [row["energy"] for row in mosaics.rows(mosaics.all)], rel=1e-5
-    )
+    assert [row.energy for row in found.rows] == pytest.approx([row.energy for row in mosaics.rows(mosaics.all)], rel=1e-5)
     assert "5 of 5 images are classified correctly; 5 mosaics of the nearest classes." in found.text
     assert found.among == "5 of the 5 classes of the model"
     with pytest.raises(OptionError, match="cells is 'half', which is for mosaics"):

@@ -363,6 +363,7 @@ COMMANDS = {
         *("images", "parts", "strength", "method", "model", "pretrained", "classes", "site", "fit", "size", "templates"),
         *("device", "count", "batch_size", "workers", "table", "out"),
     },
+    "report": {"folder", "other", "fail_on"},
     "check": {"model", "pretrained", "classes", "device"},
     "world": {"folder", "plates", "seed", "size"},
     "models": set(),

@@ -25,9 +25,8 @@ from torch import nn
 from zoo import classifiers
 
 from concept_cam import Localizer, world, wrap
-from concept_cam.audit import audit
+from concept_cam.audit import audit, write_tables
 from concept_cam.audit.examine import Examiner
-from concept_cam.audit.summary import write_tables
 from concept_cam.datasets import Dataset, Example
 from concept_cam.errors import DatasetError, OptionError, OutputError
 from concept_cam.evaluation import Grid, Mosaics, MosaicSettings, Settings, evaluate
@@ -35,8 +34,9 @@ from concept_cam.files import alone_in, clear_leftovers, write_file
 from concept_cam.methods import METHODS, TraceMethod, hires_cam, name_of
 from concept_cam.outside import read_bytes
 from concept_cam.parts import read_parts
-from concept_cam.runs import Run, csv_of, identity_of, problem_row, read_settings
+from concept_cam.runs import Run, Skipped, identity_of, read_settings
 from concept_cam.runs.digests import digest_of
+from concept_cam.tables import table_of
 from concept_cam.world.checkpoint import FOLDER
 from concept_cam.world.dataset import birds_dataset, twins_dataset
 
@@ -57,7 +57,7 @@ class Plain:
         def make(items):
             made.append(items[0])
             rows = [{"image": f"{item}", "energy": item / 7} for item in items]
-            return {".safetensors": bytes(items) * 50, ".csv": csv_of(rows, ("image", "energy"))}
+            return {".safetensors": bytes(items) * 50, ".csv": table_of(rows, ("image", "energy"))}
 
         with Run.held(self.folder, self.settings, ("image", "energy")) as run:
             run.batches(range(5), 2, str, make)
@@ -335,7 +335,7 @@ def test_settings_are_compared_both_ways(tmp_path):
             with pytest.raises(OutputError, match=f"holds a run with another {named.split(' ')[0]}") as caught:
                 Plain(tmp_path, now).run()
             assert str(caught.value).isprintable()
-            assert str(caught.value).endswith("; choose another --out, or delete it.")
+            assert str(caught.value).endswith("; choose another folder, or delete it.")
             if now is other:
                 assert re.search(f"another {named};", str(caught.value)), str(caught.value)
     (tmp_path / "run.json").write_text(json.dumps(held))
@@ -714,7 +714,7 @@ def test_damaged_settings_are_one_line(tmp_path, content):
     with pytest.raises(OutputError) as caught:
         Plain(tmp_path).run()
     assert str(caught.value).isprintable()
-    assert "choose another --out" in str(caught.value)
+    assert "choose another folder" in str(caught.value)
 
 
 def test_settings_that_are_a_pipe_or_a_device_are_one_line(tmp_path):
@@ -723,7 +723,7 @@ def test_settings_that_are_a_pipe_or_a_device_are_one_line(tmp_path):
         (tmp_path / "run.json").unlink()
         (tmp_path / "run.json").write_bytes(b"")
         damage(tmp_path / "run.json")
-        with pytest.raises(OutputError, match=r"run\.json: .*; choose another --out"):
+        with pytest.raises(OutputError, match=r"run\.json: .*; choose another folder"):
             Plain(tmp_path).run()
 
 
@@ -798,7 +798,7 @@ def test_two_processes_do_not_write_one_run(finished):
     )
     with subprocess.Popen([sys.executable, "-c", code, str(out)], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
         assert other.stdout.readline() == b"held\n"
-        with pytest.raises(OutputError, match="another process is writing a run there; wait for it, or choose another --out"):
+        with pytest.raises(OutputError, match="another process is writing a run there; wait for it, or choose another folder"):
             work()
         # However it ends, the folder is free.
         other.kill()
@@ -895,11 +895,11 @@ def test_no_address_stands_in_a_row(localizer, tmp_path):
     methods = (partial(scaled, by=2.0), Own(), lambda gradient: 2 * hires_cam(gradient), partial(scaled, by=Own()))
     assert [name_of(method) for method in methods] == ["scaled(by=2.0)", "Own", "<lambda>", "scaled(by=Own)"]
     found = evaluate(localizer, twins_dataset(1), tmp_path, methods=methods[:3], references="twin", strengths=1.0)
-    assert {row["method"] for row in found.rows} == {"scaled(by=2.0)", "Own", "<lambda>"}
+    assert {row.method for row in found.rows} == {"scaled(by=2.0)", "Own", "<lambda>"}
     assert not re.search("0x[0-9a-f]{6}", (tmp_path / "rows.csv").read_text() + (tmp_path / "run.json").read_text())
     error = ValueError("cannot identify <_io.BytesIO object at 0x7f00aa>\r\nfor two reasons")
-    assert problem_row("a", "b", error)["problem"] == "cannot identify <_io.BytesIO object> for two reasons"
-    assert problem_row("a", "b", KeyError())["problem"] == "KeyError"
+    assert Skipped.of("a", "b", error).problem == "cannot identify <_io.BytesIO object> for two reasons"
+    assert Skipped.of("a", "b", KeyError()).problem == "KeyError"
 
 
 @pytest.mark.parametrize(
@@ -942,10 +942,10 @@ def test_an_image_that_goes_away_costs_its_own_mosaics(localizer, tmp_path):
     (tmp_path / f"{examples[0].name}.png").unlink()
     gone = {mosaic.target.name for mosaic in mosaics.all if examples[0].name in {cell.name for cell in mosaic.cells}}
     rows = mosaics.rows(mosaics.all)
-    assert {row["image"] for row in rows if "problem" in row} == gone != set()
-    assert [row["image"] for row in rows].count(examples[0].name) == 1
+    assert {row.image for row in rows if isinstance(row, Skipped)} == gone != set()
+    assert [row.image for row in rows].count(examples[0].name) == 1
     kept = {mosaic.target.name for mosaic in mosaics.all} - gone
-    assert all([row["image"] for row in rows].count(name) == 2 for name in kept)
+    assert all([row.image for row in rows].count(name) == 2 for name in kept)
 
 
 # ---- one class --------------------------------------------------------------------------------------------------------
@@ -955,9 +955,9 @@ def test_of_one_class_base_maps_are_measured(localizer, tmp_path):
     examples = [replace(one, label="ember finch", twin=None) for one in twins_dataset(2).examples]
     data = Dataset("one", ("ember finch",), examples)
     found = evaluate(localizer, data, tmp_path / "a", methods=("grad_cam", "hires_cam"), sanity=True)
-    assert [(row["method"], row["references"]) for row in found.rows] == [("grad_cam", "none"), ("hires_cam", "none")] * 2
-    assert all({"energy", "hit", "flip", "parameters"} <= set(row) for row in found.rows)
-    assert not any({"rd5", "labels", "deletion"} & set(row) for row in found.rows)
+    assert [(row.method, row.references) for row in found.rows] == [("grad_cam", "none"), ("hires_cam", "none")] * 2
+    assert all(None not in (row.energy, row.hit, row.flip, row.parameters) for row in found.rows)
+    assert all((row.rd5, row.labels, row.deletion) == (None, None, None) for row in found.rows)
     assert "There is one class, so base maps alone are measured" in found.text
     assert (found.used, found.skipped, found.problems) == (2, 0, [])
     for given in ({"references": "nearest:1"}, {"strengths": 1.0}, {"deletion": 2}, {"probe": True}):

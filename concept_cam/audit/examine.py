@@ -12,7 +12,9 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from concept_cam.audit.columns import AuditRow
 from concept_cam.audit.object_share import ObjectMask, shared
+from concept_cam.audit.packing import numbers_of, packed
 from concept_cam.audit.words import Words, erased, random_axes, without
 from concept_cam.comparison import SAME, check_strength
 from concept_cam.concepts import ConceptBank, embed
@@ -24,29 +26,8 @@ from concept_cam.metrics import constant, rank_correlation, relative_drop, stron
 from concept_cam.part_vocabulary import PartVocabulary
 from concept_cam.passes import Pass, ordinary
 from concept_cam.probabilities import ClassProbabilities, own_scale
-from concept_cam.runs import Row, problem_row
+from concept_cam.runs import Skipped
 from concept_cam.views import View, each_view
-
-COLUMNS = (
-    "image",
-    "label",
-    "predicted",
-    "runner_up",
-    "correct",
-    "confidence",
-    "runner_up_probability",
-    "energy",
-    "off_object",
-    "off_area",
-    "border",
-    "rd5",
-    "words",
-    "agreement",
-    "background",
-    "sensitivity",
-    "problem",
-)
-"""What a row holds; what does not apply is empty. See docs/audit.md."""
 
 _DIRECTIONS = 100
 """How many random directions are erased beside the backgrounds."""
@@ -54,7 +35,7 @@ _DIRECTIONS = 100
 _MASKED = 0.05
 _GREY = constant()
 
-_Decision: TypeAlias = tuple[Row, dict[str, Tensor] | None]
+_Decision: TypeAlias = tuple[AuditRow | Skipped, dict[str, Tensor] | None]
 """A row, and the tensors of an image that could be used."""
 
 
@@ -113,12 +94,11 @@ class Examiner:
         return Words.of(self.parts, phrases, scenes)
 
     @cached_property
-    def scene_localizer(self) -> Localizer:
-        """The localizer with the sentences of backgrounds."""
-        own, templates = self.localizer, self.scene_templates or self.localizer.templates
-        scenes = Localizer(own.backbone, templates=templates, method=own.method, site=own.site, form=own.form)
-        scenes.preprocess = own.preprocess
-        return scenes
+    def _against_others(self) -> Float[Tensor, "backgrounds E"]:
+        """For each background the direction that compares it with all others."""
+        scenes = self.words.bank.vectors_of(self.backgrounds)
+        others = (scenes.sum(0) - scenes) / (len(scenes) - 1)
+        return scenes - self.strength * others
 
     @cached_property
     def scale(self) -> float:
@@ -141,10 +121,10 @@ class Examiner:
         with ordinary():
             _ = self.bank, self.words
 
-    def examine(self, examples: Sequence[Example]) -> tuple[list[Row], dict[str, Tensor]]:
+    def examine(self, examples: Sequence[Example]) -> tuple[list[AuditRow | Skipped], dict[str, Tensor]]:
         """A row for each example, and tensors of all that could be used, in their order.
 
-        An example that cannot be used has a row that says why. The tensors, in float32:
+        An example that cannot be used has a row that says why. The tensors:
 
             aligned (N, side, side)    the map of what decided, in the frame of the object; see ``ObjectMask``
             whole (N, side, side)      the same in the frame of the image
@@ -152,14 +132,16 @@ class Examiner:
             agreements (N, words)      how far the map of each of the words is that of what decided: Spearman's, -1 to 1
             effects (N, backgrounds)   what each background, erased, takes off the probability of what was predicted, -1 to 1
             chance (N, directions)     what random directions take off it
+            decision (cells)           the map of what decided as the model gives it, of one image after the other
+            scene (cells)              likewise the map of the background that moves the prediction most, against the others
+            grids (N, 2)               the rows and columns of these two
+            placements (N, 10)         where they lie, see ``numbers_of``
         """
         self.prepare()
         decisions = each_view(
             examples, self._view, self.localizer.passes, self._decide, lambda one, error: (_problem(one, error), None)
         )
-        good = [tensors for _, tensors in decisions if tensors is not None]
-        stacked = {name: torch.stack([of_one[name] for of_one in good]) for name in (good[0] if good else ())}
-        return [row for row, _ in decisions], stacked
+        return [row for row, _ in decisions], packed([tensors for _, tensors in decisions if tensors is not None])
 
     def _view(self, example: Example) -> View:
         self.bank.index(example.label)
@@ -174,13 +156,16 @@ class Examiner:
         told = [self.words.difference(direction) for direction in base - other]
         asked = [base - self.strength * other]
         asked += [torch.stack([one.direction(self.words.bank) for one in of_all]) for of_all in zip(*told, strict=True)]
+        effects, chance = self._effects(seen.embedding, probabilities, before, first)
+        asked += [self._against_others[effects.argmax(1)]] if self.backgrounds else []
         evidence = seen.maps(self.localizer.method, torch.stack(asked))
         same = (F.cosine_similarity(base, other) > SAME).tolist()
         drops = _drops(probabilities, seen, evidence.stacked[0].float(), before, first, second)
-        effects, chance = self._effects(seen.embedding, probabilities, before, first)
         before, first, second = (tensor.cpu() for tensor in (before, first, second))
         evidence = evidence.single()
-        maps = evidence.stacked
+        maps, scenes = evidence.stacked, evidence.stacked[0, :, :0, :0]
+        if self.backgrounds:
+            maps, scenes = maps[:-1], maps[-1].nan_to_num(0.0, 0.0, 0.0)
         agreements = rank_correlation(maps[1:], maps[:1].expand_as(maps[1:])).float()
         found: list[_Decision] = []
         for b, view in enumerate(views):
@@ -195,23 +180,22 @@ class Examiner:
                 found.append((_problem(view.example, problem), None))
                 continue
             ground = ObjectMask.of(seen.placements[b], view.region, maps.shape[2:])
-            row: Row = {
-                "image": _spelt(view.example.name),
-                "label": view.example.label,
-                "predicted": predicted,
-                "runner_up": runner_up,
-                "correct": int(predicted == view.example.label),
-                "confidence": float(before[b, first[b]]),
-                "runner_up_probability": float(before[b, second[b]]),
-                **vars(ground.shares(maps[0, b])),
-                "rd5": float(drops[b]),
-            }
             means = [(one, x) for one, x in zip(told[b], agreements[:, b].tolist(), strict=True) if one.told(x)]
-            if means:
-                row |= {"words": "; ".join(str(one) for one, _ in means), "agreement": means[0][1]}
-            if self.backgrounds:
-                strongest_ = int(effects[b].argmax())
-                row |= {"background": self.backgrounds[strongest_], "sensitivity": float(effects[b, strongest_])}
+            row = AuditRow(
+                image=_spelt(view.example.name),
+                label=view.example.label,
+                predicted=predicted,
+                runner_up=runner_up,
+                correct=predicted == view.example.label,
+                confidence=float(before[b, first[b]]),
+                runner_up_probability=float(before[b, second[b]]),
+                **vars(ground.shares(maps[0, b])),
+                rd5=float(drops[b]),
+                words="; ".join(str(one) for one, _ in means),
+                agreement=means[0][1] if means else None,
+                background=self.backgrounds[int(effects[b].argmax())] if self.backgrounds else "",
+                sensitivity=float(effects[b].max()) if self.backgrounds else None,
+            )
             where = (
                 ground.aligned(shared(maps[0, b], maps[1, b]))
                 if told[b]
@@ -219,7 +203,8 @@ class Examiner:
             )
             tensors = {"aligned": ground.aligned(maps[0, b]), "whole": ground.whole(maps[0, b]), "shared": where}
             tensors |= {"agreements": agreements[:, b], "effects": effects[b], "chance": chance[b]}
-            found.append(({key: value for key, value in row.items() if value is not None}, tensors))
+            tensors |= {"decision": maps[0, b], "scene": scenes[b], "placements": numbers_of(seen.placements[b])}
+            found.append((row, tensors))
         return found
 
     def _effects(
@@ -257,8 +242,8 @@ def _drops(
     return relative_drop(before, after, first, second).cpu()
 
 
-def _problem(example: Example, text: BaseException | str) -> Row:
-    return problem_row(_spelt(example.name), example.label, text)
+def _problem(example: Example, text: BaseException | str) -> Skipped:
+    return Skipped.of(_spelt(example.name), example.label, text)
 
 
 def _spelt(name: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import final
 
@@ -12,7 +13,7 @@ from concept_cam.audit.words import Difference
 from concept_cam.metrics import Interval
 
 ALARM = 0.3
-"""The share of a class's deciding evidence off its object above which it is a suspect."""
+"""The share of a class's evidence off its object above which it is a suspect."""
 
 LEAST = 0.01
 """The effect of a background below which it is not worth a look."""
@@ -20,86 +21,8 @@ LEAST = 0.01
 ERROR = 0.05
 """The probability that any class is a suspect by chance, or any interval misses: of all classes of an audit together."""
 
-
-@final
-@dataclass(frozen=True)
-class ClassAudit:
-    """One class; shares from 0 to 1.
-
-    Attributes:
-        name: of the class.
-        images: with that label.
-        errors: of those, predicted as another class.
-        accuracy: of those.
-        calibration: expected calibration error of those.
-        predicted: images predicted as this class, whatever their label; what follows is of those.
-        energy: mean share of the deciding evidence on the object; None where no object is known.
-        off_object: mean share of it more than a patch off the object, with its interval from ``bounded_interval``; with a
-            probability of 95 % those of all classes hold at once.
-        judged: whether there are enough images for an alarm; with fewer, the interval always reaches below ``ALARM``.
-        off_area: what chance would give.
-        border: mean share along the border.
-        rd5: mean relative drop when the strongest 5 % are covered, -2 to 2.
-        background: the text whose erasure takes most off its probability, and how much, -1 to 1.
-    """
-
-    name: str
-    images: int
-    errors: int
-    accuracy: float | None
-    calibration: float | None
-    predicted: int
-    energy: float | None
-    off_object: Interval | None
-    judged: bool
-    off_area: float | None
-    border: float | None
-    rd5: float | None
-    background: tuple[str, float] | None
-
-    @property
-    def suspect(self) -> bool:
-        """Whether all of the interval of ``off_object`` is above ``ALARM``."""
-        return self.off_object is not None and self.off_object.low > ALARM
-
-
-@final
-@dataclass(frozen=True, eq=False)
-class Pair:
-    """A predicted class and its runner-up.
-
-    Attributes:
-        first: predicted as this.
-        second: with this as the runner-up.
-        images: so many.
-        errors: of which so many show another class than the first; over all pairs, all errors.
-        swapped: of the errors, so many show the second.
-        runner_up_probability: the mean probability of the second, 0 to 1.
-        map: the mean of what decided, in the frames of the objects.
-        differences: in words, those with the largest weights; ``told`` are those that mean something.
-        agreements: for each of those, how far its map is that of the decision: mean of Spearman's correlation, -1 to 1.
-        shared: where the map of the first agrees with that of the decision, in the frames of the objects, -1 to 1; None
-            without words.
-        best, worst: names of the images on which the runner-up is least and most likely.
-    """
-
-    first: str
-    second: str
-    images: int
-    errors: int
-    swapped: int
-    runner_up_probability: float
-    map: Float[Tensor, "side side"]
-    differences: tuple[Difference, ...]
-    agreements: tuple[float, ...]
-    shared: Float[Tensor, "side side"] | None
-    best: str
-    worst: str
-
-    @property
-    def told(self) -> list[tuple[Difference, float]]:
-        """The differences that are more than any phrases would show, with their agreements."""
-        return [(one, x) for one, x in zip(self.differences, self.agreements, strict=True) if one.told(x)]
+SHOWN = 12
+"""How many classes, pairs and backgrounds have pictures in a report."""
 
 
 @final
@@ -124,3 +47,80 @@ class Effect:
     def moves(self) -> bool:
         """Whether the effect is worth a look, and more than chance."""
         return self.effect >= LEAST and self.effect > self.chance
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class ClassAudit:
+    """One class; shares from 0 to 1.
+
+    Attributes:
+        name: of the class.
+        images: with that label.
+        errors: of those, predicted as another class.
+        accuracy: of those.
+        calibration: expected calibration error of those.
+        predicted: images predicted as this class, whatever their label; what follows is of those.
+        means: of each figure of a row; None where it is not known of any. See ``AuditRow``.
+        off_object: mean share of the evidence more than a patch off the object, with its interval from ``bounded_interval``;
+            with a probability of 95 % those of all classes hold at once.
+        judged: whether there are enough images for an alarm; with fewer, the interval always reaches below ``ALARM``.
+        background: the one whose erasure takes most off its probability; None without backgrounds.
+    """
+
+    name: str
+    images: int
+    errors: int
+    accuracy: float | None
+    calibration: float | None
+    predicted: int
+    means: Mapping[str, float | None]
+    off_object: Interval | None
+    judged: bool
+    background: Effect | None
+
+    @property
+    def suspect(self) -> bool:
+        """Whether all of the interval of ``off_object`` is above ``ALARM``."""
+        return self.off_object is not None and self.off_object.low > ALARM
+
+
+@final
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Pair:
+    """A predicted class and its runner-up.
+
+    Attributes:
+        first: predicted as this.
+        second: with this as the runner-up.
+        images: so many.
+        errors: of which so many show another class than the first; over all pairs, all errors.
+        swapped: of the errors, so many show the second.
+        runner_up_probability: the mean probability of the second, 0 to 1.
+        map: the mean of what decided, in the frames of the objects.
+        differences: in words, those with the largest weights; ``told`` are those that mean something.
+        agreements: for each of those, how far its map is that of the decision: mean of Spearman's correlation, -1 to 1.
+        shared: where the map of the first agrees with that of the decision, in the frames of the objects, -1 to 1; None
+            without words.
+        best, worst: names of the images on which the runner-up is least and most likely.
+        shown: the positions of their rows.
+    """
+
+    first: str
+    second: str
+    images: int
+    errors: int
+    swapped: int
+    runner_up_probability: float
+    map: Float[Tensor, "side side"]
+    differences: tuple[Difference, ...]
+    agreements: tuple[float, ...]
+    shared: Float[Tensor, "side side"] | None
+    best: str
+    worst: str
+    shown: tuple[int, int]
+
+    @property
+    def told(self) -> list[tuple[Difference, float]]:
+        """The differences that are more than any phrases would show, with their agreements."""
+        return [(one, x) for one, x in zip(self.differences, self.agreements, strict=True) if one.told(x)]

@@ -2,64 +2,81 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
-from concept_cam.audit.figures import ALARM, LEAST
+from concept_cam.audit.columns import FIGURES, AuditRow
+from concept_cam.audit.figures import ALARM, LEAST, SHOWN
 from concept_cam.audit.findings import Audit
-from concept_cam.audit.model_diff import Shift, moves
-from concept_cam.audit.summary import write_tables
+from concept_cam.audit.model_diff import moves
 from concept_cam.audit.thumbnails import Thumbnails, mean_map
 from concept_cam.files import write_file
 from concept_cam.page import Cell, Page, Section, Table, Thumbnail, how_made, to_html
-
-SHOWN = 12
-"""How many classes, pairs and backgrounds have images."""
+from concept_cam.runs import Skipped, columns
+from concept_cam.runs.table import PROBLEM
 
 NO_WORDS = "no phrase of the vocabulary explains this pair"
 
 
 def write_report(audit: Audit, other: Audit | None = None) -> Path:
-    """Write ``report.html``, its images, and the tables of ``summary``.
+    """Write ``report.html`` and its images; the model is not needed.
+
+    An image that is gone or has changed since it was looked at has no picture.
 
     Args:
         audit: that was run.
-        other: of the same images by another model; a section says what moved, and ``moved.csv`` all of it.
+        other: of the same images by another model; a section says what changed.
+
+    Returns:
+        The path of the page.
 
     Raises:
-        OutputError: something cannot be written.
+        OutputError: something cannot be written, or the maps of an audit cannot be read.
         OptionError: the other audit is of other images.
+
+    Example:
+        >>> import tempfile
+        >>> from concept_cam import world
+        >>> from concept_cam.audit import Audit, audit, write_report
+        >>> from concept_cam.world.dataset import birds_dataset
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     _ = audit(world.localizer(), birds_dataset(4), folder)
+        ...     write_report(Audit.load(folder)).name
+        'report.html'
     """
-    folder = audit.folder
-    evidence = Thumbnails(audit, folder)
-    moved = moves(audit, other) if other else None
-    sections = [_off_object(audit, evidence), _pairs(audit, evidence), _backgrounds(audit, evidence), _classes(audit)]
-    if other and moved is not None:
-        sections.append(_moved((audit, other), moved, (evidence, Thumbnails(other, folder, "other-"))))
+    pictures = Thumbnails(audit, audit.folder)
+    sections = [_off_object(audit, pictures), _pairs(audit, pictures), _backgrounds(audit, pictures), _classes(audit)]
+    if other is not None:
+        sections.append(_changed((audit, other), (pictures, Thumbnails(other, audit.folder, "other-"))))
     if audit.problems:
-        sections.append(Section("Skipped", "\n\n".join(audit.problems)))
+        sections.append(Section("Images that were skipped", "\n\n".join(audit.problems)))
+    sections.append(_columns())
     titles = "How this was made", "How the second audit was made"
     sections += [how_made(one.made, title) for one, title in zip((audit, other), titles, strict=True) if one and one.made]
-    write_tables(audit, moved)
-    model = audit.examiner.localizer.backbone.name
-    page = Page(f"{audit.dataset.name}: what {model} relies on", _lead(audit), tuple(s for s in sections if s), _facts(audit))
-    return write_file(folder / "report.html", to_html(page).encode())
+    title = f"{audit.setup.dataset}: what {audit.setup.model} relies on"
+    page = Page(title, _lead(audit), tuple(s for s in sections if s), _facts(audit))
+    return write_file(audit.folder / "report.html", to_html(page).encode())
 
 
 def _lead(audit: Audit) -> str:
     if not audit.ranked:
-        return "Where the object is on these images is not known, so the audit cannot say whether evidence lies off it."
+        return (
+            "This report cannot say how much of what the model relies on lies off the object: no image has a mask or a box "
+            "of its object."
+        )
     few = len(audit.ranked) - len(audit.judged)
     if not audit.judged:
         return (
-            "There are too few images to say whether a class relies on something off the object: with "
-            f"{_counted(len(audit.ranked), 'class')} it takes {audit.fewest} images of a class, and none has so many."
+            "There are too few images to say whether the model relies on something off the object: with "
+            f"{_counted(len(audit.ranked), 'class')} it takes {audit.fewest} images of a class, and no class has so many."
         )
-    rest = f" Of {_counted(few, 'class')} there are too few images to say." if few else ""
+    rest = f" For {_counted(few, 'class')} there are too few images to say." if few else ""
     if not audit.suspects:
-        return f"No class clearly has more than {ALARM:.0%} of its deciding evidence off the object.{rest}"
+        return f"For no class does clearly more than {ALARM:.0%} of what the model relies on lie off the object.{rest}"
     names = ", ".join(one.name for one in audit.suspects[:6]) + (", ..." if len(audit.suspects) > 6 else "")
-    return f"The evidence for {names} lies off the object: look at the images before you trust the accuracy.{rest}"
+    return (
+        f"For {names}, more than {ALARM:.0%} of what the model relies on lies off the object: "
+        f"look at the images before you trust the accuracy.{rest}"
+    )
 
 
 def _counted(count: int, noun: str) -> str:
@@ -67,7 +84,7 @@ def _counted(count: int, noun: str) -> str:
 
 
 def _facts(audit: Audit) -> tuple[tuple[str, str], ...]:
-    facts = [("images", str(len(audit.good))), ("decided among", audit.among)]
+    facts = [("images", str(len(audit.good))), ("decided among", audit.setup.among)]
     facts += [("skipped", str(len(audit.problems)))] if audit.problems else []
     facts += [("accuracy", f"{audit.accuracy:.3f}")] if audit.accuracy is not None else []
     facts += [("calibration error", f"{audit.calibration:.3f}")] if audit.calibration is not None else []
@@ -75,39 +92,35 @@ def _facts(audit: Audit) -> tuple[tuple[str, str], ...]:
     return (*facts, ("suspects", suspects))
 
 
-def _off_object(audit: Audit, evidence: Thumbnails) -> Section:
+def _off_object(audit: Audit, pictures: Thumbnails) -> Section:
     """Classes by their evidence off the object, with the image that shows most of it."""
     title = "Evidence off the object"
     if not audit.ranked:
         return Section(title, "Not known: no image has a mask or a box of its object.")
-    worst: dict[str, tuple[float, str]] = {}
-    for row in audit.good:
-        if "off_object" in row:
-            worst[row["predicted"]] = max(worst.get(row["predicted"], (-1.0, "")), (row["off_object"], row["image"]))
     rows = []
     for place, one in enumerate(audit.ranked):
         if one.off_object is None:
             continue
-        image = worst[one.name][1]
-        thumbnail = evidence.decision(image, image) if place < SHOWN else None
-        figures = (one.off_object.mean, one.off_object.low, one.off_object.high, one.off_area, one.border)
+        thumbnail = pictures.decision(audit.worst[one.name]) if place < SHOWN else None
+        figures = one.off_object.mean, one.off_object.low, one.off_object.high, one.means["off_area"], one.means["border"]
         verdict = "suspect" if one.suspect else "" if one.judged else "too few to say"
         rows.append((one.name, verdict, one.predicted, *figures, thumbnail))
     text = (
-        "What made the model choose a class and not the next best one? For each image the audit maps that evidence. Off the "
-        "object is the share of it that lies more than one patch away from the object, as a mean over the images predicted as "
-        "the class. At least and at most are its confidence interval; with a probability of 95 % the intervals of all classes "
-        "are right. Area is the share of the image that is so far from the object, which is what chance would give. Border is "
-        f"the share along the edges, where frames, captions and watermarks are.\n\nA class is a suspect if at least {ALARM:g} "
-        f"of its evidence lies off the object. With {_counted(len(audit.ranked), 'class')} this takes {audit.fewest} images "
-        "or more; with fewer there are too few to say. The classes are sorted by the lower end of the interval."
+        "How much of what the model relies on lies off the object?\n\nOff the object is the share of the evidence for the "
+        "prediction over its runner-up that lies more than one patch away from the object: 0 is none of it, 1 is all. The "
+        "runner-up is the class that scores second. Each number is a mean over the images predicted as the class. At least "
+        "and at most are the ends of its confidence interval: with a probability of 95 % the intervals of all classes are "
+        "right. By chance is the share of the image that lies so far away, which a map without any meaning would give. Border "
+        "is the share of the evidence along the edges of the image, where frames, captions and watermarks are.\n\nA class is "
+        f"a suspect if the lower end of its interval is above {ALARM:g}. With {_counted(len(audit.ranked), 'class')} this "
+        f"takes {audit.fewest} images or more; with fewer there are too few to say. The classes are sorted by the lower end."
     )
-    columns = ("class", "alarm", "images", "off the object", "at least", "at most", "area", "border", "the worst image")
+    columns = ("class", "alarm", "images", "off the object", "at least", "at most", "by chance", "border", "the worst image")
     return Section(title, text, Table(columns, tuple(rows)))
 
 
-def _pairs(audit: Audit, evidence: Thumbnails) -> Section:
-    pairs, words = audit.pairs(SHOWN), bool(audit.examiner.words.groups)
+def _pairs(audit: Audit, pictures: Thumbnails) -> Section:
+    pairs, words = audit.pairs(SHOWN), audit.setup.described
     rows: list[tuple[Cell, ...]] = []
     for pair in pairs:
         told = "; ".join(f"{one.ours}, not {one.theirs} ({agreement:.2f})" for one, agreement in pair.told)
@@ -121,30 +134,29 @@ def _pairs(audit: Audit, evidence: Thumbnails) -> Section:
                 pair.swapped,
                 pair.runner_up_probability,
                 told or (NO_WORDS if words else None),
-                mean_map(pair.map, "what decided"),
+                mean_map(pair.map, "the evidence"),
                 None if agrees is None else mean_map(agrees, f"where {pair.differences[0].what} agrees"),
-                evidence.decision(pair.best, f"runner-up least likely: {pair.best}"),
-                evidence.decision(pair.worst, f"runner-up most likely: {pair.worst}"),
+                pictures.decision(pair.shown[0], f"runner-up least likely: {pair.best}"),
+                pictures.decision(pair.shown[1], f"runner-up most likely: {pair.worst}"),
             )
         )
-    others = len({(row["predicted"], row["runner_up"]) for row in audit.good}) - len(pairs)
+    others = audit.pairs(None)[SHOWN:]
     if others:
-        counts = (len(audit.good), audit.errors, audit.swapped)
-        shown = (sum(of_all) for of_all in zip(*((p.images, p.errors, p.swapped) for p in pairs), strict=True))
-        left = (total - part for total, part in zip(counts, shown, strict=True))
-        rows.append((f"{_counted(others, 'other pair')} (pairs.csv)", *left, *[None] * 6))
+        left = (sum(getattr(pair, name) for pair in others) for name in ("images", "errors", "swapped"))
+        rows.append((f"{_counted(len(others), 'other pair')} (pairs.csv)", *left, *[None] * 6))
     text = (
-        "A pair is the predicted class and the runner-up. Errors are images that show another class than the predicted one: "
-        f"{audit.errors} of {_counted(len(audit.good), 'image')}. Swapped are the errors that show the runner-up. The "
-        "column runner-up is its mean probability. The pairs are sorted by errors, then by that. Mean maps are in the frame "
-        "of the object: warm for the first class, cold for the second."
+        "Which classes does the model confuse, and what tells them apart? A pair is the predicted class and its runner-up. "
+        "Errors are the images with another label than the predicted class: "
+        f"{audit.errors} of {_counted(len(audit.good), 'image')}. Swapped are the errors whose label is the runner-up. The "
+        "column runner-up is its mean probability. The pairs are sorted by errors, then by that. A mean map averages the "
+        "evidence inside the box of the object: warm colours are evidence for the prediction, cold colours for the runner-up."
     )
     if words:
         text += (
-            "\n\nThe difference in words is read off the two texts. In brackets is how far the map of the words is the map of "
-            "the decision (1: the same places). A phrase is shown only if both the texts and the maps tell it apart from "
-            f"phrases that mean nothing here; otherwise {NO_WORDS}. The map beside it shows where the first words agree with "
-            "the decision."
+            "\n\nThe column in words names the phrases that explain the difference between the two texts best. The number in "
+            "brackets says how well the map of the phrase agrees with the evidence (1: the same places). A phrase is listed "
+            "only if it explains the texts and the maps better than phrases without any meaning here would; otherwise "
+            f"{NO_WORDS}. The map beside it shows where the first phrase agrees with the evidence."
         )
     columns = (
         "pair",
@@ -155,55 +167,55 @@ def _pairs(audit: Audit, evidence: Thumbnails) -> Section:
         "in words",
         "mean map",
         "words agree",
-        "for it",
-        "against it",
+        "surest image",
+        "least sure image",
     )
     return Section("Pairs that are confused", text, Table(columns, tuple(rows)))
 
 
-def _backgrounds(audit: Audit, evidence: Thumbnails) -> Section | None:
-    texts = audit.examiner.backgrounds
+def _backgrounds(audit: Audit, pictures: Thumbnails) -> Section | None:
+    texts = audit.setup.backgrounds
     if not texts:
         return None
-    most: dict[tuple[str, int], tuple[float, str]] = {}
-    for row, effects in audit.tensors("effects"):
-        for place, effect in enumerate(effects.tolist()):
-            key = row["predicted"], place
-            most[key] = max(most.get(key, (-float("inf"), "")), (effect, row["image"]))
     rows = []
     for place, one in enumerate(one for one in audit.backgrounds() if one.moves):
-        _, image = most[one.name, texts.index(one.text)]
-        thumbnail = evidence.background(image, one.text, f"{one.text}, on {image}") if place < SHOWN else None
+        at = audit.clearest.get((one.name, one.text)) if place < SHOWN else None
+        thumbnail = None if at is None else pictures.background(at, f"{one.text}, on {audit.good[at].image}")
         rows.append((one.name, one.text, one.effect, one.chance, thumbnail))
     about = (
-        "Each background is erased from the embeddings of the images. Effect is how far the probability of the predicted "
-        "class then falls, as a mean over the images of the class. Chance is the most that any of 100 random directions takes "
-        f"off it. Listed are effects of {LEAST:g} and more that are above chance. A text can share something with a class by "
-        "accident, so read the effects beside each other."
+        "Does the background change the prediction? Each background is erased from the embeddings of the images. Effect is "
+        "how far the probability of the predicted class then falls, as a mean over the images predicted as the class. Chance "
+        f"is the largest effect of 100 random directions. Listed are effects of {LEAST:g} and more that are above chance. A "
+        "text can have something in common with a class by accident, so compare the effects with each other."
     )
-    title = "Backgrounds that move decisions"
+    title = "Backgrounds that change predictions"
     if not rows:
-        return Section(title, f"None of the {len(texts)} backgrounds moves the probability of a class.\n\n{about}")
+        return Section(title, f"None of the {len(texts)} backgrounds changes the probability of a class.\n\n{about}")
     return Section(title, about, Table(("class", "background", "effect", "chance", "where"), tuple(rows)))
 
 
 def _classes(audit: Audit) -> Section:
-    rows = []
-    for one in audit.classes:
-        off = one.off_object.mean if one.off_object else None
-        rows.append((one.name, one.images, one.errors, one.accuracy, one.calibration, one.energy, off, one.rd5))
+    titled = {name: figure for name, figure in FIGURES.items() if figure.title}
+    rows = [
+        (one.name, one.images, one.errors, one.accuracy, one.calibration, *(one.means[name] for name in titled))
+        for one in audit.classes
+    ]
+    meanings = " ".join(f"{figure.title[0].upper()}{figure.title[1:]}: {_lowered(figure.help)}" for figure in titled.values())
     text = (
-        "Images, errors, accuracy and expected calibration error are of the images with that label. The other columns are of "
-        "the images predicted as the class: the share of the evidence on the object, the share more than a patch off it, and "
-        "RD@5 %: how much more the prediction falls than its runner-up when the strongest 5 % are masked (more means that the "
-        "score rests on them)."
+        "Images, errors, accuracy and expected calibration error are of the images with that label. The other columns are "
+        f"means over the images predicted as the class. {meanings}"
     )
-    columns = ("class", "images", "errors", "accuracy", "calibration error", "on the object", "off the object", "RD@5 %")
+    columns = ("class", "images", "errors", "accuracy", "calibration error", *(figure.title for figure in titled.values()))
     return Section("All classes", text, Table(columns, tuple(rows)))
 
 
-def _moved(audits: tuple[Audit, Audit], moved: Sequence[Shift], evidence: tuple[Thumbnails, Thumbnails]) -> Section:
-    names = [audit.examiner.localizer.backbone.name for audit in audits]
+def _lowered(text: str) -> str:
+    return f"{text[0].lower()}{text[1:]}"
+
+
+def _changed(audits: tuple[Audit, Audit], pictures: tuple[Thumbnails, Thumbnails]) -> Section:
+    moved = moves(*audits)
+    names = [audit.setup.model for audit in audits]
     if names[0] == names[1]:
         names = [f"{name}, {place}" for name, place in zip(names, ("first", "second"), strict=True)]
     ours, theirs = ({one.name: one for one in audit.classes} for audit in audits)
@@ -221,12 +233,24 @@ def _moved(audits: tuple[Audit, Audit], moved: Sequence[Shift], evidence: tuple[
     images: list[Thumbnail | None] = []
     for move in most:
         predicted = move.before, move.after
-        images += [d.decision(move.image, f"{n}: {p}") for d, n, p in zip(evidence, names, predicted, strict=True)]
+        images += [d.decision(at, f"{n}: {p}") for d, at, n, p in zip(pictures, move.shown, names, predicted, strict=True)]
     text = (
-        f"{names[0]} is the first model, {names[1]} the second. Changed counts the images on which they predict different "
-        "classes. Agreement is the rank correlation of their maps of what decided, over the images that the first predicts as "
-        "the class. Below are the images on which the evidence moved most, under each of the two."
+        f"{names[0]} is the first model, {names[1]} the second. Changed counts the images for which they predict different "
+        "classes. Agreement is the rank correlation of their maps of the evidence, as a mean over the images that the first "
+        "model predicts as the class. Below are the images on which the evidence moved most, under each of the two models."
     )
     both = (f"{figure}, {place}" for figure in ("accuracy", "off the object") for place in ("first", "second"))
     columns = ("class", *both, "changed", "agreement")
-    return Section(f"Against {names[1]}", text, Table(columns, tuple(rows)), tuple(p for p in images if p))
+    return Section(f"Compared with {names[1]}", text, Table(columns, tuple(rows)), tuple(p for p in images if p))
+
+
+def _columns() -> Section:
+    """What the table of images beside the page holds."""
+    held = {**columns(AuditRow), PROBLEM: columns(Skipped)[PROBLEM]}
+    rows = tuple((name, one.help) for name, one in held.items())
+    return Section(
+        "The tables beside this page",
+        "rows.csv has one row for each image. classes.csv, pairs.csv, words.csv and backgrounds.csv hold the tables of this "
+        "page in full, and summary.json the figures for machines. The columns of rows.csv are:",
+        Table(("column", "what it holds"), rows),
+    )

@@ -10,18 +10,22 @@ from typing import Any
 from safetensors.torch import save
 
 from concept_cam.among import Among, chosen_among, classes_among, figures_among, told_among
-from concept_cam.audit.examine import COLUMNS, Examiner
+from concept_cam.audit.columns import AuditRow
+from concept_cam.audit.examine import Examiner
 from concept_cam.audit.findings import Audit
+from concept_cam.audit.packing import Sources
+from concept_cam.audit.setup import Setup
 from concept_cam.datasets import Dataset, Example
-from concept_cam.datasets.extra import extra_columns, with_extra
+from concept_cam.datasets.extra import extra_columns
 from concept_cam.errors import OptionError
 from concept_cam.localizer import Localizer
 from concept_cam.methods import name_of
 from concept_cam.part_vocabulary import PartVocabulary
-from concept_cam.runs import Run, csv_of, identity_of, name_of_example, read_rows
+from concept_cam.runs import Run, Skipped, csv_of, identity_of, name_of_example, read_rows
 from concept_cam.runs.batches import Files
 from concept_cam.runs.digests import digest_of
 from concept_cam.runs.how import how_it_is_made
+from concept_cam.runs.table import column_names, with_extra
 
 BATCH = 50
 """Images whose rows and maps are written together; those of one size go through the model together."""
@@ -52,7 +56,8 @@ def audit(
         localizer: model and method.
         dataset: with regions of the whole object, if there are any; images and masks that cannot be read and labels that
             the model does not have are skipped and reported.
-        folder: for ``run.json``, ``how.json``, ``batches/`` and ``rows.csv``; one that is half done is resumed.
+        folder: for ``run.json``, ``how.json``, ``audit.json``, ``batches/`` and ``rows.csv``; an interrupted audit in it is
+            resumed.
         parts: whose attributes tell classes apart in words; none leaves words out.
         backgrounds: two texts or more that should not move a decision; none leaves them out.
         part_templates: sentences around their phrases; the localizer's by default.
@@ -127,15 +132,20 @@ def audit(
         more=more,
         command=command,
     )
-    extra = extra_columns(dataset, COLUMNS)
-    columns = (*COLUMNS, *extra.values())
+    extra = extra_columns(dataset, column_names(AuditRow))
 
     def make(examples: Sequence[Example]) -> Files:
-        rows, tensors = examiner.examine(examples)
-        return {".safetensors": save(tensors), ".csv": csv_of(with_extra(zip(rows, examples, strict=True), extra), columns)}
+        sources = Sources(examples, folder)
+        rows, tensors = examiner.examine(sources.examples)
+        used = [k for k, row in enumerate(rows) if not isinstance(row, Skipped)]
+        tensors |= sources.tensors(used) if used else {}
+        table = csv_of(with_extra(zip(rows, examples, strict=True), extra), AuditRow, extra.values())
+        return {".safetensors": save(tensors), ".csv": table}
 
-    with Run.held(folder, settings, columns) as run:
+    with Run.held(folder, settings, column_names(AuditRow, extra.values())) as run:
         made = made.kept(folder)
         batches = run.batches(dataset.examples, BATCH, name_of_example, make)
-    maps = tuple(batch.file(".safetensors") for batch in batches)
-    return Audit(examiner, dataset, folder, read_rows(run.table), maps, made)
+        rows = read_rows(run.table, AuditRow)
+        setup = Setup.of(examiner, dataset, rows)
+        setup.write(folder)
+    return Audit(setup, folder, rows, tuple(batch.file(".safetensors") for batch in batches), made)

@@ -1,91 +1,60 @@
-"""An audit for machines: tables, a summary, and whether it has passed."""
+"""An audit in a few figures, and whether it has passed."""
 
 from __future__ import annotations
 
-import json
 import math
 import operator
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, final
 
-from concept_cam.audit.figures import ClassAudit, Effect, Pair
+from concept_cam.audit.columns import FIGURES
 from concept_cam.audit.findings import Audit
-from concept_cam.audit.model_diff import Shift
 from concept_cam.errors import OptionError, did_you_mean
-from concept_cam.files import write_file
-from concept_cam.runs import csv_of
 
-FIGURES = ("accuracy", "calibration", "off_object", "rd5", "sensitivity", "suspects", "too_few")
-"""What ``--fail-on`` can ask about: the first two of all images, the next three of the worst class; see ``summary``."""
+_WORST: Mapping[str, str] = {name: one.worst for name, one in FIGURES.items() if one.worst}
 
-_OFF = ("off_object", "off_object_low", "off_object_high", "off_area", "border")
-_CLASS = (
-    "class",
-    "images",
-    "errors",
-    "accuracy",
-    "calibration",
-    "predicted",
-    "energy",
-    *_OFF,
-    "rd5",
-    "background",
-    "sensitivity",
-    "judged",
-    "suspect",
-)
-_PAIR = ("first", "second", "images", "errors", "swapped", "runner_up_probability", "best", "worst")
-_WORDS = ("first", "second", "what", "ours", "theirs", "weight", "stands_out", "agreement")
-_BACKGROUND = ("class", "background", "effect", "chance", "moves")
-_MOVE = ("image", "label", "before", "after", "agreement", "off_object", "off_object_after")
-
-
-def write_tables(audit: Audit, moved: Sequence[Shift] | None = None) -> None:
-    """Write ``classes.csv``, ``pairs.csv``, ``words.csv``, ``backgrounds.csv``, ``summary.json``, and ``moved.csv``.
-
-    Args:
-        audit: that was run.
-        moved: what another model changed; None if there is no other, and no ``moved.csv``.
-
-    Raises:
-        OutputError: something cannot be written.
-    """
-    folder, pairs = audit.folder, audit.pairs(len(audit.good))
-    _write(folder / "classes.csv", _CLASS, map(_class_row, audit.classes))
-    _write(folder / "pairs.csv", _PAIR, ({key: getattr(pair, key) for key in _PAIR} for pair in pairs))
-    _write(folder / "words.csv", _WORDS, (row for pair in pairs for row in _word_rows(pair)))
-    _write(folder / "backgrounds.csv", _BACKGROUND, map(_background_row, audit.backgrounds()))
-    if moved is not None:
-        _write(folder / "moved.csv", _MOVE, map(_move_row, moved))
-    write_file(folder / "summary.json", (json.dumps(summary(audit), indent=2) + "\n").encode())
+CONDITIONS = ("accuracy", "calibration", "off_object", *_WORST, "sensitivity", "suspects", "too_few")
+"""The figures of a summary on which an audit can fail; see ``Condition``."""
 
 
 def summary(audit: Audit) -> dict[str, Any]:
-    """The figures that matter, and the suspects; of the figures of classes the worst. None where one is not known.
+    """The figures that matter, and the suspects; of the figures of classes that of the worst class. None if it is not known.
 
     ``accuracy`` and ``calibration`` are those of all images, 0 to 1. ``off_object`` is the largest mean share of a class, 0 to
     1, and ``suspects`` the number of suspects: of the classes with enough images for an alarm, which is ``fewest_images``;
     ``too_few`` is the number of the others. ``rd5`` is the least mean of a class, -2 to 2; ``sensitivity`` the largest mean
     effect of a background on a class, -1 to 1.
+
+    Example:
+        >>> import tempfile
+        >>> from concept_cam import world
+        >>> from concept_cam.audit import audit
+        >>> from concept_cam.world.dataset import birds_dataset
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     found = summary(audit(world.localizer(), birds_dataset(4), folder))
+        >>> found["images"], found["accuracy"], found["too_few"]
+        (4, 1.0, 4)
     """
     judged = audit.judged
     off = [one.off_object.mean for one in judged if one.off_object]
     effects = audit.backgrounds()
-    drops = [one.rd5 for one in audit.classes if one.rd5 is not None]
+    worst: dict[str, float | None] = {}
+    for name, which in _WORST.items():
+        values = [value for one in audit.classes if (value := one.means[name]) is not None]
+        worst[name] = (min if which == "least" else max)(values, default=None)
     return {
-        "dataset": audit.dataset.name,
-        "model": audit.examiner.localizer.backbone.name,
+        "dataset": audit.setup.dataset,
+        "model": audit.setup.model,
         "images": len(audit.good),
         "skipped": audit.skipped,
-        "among": audit.among,
+        "among": audit.setup.among,
         "errors": audit.errors,
         "accuracy": audit.accuracy,
         "calibration": audit.calibration,
         "off_object": max(off, default=None),
-        "rd5": min(drops, default=None),
+        **worst,
         "sensitivity": effects[0].effect if effects else None,
         "suspects": len(audit.suspects) if judged else None,
         "too_few": len(audit.ranked) - len(judged) if audit.ranked else None,
@@ -104,7 +73,7 @@ class Condition:
     """What makes an audit fail: ``off_object > 0.3``.
 
     Attributes:
-        figure: one of ``FIGURES``.
+        figure: one of ``CONDITIONS``.
         sign: <, <=, > or >=.
         limit: what it is held against.
     """
@@ -126,11 +95,11 @@ class Condition:
         """
         parts = re.fullmatch(r"\s*(\w+)\s*(<=|>=|<|>)\s*([-+]?\d*\.?\d+(?:[eE][-+]?\d+)?)\s*", text)
         if parts is None:
-            raise OptionError(f"--fail-on {text!r}: expected a condition such as 'off_object > 0.3' or 'accuracy < 0.9'.")
+            raise OptionError(f"{text!r}: expected a condition such as 'off_object > 0.3' or 'accuracy < 0.9'.")
         name, sign, limit = parts.groups()
-        if name not in FIGURES:
-            hint = did_you_mean(name, FIGURES)
-            raise OptionError(f"--fail-on {text!r}: no figure {name!r}.{hint} There are {', '.join(FIGURES)}.")
+        if name not in CONDITIONS:
+            hint = did_you_mean(name, CONDITIONS)
+            raise OptionError(f"{text!r}: no figure {name!r}.{hint} There are {', '.join(CONDITIONS)}.")
         return cls(name, sign, float(limit))
 
     def reason(self, found: Mapping[str, Any]) -> str | None:
@@ -142,44 +111,3 @@ class Condition:
         if not _COMPARE[self.sign](value, self.limit):
             return None
         return f"{self.figure} is {value:.3g}, which is {self.sign} {self.limit:g}"
-
-
-def _class_row(one: ClassAudit) -> dict[str, Any]:
-    off, moved = one.off_object, one.background
-    return {
-        "class": one.name,
-        "images": one.images,
-        "errors": one.errors,
-        "accuracy": one.accuracy,
-        "calibration": one.calibration,
-        "predicted": one.predicted,
-        "energy": one.energy,
-        "off_object": off.mean if off else None,
-        "off_object_low": off.low if off else None,
-        "off_object_high": off.high if off else None,
-        "off_area": one.off_area,
-        "border": one.border,
-        "rd5": one.rd5,
-        "background": moved[0] if moved else None,
-        "sensitivity": moved[1] if moved else None,
-        "judged": int(one.judged),
-        "suspect": int(one.suspect),
-    }
-
-
-def _word_rows(pair: Pair) -> Iterator[dict[str, Any]]:
-    for one, agreement in pair.told:
-        yield {"first": pair.first, "second": pair.second, **vars(one), "agreement": agreement}
-
-
-def _background_row(one: Effect) -> dict[str, Any]:
-    return {"class": one.name, "background": one.text, "effect": one.effect, "chance": one.chance, "moves": int(one.moves)}
-
-
-def _move_row(move: Shift) -> dict[str, Any]:
-    before, after = move.off_object or (None, None)
-    return {**vars(move), "off_object": before, "off_object_after": after}
-
-
-def _write(file: Path, columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> None:
-    write_file(file, csv_of([{key: value for key, value in row.items() if value is not None} for row in rows], columns))

@@ -1,13 +1,11 @@
-"""Images for a report: what decided on one of them, drawn at full size beside the page and small on it."""
+"""Images for a report: the evidence on one of them, drawn at full size beside the page and small on it."""
 
 from __future__ import annotations
 
 import hashlib
 import re
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 from typing import final
 
@@ -17,11 +15,10 @@ from PIL import Image
 from torch import Tensor
 
 from concept_cam.audit.findings import Audit
-from concept_cam.datasets import Example
-from concept_cam.drawing import overlay, side_by_side
-from concept_cam.errors import ComparisonError, ImageError
+from concept_cam.audit.maps import Drawing
+from concept_cam.drawing import map_beside, map_on
+from concept_cam.errors import ImageError
 from concept_cam.files import write_image
-from concept_cam.localizer import Localizer
 from concept_cam.page import Thumbnail
 
 IMAGES = "images"
@@ -40,7 +37,7 @@ _WARM, _COLD = (
 @final
 @dataclass(frozen=True, eq=False)
 class Thumbnails:
-    """Draws what an audit found on its images; each image is read again when it is drawn.
+    """Draws the maps of an audit on its images, each of which is read again; the model is not needed.
 
     Attributes:
         audit: whose.
@@ -53,41 +50,63 @@ class Thumbnails:
     prefix: str = ""
     _drawn: dict[str, Thumbnail] = field(default_factory=dict)
 
-    @cached_property
-    def _examples(self) -> dict[str, int]:
-        return {row["image"]: index for index, row in enumerate(self.audit.rows)}
+    def decision(self, at: int, caption: str | None = None) -> Thumbnail | None:
+        """The evidence for the prediction of an image against its runner-up.
 
-    def decision(self, image: str, caption: str) -> Thumbnail | None:
-        """What decided on an image: what it is predicted as, against its runner-up; None if it is not there any more."""
-        row, examiner = self.audit.rows[self._examples[image]], self.audit.examiner
-        return self._draw(image, examiner.localizer, row["predicted"], [row["runner_up"]], caption)
+        Args:
+            at: the position of its row in ``Audit.good``.
+            caption: by default the name of the image.
 
-    def background(self, image: str, text: str, caption: str) -> Thumbnail | None:
-        """Where an image shows a background and no other."""
-        examiner = self.audit.examiner
-        others = [other for other in examiner.backgrounds if other != text]
-        return self._draw(image, examiner.scene_localizer, text, others, caption)
+        Returns:
+            None if the image is gone or has changed.
+        """
+        row = self.audit.good[at]
+        drawing = self.audit.drawings([at])[at]
+        return self._draw(at, drawing, drawing.decision, (row.predicted, [row.runner_up]), caption)
 
-    def _draw(self, image: str, localizer: Localizer, target: str, references: list[str], caption: str) -> Thumbnail | None:
-        index = self._examples[image]
-        name = f"{self.prefix}{_file_name(index, image, target, references)}"
+    def background(self, at: int, caption: str | None = None) -> Thumbnail | None:
+        """Where an image shows the background that moves it most, and no other.
+
+        Args:
+            at: the position of its row in ``Audit.good``.
+            caption: by default the name of the image.
+
+        Returns:
+            None if the image is gone or has changed, or has no such map.
+        """
+        text, drawing = self.audit.good[at].background, self.audit.drawings([at])[at]
+        others = [other for other in self.audit.setup.backgrounds if other != text]
+        if drawing.scene is None or not drawing.scene.any():
+            return None
+        return self._draw(at, drawing, drawing.scene, (text, others), caption)
+
+    def _draw(
+        self,
+        at: int,
+        drawing: Drawing,
+        grid: Float[Tensor, "rows cols"],
+        compared: tuple[str, Sequence[str]],
+        caption: str | None,
+    ) -> Thumbnail | None:
+        target, references = compared
+        row = self.audit.good[at]
+        name = f"{self.prefix}{_file_name(self.audit.numbers[at], row.image, target, references)}"
         if name not in self._drawn:
-            example: Example = self.audit.dataset.examples[index]
             try:
-                with warnings.catch_warnings():
-                    # That what a model confuses is not alike in its texts is for the page to show.
-                    warnings.simplefilter("ignore", UserWarning)
-                    pixels = example.read()
-                    found = localizer(pixels, target, references, strength=self.audit.examiner.strength)
-            except (ImageError, ComparisonError):
-                # Gone since it was looked at, or texts that the model cannot tell apart: the page does without it.
+                image = drawing.image(self.audit.folder)
+                # A copy that was kept is smaller than the image.
+                size = (image.height, image.width)
+                placement = drawing.placement if drawing.digest else drawing.placement.scaled(size)
+                sheet = map_beside(image, placement, grid, f"{target}, not {', '.join(references)}")
+            except ImageError:
                 return None
-            write_image(self.folder / IMAGES / name, side_by_side(found, pixels))
-            small = overlay(found, pixels)
-            small.thumbnail((_SMALL, _SMALL))
-            self._drawn[name] = Thumbnail(small, caption, f"{IMAGES}/{name}")
+            write_image(self.folder / IMAGES / name, sheet)
+            small = image.copy()
+            small.thumbnail((_SMALL, _SMALL), Image.Resampling.LANCZOS)
+            overlay = map_on(small, placement.scaled((small.height, small.width)), grid)
+            self._drawn[name] = Thumbnail(overlay, "", f"{IMAGES}/{name}")
         drawn = self._drawn[name]
-        return Thumbnail(drawn.image, caption, drawn.link)
+        return Thumbnail(drawn.image, row.image if caption is None else caption, drawn.link)
 
 
 def mean_map(map_: Float[Tensor, "side side"], caption: str) -> Thumbnail:

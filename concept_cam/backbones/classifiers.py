@@ -46,7 +46,7 @@ def load(
         known_classes = timm_towers.classes(model) if classes is None else tuple(classes)
         if not known_classes:
             raise BackboneError(
-                f"{name}: nobody knows the names of its classes; give them, one for each row (classes=, or --classes FILE)."
+                f"{name}: nobody knows the names of its classes; give classes, a name for each row or a file of them."
             )
         return Classifier(model.eval().requires_grad_(False), known_classes, name=name)
 

@@ -23,6 +23,7 @@ from concept_cam.cli.localize import localize
 from concept_cam.cli.methods import methods
 from concept_cam.cli.models import check, models
 from concept_cam.cli.parts import parts
+from concept_cam.cli.report import report
 from concept_cam.cli.terminal import complain, finish, give_up
 from concept_cam.cli.world import world
 from concept_cam.errors import AuditFailed, ConceptCamError, UnknownWord
@@ -53,7 +54,7 @@ def about(
     """Where in this image is the thing that makes it THIS concept and not that similar one?"""
 
 
-for command in (localize, methods, models, check, evaluate, audit, parts, world):
+for command in (localize, methods, models, check, evaluate, audit, report, parts, world):
     app.command(cls=Command)(command)
 
 

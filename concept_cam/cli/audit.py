@@ -12,12 +12,11 @@ from concept_cam.cli import options
 from concept_cam.cli.command import command_line
 from concept_cam.cli.encoders import Asked
 from concept_cam.cli.given import check_texts, refuse
+from concept_cam.cli.report import read_conditions, tell
 from concept_cam.cli.sets import is_drawn, read_set
-from concept_cam.cli.terminal import complain, say
-from concept_cam.errors import AuditFailed, OptionError
+from concept_cam.errors import OptionError
 
 if TYPE_CHECKING:
-    from concept_cam.audit import Audit
     from concept_cam.presets import Preset
 
 
@@ -49,20 +48,15 @@ def audit(
     size: options.Size = None,
     templates: options.Templates = None,
     device: options.Device = "cpu",
-    fail_on: Annotated[
-        list[str] | None,
-        typer.Option(help="Exit with 1 if this holds: 'off_object > 0.3', 'accuracy < 0.9'; may be repeated."),
-    ] = None,
+    fail_on: options.FailOn = None,
     out: options.Out = Path("concept-cam-audit"),
 ) -> None:
     """Find what a model relies on: its accuracy, the classes it confuses, evidence off the object, backgrounds that decide."""
     from concept_cam.among import as_among, chosen_among
     from concept_cam.audit import audit as look_at
-    from concept_cam.audit.report import write_report
-    from concept_cam.audit.summary import Condition, summary
     from concept_cam.methods import method_named
 
-    conditions, chosen = [Condition.read(text) for text in fail_on or ()], None if among is None else as_among(among)
+    conditions, chosen = read_conditions(fail_on), None if among is None else as_among(among)
     given = [Asked(model, pretrained, classes, device, site, fit, size, templates)]
     if other_model is not None or other_pretrained is not None:
         given.append(replace(given[0], model=other_model or model, pretrained=other_pretrained))
@@ -84,31 +78,7 @@ def audit(
         about = {"data": dataset, "layout": layout, "seed": seed or 0, "pretrained": one.pretrained}
         texts = _texts(one.preset.suiting(localizer.backbone), parts, backgrounds)
         audits.append(look_at(localizer, data, folder, **texts, among=chosen, about=about, command=command_line()))
-    found = audits[0]
-    report = write_report(*audits)
-    figures = summary(found)
-    for problem in found.problems:
-        complain(f"skipped: {problem}")
-    right = "not known" if found.accuracy is None else f"{found.accuracy:.3f}"
-    say(f"{figures['images']} images, {found.skipped} skipped, accuracy {right}")
-    say(f"evidence off the object: {_told(found)}")
-    say(f"report in {report}")
-    for each in audits:
-        say(f"{each.examiner.localizer.backbone.name} decides among {each.among}")
-    reasons = [reason for condition in conditions if (reason := condition.reason(figures))]
-    if reasons:
-        raise AuditFailed(f"{'; '.join(reasons)}: {report} shows why.")
-
-
-def _told(found: Audit) -> str:
-    """The suspects, and how much can be said of the classes."""
-    if not found.ranked:
-        return "not known, without masks or boxes"
-    if not found.judged:
-        return f"too few images to say; a class needs {found.fewest}"
-    few = len(found.ranked) - len(found.judged)
-    rest = f"; too few images to say of {few} of {len(found.ranked)} classes, which need {found.fewest}" if few else ""
-    return (", ".join(one.name for one in found.suspects) or "none") + rest
+    tell(audits, conditions)
 
 
 def _texts(preset: Preset, parts: str | None, backgrounds: str | None) -> dict[str, Any]:

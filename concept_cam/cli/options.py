@@ -94,3 +94,8 @@ Table = Annotated[
 BatchSize = Annotated[int, typer.Option(min=1, max=4096, help="The number of images that go through the model at once.")]
 Workers = Annotated[int, typer.Option(min=1, max=256, help="The number of threads that read images.")]
 Out = Annotated[Path, typer.Option(help="The folder for the results. A run that is half done there is resumed.")]
+
+FailOn = Annotated[
+    list[str] | None,
+    typer.Option(help="Exit with 1 if this holds: 'off_object > 0.3', 'accuracy < 0.9', 'suspects > 0'; may be repeated."),
+]

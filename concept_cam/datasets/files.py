@@ -42,7 +42,7 @@ def within(folders: Path | Sequence[Path], name: str, root: Path | None = None) 
         folder = next((folder for folder in tried if (folder / name).is_file()), tried[0])
         file, inside = folder / name, root or folder
         if not file.resolve().is_relative_to(inside.resolve()):
-            hint = "give a --root that holds it" if root is None else "the root holds all files of the set"
+            hint = "give a root that holds it" if root is None else "the root holds all files of the set"
             raise DatasetError(f"{one_line(name, 120)}: leads out of {inside}, so it is not opened; {hint}.")
         if not file.is_file():
             raise DatasetError(f"{one_line(file, 300)}: there is no such file.")

@@ -5,6 +5,7 @@ probe        a linear probe in the place of texts
 sanity       maps that should be like the one in question, and maps that should not
 contrasts    the directions of one image
 arrangement  which images are together in a mosaic
+columns      what a row holds
 grid         one forward pass for each image, one row for each map
 mosaics      four images in one, for data without masks
 settings     methods, references and strengths, each once
@@ -16,26 +17,26 @@ run          all of it, from options to tables
 from __future__ import annotations
 
 from concept_cam.among import Among, classes_among, told_among
+from concept_cam.evaluation.columns import GridRow
 from concept_cam.evaluation.grid import Grid
 from concept_cam.evaluation.mosaics import Mosaics, MosaicSettings, write_mosaics
 from concept_cam.evaluation.probe import fit_probe
 from concept_cam.evaluation.report import means, problems, tables
-from concept_cam.evaluation.rows import write_rows
+from concept_cam.evaluation.rows import read_rows, write_rows
 from concept_cam.evaluation.run import Evaluation, evaluate
 from concept_cam.evaluation.settings import Settings
 from concept_cam.probabilities import ClassProbabilities, own_scale
-from concept_cam.runs import csv_of, read_rows
 
 __all__ = [
     "Among",
     "ClassProbabilities",
     "Evaluation",
     "Grid",
+    "GridRow",
     "MosaicSettings",
     "Mosaics",
     "Settings",
     "classes_among",
-    "csv_of",
     "evaluate",
     "fit_probe",
     "means",

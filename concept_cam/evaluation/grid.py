@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import final
+from typing import Any, final
 
 import torch
 from jaxtyping import Float, Int
@@ -15,9 +15,10 @@ from concept_cam.backbones.backbone import Backbone
 from concept_cam.backbones.site import TokenLayout
 from concept_cam.concepts import ConceptBank
 from concept_cam.datasets import Example
+from concept_cam.evaluation.columns import GridRow
 from concept_cam.evaluation.contrasts import Contrast, contrasts_of
 from concept_cam.evaluation.references import read_references
-from concept_cam.evaluation.sanity import SANITY, SanityChecks, shuffled
+from concept_cam.evaluation.sanity import SanityChecks, shuffled
 from concept_cam.evaluation.settings import Settings
 from concept_cam.evidence import EvidenceMap
 from concept_cam.images import WHOLE, Span
@@ -38,14 +39,8 @@ from concept_cam.metrics import (
 )
 from concept_cam.passes import Pass
 from concept_cam.probabilities import ClassProbabilities
-from concept_cam.runs import Row, problem_row
+from concept_cam.runs import Skipped
 from concept_cam.views import View, each_view
-
-KEYS = ("image", "label", "method", "references", "strength")
-WHERE = ("energy", "area", "hit", "chance", "iou", "best_iou", "average_precision", "best_box")
-RESTS_ON = ("rd5", "rd10")
-COLUMNS = (*KEYS, "against", "similarity", "correct", *WHERE, *RESTS_ON, "deletion", *SANITY, "problem")
-"""What a row holds; what does not apply is empty. See docs/evaluation.md."""
 
 _SHARES = {"rd5": 0.05, "rd10": 0.1}
 _GREY = constant()
@@ -73,16 +68,16 @@ class Grid:
         """The model with its parameters shuffled."""
         return shuffled(self.localizer.backbone)
 
-    def rows(self, examples: Sequence[Example]) -> list[Row]:
+    def rows(self, examples: Sequence[Example]) -> list[GridRow | Skipped]:
         """All rows of some examples, in their order; an example that cannot be used has one row that says why."""
-        rows = each_view(examples, self._view, self.localizer.passes, self._of_pass, lambda one, error: [_problem(one, error)])
+        rows = each_view(examples, self._view, self.localizer.passes, self._of_pass, _unusable)
         return [row for of_one in rows for row in of_one]
 
     def _view(self, example: Example) -> View:
         self.bank.vectors_of([example.label, example.twin or example.label])
         return View.of(example, self.localizer.preprocess)
 
-    def _of_pass(self, seen: Pass, views: Sequence[View]) -> list[list[Row]]:
+    def _of_pass(self, seen: Pass, views: Sequence[View]) -> list[list[GridRow | Skipped]]:
         """Rows of images that went through the model together."""
         bank, settings = self.bank, self.settings
         scores = seen.scores(bank)
@@ -93,8 +88,8 @@ class Grid:
         occluded = OcclusionScores.of(probabilities, seen, examples) if len(bank.names) > 1 else None
         labels = _indices(bank, [example.label for example in examples])
         checks = SanityChecks.of(seen, self.randomized, bank, labels) if settings.sanity else None
-        correct = [int(best == label) for best, label in zip(scores.argmax(1).tolist(), labels.tolist(), strict=True)]
-        rows: list[list[Row]] = [[] for _ in views]
+        correct = [best == label for best, label in zip(scores.argmax(1).tolist(), labels.tolist(), strict=True)]
+        rows: list[list[GridRow | Skipped]] = [[] for _ in views]
         for name, method in settings.named.items():
             count = len(asked[0]) if sees_score(method) else 1
             directions = torch.stack([torch.stack([c.direction for c in of_one[:count]]) for of_one in asked], 1)
@@ -112,11 +107,21 @@ class Grid:
                         text = f"{name} against {contrast.references}: the map is {flaw}"
                         rows[b].append(_problem(view.example, text))
                         continue
-                    keys = (view.example.name, view.example.label, name, contrast.references, contrast.strength)
-                    row = dict(zip(KEYS, keys, strict=True)) | {"against": "; ".join(contrast.against)}
-                    row |= {"similarity": contrast.similarity} if contrast.against else {}
-                    row |= {"correct": correct[b]} | where(view, evidence.of(k, b))
-                    rows[b].append(row | {key: float(rests_on[key][b]) for key in rests_on})
+                    drops: dict[str, Any] = {key: float(of_all[b]) for key, of_all in rests_on.items()}
+                    rows[b].append(
+                        GridRow(
+                            image=view.example.name,
+                            label=view.example.label,
+                            method=name,
+                            references=contrast.references,
+                            strength=contrast.strength,
+                            against="; ".join(contrast.against),
+                            similarity=contrast.similarity if contrast.against else None,
+                            correct=correct[b],
+                            **where(view, evidence.of(k, b)),
+                            **drops,
+                        )
+                    )
         for view, of_one, own in zip(views, asked, rows, strict=True):
             own += [_problem(view.example, text) for text in dict.fromkeys(c.problem for c in of_one) if text]
         return rows
@@ -127,15 +132,19 @@ class Grid:
         return contrasts_of(self.bank, example.label, scores, selectors, self.settings.strengths)
 
 
-def _problem(example: Example, text: BaseException | str) -> Row:
-    return problem_row(example.name, example.label, text)
+def _unusable(example: Example, error: Exception) -> list[GridRow | Skipped]:
+    return [_problem(example, error)]
+
+
+def _problem(example: Example, text: BaseException | str) -> Skipped:
+    return Skipped.of(example.name, example.label, text)
 
 
 def _indices(bank: ConceptBank, names: Sequence[str]) -> Int[Tensor, " B"]:
     return torch.tensor([bank.index(name) for name in names], dtype=torch.int64, device="cpu")
 
 
-def where(view: View, evidence: EvidenceMap, tolerance: float | None = None) -> Row:
+def where(view: View, evidence: EvidenceMap, tolerance: float | None = None) -> dict[str, Any]:
     """Metrics of localization of a map; none where it is not known where the evidence should lie.
 
     Args:
@@ -148,7 +157,7 @@ def where(view: View, evidence: EvidenceMap, tolerance: float | None = None) -> 
     region, boxes, heatmap = view.region, view.example.boxes, evidence.heatmap()
     reach = evidence.placement.cell_size(evidence.grid.shape)[0] if tolerance is None else tolerance
     hit, chance = evidence.pointing(lambda cells: pointing_hit(cells, region.expand(len(cells), -1, -1), reach))
-    row: Row = {
+    row: dict[str, Any] = {
         "energy": float(energy_inside(heatmap, region)),
         "area": float(region.double().mean()),
         "hit": float(hit),

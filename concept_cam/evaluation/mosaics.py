@@ -23,11 +23,11 @@ from torch import Tensor
 from concept_cam.comparison import Selector, against
 from concept_cam.concepts import ConceptBank
 from concept_cam.datasets import Dataset
-from concept_cam.datasets.extra import extra_columns, of_rows, with_extra
+from concept_cam.datasets.extra import extra_columns
 from concept_cam.errors import DatasetError, OptionError
 from concept_cam.evaluation.arrangement import KINDS, Candidate, Mosaic, arrange, check_single, classified, same_sized
+from concept_cam.evaluation.columns import GridRow
 from concept_cam.evaluation.contrasts import Contrast, contrasts_of
-from concept_cam.evaluation.grid import COLUMNS, KEYS
 from concept_cam.evaluation.references import canonical, read_references
 from concept_cam.evaluation.rows import settings_of_rows
 from concept_cam.evaluation.settings import Settings, check_once
@@ -37,8 +37,9 @@ from concept_cam.localizer import Localizer
 from concept_cam.methods import AnyMethod, Method, sees_score
 from concept_cam.metrics import energy_inside
 from concept_cam.passes import Pass
-from concept_cam.runs import Row, Run, csv_of, problem_row
+from concept_cam.runs import Run, Skipped, csv_of
 from concept_cam.runs.batches import Files
+from concept_cam.runs.table import column_names, of_examples, with_extra
 from concept_cam.views import each_view
 
 CELLS = ("whole", "half")
@@ -113,7 +114,7 @@ class Mosaics:
         >>> localizer, dataset = world.localizer(), birds_dataset(12)
         >>> settings = MosaicSettings("nearest", ("hires_cam",))
         >>> mosaics = Mosaics(localizer, localizer.bank(dataset.classes), dataset, settings)
-        >>> [(row["strength"], row["area"]) for row in mosaics.rows(mosaics.all[:1])]
+        >>> [(row.strength, row.area) for row in mosaics.rows(mosaics.all[:1])]
         [(0.0, 0.25), (0.6, 0.25), (1.0, 0.25)]
     """
 
@@ -154,21 +155,21 @@ class Mosaics:
             )
         return found
 
-    def rows(self, mosaics: Sequence[Mosaic]) -> list[Row]:
+    def rows(self, mosaics: Sequence[Mosaic]) -> list[GridRow | Skipped]:
         """A row for each mosaic, method, references and strength, in this order.
 
         What a row holds is in docs/evaluation.md; ``correct`` is whether the class that scores highest is one of the four.
         """
-        laid = each_view(mosaics, self._laid, self.localizer.passes, self._of_pass, lambda one, error: [_problem(one, error)])
+        laid = each_view(mosaics, self._laid, self.localizer.passes, self._of_pass, _unusable)
         return [row for of_one in laid for row in of_one]
 
-    def _of_pass(self, seen: Pass, laid: Sequence[_Laid]) -> list[list[Row]]:
+    def _of_pass(self, seen: Pass, laid: Sequence[_Laid]) -> list[list[GridRow | Skipped]]:
         """The rows of each."""
         mosaics = [one.mosaic for one in laid]
         scores = seen.scores(self.bank)
         top = [self.bank.names[row] for row in scores.argmax(1).tolist()]
         asked = [self._contrasts(mosaic, of_one) for mosaic, of_one in zip(mosaics, scores, strict=True)]
-        rows: list[list[Row]] = [[] for _ in mosaics]
+        rows: list[list[GridRow | Skipped]] = [[] for _ in mosaics]
         for name, method in self.settings.named.items():
             count = len(asked[0]) if sees_score(method) else 1
             directions = torch.stack([torch.stack([c.direction for c in of_one[:count]]) for of_one in asked], 1)
@@ -203,19 +204,30 @@ class Mosaics:
         return contrasts_of(self.bank, example.label, scores, selectors, self.settings.strengths)
 
 
-def _row(mosaic: Mosaic, top: str, method: str, contrast: Contrast, evidence: EvidenceMap) -> Row:
+def _row(mosaic: Mosaic, top: str, method: str, contrast: Contrast, evidence: EvidenceMap) -> GridRow:
     """What is measured of one map."""
-    keys = mosaic.target.name, mosaic.target.label, method, contrast.references, contrast.strength
-    row = dict(zip(KEYS, keys, strict=True)) | {"against": "; ".join(contrast.against)}
-    row |= {"similarity": contrast.similarity} if contrast.against else {}
-    return row | {"correct": int(top in (cell.label for cell in mosaic.cells))} | pointing(evidence, mosaic.quarter)
+    return GridRow(
+        image=mosaic.target.name,
+        label=mosaic.target.label,
+        method=method,
+        references=contrast.references,
+        strength=contrast.strength,
+        against="; ".join(contrast.against),
+        similarity=contrast.similarity if contrast.against else None,
+        correct=top in (cell.label for cell in mosaic.cells),
+        **pointing(evidence, mosaic.quarter),
+    )
 
 
-def _problem(mosaic: Mosaic, text: BaseException | str) -> Row:
-    return problem_row(mosaic.target.name, mosaic.target.label, text)
+def _unusable(mosaic: Mosaic, error: Exception) -> list[GridRow | Skipped]:
+    return [_problem(mosaic, error)]
 
 
-def pointing(evidence: EvidenceMap, quarter: int) -> Row:
+def _problem(mosaic: Mosaic, text: BaseException | str) -> Skipped:
+    return Skipped.of(mosaic.target.name, mosaic.target.label, text)
+
+
+def pointing(evidence: EvidenceMap, quarter: int) -> dict[str, Any]:
     """How much of a map lies in a quarter of the image, and whether its peak does.
 
     ``energy`` is the localization score of the paper: the share of the positive evidence that lies in the quarter, 0 to 1;
@@ -254,14 +266,14 @@ def write_mosaics(mosaics: Mosaics, folder: Path, about: Mapping[str, Any]) -> P
     """
     check_single(mosaics.dataset)
     settings = {**about, **settings_of_rows(mosaics.settings, mosaics.localizer, mosaics.bank, mosaics.dataset)}
-    extra = extra_columns(mosaics.dataset, COLUMNS)
-    columns = (*COLUMNS, *extra.values())
+    extra = extra_columns(mosaics.dataset, column_names(GridRow))
 
     def make(some: Sequence[Mosaic]) -> Files:
         examples = [mosaics.dataset.examples[mosaic.target.index] for mosaic in some]
-        return {".csv": csv_of(with_extra(of_rows(mosaics.rows(some), examples), extra), columns)}
+        rows = with_extra(of_examples(mosaics.rows(some), examples), extra)
+        return {".csv": csv_of(rows, GridRow, extra.values())}
 
-    with Run.held(folder, settings, columns) as run:
+    with Run.held(folder, settings, column_names(GridRow, extra.values())) as run:
         run.batches(mosaics.all, _BATCH, _name, make)
     return run.table
 

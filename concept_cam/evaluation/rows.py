@@ -9,11 +9,13 @@ from typing import Any
 
 from concept_cam.concepts import ConceptBank
 from concept_cam.datasets import Dataset, Example
-from concept_cam.datasets.extra import extra_columns, of_rows, with_extra
-from concept_cam.evaluation.grid import COLUMNS, Grid
+from concept_cam.datasets.extra import extra_columns
+from concept_cam.evaluation.columns import GridRow
+from concept_cam.evaluation.grid import Grid
 from concept_cam.localizer import Localizer
-from concept_cam.runs import Run, csv_of, identity_of, name_of_example
+from concept_cam.runs import Run, Skipped, csv_of, identity_of, name_of_example
 from concept_cam.runs.batches import Files
+from concept_cam.runs.table import column_names, of_examples, read_rows as read_rows_of, with_extra
 
 BATCH = 50
 """Examples that go through the model together, and whose rows are written together."""
@@ -36,15 +38,35 @@ def write_rows(grid: Grid, dataset: Dataset, folder: Path, about: Mapping[str, A
         DatasetError: two examples have one name and label.
     """
     settings = {**about, "scale": grid.scale, **settings_of_rows(grid.settings, grid.localizer, grid.bank, dataset)}
-    extra = extra_columns(dataset, COLUMNS)
-    columns = (*COLUMNS, *extra.values())
+    extra = extra_columns(dataset, column_names(GridRow))
 
     def make(examples: Sequence[Example]) -> Files:
-        return {".csv": csv_of(with_extra(of_rows(grid.rows(examples), examples), extra), columns)}
+        rows = with_extra(of_examples(grid.rows(examples), examples), extra)
+        return {".csv": csv_of(rows, GridRow, extra.values())}
 
-    with Run.held(folder, settings, columns) as run:
+    with Run.held(folder, settings, column_names(GridRow, extra.values())) as run:
         run.batches(dataset.examples, BATCH, name_of_example, make)
     return run.table
+
+
+def read_rows(file: Path) -> list[GridRow | Skipped]:
+    """The rows of an evaluation; an example that was skipped has a row that says why.
+
+    Raises:
+        OutputError: it cannot be read, or is not the table of an evaluation.
+
+    Example:
+        >>> import tempfile
+        >>> from concept_cam.evaluation import evaluate, read_rows
+        >>> from concept_cam import world
+        >>> from concept_cam.world.dataset import birds_dataset
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     _ = evaluate(world.localizer(), birds_dataset(2), folder, methods="hires_cam", strengths=1.0)
+        ...     rows = read_rows(Path(folder) / "rows.csv")
+        >>> rows[0].method, rows[0].references, rows[0].correct
+        ('hires_cam', 'none', True)
+    """
+    return read_rows_of(file, GridRow)
 
 
 def settings_of_rows(settings: Any, localizer: Localizer, bank: ConceptBank, dataset: Dataset) -> dict[str, Any]:

@@ -16,21 +16,23 @@ from concept_cam.among import Among, chosen_among, classes_among, figures_among,
 from concept_cam.concepts import ConceptBank
 from concept_cam.datasets import Dataset
 from concept_cam.errors import OptionError
+from concept_cam.evaluation.columns import GridRow
 from concept_cam.evaluation.grid import Grid
 from concept_cam.evaluation.mosaics import OTHERS, Mosaics, MosaicSettings, write_mosaics
 from concept_cam.evaluation.probe import DECAY, features_of, fit_probe
 from concept_cam.evaluation.report import means, problems, tables
-from concept_cam.evaluation.rows import write_rows
+from concept_cam.evaluation.rows import read_rows, write_rows
 from concept_cam.evaluation.settings import Settings
 from concept_cam.files import write_file
 from concept_cam.localizer import Localizer
 from concept_cam.methods import AnyMethod, as_method
 from concept_cam.probabilities import own_scale
 from concept_cam.provenance import Provenance
-from concept_cam.runs import Row, csv_of, read_rows, read_settings
+from concept_cam.runs import Skipped, read_settings
 from concept_cam.runs.digests import digest_of
 from concept_cam.runs.how import how_it_is_made
 from concept_cam.runs.identity import digests_of_examples
+from concept_cam.tables import table_of
 
 USUAL_METHODS = ("grad_cam", "hires_cam", "layer_cam")
 USUAL_REFERENCES = ("twin", "nearest:3")
@@ -48,7 +50,7 @@ class Evaluation:
         dataset: the images.
         folder: with ``rows.csv``, ``means.csv`` and ``tables.md``.
         among: among how many of how many classes the model was judged.
-        rows: one for each image, method, references and strength, see ``grid.COLUMNS``.
+        rows: one for each image, method, references and strength, see ``GridRow``.
         told: what else is to be said of them, a line each.
         made: how; its line to cite is the last of the tables.
     """
@@ -56,12 +58,12 @@ class Evaluation:
     dataset: Dataset
     folder: Path
     among: str
-    rows: Sequence[Row]
+    rows: Sequence[GridRow | Skipped]
     told: tuple[str, ...] = ()
     made: Provenance | None = None
 
     @cached_property
-    def means(self) -> list[Row]:
+    def means(self) -> list[dict[str, Any]]:
         """One row for each method, references and strength: how many images, and the mean of each metric."""
         return means(self.rows)
 
@@ -73,7 +75,7 @@ class Evaluation:
     @property
     def used(self) -> int:
         """How many images could be used."""
-        return len({(row["image"], row["label"]) for row in self.rows if "problem" not in row})
+        return len({(row.image, row.label) for row in self.rows if isinstance(row, GridRow)})
 
     @property
     def skipped(self) -> int:
@@ -102,7 +104,7 @@ class Evaluation:
             OutputError: one cannot be written.
         """
         columns = list(dict.fromkeys(key for row in self.means for key in row))
-        write_file(self.folder / "means.csv", csv_of(self.means, columns))
+        write_file(self.folder / "means.csv", table_of(self.means, columns))
         write_file(self.folder / "tables.md", self.text.encode())
 
 
@@ -259,7 +261,7 @@ def settings_of(
 
 def _of_mosaics(run: Mosaics, folder: Path, about: Mapping[str, Any], among: str) -> Evaluation:
     rows = read_rows(write_mosaics(run, folder, about))
-    correct = {(row["image"], row["label"]): row["correct"] for row in rows if "correct" in row}
+    correct = {(row.image, row.label): row.correct for row in rows if isinstance(row, GridRow)}
     share = sum(correct.values()) / max(1, len(correct))
     told = (
         f"{len(run.candidates)} of {len(run.dataset.examples)} images are classified correctly; {len(run.all)} mosaics of the "

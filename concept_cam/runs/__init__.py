@@ -4,7 +4,8 @@ digests    one number for anything, the same in another process
 identity   what the rows depend on: model, preprocessing, texts, methods, examples, versions
 batches    a batch counts only if it is whole and of this run
 run        a folder is one run's: its settings are those of ``run.json``, or it is refused
-table      rows as CSV
+table      rows are dataclasses: columns, types and help are those of their fields
+tensors    tensors of a batch, each read when it is asked for
 how        how a run is made, so that it can be cited
 """
 
@@ -12,6 +13,17 @@ from __future__ import annotations
 
 from concept_cam.runs.identity import identity_of, name_of_example
 from concept_cam.runs.run import Run, read_settings
-from concept_cam.runs.table import Row, csv_of, problem_row, read_rows
+from concept_cam.runs.table import Column, Row, Skipped, columns, csv_of, read_rows
 
-__all__ = ["Row", "Run", "csv_of", "identity_of", "name_of_example", "problem_row", "read_rows", "read_settings"]
+__all__ = [
+    "Column",
+    "Row",
+    "Run",
+    "Skipped",
+    "columns",
+    "csv_of",
+    "identity_of",
+    "name_of_example",
+    "read_rows",
+    "read_settings",
+]

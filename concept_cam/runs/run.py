@@ -236,7 +236,7 @@ def read_settings(folder: Path) -> dict[str, Any]:
         json.dumps(held)
     except (OSError, ValueError, RecursionError) as error:
         reason = getattr(error, "strerror", None) or "it is damaged"
-        raise OutputError(f"{file}: not the settings of a run ({reason}); choose another --out, or delete it.") from error
+        raise OutputError(f"{file}: not the settings of a run ({reason}); choose another folder, or delete it.") from error
     return held
 
 
@@ -252,7 +252,7 @@ def _claim(file: Path, settings: Mapping[str, Any]) -> None:
         what = dict.fromkeys(map(_named, named) if named else (_DIGESTS[key] for key in other))
         versions = _versions(held.get("versions"), settings.get("versions")) if "versions" in named else ""
         raise OutputError(
-            f"{file.parent} holds a run with another {', '.join(what)}{versions}; choose another --out, or delete it."
+            f"{file.parent} holds a run with another {', '.join(what)}{versions}; choose another folder, or delete it."
         )
 
 

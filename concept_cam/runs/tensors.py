@@ -1,0 +1,114 @@
+"""The tensors of a batch on disk: each is read when it is asked for, and checked before it is believed.
+
+A file is in the format of safetensors, and is read here: safetensors' own reader of single tensors opens no file whose name is
+not UTF-8.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from io import BufferedReader
+from pathlib import Path
+from typing import Any, final
+
+import torch
+from torch import Tensor
+
+from concept_cam.errors import OutputError, reason
+from concept_cam.outside import opened, parse_json
+from concept_cam.stored import mapping
+
+_KINDS = {"F32": torch.float32, "F64": torch.float64, "I64": torch.int64, "U8": torch.uint8}
+_LONGEST = 1 << 16
+"""Bytes of a header: of some ten tensors."""
+
+
+@final
+class StoredTensors:
+    """The tensors of an open file."""
+
+    def __init__(self, stream: BufferedReader, start: int, header: dict[str, Any]) -> None:
+        self._stream, self._start, self._header = stream, start, header
+
+    @classmethod
+    def of(cls, stream: BufferedReader) -> StoredTensors:
+        """Read the header of a file.
+
+        Raises:
+            ValueError: it is none.
+        """
+        length = int.from_bytes(stream.read(8), "little")
+        if not 0 < length <= _LONGEST:
+            raise ValueError("it has no header of a few tensors")
+        return cls(stream, 8 + length, mapping(parse_json(stream.read(length)), "its header"))
+
+    @property
+    def names(self) -> list[str]:
+        """Of all tensors."""
+        return [name for name in self._header if name != "__metadata__"]
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """The shape of a tensor.
+
+        Raises:
+            KeyError, ValueError: there is none, or it is no shape.
+        """
+        shape = mapping(self._header[name], name)["shape"]
+        if not isinstance(shape, list) or not all(type(side) is int and side >= 0 for side in shape):
+            raise ValueError(f"{name} has no shape")
+        return tuple(shape)
+
+    def read(self, name: str, *shape: int) -> Tensor:
+        """A tensor of an expected shape; its numbers are finite.
+
+        Raises:
+            KeyError, ValueError: there is none, or it is another.
+        """
+        if self.shape(name) != shape:
+            raise ValueError(f"{name} is {list(self.shape(name))}; expected {list(shape)}")
+        return self._numbers(name, 0, math.prod(shape)).reshape(shape)
+
+    def part(self, name: str, start: int, stop: int) -> Tensor:
+        """Some numbers of a tensor of one dimension.
+
+        Raises:
+            KeyError, ValueError: there are none.
+        """
+        (count,) = self.shape(name) if len(self.shape(name)) == 1 else (-1,)
+        if not 0 <= start <= stop <= count:
+            raise ValueError(f"{name} has not the numbers {start} to {stop}")
+        return self._numbers(name, start, stop)
+
+    def _numbers(self, name: str, start: int, stop: int) -> Tensor:
+        held = mapping(self._header[name], name)
+        kind, offsets = _KINDS.get(str(held.get("dtype"))), held.get("data_offsets")
+        if kind is None or not isinstance(offsets, list) or len(offsets) != 2 or any(type(o) is not int for o in offsets):
+            raise ValueError(f"{name} is no tensor that is read here")
+        if offsets[0] < 0 or offsets[1] - offsets[0] != math.prod(self.shape(name)) * kind.itemsize:
+            raise ValueError(f"{name} has not as many bytes as its shape has numbers")
+        size = (stop - start) * kind.itemsize
+        self._stream.seek(self._start + offsets[0] + start * kind.itemsize)
+        content = self._stream.read(size)
+        if len(content) != size:
+            raise ValueError(f"{name} is cut short")
+        numbers = torch.frombuffer(bytearray(content), dtype=kind) if size else torch.empty(0, dtype=kind, device="cpu")
+        if not numbers.isfinite().all():
+            raise ValueError(f"{name} holds numbers that are not finite")
+        return numbers
+
+
+@contextmanager
+def stored_tensors(file: Path) -> Iterator[StoredTensors]:
+    """Open a file of tensors; whatever is wrong with it in the block is one line.
+
+    Raises:
+        OutputError: it is no such file, or not what is asked of it.
+    """
+    try:
+        with opened(file) as stream:
+            yield StoredTensors.of(stream)
+    except (OSError, ValueError, KeyError) as error:
+        said = f"it has no {error}" if isinstance(error, KeyError) else reason(error)
+        raise OutputError(f"{file}: not the maps of an audit ({said}); delete the folder and run it again.") from error
