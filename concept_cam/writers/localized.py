@@ -76,8 +76,7 @@ def localize_images(
 
     Example:
         >>> import tempfile
-        >>> from contextlib import closing
-    from pathlib import Path
+        >>> from pathlib import Path
         >>> from concept_cam import world
         >>> from concept_cam.writers import localize_images
         >>> with tempfile.TemporaryDirectory() as folder:
