@@ -29,7 +29,7 @@ def contents(folder):
 def test_what_was_interrupted_goes_on(localizer, tmp_path, small, monkeypatch):
     data = birds_dataset(8)
     whole = audited(localizer, data, tmp_path / "whole")
-    looked, own = [], Examiner.look
+    looked, own = [], Examiner.examine
 
     def stopping(self, examples):
         if len(looked) == 1:
@@ -37,14 +37,14 @@ def test_what_was_interrupted_goes_on(localizer, tmp_path, small, monkeypatch):
         looked.append(examples[0].name)
         return own(self, examples)
 
-    monkeypatch.setattr(Examiner, "look", stopping)
+    monkeypatch.setattr(Examiner, "examine", stopping)
     with pytest.raises(KeyboardInterrupt):
         audited(localizer, data, tmp_path / "parts")
     made = sorted(path.name for path in (tmp_path / "parts" / "batches").iterdir())
     assert made == ["00000.csv", "00000.json", "00000.safetensors"]
     # Maps without their rows are those of a batch that was not finished.
     (tmp_path / "parts" / "batches" / "00001.safetensors").write_bytes(b"half")
-    monkeypatch.setattr(Examiner, "look", lambda self, examples: looked.append(examples[0].name) or own(self, examples))
+    monkeypatch.setattr(Examiner, "examine", lambda self, examples: looked.append(examples[0].name) or own(self, examples))
     again = audited(localizer, data, tmp_path / "parts")
     assert looked == ["0-00000", "0-00003", "0-00006"]
     assert contents(tmp_path / "parts") == contents(tmp_path / "whole")

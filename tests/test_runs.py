@@ -246,7 +246,7 @@ OPTIONS = {
 def not_made_again(monkeypatch):
     """Whatever is looked at again fails."""
     monkeypatch.setattr(Grid, "rows", None)
-    monkeypatch.setattr(Examiner, "look", None)
+    monkeypatch.setattr(Examiner, "examine", None)
 
 
 @pytest.mark.parametrize("change", CHANGES)
@@ -631,7 +631,7 @@ def test_a_damaged_batch_of_rows_or_maps_is_made_again(finished, ending, damage)
 def test_only_the_damaged_batch_is_made_again(finished, monkeypatch):
     work, out, before = finished
     (out / "batches" / "00001.csv").write_bytes(b"")
-    made, kind, name = [], *((Grid, "rows") if work.name == "evaluate" else (Examiner, "look"))
+    made, kind, name = [], *((Grid, "rows") if work.name == "evaluate" else (Examiner, "examine"))
     real = getattr(kind, name)
     monkeypatch.setattr(kind, name, lambda self, some: made.append(len(some)) or real(self, some))
     work()
