@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -251,3 +252,18 @@ def test_traits_that_are_none_are_refused(text, tmp_path):
     (root / "segmentation_masks" / "seg_id_trait_map.json").write_text(text)
     with pytest.raises(DatasetError, match="expected a trait for each level"):
         read_dataset(root)
+
+
+def test_coco_that_knows_labels_alone(tmp_path):
+    """As iNaturalist's lists; but where some outlines of an image are there, one that is missing is no label."""
+    from PIL import Image
+
+    Image.new("RGB", (WIDTH, HEIGHT)).save(tmp_path / "a.png")
+    held = {"images": [{"id": 1, "file_name": "a.png"}], "categories": [{"id": 5, "name": "wren"}]}
+    plain = {"image_id": 1, "category_id": 5}
+    (tmp_path / "set.json").write_text(json.dumps({**held, "annotations": [plain]}))
+    (example,) = read_dataset(tmp_path / "set.json").examples
+    assert (example.name, example.label, example.region, example.boxes) == ("a.png", "wren", None, ())
+    (tmp_path / "set.json").write_text(json.dumps({**held, "annotations": [plain, {**plain, "bbox": [1, 2, 3, 4]}]}))
+    with pytest.raises(DatasetError, match="neither bbox nor segmentation; others have"):
+        read_dataset(tmp_path / "set.json")

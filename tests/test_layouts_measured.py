@@ -182,7 +182,7 @@ WRITERS = {
     ("pets", "masks"): write_pets,
     ("aircraft", "boxes"): write_aircraft,
     ("cars", "boxes"): write_cars,
-    ("coco", "both"): write_coco,
+    **{("coco", truth): write_coco for truth in ("masks", "boxes", "both", "neither")},
     ("fishvista", "masks"): write_fishvista,
     ("huggingface", "masks"): write_huggingface,
     ("huggingface", "neither"): write_huggingface,

@@ -19,8 +19,9 @@ _About = Mapping[str, Any]
 def read_coco(file: Path, root: Path | None = None) -> Dataset:
     """An example for each image and category that it shows, with the union of its outlines, or of its boxes without any.
 
-    Images lie beside the file, in ``images/`` or in a folder of the file's name without ``instances_``; crowds are left out.
-    Outlines and boxes are those of the image as it is shown, upright, and its size is held against the file's.
+    Annotations that have neither say the label alone, as those of iNaturalist do. Images lie beside the file, in ``images/``
+    or in a folder of the file's name without ``instances_``; crowds are skipped. Outlines and boxes are those of the upright
+    image, whose size must be the one that the file says.
 
     Args:
         file: the annotations.
@@ -69,6 +70,8 @@ def read_coco(file: Path, root: Path | None = None) -> Dataset:
         if told != (height, width):
             stated = f"{file.name} says {one_line(told[0], 20)} x {one_line(told[1], 20)} (height, width)"
             raise DatasetError(f"{one_line(name, 120)}: {stated}, but the image is {height} x {width}, upright.")
+        if all(annotation.get("bbox") is None and annotation.get("segmentation") is None for annotation in grouped[key]):
+            return Example(name, image, label)
         boxes, outlines, bare = [], [], []
         for annotation in grouped[key]:
             box, outline = annotation.get("bbox"), annotation.get("segmentation")
@@ -80,7 +83,7 @@ def read_coco(file: Path, root: Path | None = None) -> Dataset:
             elif box is not None:
                 bare.append(boxes[-1])
             else:
-                raise DatasetError(f"{one_line(name, 120)}: an annotation has neither bbox nor segmentation.")
+                raise DatasetError(f"{one_line(name, 120)}: an annotation has neither bbox nor segmentation; others have.")
         regions: list[Region] = [of_coco(outlines, (height, width))] if outlines else []
         regions += [of_boxes(bare, (height, width))] if bare else []
         return Example(name, image, label, region=union(regions), boxes=tuple(boxes))
