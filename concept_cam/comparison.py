@@ -124,7 +124,8 @@ def compare(
     _check_some(target, references, strength)
     _check_distinct(bank, target, references)
     rows = [bank.index(name) for name in references]
-    chosen = (bank.units[rows] @ own).clamp(-1, 1)
+    # Row by row: as a product of matrices each cosine would depend on how many references there are, in its last digit.
+    chosen = (bank.units[rows] * own).sum(-1).clamp(-1, 1)
     weights = _weighed(weighting or uniform, scores[rows].detach(), chosen.detach()) if references else ()
     if references and strength > 0 and chosen.mean() <= bank.spread and len(bank.names) > len(references) + 1:
         warnings.warn(
