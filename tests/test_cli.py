@@ -7,6 +7,7 @@ import re
 import shutil
 import sys
 import warnings
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from PIL import Image
 from concept_cam import loading, passes, world
 from concept_cam.cli.folders import sources
 from concept_cam.errors import ImageError
+from concept_cam.localizer import Localizer
 from concept_cam.methods import CARDS
 from concept_cam.result import Localization
 
@@ -408,11 +410,11 @@ def test_a_folder_in_bad_order(run: Run, folder: Path, tmp_path: Path, monkeypat
 
 
 @pytest.mark.parametrize("change", ["another", "gone"])
-def test_a_image_that_changes_between_its_map_and_its_drawing(
+def test_an_image_that_changes_between_its_map_and_its_drawing(
     run: Run, folder: Path, plate: Image.Image, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: str
 ) -> None:
     (folder / "3-broken.png").unlink()
-    real = world.localizer().stream.__func__  # type: ignore[attr-defined]
+    real = Localizer.stream
 
     def stream(*given, **named):  # type: ignore[no-untyped-def]
         for path, result in real(*given, **named):
@@ -431,6 +433,48 @@ def test_a_image_that_changes_between_its_map_and_its_drawing(
     assert last == "concept-cam: 1 of 8 images failed; the others are in found."
     assert len(summaries(tmp_path / "found")) == 7
     assert not (tmp_path / "found" / "2-overlay.png").exists()
+
+
+@pytest.mark.parametrize("change", ["another", "gone"])
+def test_an_image_that_changes_after_an_exploration_is_drawn_as_it_was(
+    run: Run, folder: Path, plate: Image.Image, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: str
+) -> None:
+    """Each image is read once."""
+    (folder / "3-broken.png").unlink()
+    assert run("localize", folder, *TWINS, "--sweep", "--out", "before").code == 0
+    real = Localizer.explore
+
+    def explore(*given, **named):  # type: ignore[no-untyped-def]
+        for path, found in real(*given, **named):
+            if path.name == "2.png":
+                path.unlink()
+                if change == "another":
+                    plate.rotate(180).save(path)
+            yield path, found
+
+    monkeypatch.setattr("concept_cam.localizer.Localizer.explore", explore)
+    assert run("localize", folder, *TWINS, "--sweep", "--out", "found").code == 0
+    for ending in RESULTS[:3]:
+        assert (tmp_path / "found" / f"2{ending}").read_bytes() == (tmp_path / "before" / f"2{ending}").read_bytes()
+
+
+def test_a_sweep_by_reference_costs_one_pass_and_one_decode(run: Run, finch: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    counts: Counter[str] = Counter()
+
+    def counted(place: str, name: str) -> None:
+        real = getattr(sys.modules[place], name)
+
+        def count(*given, **named):  # type: ignore[no-untyped-def]
+            counts[name] += 1
+            return real(*given, **named)
+
+        monkeypatch.setattr(f"{place}.{name}", count)
+
+    counted("concept_cam.passes", "trace")
+    opened = Image.open
+    monkeypatch.setattr(Image, "open", lambda *given, **named: counts.update(["open"]) or opened(*given, **named))
+    assert run("localize", finch, *TWINS, "--sweep", "--by-reference", "--out", "found").code == 0
+    assert (counts["trace"], counts["open"]) == (1, 1)
 
 
 def test_a_question_that_is_wrong_is_told_once(run: Run, folder: Path) -> None:

@@ -8,6 +8,7 @@ import json
 import os
 import shutil
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -22,7 +23,6 @@ from concept_cam import world
 from concept_cam.datasets import read_dataset
 from concept_cam.errors import DatasetError, OptionError, OutputError
 from concept_cam.files import FileWriter
-from concept_cam.localizer import Localizer
 from concept_cam.parts import PartFinding, find_parts, read_parts
 from concept_cam.presets import PRESETS, preset_of
 from concept_cam.writers import (
@@ -143,15 +143,12 @@ def test_a_row_says_what_was_asked_and_what_was_found(maps):
 
 def test_what_shows_no_evidence_is_an_image_without_a_region(maps):
     name, result = next(iter(maps.items()))
-    against = type(result)(-result.map.abs(), result.base_map, *(getattr(result, key) for key in _REST))
+    against = replace(result, evidence=replace(result.evidence, grid=-result.map.abs()))
     assert regions_of(against).seen == ()
     held = to_coco({name: against})
     assert (len(held["images"]), held["annotations"]) == (1, [])
     assert to_cub({name: against})["parts/part_locs.txt"] == b"1 1 0.0 0.0 0\n"
     assert len(to_supervision(against)) == 0
-
-
-_REST = ("placement", "comparison", "scores", "provenance")
 
 
 def test_a_localization_is_one_detection(maps):
@@ -312,7 +309,7 @@ def test_what_is_kept_is_not_made_again(work, files, tmp_path, monkeypatch):
     assert work(tmp_path / "out") == 0
     before = tree(tmp_path / "out")
     assert work.told == files
-    monkeypatch.setattr(Localizer, "traces", None)
+    monkeypatch.setattr("concept_cam.passes.trace", None)
     assert work(tmp_path / "out") == 0
     assert work.told == files
     assert tree(tmp_path / "out") == before

@@ -67,7 +67,7 @@ def localize(
     from concept_cam.comparison import check_strength
     from concept_cam.files import write_image
     from concept_cam.methods import method_named, sees_score
-    from concept_cam.writers import Comparisons, Table, localize_images
+    from concept_cam.writers import Table, localize_images
     from concept_cam.writers.names import names_of
 
     chosen = method_named(method)
@@ -100,7 +100,6 @@ def localize(
     preset = given.preset.suiting(backbone)
     localizer = given.localizer(backbone, vocabulary or preset.vocabulary or (), preset.templates, chosen)
     by_each = (1.0 if strength is None else strength) if by_reference else None
-    more = [Comparisons(out, localizer, references, sweep=sweep, by_reference=by_each)] if sweep or by_reference else []
     failed = localize_images(
         localizer,
         found,
@@ -108,11 +107,12 @@ def localize(
         target,
         references,
         strength=_STRENGTH if strength is None else strength,
-        more=more,
+        sweep=sweep,
+        by_reference=by_each,
         table=table,
         batch_size=batch_size,
         workers=workers,
-        about={"pretrained": pretrained, "sweep": sweep, "by_reference": by_each},
+        about={"pretrained": pretrained},
         data=called(images or found),
         command=command_line(),
         told=lambda path, result: _print_table(result, path, out / f"{names[path]}-overlay.png"),

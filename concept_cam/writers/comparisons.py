@@ -9,58 +9,59 @@ from PIL import Image
 
 from concept_cam.drawing import by_reference, strip
 from concept_cam.errors import OptionError
+from concept_cam.exploration import Exploration
 from concept_cam.files import write_image
-from concept_cam.localizer import Localizer
 from concept_cam.result import Localization
-from concept_cam.targets import References
 from concept_cam.writers.writer import Writer
 
 
 @final
-class Comparisons(Writer[Localization]):
+class Comparisons(Writer[Exploration]):
     """Draws ``NAME-strengths.png``, maps at several strengths, and ``NAME-references.png``, each place by its reference.
-
-    The images are needed, and looked at again.
 
     Args:
         folder: for the images.
-        localizer: that made the localizations.
-        against: as it was asked.
-        sweep: whether to draw the maps at several strengths.
-        by_reference: the strength at which each reference is compared with; None draws no such image.
     """
 
     endings = ("-strengths.png", "-references.png")
     """Of the files."""
 
-    def __init__(
-        self,
-        folder: str | Path,
-        localizer: Localizer,
-        against: References = None,
-        *,
-        sweep: bool = True,
-        by_reference: float | None = 1.0,
-    ) -> None:
-        self._folder, self._localizer, self._against = Path(folder), localizer, against
-        self._sweep, self._strength = sweep, by_reference
+    def __init__(self, folder: str | Path) -> None:
+        self._folder = Path(folder)
 
-    def add(self, name: str, result: Localization, image: Image.Image | None = None) -> tuple[Path, ...]:
-        """Draw the comparison of a localization; see ``Writer``.
+    def add(self, name: str, result: Exploration, image: Image.Image | None = None) -> tuple[Path, ...]:
+        """Draw what an exploration has; see ``Writer``.
 
         Raises:
             OptionError: the image is not given, or there are more references than colours.
         """
+        image = image or result.image
         if image is None:
             raise OptionError(f"{name!r}: give the image to draw on.")
-        swept, each = self._maps_of(image, result.comparison.target)
         files = [self._folder / f"{name}{ending}" for ending in self.endings]
-        drawn = zip(files, (strip, by_reference), (swept, each), strict=True)
+        drawn = zip(files, (strip, by_reference), (result.sweep, result.by_reference), strict=True)
         return tuple(write_image(file, draw(maps, image)) for file, draw, maps in drawn if maps)
 
-    def _maps_of(self, image: Image.Image, target: str) -> tuple[list[Localization], list[Localization]]:
-        """The maps at several strengths, and those against each reference alone; none where they are not asked for."""
-        swept = self._localizer.sweep(image, target, self._against) if self._sweep else []
-        if self._strength is None:
-            return swept, []
-        return swept, self._localizer.against_each(image, target, self._against, strength=self._strength)
+
+@final
+class OfResult(Writer[Exploration]):
+    """Gives the result of each exploration to a writer of localizations.
+
+    Args:
+        writer: of localizations.
+    """
+
+    def __init__(self, writer: Writer[Localization]) -> None:
+        self._writer = writer
+
+    def add(self, name: str, result: Exploration, image: Image.Image | None = None) -> tuple[Path, ...]:
+        """Take a result; see ``Writer``."""
+        return self._writer.add(name, result.result, image or result.image)
+
+    def close(self) -> None:
+        """Close the other writer."""
+        self._writer.close()
+
+    def discard(self) -> None:
+        """Delete what the other writer has not finished."""
+        self._writer.discard()

@@ -8,8 +8,11 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
+
 from concept_cam.comparison import Named
 from concept_cam.datasets import Dataset, Example
+from concept_cam.exploration import STRENGTHS, Exploration
 from concept_cam.localizer import Localizer
 from concept_cam.methods import name_of
 from concept_cam.result import Localization
@@ -17,6 +20,7 @@ from concept_cam.runs import Run, identity_of
 from concept_cam.runs.digests import ADDRESS, digest_of
 from concept_cam.runs.how import how_it_is_made
 from concept_cam.targets import References
+from concept_cam.writers.comparisons import Comparisons, OfResult
 from concept_cam.writers.names import held_by, names_of
 from concept_cam.writers.overlays import Overlays, Saved, Summaries
 from concept_cam.writers.run import Failed, Job, ignore
@@ -32,7 +36,8 @@ def localize_images(
     against: References = None,
     *,
     strength: float = 0.6,
-    more: Sequence[Writer[Localization]] = (),
+    sweep: bool = False,
+    by_reference: float | None = None,
     table: str | os.PathLike[str] | None = None,
     batch_size: int = 8,
     workers: int = 2,
@@ -56,7 +61,8 @@ def localize_images(
         target: the concept to look for.
         against: names to compare with, or a selector; see ``Localizer.batch``.
         strength: of the references.
-        more: writers of more files for each image.
+        sweep: also draw ``NAME-strengths.png``, the maps at several strengths.
+        by_reference: also draw ``NAME-references.png``, each place by its reference, at this strength.
         table: a further table of all images, ending in .csv or .parquet; also of one image.
         batch_size: how many images go through the model at once.
         workers: threads that read images.
@@ -90,20 +96,31 @@ def localize_images(
     """
     folder, names = Path(folder), names_of(images)
     how: dict[str, Any] = {"strength": strength, "batch_size": batch_size, "workers": workers}
+    more: dict[str, Any] = {"strengths": STRENGTHS if sweep else (), "each": by_reference}
+    comparing = sweep or by_reference is not None
 
-    def results(paths: Iterable[Path], fail: Failed) -> Generator[tuple[Path, Localization, None], None, None]:
-        with closing(localizer.stream(paths, target, against, **how, on_error=fail)) as stream:
-            yield from ((path, result, None) for path, result in stream)
+    def results(paths: Iterable[Path], fail: Failed) -> Generator[tuple[Path, Exploration, Image.Image | None], None, None]:
+        # An exploration holds the images of a few batches; without one they are read again to be drawn on, in little memory.
+        if comparing:
+            with closing(localizer.explore(paths, target, against, **how, **more, on_error=fail)) as explored:
+                yield from ((path, found, found.image) for path, found in explored)
+        else:
+            with closing(localizer.stream(paths, target, against, **how, on_error=fail)) as stream:
+                yield from ((path, Exploration(None, result, (), ()), None) for path, result in stream)
 
     for _ in localizer.stream((), target, against, **how):  # What is wrong with the question is raised before all work.
         raise AssertionError("there are no images")
     saved = Saved(folder)
     paths = {name: path for path, name in names.items()}
-    each: list[Writer[Localization]] = [Overlays(folder), saved, Summaries(folder, paths), *more]
+    each: list[Writer[Exploration]] = [OfResult(one) for one in (Overlays(folder), saved, Summaries(folder, paths))]
+    each += [Comparisons(folder)] if comparing else []
 
-    def rows(path: Path, result: Localization | str) -> list[Row]:
-        if isinstance(result, Localization):
-            return rows_of(str(path), result)
+    def again(name: str) -> Exploration:
+        return Exploration(None, Localization.load(saved.file(name)), (), ())
+
+    def rows(path: Path, result: Exploration | str) -> list[Row]:
+        if isinstance(result, Exploration):
+            return rows_of(str(path), result.result)
         problem = " ".join(ADDRESS.sub("", result).split())
         return [LocalizationRow(str(path), target, problem=problem).cells()]
 
@@ -113,8 +130,10 @@ def localize_images(
         failed(path, problem)
 
     tables = [] if table is None else [Table(table)]
-    named = [Renamed(further, {name: str(path) for name, path in paths.items()}) for further in tables]
-    job = Job(names, results, each, named, rows, lambda name: Localization.load(saved.file(name)), told, miss, batch_size)
+    by_path = {name: str(path) for name, path in paths.items()}
+    named = [OfResult(Renamed(further, by_path)) for further in tables]
+    hear = lambda path, found: told(path, found.result)  # noqa: E731
+    job = Job(names, results, each, named, rows, again, hear, miss, batch_size)
     if len(images) == 1:
         return job.run(Run.unkept(folder, LOCALIZED))
     references = _described(against)
@@ -128,6 +147,8 @@ def localize_images(
         "target": target,
         "references": references,
         "strength": strength,
+        "sweep": sweep,
+        "by_reference": by_reference,
         "batch_size": batch_size,
         **settings_of(localizer),
         **(about or {}),
