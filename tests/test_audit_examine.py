@@ -79,7 +79,9 @@ def test_the_map_of_the_words_is_held_against_that_of_the_decision(examiner, loo
     for b, (example, row) in enumerate(zip(examples, rows, strict=True)):
         ours, theirs = examiner.bank.vectors_of([row.predicted, row.runner_up])
         told = examiner.words.difference(ours - theirs)
-        means = [one for one, agreement in zip(told, tensors["agreements"][b].tolist(), strict=True) if one.told(agreement)]
+        means = [
+            one for one, agreement in zip(told, tensors["agreements"][b].tolist(), strict=True) if one.describes(agreement)
+        ]
         assert row.words == "; ".join(f"{one.ours} (not {one.theirs})" for one in means)
         assert means == [told[0]]
         decision = localizer(example.read(), row.predicted, row.runner_up, strength=1.0)
@@ -211,7 +213,7 @@ def test_a_image_without_evidence_is_listed_and_the_others_are_looked_at(localiz
 
     own = Localizer(localizer.backbone, templates=localizer.templates, method=TraceMethod(maps))
     rows, tensors = Examiner(own, SPECIES).examine(birds_dataset(3).examples[:])
-    assert re.match("nothing speaks for '.*' and not '.*'", rows[1].problem)
+    assert re.match("there is no evidence for '.*' against '.*'", rows[1].problem)
     assert [isinstance(row, Skipped) for row in rows] == [False, True, False]
     assert len(tensors["aligned"]) == 2
 
