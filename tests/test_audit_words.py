@@ -104,7 +104,7 @@ def test_no_word_is_told_of_what_neither_bird_has(model):
         told = [one for one in benchmark_of_words.of_pair(examiner, first, second, 1, 11) if one.printed]
         assert not any(one.false for one in told), (first, second)
         expected = tuple(phrase(attribute, species()[name].card[attribute]) for name in (first, second))
-        assert [(one.told.ours, one.described.theirs) for one in told] in ([], [expected]), (first, second)
+        assert [(one.told.ours, one.told.theirs) for one in told] in ([], [expected]), (first, second)
         silent |= set() if told else {first}
     near = {twin for name, twin, _ in twins() if name in SHORTCUTS}
     assert silent == ({*SHORTCUTS, *near} if model == "world-shortcut" else set())
