@@ -43,7 +43,7 @@ class Found(NamedTuple):
     @property
     def printed(self) -> bool:
         """Whether an audit prints it."""
-        return self.told.told(self.agreement)
+        return self.told.describes(self.agreement)
 
 
 def of_pair(examiner: Examiner, first: str, second: str, plates: int, seed: int) -> list[Found]:
@@ -91,8 +91,8 @@ def measured(examiner: Examiner, pairs: Sequence[tuple[str, str]], plates: int, 
     silent = sum(not any(one.printed for one in of_one) for of_one in found)
     return (
         str(len(pairs)),
-        f"{min(one.told.stands_out for one in right):.1f}",
-        f"{max(one.told.stands_out for one in false):.1f}",
+        f"{min(one.described.stands_out for one in right):.1f}",
+        f"{max(one.described.stands_out for one in false):.1f}",
         f"{min(one.agreement for one in right):.2f}",
         f"{max(one.agreement for one in false):.2f}",
         str(len(printed)),

@@ -80,7 +80,9 @@ def test_the_map_of_the_words_is_held_against_that_of_the_decision(examiner, loo
     for b, (example, row) in enumerate(zip(examples, rows, strict=True)):
         ours, theirs = examiner.bank.vectors_of([row.predicted, row.runner_up])
         told = examiner.words.difference(ours - theirs)
-        means = [one for one, agreement in zip(told, tensors["agreements"][b].tolist(), strict=True) if one.told(agreement)]
+        means = [
+            one for one, agreement in zip(told, tensors["agreements"][b].tolist(), strict=True) if one.describes(agreement)
+        ]
         assert row.words == "; ".join(f"{one.ours} (not {one.theirs})" for one in means)
         assert means == [told[0]]
         decision = localizer(example.read(), row.predicted, row.runner_up, strength=1.0)

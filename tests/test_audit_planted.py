@@ -186,7 +186,7 @@ def test_the_report_says_all_of_it(report, planted, clean):
     told = page.rows["Pairs that are confused"][1]
     assert told[0] == f"{first.first}, not {first.second}"
     assert told[5] == (
-        "; ".join(f"{one.ours}, not {one.theirs} ({agreement:.2f})" for one, agreement in first.told) or NO_WORDS
+        "; ".join(f"{one.ours}, not {one.theirs} ({agreement:.2f})" for one, agreement in first.described) or NO_WORDS
     )
     assert told[-2:] == [f"runner-up least likely: {first.best}", f"runner-up most likely: {first.worst}"]
     against = {row[0]: row for row in page.rows["Compared with world"][1:]}

@@ -63,14 +63,14 @@ def test_what_stands_out_does_so_from_the_other_attributes():
     # Of the other five the median is 2; of those that are not the first, one of the five is the first.
     assert [one.stands_out for one in found] == pytest.approx([21.0, 1.5, 1.0, 1.0, 1.0, 0.5])
     assert (found[0].ours, found[0].theirs) == ("short 0", "long 0")
-    assert [one.told(0.9) for one in found] == [True, False, False, False, False, False]
-    assert [found[0].told(agreement) for agreement in (0.5, 0.49, -1.0, math.nan)] == [True, False, False, False]
+    assert [one.describes(0.9) for one in found] == [True, False, False, False, False, False]
+    assert [found[0].describes(agreement) for agreement in (0.5, 0.49, -1.0, math.nan)] == [True, False, False, False]
     # The length of the direction is nothing to it, and the floor is a floor.
     assert words.difference(direction / 100)[0].stands_out == pytest.approx(21.0)
     assert (
         six_attributes(39.9, 2.0, 1.0, 2.0, 3.0, 2.0)[0]
         .difference(torch.tensor([39.9, 2, 1, 2, 3, 2.0]).double())[0]
-        .told(1.0)
+        .describes(1.0)
         is False
     )
 
@@ -78,7 +78,7 @@ def test_what_stands_out_does_so_from_the_other_attributes():
 def test_of_few_attributes_nobody_knows_what_is_usual():
     words, direction = six_attributes(42.0, 2.0, 1.0, 2.0, 3.0, 2.0)
     few = replace(words, groups=words.groups[:5])
-    assert all(math.isnan(one.stands_out) and not one.told(1.0) for one in few.difference(direction))
+    assert all(math.isnan(one.stands_out) and not one.describes(1.0) for one in few.difference(direction))
     # And where the others explain nothing at all.
     assert math.isnan(words.difference(torch.eye(6, dtype=torch.float64)[0])[0].stands_out)
 
@@ -87,11 +87,11 @@ def test_of_a_direction_without_a_meaning_nothing_is_told(examiner):
     generator = torch.Generator().manual_seed(0)
     for _ in range(200):
         direction = torch.randn(examiner.bank.vectors.shape[1], generator=generator)
-        assert not any(one.told(1.0) for one in examiner.words.difference(direction, 99))
+        assert not any(one.describes(1.0) for one in examiner.words.difference(direction, 99))
     ours, theirs = examiner.bank.vectors_of(["ember finch", "frost finch"])
     for _ in range(20):
         order = torch.randperm(len(ours), generator=generator)
-        assert not any(one.told(1.0) for one in examiner.words.difference((ours - theirs)[order], 99))
+        assert not any(one.describes(1.0) for one in examiner.words.difference((ours - theirs)[order], 99))
 
 
 @pytest.mark.parametrize("model", world.MODELS)

@@ -77,7 +77,7 @@ class Examiner:
             )
         if not sees_score(self.localizer.method):
             name = name_of(self.localizer.method)
-            raise OptionError(f"{name} does not look at the score, so it cannot say what decided; choose another method.")
+            raise OptionError(f"{name} does not look at the score, so it cannot explain a decision; choose another method.")
         check_strength(self.strength)
 
     @cached_property
@@ -87,7 +87,7 @@ class Examiner:
 
     @cached_property
     def words(self) -> Words:
-        """The phrases among which differences are told."""
+        """The phrases that may describe differences."""
         backbone, own = self.localizer.backbone, self.localizer.templates
         phrases = embed(backbone, self.parts.texts(), self.part_templates or own) if self.parts else None
         scenes = embed(backbone, self.backgrounds, self.scene_templates or own) if self.backgrounds else None
@@ -126,13 +126,13 @@ class Examiner:
 
         An example that cannot be used has a row that says why. The tensors:
 
-            aligned (N, side, side)    the map of what decided, in the frame of the object; see ``ObjectMask``
+            aligned (N, side, side)    the evidence, in the frame of the object; see ``ObjectMask``
             whole (N, side, side)      the same in the frame of the image
             shared (N, side, side)     where the map of the first words agrees with it, in the frame of the object, -1 to 1
-            agreements (N, words)      how far the map of each of the words is that of what decided: Spearman's, -1 to 1
+            agreements (N, words)      rank correlation of the map of each of the words with the evidence, -1 to 1
             effects (N, backgrounds)   what each background, erased, takes off the probability of what was predicted, -1 to 1
             chance (N, directions)     what random directions take off it
-            decision (cells)           the map of what decided as the model gives it, of one image after the other
+            decision (cells)           the evidence at the grid of the model, of one image after the other
             scene (cells)              likewise the map of the background that moves the prediction most, against the others
             grids (N, 2)               the rows and columns of these two
             placements (N, 10)         where they lie, see ``numbers_of``
@@ -180,7 +180,7 @@ class Examiner:
                 found.append((_problem(view.example, problem), None))
                 continue
             ground = ObjectMask.of(seen.placements[b], view.region, maps.shape[2:])
-            means = [(one, x) for one, x in zip(told[b], agreements[:, b].tolist(), strict=True) if one.told(x)]
+            means = [(one, x) for one, x in zip(told[b], agreements[:, b].tolist(), strict=True) if one.describes(x)]
             row = AuditRow(
                 image=_spelt(view.example.name),
                 label=view.example.label,
@@ -237,7 +237,7 @@ def _drops(
     first: Int[Tensor, " B"],
     second: Int[Tensor, " B"],
 ) -> Float[Tensor, " B"]:
-    """What the first loses more than the second when the strongest 5 % of the input are covered; see ``relative_drop``."""
+    """How much more the first falls than the second when the strongest 5 % of the input are masked; see ``relative_drop``."""
     after = probabilities(_GREY(seen.pixels, strongest(seen.enlarged(maps), _MASKED)))
     return relative_drop(before, after, first, second).cpu()
 

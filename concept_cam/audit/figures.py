@@ -97,10 +97,10 @@ class Pair:
         errors: of which so many show another class than the first; over all pairs, all errors.
         swapped: of the errors, so many show the second.
         runner_up_probability: the mean probability of the second, 0 to 1.
-        map: the mean of what decided, in the frames of the objects.
-        differences: in words, those with the largest weights; ``told`` are those that mean something.
-        agreements: for each of those, how far its map is that of the decision: mean of Spearman's correlation, -1 to 1.
-        shared: where the map of the first agrees with that of the decision, in the frames of the objects, -1 to 1; None
+        map: the mean of the evidence, in the frames of the objects.
+        differences: in words, those with the largest weights; ``described`` are those that mean something.
+        agreements: for each of those, the mean rank correlation of its map with the evidence, -1 to 1.
+        shared: where the map of the first agrees with the evidence, in the frames of the objects, -1 to 1; None
             without words.
         best, worst: names of the images on which the runner-up is least and most likely.
         shown: the positions of their rows.
@@ -121,6 +121,6 @@ class Pair:
     shown: tuple[int, int]
 
     @property
-    def told(self) -> list[tuple[Difference, float]]:
-        """The differences that are more than any phrases would show, with their agreements."""
-        return [(one, x) for one, x in zip(self.differences, self.agreements, strict=True) if one.told(x)]
+    def described(self) -> list[tuple[Difference, float]]:
+        """The differences that explain the texts and the maps, with their agreements."""
+        return [(one, x) for one, x in zip(self.differences, self.agreements, strict=True) if one.describes(x)]

@@ -98,7 +98,7 @@ class Audit:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What the rows depend on: options, digests of all that was looked at, versions; as in ``run.json``."""
+        """What the rows depend on: options, digests of model, texts and images, versions; as in ``run.json``."""
         return read_settings(self.folder)
 
     @property

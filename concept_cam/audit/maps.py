@@ -167,11 +167,11 @@ def _check_all(batches: Sequence[Path], rows: Sequence[AuditRow], count: int) ->
 
 def _kinds(held: StoredTensors, count: int, setup: Setup) -> dict[str, Tensor]:
     """All that is summed, in double precision."""
-    told, directions = setup.told, held.shape("chance")[1:]
+    phrases, directions = setup.phrases, held.shape("chance")[1:]
     if len(directions) != 1 or directions[0] > _MOST_DIRECTIONS:
         raise ValueError(f"chance is {list(directions)} for each image; expected one number for each direction")
-    shapes = {"aligned": (ALIGNED, ALIGNED), "agreements": (told,)}
-    shapes |= {"shared": (ALIGNED, ALIGNED)} if told else {}
+    shapes = {"aligned": (ALIGNED, ALIGNED), "agreements": (phrases,)}
+    shapes |= {"shared": (ALIGNED, ALIGNED)} if phrases else {}
     shapes |= {"effects": (len(setup.backgrounds),), "chance": directions} if setup.backgrounds else {}
     return {kind: held.read(kind, count, *shape).double() for kind, shape in shapes.items()}
 

@@ -1,4 +1,4 @@
-"""Two models, or two checkpoints, on the same images: what changed its mind, and where the evidence moved."""
+"""Two models, or two checkpoints, on the same images: which predictions changed, and where the evidence moved."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Shift:
     Attributes:
         image, label: which.
         before, after: what each predicted.
-        agreement: Spearman's correlation of the two maps of what decided, over the whole image, -1 to 1.
+        agreement: rank correlation of the two maps of the evidence, over the whole image, -1 to 1.
         off_object: the share off the object before and after, 0 to 1; None where it is not known of both.
         shown: the positions of its rows before and after.
     """

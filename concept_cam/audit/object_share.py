@@ -120,7 +120,7 @@ def shared(
 ) -> Float[Tensor, "*batch rows cols"]:
     """Where two signed maps agree: the weaker of the two, each scaled to its largest magnitude; 0 where their signs differ.
 
-    -1 to 1; above 0 both speak for, below 0 both against.
+    -1 to 1; above 0 both are evidence for the target, below 0 both against it.
     """
     ours, theirs = (m / m.abs().amax((-2, -1), keepdim=True).clamp(min=torch.finfo(m.dtype).tiny) for m in (ours, theirs))
     weaker = ours.sign() * torch.minimum(ours.abs(), theirs.abs())

@@ -20,7 +20,7 @@ NO_WORDS = "no phrase of the vocabulary explains this pair"
 def write_report(audit: Audit, other: Audit | None = None) -> Path:
     """Write ``report.html`` and its images; the model is not needed.
 
-    An image that is gone or has changed since it was looked at has no picture.
+    An image that is gone or has changed since the audit has no picture.
 
     Args:
         audit: that was run.
@@ -123,9 +123,9 @@ def _pairs(audit: Audit, pictures: Thumbnails) -> Section:
     pairs, words = audit.pairs(SHOWN), audit.setup.described
     rows: list[tuple[Cell, ...]] = []
     for pair in pairs:
-        told = "; ".join(f"{one.ours}, not {one.theirs} ({agreement:.2f})" for one, agreement in pair.told)
+        told = "; ".join(f"{one.ours}, not {one.theirs} ({agreement:.2f})" for one, agreement in pair.described)
         # The map is that of the difference with the largest weight.
-        agrees = pair.shared if pair.told and pair.told[0][0] == pair.differences[0] else None
+        agrees = pair.shared if pair.described and pair.described[0][0] == pair.differences[0] else None
         rows.append(
             (
                 f"{pair.first}, not {pair.second}",

@@ -45,12 +45,12 @@ def audit(
     about: Mapping[str, Any] | None = None,
     command: str | None = None,
 ) -> Audit:
-    """What a model relies on on the images of a data set.
+    """Find out what a model relies on in the images of a data set.
 
-    For each image: what it is predicted as and the runner-up, and the map of the one against the other, so
-    of what decided. Of that map how much lies off the object (the example's region), and how far confidence falls when the
-    strongest 5 % are covered (RD@5 %, Finer-CAM Eq. 10, of the prediction against its runner-up). See ``Audit`` for what is
-    made of them.
+    For each image: the prediction, its runner-up, and the map of the one against the other, which is the evidence for the
+    prediction. Then the share of that evidence that lies off the object (the example's region), and how much more the
+    prediction falls than its runner-up when the strongest 5 % are masked (RD@5 %, Finer-CAM Eq. 10). See ``Audit`` for what
+    follows from it.
 
     Args:
         localizer: model and method.
@@ -65,8 +65,8 @@ def audit(
         strength: of the runner-up in the map, 0 or more.
         among: a classifier decides among all its classes (``model``, the default), or those of the data set (``dataset``); of
             a dual encoder it is left out, for it decides among those of the data set.
-        about: what else decides the rows (which images, which weights), to be held against an older run in the same folder.
-        command: how the audit was called, to be told in the report.
+        about: what else the rows depend on (which images, which weights), to be compared with an older run in the folder.
+        command: the command line, for the report.
 
     Raises:
         OptionError: the model decides among one class, there is one background, among is given for a dual encoder, the method

@@ -81,7 +81,7 @@ class Setup:
         )
 
     @property
-    def told(self) -> int:
+    def phrases(self) -> int:
         """How many differences each pair has."""
         return max(map(len, self.differences.values()), default=0)
 

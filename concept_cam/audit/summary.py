@@ -75,7 +75,7 @@ class Condition:
     Attributes:
         figure: one of ``CONDITIONS``.
         sign: <, <=, > or >=.
-        limit: what it is held against.
+        limit: with which it is compared.
     """
 
     figure: str

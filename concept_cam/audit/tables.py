@@ -47,7 +47,7 @@ def write_tables(audit: Audit, other: Audit | None = None) -> None:
     folder, pairs = audit.folder, audit.pairs(None)
     _write(folder / "classes.csv", _CLASS, audit.classes)
     _write(folder / "pairs.csv", _PAIR, pairs)
-    _write(folder / "words.csv", _WORDS, ((pair, *told) for pair in pairs for told in pair.told))
+    _write(folder / "words.csv", _WORDS, ((pair, *told) for pair in pairs for told in pair.described))
     _write(folder / "backgrounds.csv", _BACKGROUND, audit.backgrounds())
     if other is not None:
         _write(folder / "moved.csv", _MOVED, moves(audit, other))

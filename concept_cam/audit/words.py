@@ -1,4 +1,4 @@
-"""The difference of two concepts in words: which phrases does the text side put between them?"""
+"""The difference of two concepts in words: which phrases explain the difference of their texts?"""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ BACKGROUND = "background"
 """What a difference between two backgrounds is a difference of."""
 
 STANDS_OUT = 20.0
-"""A difference is told only if it explains so many times what phrases of other attributes do (`benchmarks.words`)."""
+"""A difference describes a pair only if it explains so many times what other attributes explain (`benchmarks.words`)."""
 
 AGREES = 0.5
-"""A difference is told only if its map has so high a rank correlation with that of the decision."""
+"""A difference describes a pair only if its map has at least this rank correlation with the evidence."""
 
 _OTHERS = 5
 """So many other attributes it takes at least to say what phrases explain that mean nothing here."""
@@ -35,8 +35,8 @@ class Difference:
 
     Attributes:
         what: the part and its attribute, ``crown colour``; or ``background``.
-        ours: the phrase that speaks most for the first concept: ``red crown``.
-        theirs: the phrase that speaks most for the second: ``white crown``.
+        ours: the phrase with the largest inner product with the difference: ``red crown``.
+        theirs: the phrase with the smallest: ``white crown``.
         weight: the inner product of the two differences: how much of t_A - t_B the phrases explain; 0 or more.
         stands_out: the cosine of the two differences, in multiples of what phrases of the other attributes have: of each
             attribute the median over its pairs of phrases, of those the median. NaN with fewer than five other attributes.
@@ -51,11 +51,11 @@ class Difference:
     def __str__(self) -> str:
         return f"{self.ours} (not {self.theirs})"
 
-    def told(self, agreement: float) -> bool:
-        """Whether it is more than any phrases would show, by the texts and by the map.
+    def describes(self, agreement: float) -> bool:
+        """Whether it explains the texts and the maps better than phrases without any meaning here.
 
         Args:
-            agreement: the rank correlation of its map with the map of the decision, -1 to 1.
+            agreement: the rank correlation of its map with the evidence, -1 to 1.
         """
         return self.stands_out >= STANDS_OUT and agreement >= AGREES
 
@@ -69,7 +69,7 @@ class Difference:
 @final
 @dataclass(frozen=True, eq=False)
 class Words:
-    """Phrases among which differences are told.
+    """Phrases that may describe differences.
 
     Attributes:
         bank: holds all of them.
