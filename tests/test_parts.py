@@ -211,11 +211,20 @@ def test_parts_without_attributes(localizer, finch):
     found = find_parts(localizer, finch.image, bare("crown", "tail", "legs"))
     same_map(found["tail"], localizer(finch.image, "tail", ["bird", "crown", "legs"], strength=1.0))
     assert all(part.attributes == {} for part in found.parts)
-    peaks = [float(part.map.max()) for part in found.parts]
-    middle = float(np.median(peaks))
-    for part, peak in zip(found.parts, peaks, strict=True):
-        assert part.visible == (peak >= 0.5 * middle)
-        assert part.confidence == pytest.approx(peak / middle / (peak / middle + 0.5), rel=1e-4)
+
+
+def test_parts_without_attributes_stand_out_as_their_peaks_do(backbone, finch):
+    """Peaks of 0.5, 2, 4, 8 and -1: the median is 2, half of which has to be reached; a share s is s / (s + 1/2) confident."""
+    peaks = torch.tensor([0.5, 2.0, 4.0, 8.0, -1.0])
+    ramp = torch.arange(144.0) / 143
+
+    def maps(seen, directions):
+        return torch.stack([peak * (ramp if peak > 0 else 2 - ramp) for peak in peaks])[:, None]
+
+    peaked = Localizer(backbone, templates="world", method=TraceMethod(maps))
+    found = find_parts(peaked, finch.image, bare("crown", "tail", "legs", "wing", "beak"))
+    assert [part.visible for part in found.parts] == [False, True, True, True, False]
+    assert [part.confidence for part in found.parts] == pytest.approx([1 / 3, 2 / 3, 4 / 5, 8 / 9, 0])
 
 
 def test_the_method_is_the_localizers(backbone, birds, finch):
