@@ -56,8 +56,13 @@ def test_the_adapter_of_thirty_lines_works(monkeypatch, capsys):
 def test_the_test_command_is_what_ci_runs():
     commands = re.findall(r"```bash\n(.*?)\n```", README, re.S)
     (test_command,) = [c for c in commands if "pytest" in c]
-    assert test_command in (ROOT / ".ci" / "run").read_text()
-    assert test_command in (ROOT / "CONTRIBUTING.md").read_text()
+    run, contributing = ((ROOT / name).read_text() for name in (".ci/run", "CONTRIBUTING.md"))
+    assert test_command in run
+    assert test_command in contributing
+    # What that command leaves out for time is run too.
+    slow = 'pytest -q -n auto -m "slow and not full"'
+    assert slow in run
+    assert slow.replace(" -q", "") in contributing
 
 
 def test_the_readmes_lines_are_options_that_exist(monkeypatch, capsys):
