@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 from safetensors.torch import save_file
+from slow import by_default
 from zoo import classifiers
 
 from concept_cam import Localizer, world, wrap
@@ -213,6 +214,7 @@ def rows_of(folder):
         return list(csv.DictReader(stream))
 
 
+@pytest.mark.slow
 def test_python_and_the_command_agree(command_line, tmp_path):
     code, out, err = command_line("evaluate", "world", "--limit", 2, "--out", "told")
     assert code == 0, err
@@ -223,7 +225,7 @@ def test_python_and_the_command_agree(command_line, tmp_path):
     assert "The model is judged among 48 of the 48 classes of the data set." in out
 
 
-@pytest.mark.parametrize("command", ["evaluate", "audit"])
+@pytest.mark.parametrize("command", by_default(["evaluate", "audit"], "evaluate"))
 def test_the_command_takes_among(command_line, command):
     options = ("--methods", "grad_cam") if command == "evaluate" else ("--method", "grad_cam")
     code, out, err = command_line(command, "--limit", 2, *options, "--out", "out")
@@ -241,6 +243,7 @@ def test_the_command_takes_among(command_line, command):
     )
 
 
+@pytest.mark.slow
 def test_a_label_that_a_classifier_does_not_have_stops_no_command(command_line, tmp_path):
     with torch.random.fork_rng():
         torch.manual_seed(0)
@@ -334,6 +337,7 @@ def test_an_image_that_was_exchanged_is_noticed(localizer, tmp_path):
     assert [key for key in after if after[key] != before[key]] == ["images_digest"]
 
 
+@pytest.mark.slow
 def test_digests_are_those_of_another_process(tmp_path):
     code = (
         "from concept_cam import world; from concept_cam.world.dataset import twins_dataset; "

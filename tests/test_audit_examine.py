@@ -17,7 +17,6 @@ from concept_cam.audit.object_share import ObjectMask, shared
 from concept_cam.audit.words import BACKGROUND
 from concept_cam.datasets import Example
 from concept_cam.errors import ComparisonError, OptionError
-from concept_cam.evaluation.grid import OcclusionScores
 from concept_cam.methods import METHODS, TraceMethod
 from concept_cam.metrics import energy_inside, rank_correlation
 from concept_cam.probabilities import ClassProbabilities, own_scale
@@ -59,18 +58,24 @@ def test_what_was_decided_is_the_models_own(localizer, looked):
         assert row.correct == int(names[0] == example.label)
 
 
-def test_the_drop_is_that_of_an_evaluation(localizer, examiner, looked):
+def test_the_drop_is_what_the_prediction_loses_more_than_the_runner_up(localizer, examiner, looked):
+    """By hand: the strongest twentieth of the 96 x 96 pixels made zero, 460.8 of them."""
     examples, rows, _ = looked
-    probabilities = ClassProbabilities(localizer.backbone, examiner.bank, examiner.scale)
-    views = [View.of(example, localizer.preprocess) for example in examples]
-    with torch.no_grad():
-        (seen,) = localizer.passes([view.frame for view in views])
-        maps = [localizer(e.read(), r.predicted, r.runner_up, strength=1.0).map for e, r in zip(examples, rows, strict=True)]
-        which = [torch.tensor([SPECIES.index(getattr(row, key)) for row in rows]) for key in ("predicted", "runner_up")]
-        drops = OcclusionScores(probabilities, seen.pixels, probabilities.of_embedding(seen.embedding), *which).about(
-            torch.stack(maps), 0
-        )["rd5"]
-    assert [row.rd5 for row in rows] == pytest.approx(drops.tolist(), abs=1e-4)
+    bank, scale = examiner.bank, examiner.scale
+
+    def confidence(pixels):
+        embedding = F.normalize(localizer.backbone.embed_pixels(pixels), dim=-1)
+        return (scale * embedding @ bank.vectors.T).softmax(-1)[0]
+
+    for example, row in zip(examples, rows, strict=True):
+        found = localizer(example.read(), row.predicted, row.runner_up, strength=1.0)
+        heat = F.interpolate(found.map[None, None], (96, 96), mode="bilinear", align_corners=False).flatten()
+        pixels = localizer.frame(example.read()).pixels[None]
+        masked = pixels.flatten(2).clone()
+        masked[..., heat.sort(descending=True, stable=True).indices[:461]] = 0
+        lost = confidence(pixels) - confidence(masked.view_as(pixels))
+        first, second = (bank.index(getattr(row, key)) for key in ("predicted", "runner_up"))
+        assert row.rd5 == pytest.approx(float(lost[first] - lost[second]), abs=1e-4)
     assert len({round(row.rd5, 3) for row in rows}) == 4
 
 

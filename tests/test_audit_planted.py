@@ -98,6 +98,7 @@ def test_evidence_that_moves_outside_the_box_is_seen(by_hand, tmp_path):
     assert all(move.agreement == pytest.approx(1.0) for move in moves(found[0], found[0]))
 
 
+@pytest.mark.slow
 def test_images_that_one_of_two_could_not_use_are_left_out(localizer, tmp_path, small):
     """And the others are held against themselves."""
     data = birds_dataset(7)
@@ -130,6 +131,7 @@ def test_planted_shortcuts_come_first(planted):
     assert {(one.name, one.text.removeprefix("bird in ")) for one in moved[:3]} <= set(SHORTCUTS.items())
 
 
+@pytest.mark.slow
 def test_a_model_without_shortcuts_raises_no_alarm(clean, localizer, folder):
     """Of three images a class nothing can be said, however they look."""
     few = audited(localizer, birds_dataset(144, seed=1), folder / "birds")

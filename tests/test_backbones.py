@@ -24,19 +24,24 @@ def image():
     return world.draw_species("ember finch").image
 
 
-@pytest.fixture(scope="module")
-def vit_b_16():
+@pytest.fixture
+def narrow(monkeypatch):
+    """open_clip's ViT-B-16 with towers that are narrow and short: its weights are a file of 6 MB."""
+    config = open_clip.get_model_config("ViT-B-16")
+    config["vision_cfg"] |= {"width": 64, "layers": 2, "head_width": 16}
+    config["text_cfg"] |= {"width": 16, "heads": 2, "layers": 1}
+    monkeypatch.setitem(open_clip.factory._MODEL_CONFIGS, "ViT-B-16", config)
     with torch.random.fork_rng():
         torch.manual_seed(0)
         return open_clip.create_model("ViT-B-16", pretrained=None).eval()
 
 
-def test_a_users_own_weights_file_of_full_size(vit_b_16, image, tmp_path):
-    save_file(vit_b_16.state_dict(), tmp_path / "mine.safetensors")
+def test_a_users_own_weights_file(narrow, image, tmp_path):
+    save_file(narrow.state_dict(), tmp_path / "mine.safetensors")
     backbone = load("ViT-B-16", pretrained=str(tmp_path / "mine.safetensors"))
     pixels = torch.randn(1, 3, 224, 224, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        assert torch.equal(backbone.embed_pixels(pixels), vit_b_16.encode_image(pixels))
+        assert torch.equal(backbone.embed_pixels(pixels), narrow.encode_image(pixels))
     result = Localizer(backbone)(image, "a cat on a sofa", "a dog on a sofa")
     assert result.map.shape == (14, 14)
     assert result.map.abs().max() > 0
@@ -44,13 +49,13 @@ def test_a_users_own_weights_file_of_full_size(vit_b_16, image, tmp_path):
     assert result.provenance["model"] == f"ViT-B-16/{tmp_path / 'mine.safetensors'}"
 
 
-def test_a_users_own_checkpoint_folder_of_full_size(vit_b_16, tmp_path, monkeypatch, capsys):
+def test_a_users_own_checkpoint_folder(narrow, tmp_path, monkeypatch, capsys):
     """Through the command line: ``--model FOLDER``, in open_clip's layout, without a tokenizer of its own."""
     config = {"model_cfg": open_clip.get_model_config("ViT-B-16"), "preprocess_cfg": {"mean": [0.5] * 3, "std": [0.5] * 3}}
     folder = tmp_path / "mine"
     folder.mkdir()
     (folder / "open_clip_config.json").write_text(json.dumps(config))
-    save_file(vit_b_16.state_dict(), folder / "open_clip_model.safetensors")
+    save_file(narrow.state_dict(), folder / "open_clip_model.safetensors")
     world.draw_species("ember finch").image.save(tmp_path / "bird.png")
     from concept_cam.cli import main
 

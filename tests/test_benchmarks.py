@@ -6,6 +6,7 @@ import gc
 from importlib.util import find_spec
 from itertools import count
 
+import open_clip
 import pytest
 import torch
 import torch.nn.functional as F
@@ -49,8 +50,8 @@ def test_torch_cam_is_asked_for_the_same_maps(bench, how):
 
 @pytest.mark.parametrize("how", ["", LAYER_ALONE], ids=["everywhere", "layer alone"])
 def test_grad_cam_is_asked_for_the_same_maps(bench, how):
-    theirs = peers(bench, many=True)[f"grad-cam{how}, {PER_GRAPH} concepts"]()
     """But for its weights on the references, softmax over all scores, and for its scaling."""
+    theirs = peers(bench, many=True)[f"grad-cam{how}, {PER_GRAPH} concepts"]()
     clipped = bench.one_by_one(PER_GRAPH).relu()
     large = F.interpolate(clipped, bench.pixels.shape[2:], mode="bilinear").flatten(2)
     theirs = torch.stack([torch.as_tensor(maps) for maps in theirs]).flatten(2).to(large)
@@ -102,12 +103,28 @@ def test_the_pipeline_saves_a_map_of_every_file(tmp_path):
     assert sorted(path.stem for path in tmp_path.glob("*.safetensors")) == [path.stem for path in paths]
 
 
-def test_the_table_of_the_pipeline():
+def test_the_table_of_the_pipeline(monkeypatch):
+    """Told of rates and memory that are known: medians of both ways, and what is held after a third and at the end."""
+    rates = iter([3, 8, 9, 2, 5, 4])  # the other first, then the model alone first
+    ways = []
+
+    def timed(images, total, marks):
+        ways.append(len(list(images)))
+        rate = next(rates)
+        return pipeline.Run(rate, {mark: rate * mark * 1e6 for mark in marks})
+
+    config = open_clip.get_model_config("ViT-B-32")
+    config["vision_cfg"] |= {"width": 64, "layers": 2, "head_width": 16}
+    config["text_cfg"] |= {"width": 16, "heads": 2, "layers": 1}
+    monkeypatch.setitem(open_clip.factory._MODEL_CONFIGS, "ViT-B-32", config)
+    monkeypatch.setattr(pipeline, "timed", timed)
     with torch.random.fork_rng():
-        lines = list(pipeline.table("ViT-B-32", 3, 1))
-    rows = [line.split(" | ") for line in lines if line.startswith("| ")]
-    assert [len(row) for row in rows] == [5, 5, 5]
-    assert float(rows[1][2]) == 1
+        lines = list(pipeline.table("ViT-B-32", 3, 3))
+    assert ways == [3] * 6
+    assert lines[-2:] == [
+        "| decode and forward pass alone | 8.00 | 1.000 | 8 | 24 |",
+        "| Localizer.stream, one concept, saved | 3.00 | 0.375 | 3 | 9 |",
+    ]
 
 
 def test_the_checks_that_are_timed_are_those_of_a_pass(bench):

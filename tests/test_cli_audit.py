@@ -69,6 +69,7 @@ def test_an_audit_that_was_done_is_told_again(run, tmp_path, monkeypatch):
     assert (tmp_path / "out" / "report.html").read_bytes() == before
 
 
+@pytest.mark.slow
 def test_another_audit_in_the_same_folder_is_refused(run):
     assert run("--limit", 2, "--out", "out")[0] == 0
     for other in (("--seed", 1), ("--model", "world-shortcut"), ("--method", "grad_cam")):
@@ -78,6 +79,7 @@ def test_another_audit_in_the_same_folder_is_refused(run):
         assert len(err.splitlines()) == 1
 
 
+@pytest.mark.slow
 def test_a_folder_whose_name_is_not_utf_8(run, folder, tmp_path):
     """Its maps are read again for the report; safetensors knows no such paths."""
     out = tmp_path / "caf\udce9"
@@ -124,6 +126,7 @@ def test_a_planted_shortcut_fails(run, at_home, tmp_path):
     assert "evidence off the object: none\n" in out
 
 
+@pytest.mark.slow
 def test_of_one_image_of_each_class_nothing_is_said(run):
     """Neither that the evidence lies off the object, nor that it does not."""
     planted = ("world-shortcuts", "--model", "world-shortcut", "--limit", 12)
@@ -174,6 +177,7 @@ def test_two_models_on_the_same_images(run, tmp_path):
     assert not (tmp_path / "out" / "other" / "images").exists()
 
 
+@pytest.mark.slow
 def test_a_classifier_is_asked_no_texts(run, folder, tmp_path):
     """Neither words nor backgrounds, unless it is told to: then it says that it has no such class."""
     with torch.random.fork_rng():

@@ -75,6 +75,7 @@ def test_check_says_what_fails_and_ends_in_one(run, monkeypatch):
     assert "Traceback" not in err
 
 
+@pytest.mark.slow
 def test_a_classifier_of_timm_from_a_file(run, photo, weights, tmp_path):
     """timm knows the names of ImageNet; the three nearest rows are compared with."""
     options = ("--model", "resnet10t", "--pretrained", weights, "--target", "goldfinch", "--out", tmp_path / "out")

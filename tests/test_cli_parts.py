@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from pycocotools.coco import COCO
+from slow import by_default
 
 from concept_cam import grad_cam, loading, passes, world
 from concept_cam.datasets import read_dataset
@@ -70,6 +71,7 @@ def array(file):
 # ---- what is written --------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 def test_without_a_image(run, tmp_path, embedded):
     code, out, err = run()
@@ -137,6 +139,7 @@ def test_without_a_image(run, tmp_path, embedded):
         assert all(other not in html for other in SPECIES if other != name)
 
 
+@pytest.mark.slow
 def test_so_many_plates(run, tmp_path):
     code, out, _ = run("--count", 4, "--out", "found")
     assert code == 0
@@ -180,7 +183,7 @@ def test_a_folder_of_species(run, birds, tmp_path):
     ("given", "page", "title"),
     [
         (["birds/ember_finch"], "sheet-ember-finch.html", "ember finch"),
-        (["birds/ember_finch/0.png"], "sheet-bird.html", "bird"),
+        pytest.param(["birds/ember_finch/0.png"], "sheet-bird.html", "bird", marks=pytest.mark.slow),
         (["birds/ember_finch/0.png", "birds/ember_finch/1.png"], "sheet-bird.html", "bird"),
     ],
 )
@@ -193,6 +196,7 @@ def test_one_folder_is_one_sheet(run, birds, tmp_path, given, page, title):
     assert (tmp_path / "found" / "cub" / "images.txt").read_text().splitlines()[0] == "1 0.png"
 
 
+@pytest.mark.slow
 def test_folders_that_are_called_alike_have_a_sheet_each(run, birds, tmp_path):
     for k, name in enumerate(("Royal Jay!", "???", "(royal) jay", "001.royal_jay")):
         shutil.copytree(birds / "ember_finch", birds / name)
@@ -227,6 +231,7 @@ def test_options_reach_the_library(run, birds, tmp_path, embedded):
     assert "grad_cam" in (tmp_path / "found" / "sheet-ember-finch.html").read_text().replace("<wbr>", "")
 
 
+@pytest.mark.slow
 def test_many_images_are_not_read_out(run, tmp_path):
     plate = world.draw_species("ember finch", 0, 96).image
     (tmp_path / "many").mkdir()
@@ -242,6 +247,7 @@ def test_many_images_are_not_read_out(run, tmp_path):
     assert numbers == list(range(1, len(numbers) + 1))
 
 
+@pytest.mark.slow
 def test_a_image_that_is_given_twice_is_one(run, birds, tmp_path):
     code, out, _ = run("birds/ember_finch/0.png", "birds/ember_finch", birds / "ember_finch" / "0.png", "--out", "found")
     assert code == 0
@@ -252,7 +258,7 @@ def test_a_image_that_is_given_twice_is_one(run, birds, tmp_path):
 # ---- what goes wrong --------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("broken", ["royal_jay/2.png", "ember_finch/00.png"])
+@pytest.mark.parametrize("broken", by_default(["royal_jay/2.png", "ember_finch/00.png"], "royal_jay/2.png"))
 def test_a_broken_image_is_left_out(run, birds, tmp_path, broken):
     """Be it the first or the last of its species."""
     (birds / broken).write_bytes(b"no image")
@@ -273,6 +279,7 @@ def test_a_broken_image_is_left_out(run, birds, tmp_path, broken):
         assert "images</dt><dd>2</dd>" in page.read_text()
 
 
+@pytest.mark.slow
 def test_a_image_that_is_another_by_the_time_it_is_drawn(run, birds, monkeypatch):
     from concept_cam import images
 
@@ -462,6 +469,7 @@ def test_a_blank_map_is_the_problem_of_its_own_image(run, birds, tmp_path, monke
     assert "the map is blank" in err
 
 
+@pytest.mark.slow
 def test_long_names_of_images_and_of_species(run, birds, tmp_path):
     species = "鳥" * 84  # 252 bytes
     (birds / "ember_finch").rename(birds / species)
@@ -481,6 +489,7 @@ def test_long_names_of_images_and_of_species(run, birds, tmp_path):
 HOSTILE = ("a\nb", "c\u2028d", "e\x1b[31m", "g\u202eh", "=i", '"j"', "<b>k", "l\udcffm", " n ")
 
 
+@pytest.mark.slow
 def test_names_do_nothing_to_a_terminal_a_line_a_page_or_a_spreadsheet(run, birds, tmp_path):
     plate = birds / "ember_finch" / "0.png"
     for name in HOSTILE:
@@ -515,6 +524,7 @@ def test_names_do_nothing_to_a_terminal_a_line_a_page_or_a_spreadsheet(run, bird
     assert any("<h1>&lt;b&gt;k</h1>" in page for page in pages)
 
 
+@pytest.mark.slow
 def test_a_species_is_the_first_folder_below_as_a_data_set_has_it(run, birds, tmp_path):
     (birds / "ember_finch" / "site 1").mkdir()
     (birds / "ember_finch" / "0.png").rename(birds / "ember_finch" / "site 1" / "0.png")

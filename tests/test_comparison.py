@@ -57,10 +57,20 @@ def test_weights(bank, weighting, expected):
     assert sum(comparison.weights) == pytest.approx(1)
 
 
-def test_weights_are_data_without_a_graph(bank):
-    scores = SCORES.clone().requires_grad_()
-    comparison = compare(bank, "finch", against("robin", "sparrow"), scores, weighting=by_score(10.0))
-    assert not comparison.direction(bank).requires_grad
+def test_references_and_weights_are_chosen_without_a_graph(bank):
+    asked = []
+
+    def choose(_, __, scores):
+        asked.append(scores)
+        return "robin", "sparrow"
+
+    def weigh(scores, similarities):
+        asked.extend((scores, similarities))
+        return uniform(scores, similarities)
+
+    compare(bank, "finch", choose, SCORES.clone().requires_grad_(), weighting=weigh)
+    assert [len(tensor) for tensor in asked] == [6, 2, 2]
+    assert not any(tensor.requires_grad for tensor in asked)
 
 
 def test_the_order_of_references_does_not_matter(bank):

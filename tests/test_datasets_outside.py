@@ -535,6 +535,7 @@ def test_the_format_of_a_hugging_face_set_changes_nothing(tmp_path):
 # ---- published sets ---------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_matlab_file_that_unpacks_to_gigabytes_is_not_unpacked(tmp_path):
     root = write_cars(tmp_path / "cars")
     file = root / "devkit" / "cars_meta.mat"

@@ -66,8 +66,13 @@ def test_the_adapter_of_thirty_lines_works(monkeypatch, capsys):
 def test_the_test_command_is_what_ci_runs():
     commands = re.findall(r"```bash\n(.*?)\n```", README, re.S)
     (test_command,) = [c for c in commands if "pytest" in c]
-    assert test_command in (ROOT / ".ci" / "run").read_text()
-    assert test_command in (ROOT / "CONTRIBUTING.md").read_text()
+    run, contributing = ((ROOT / name).read_text() for name in (".ci/run", "CONTRIBUTING.md"))
+    assert test_command in run
+    assert test_command in contributing
+    # What that command leaves out for time is run too.
+    slow = 'pytest -q -n auto -m "slow and not full"'
+    assert slow in run
+    assert slow.replace(" -q", "") in contributing
 
 
 def test_the_readmes_lines_are_options_that_exist(monkeypatch, capsys):
@@ -98,12 +103,17 @@ def test_links_within_the_repository_lead_somewhere(page):
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
 def test_modules_that_documents_name_are_there(page):
-    for module in re.findall(r"python -m (concept_cam[\w.]*)", page.read_text()):
+    for module in re.findall(r"python -m ((?:concept_cam|workshop|benchmarks)[\w.]*)", page.read_text()):
         assert (ROOT / (module.replace(".", "/") + ".py")).is_file(), module
 
 
-def test_contributing_is_short():
-    assert len((ROOT / "CONTRIBUTING.md").read_text().splitlines()) <= 40
+def test_contributing_is_short_and_names_files_that_are_there():
+    text = (ROOT / "CONTRIBUTING.md").read_text()
+    assert len(text.splitlines()) <= 40
+    paths = re.findall(r"`([\w/.]+(?:/|\.py|\.ci/\w+))`", text)
+    assert len(paths) > 5
+    for path in paths:
+        assert (ROOT / path).exists() or any((ROOT / "concept_cam").rglob(path.rstrip("/"))), path
 
 
 def test_the_methods_page_has_every_card():

@@ -72,6 +72,7 @@ def test_a_row_for_each_image_method_references_and_strength(localizer, tmp_path
         assert (row.similarity or 0.0) == pytest.approx(sum(cosines) / max(1, len(cosines)), rel=1e-4)
 
 
+@pytest.mark.slow
 def test_boxes_are_held_against_the_best_of_the_map(localizer, tmp_path):
     plain = twins_dataset(1)
     boxed = replace(plain, examples=[replace(plain.examples[0], boxes=((40, 30, 150, 160),))])
@@ -168,6 +169,7 @@ class _PlugPulled(KeyboardInterrupt):
     pass
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("after", [1, 2, 3])
 def test_an_interrupted_run_ends_with_the_same_rows(localizer, tmp_path, small, monkeypatch, after):
     whole = write_rows(grid_of(localizer), twins_dataset(8), tmp_path / "whole", {}).read_bytes()
@@ -195,6 +197,7 @@ def test_a_run_that_is_there_is_not_run_again(localizer, tmp_path, monkeypatch):
     assert write_rows(grid_of(localizer), twins_dataset(2), tmp_path, {}).read_bytes() == first
 
 
+@pytest.mark.slow
 def test_another_run_is_not_mixed_in(localizer, tmp_path):
     write_rows(grid_of(localizer), twins_dataset(2), tmp_path, {"seed": 0})
     with pytest.raises(OutputError, match="another seed; choose another folder"):
@@ -283,6 +286,7 @@ def test_a_probe_finds_the_minimum():
         fit_probe(features, labels % 2, ("a", "b", "c"))
 
 
+@pytest.mark.slow
 def test_a_probe_stands_where_texts_stand(localizer, tmp_path):
     dataset = twins_dataset(3, training=96)
     features, labels = features_of(localizer, dataset)

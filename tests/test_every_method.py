@@ -300,13 +300,21 @@ def test_at_scales_is_the_mean_over_sizes(backbone, seen, base):
     assert off(explain(at_scales(base, (1.0, 2.0)), seen, directions), (explain(base, seen, directions) + small) / 2) <= 1e-9
 
 
-def test_at_sites_is_the_mean_of_maps_of_one_size(backbone, seen):
-    directions = zoo.directions(backbone, 2)
-    names = [site.name for site in backbone.sites]
-    there = [explain(hires_cam, trace(backbone, seen.pixels, name), directions) for name in names]
-    expected = sum(maps / maps.abs().amax((2, 3), keepdim=True) for maps in there) / len(there)
+def test_at_sites_divides_each_map_by_its_greatest_size_and_takes_the_mean(backbone, seen):
+    """Of maps that are known: greatest sizes 4 and -20, and at a patch that both see 1/4 and 5/20, at another 0 and -1."""
+    names = [site.name for site in backbone.sites][-2:]
+    known = torch.zeros(2, 15, dtype=torch.float64)
+    known[0, :3], known[1, :3] = torch.tensor([1.0, 4.0, 0.0]), torch.tensor([5.0, 0.0, -20.0])
+
+    def at(other, directions):
+        return known[names.index(other.site.name)].expand(len(directions), len(other.pixels), 15) * directions[..., :1]
+
+    method = at_sites(TraceMethod(at), names)
+    got = explain(method, seen, torch.tensor([3.0, -0.5], dtype=torch.float64)[:, None, None].expand(2, 2, 12))
+    expected = torch.tensor([0.25, 0.5, -0.5], dtype=torch.float64)
+    assert got.flatten(2)[..., :3].tolist() == [[expected.tolist()] * 2, [(-expected).tolist()] * 2]
+    assert not got.flatten(2)[..., 3:].any()
     method = at_sites(hires_cam, names)
-    assert off(explain(method, seen, directions), expected) <= 1e-9
     assert not is_linear(method)
     assert name_of(method) == "hires_cam_at_sites"
 

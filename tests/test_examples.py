@@ -70,6 +70,7 @@ def strongest(file):
     return {name: (float(row["score"]), tuple(int(row[side]) for side in sides)) for name, row in first.items()}
 
 
+@pytest.mark.slow
 def test_boxes_of_ember_finches_lie_on_their_crowns(run, tmp_path):
     assert run("query_to_boxes.py") == "boxes in concept-cam-out/boxes.csv\n"
     found = strongest(tmp_path / "concept-cam-out" / "boxes.csv")
@@ -118,6 +119,7 @@ def test_a_part_sheet_of_images_one_of_which_is_broken(main_of, tmp_path, capsys
     assert "mostly not visible: none\nsheet of 2 images in sheet/sheet.html" in out
 
 
+@pytest.mark.slow
 def test_of_two_images_of_each_class_nothing_is_said(run, tmp_path):
     *found, report = run("audit_zero_shot.py").splitlines()
     assert found == ["96 images, accuracy 1.000", "suspects: too few images to say"]
@@ -128,6 +130,7 @@ def test_of_two_images_of_each_class_nothing_is_said(run, tmp_path):
     )
 
 
+@pytest.mark.slow
 def test_the_shortcuts_of_its_sister_are_found_from_a_table_with_boxes(main_of, tmp_path, capsys):
     lines = ["file,label,left,top,right,bottom"]
     names = {name: twin for name, twin, _ in twins() if name in SHORTCUTS or twin in SHORTCUTS}
@@ -164,6 +167,7 @@ def test_an_own_model_shows_what_decided_and_is_as_it_was(run, tmp_path):
         assert drawn.width > 3 * 360
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*no more like:UserWarning")  # random weights know no birds
 def test_an_own_model_of_timm_with_weights_and_names_from_files(main_of, tmp_path, capsys):
     names = ("wren", "dunnock", "robin", "siskin", "serin")
@@ -185,6 +189,7 @@ def test_an_own_model_of_timm_with_weights_and_names_from_files(main_of, tmp_pat
     assert out.endswith("the model is as it was\n")
 
 
+@pytest.mark.slow
 def test_an_own_vocabulary_is_read_off_and_found(run, tmp_path):
     printed = run("own_vocabulary.py")
     assert printed.endswith("Birds at my feeder: 4 images in concept-cam-out/parts.csv\n")

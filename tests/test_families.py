@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 from contextlib import nullcontext
 from fnmatch import fnmatch
+from itertools import product
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
-from zoo.families import ROWS
+from slow import by_default, cases
+from zoo.families import FEW, ROWS
 from zoo.shake import quiet
 
 from concept_cam import Localizer, checks, hires_cam
@@ -24,7 +26,7 @@ from concept_cam.images import Frame
 FITS = ("crop", "pad", "squash", "native")
 
 
-@pytest.fixture(scope="module", params=ROWS)
+@pytest.fixture(scope="module", params=by_default(ROWS, *FEW))
 def row(request):
     return ROWS[request.param]
 
@@ -167,7 +169,7 @@ def test_a_batch_of_three_is_three_singles(backbone):
             torch.testing.assert_close(together[:, i : i + 1], alone, rtol=1e-7, atol=1e-9 * float(together.abs().max()))
 
 
-@pytest.mark.parametrize("fit", FITS)
+@pytest.mark.parametrize("fit", by_default(FITS, "pad"))
 def test_a_bright_square_moves_the_right_cell(row, fit):
     """On an image that is not square, in a model whose blocks hardly mix; the head asks for nothing but the square."""
     backbone = row.wrapped(quiet(row.build()))
@@ -202,9 +204,12 @@ MODES = {"plain": nullcontext, "no_grad": torch.no_grad, "inference_mode": torch
 
 
 @pytest.mark.filterwarnings("ignore:.*no more like:UserWarning")
-@pytest.mark.parametrize("fails", [False, True], ids=["success", "failure"])
-@pytest.mark.parametrize("training", [False, True], ids=["eval", "train"])
+@pytest.mark.parametrize(
+    ("training", "fails"),
+    cases(list(product(("eval", "train"), ("success", "failure"))), ("train", "failure")),
+)
 def test_no_trace_is_left(row, training, fails):
+    training, fails = training == "train", fails == "failure"
     model = row.build().float().train(training)
     some = next(iter(model.parameters()))
     some.grad = torch.ones_like(some)
@@ -237,7 +242,7 @@ def test_the_check_command_finds_nothing(row):
     assert not failed
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("dtype", by_default([torch.float32, torch.bfloat16], torch.bfloat16))
 def test_lower_precision_gives_the_map(row, backbone, dtype):
     low = row.wrapped(row.build().to(dtype))
     x, d = pixels(backbone), directions(backbone, 1)

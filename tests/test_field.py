@@ -9,7 +9,8 @@ import torch
 import zoo
 from safetensors import safe_open
 from safetensors.torch import save_file
-from zoo.families import ROWS
+from slow import by_default
+from zoo.families import FEW, ROWS
 
 from concept_cam import ConceptField, Localizer, grad_cam, hires_cam, layer_cam, nearest, rivals, trace, world
 from concept_cam.errors import ComparisonError, OptionError, OutputError, UnknownConcept
@@ -41,7 +42,7 @@ def test_which_methods_are_linear():
     assert not is_linear(lambda gradient: hires_cam(gradient) + 1)
 
 
-@pytest.mark.parametrize("name", ROWS)
+@pytest.mark.parametrize("name", by_default(ROWS, *FEW))
 def test_of_every_family_a_field_gives_the_maps_of_the_method(name):
     row = ROWS[name]
     backbone = row.backbone()
@@ -55,7 +56,7 @@ def test_of_every_family_a_field_gives_the_maps_of_the_method(name):
             assert (maps - expected).norm() <= 1e-9 * expected.norm()
 
 
-@pytest.mark.parametrize("method", [grad_cam, hires_cam])
+@pytest.mark.parametrize("method", by_default([grad_cam, hires_cam], hires_cam))
 @pytest.mark.parametrize("against", ["frost finch", nearest(3), rivals(2)], ids=["named", "nearest", "rivals"])
 def test_it_localizes_as_the_localizer_does(method, against, bank):
     localizer = world.localizer(method=method)

@@ -454,6 +454,7 @@ def outcomes(tmp_path_factory):
     return {name: (code, said, markers[name].exists(), asked) for name, code, said in lines}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 def test_code_of_a_checkpoint_is_not_run(outcomes, case):
     code, said, ran, asked = outcomes[case]
@@ -467,6 +468,7 @@ def test_code_of_a_checkpoint_is_not_run(outcomes, case):
     assert "trust_remote_code=True" not in said
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", FINE)
 def test_without_such_settings_the_same_checkpoints_load(outcomes, case):
     """The cases above are refused for what was put into them; code that lies beside a checkpoint is no harm."""

@@ -9,11 +9,12 @@ from pathlib import Path
 import pytest
 from fuzz.harness import Broken, run_case, run_cases
 from fuzz.kinds import KINDS
+from slow import by_default
 
 from concept_cam.errors import ImageError
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", by_default(KINDS, *(kind for kind in KINDS if kind not in ("runs", "images"))))
 def test_each_file_is_read_or_refused_in_one_line(kind):
     case, _, few = KINDS[kind]
     assert run_cases(kind, case, range(few)).total() == few
@@ -56,6 +57,7 @@ def interrupted(*arguments: str) -> str:
     return done.stdout
 
 
+@pytest.mark.slow
 def test_what_is_stopped_goes_on_to_the_same_bytes():
     """In a process of its own, which has run nothing before it is copied."""
     assert interrupted("--count", "2").count("2 cases of") == 4

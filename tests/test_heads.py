@@ -9,6 +9,7 @@ import torchvision
 import transformers
 import zoo
 from PIL import Image
+from slow import by_default
 from timm.models import resnetv2
 from torch import nn
 from zoo import openclip_models
@@ -365,7 +366,7 @@ def of_transformers(name):
     return shaken(lambda: getattr(transformers, kind)(getattr(transformers, config)(**options)))
 
 
-@pytest.mark.parametrize("name", HUB)
+@pytest.mark.parametrize("name", by_default(HUB, "ViT", "BEiT", "SigLIP"))
 def test_image_classifiers_of_transformers_know_their_names(name):
     model = of_transformers(name)
     given = Preprocess((32, 32), (0.5,) * 3, (0.5,) * 3)

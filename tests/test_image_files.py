@@ -330,6 +330,7 @@ def peaks(path: Path, what: str) -> tuple[float, float]:
     return before, after
 
 
+@pytest.mark.slow
 def test_16_bits_take_no_more_than_they_are(tmp_path):
     """100 million pixels of 16 bits in a file of 200 kB: 200 MB as they are stored, and 400 MB as RGB."""
     (tmp_path / "deep.png").write_bytes(png(10_000, 10_000, 16, 0, bytes(20_001) * 10_000))

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from slow import pairs
 
 from concept_cam import world
 from concept_cam.audit import audit, write_report
@@ -199,9 +200,9 @@ def test_every_layout_is_here():
     assert {layout for layout, _ in WRITERS} == set(LAYOUTS)
 
 
-@pytest.mark.parametrize("labels", SETS)
-@pytest.mark.parametrize(("layout", "truth"), WRITERS)
-def test_tables_are_printed(localizer, tmp_path, layout, truth, labels):
+@pytest.mark.parametrize(("written", "labels"), pairs(WRITERS, SETS))
+def test_tables_are_printed(localizer, tmp_path, written, labels):
+    layout, truth = written
     data = read_dataset(WRITERS[layout, truth](tmp_path / "written", SETS[labels], truth), layout)
     assert (data.problems, len(data.examples)) == ((), len(SETS[labels]))
     one = labels != "usual"

@@ -13,6 +13,7 @@ import pytest
 import torch
 import zoo
 from PIL import Image
+from slow import by_default
 
 from concept_cam import Localizer, by_score, metrics, rivals, world, wrap
 from concept_cam.backbones import backbone as backbones
@@ -125,8 +126,11 @@ MADE = {
 }
 
 
-@pytest.mark.parametrize("default", DEFAULTS)
-@pytest.mark.parametrize("name", MADE)
+@pytest.mark.parametrize("default", by_default(DEFAULTS, "float64"))
+@pytest.mark.parametrize(
+    "name",
+    by_default(MADE, "grad_cam", "eigen_grad_cam", "rollout", "legrad", "gem", "score_cam", "rise", "smoothed", "at_scales"),
+)
 def test_a_method_gives_the_same_to_the_bit(name, default, image):
     with PLAIN[default]():
         expected = answers(MADE[name], image)
@@ -141,7 +145,7 @@ def test_a_method_gives_the_same_to_the_bit(name, default, image):
             same(drawn, told(other))
 
 
-@pytest.mark.parametrize("default", DEFAULTS)
+@pytest.mark.parametrize("default", by_default(DEFAULTS, "float64"))
 @pytest.mark.parametrize("options", [{"form": "dense"}, {"size": 48}, {"fit": "pad"}, {"fit": "squash"}], ids=str)
 def test_sizes_fits_and_forms_too(default, options, image):
     with PLAIN[default]():

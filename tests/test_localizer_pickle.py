@@ -21,7 +21,11 @@ def image():
     return world.draw_species("ember finch", seed=3).image
 
 
-@pytest.mark.parametrize("selector", [nearest(2), rivals(2), "frost finch"], ids=["nearest", "rivals", "named"])
+@pytest.mark.parametrize(
+    "selector",
+    [nearest(2), *(pytest.param(one, marks=pytest.mark.slow) for one in (rivals(2), "frost finch"))],
+    ids=["nearest", "rivals", "named"],
+)
 def test_a_localizer_pickles_with_its_templates_and_transform_and_without_its_texts(image, selector):
     localizer = world.localizer(method="grad_cam")
     expected = localizer(image, "ember finch", selector, weighting=by_score())
@@ -37,6 +41,7 @@ def test_a_localizer_pickles_with_its_templates_and_transform_and_without_its_te
     torch.testing.assert_close(got.map, expected.map, rtol=1e-5, atol=1e-8)
 
 
+@pytest.mark.slow
 def test_a_spawned_worker_localizes(image):
     localizer = world.localizer(method="grad_cam")
     expected = localizer(image, "ember finch", nearest(2))

@@ -10,6 +10,7 @@ import torch
 import torchmetrics.functional.classification as theirs
 from pycocotools import mask as coco
 from scipy.stats import beta
+from slow import by_default
 
 from concept_cam.errors import EmptyMask, OptionError
 from concept_cam.metrics import (
@@ -230,7 +231,7 @@ DRAWN = {
 
 
 @pytest.mark.parametrize("name", DRAWN)
-@pytest.mark.parametrize("count", [1, 2, 3, 5, 10])
+@pytest.mark.parametrize("count", by_default([1, 2, 3, 5, 10], 2))
 def test_intervals_of_few_images_hold_their_mean(name, count):
     """A bootstrap interval of one image never does."""
     draw, trials = DRAWN[name], 1500

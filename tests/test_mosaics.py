@@ -400,6 +400,7 @@ def test_settings_that_are_none(given, message):
         MosaicSettings(**{"kind": "nearest", "methods": ("grad_cam",)} | given)
 
 
+@pytest.mark.slow
 def test_the_command(command_line, tmp_path):
     arguments = ("evaluate", "world-birds", "--mosaics", "random", "--limit", 12, "--methods", "grad_cam", "--out", "out")
     code, out, err = command_line(*arguments)

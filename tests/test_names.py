@@ -65,6 +65,7 @@ def test_a_name_that_is_none_gets_a_suggestion():
             library_of(name, OPEN_CLIP, TIMM, classifier=False)
 
 
+@pytest.mark.slow
 def test_every_name_of_either_library_is_itself():
     for name in OPEN_CLIP:
         assert library_of(name, OPEN_CLIP, TIMM, classifier=False) == ("open_clip", name, None)
@@ -156,6 +157,7 @@ def timm_folder(model, folder, **config):
     return str(folder)
 
 
+@pytest.mark.slow
 def test_a_folder_of_timm_may_know_its_names(model, tmp_path):
     told = {"label_names": ["n1", "n2", "n3"], "label_descriptions": {"n1": "crane", "n2": "robin", "n3": "crane"}}
     backbone = load(timm_folder(model, tmp_path / "told", **told))

@@ -9,6 +9,7 @@ import pytest
 import torch
 import zoo
 from PIL import Image
+from slow import by_default
 
 from concept_cam import Localizer, grad_cam, layer_cam, wrap
 from concept_cam.backbones.backbone import Backbone
@@ -38,7 +39,7 @@ def prepared(training: str, trainable: bool) -> torch.nn.Module:
 
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("trainable", [True, False], ids=["trainable", "frozen"])
-@pytest.mark.parametrize("training", ["train", "eval", "mixed"])
+@pytest.mark.parametrize("training", by_default(["train", "eval", "mixed"], "mixed"))
 @pytest.mark.parametrize("form", ["auto", "dense"])
 def test_no_trace_and_the_same_map(mode, trainable, training, form):
     image = Image.fromarray(np.random.default_rng(0).integers(0, 255, (30, 50, 3), dtype=np.uint8))
@@ -63,7 +64,7 @@ class Boom(Exception):
 
 
 @pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("training", ["train", "eval"])
+@pytest.mark.parametrize("training", by_default(["train", "eval"], "train"))
 @pytest.mark.parametrize("form", ["factored", "dense"])
 @pytest.mark.parametrize("where", ["trunk", "after the site", "method"])
 def test_no_trace_after_an_exception(mode, training, form, where):

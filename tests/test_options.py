@@ -20,6 +20,7 @@ import transformers
 import zoo
 from PIL import Image
 from safetensors.torch import save_file
+from slow import by_default
 from torch import nn
 from zoo import classifiers, openclip_models, transformers_models
 from zoo.shake import shaken
@@ -167,7 +168,7 @@ WRAP = {kind: _DUAL if "tokenizer" in given else _CLASSIFIER for kind, (_, given
 LAST = {"transformers, classifier": "classifier", "timm": "fc", "own": "two"}
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", by_default(KINDS, "open_clip", "transformers, dual", "own"))
 @pytest.mark.parametrize("option", _DUAL)
 def test_every_option_of_wrap(kind, option):
     assert options_of(wrap) == {"model", *WRAP[kind]}
@@ -258,7 +259,7 @@ def test_templates_are_of_texts_alone(backbones, kind):
 
 
 @pytest.mark.filterwarnings("ignore:.*no more like:UserWarning")
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", by_default(KINDS, "open_clip", "transformers, classifier", "own"))
 def test_every_option_of_a_localizer_decides_something(backbones, kind):
     backbone = backbones[kind]
     names = backbone.classes[:3] or zoo.WORDS[:3]
@@ -453,7 +454,7 @@ def test_what_would_be_dropped_is_refused_in_one_line(run, places, case):
     assert "Traceback" not in err
 
 
-@pytest.mark.parametrize("command", ["evaluate", "audit"])
+@pytest.mark.parametrize("command", by_default(["evaluate", "audit"], "audit"))
 def test_a_data_set_is_judged_by_a_classifier_with_its_own_names(run, places, tmp_path, command):
     options = ("--methods", "grad_cam", "--references", "nearest:1", "--strengths", "1") if command == "evaluate" else ()
     code, out, err = run(

@@ -204,9 +204,29 @@ def slow_occlusion(model, pixels, direction):
     return torch.stack(around)
 
 
+def mask_by_hand(height, width, generator):
+    """8 x 8 cells, each kept or not: straight lines between their centres, beyond the outermost its value, shifted."""
+    kept = (torch.rand(8, 8, generator=generator, dtype=torch.float32) < 0.5).double()
+    sides = [-(-length // 7) for length in (height, width)]
+    shifts = [int(torch.randint(side, (1,), generator=generator)) for side in sides]
+    down, across = (
+        torch.tensor(
+            [
+                [max(0.0, 1 - abs(min(max((at + shift + 0.5) / side - 0.5, 0), 7) - cell)) for cell in range(8)]
+                for at in range(length)
+            ]
+        ).double()
+        for length, side, shift in zip((height, width), sides, shifts, strict=True)
+    )
+    return down @ kept @ across.T
+
+
 def slow_rise(model, pixels, direction):
-    generator = torch.Generator().manual_seed(perturbation._RISE_SEED)
+    generator, again = (torch.Generator().manual_seed(perturbation._RISE_SEED) for _ in range(2))
     masks = [perturbation._random_mask(24, 40, generator).double() for _ in range(perturbation._RISE_MASKS)]
+    # In single precision, so they are taken over; that they are right is seen here, to its rounding.
+    for mask in masks[:3]:
+        torch.testing.assert_close(mask, mask_by_hand(24, 40, again), rtol=0, atol=1e-6)
     scores = torch.stack([score(model, pixels * mask, direction) for mask in masks])
     at_patches = torch.stack([mask.unfold(0, 8, 8).unfold(1, 8, 8).mean((2, 3)).flatten() for mask in masks])
     return torch.stack([torch.cov(torch.stack([at, scores]), correction=0)[0, 1] for at in at_patches.T])

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 import zoo
 from pytorch_grad_cam import EigenGradCAM, GradCAM, GradCAMElementWise, GradCAMPlusPlus, HiResCAM, LayerCAM, XGradCAM
+from slow import by_default
 from torch import nn
 
 from concept_cam import compare, grad_cam, hires_cam, layer_cam, nearest, trace, uniform, wrap
@@ -39,7 +40,7 @@ def full_size() -> nn.Module:
         return open_clip.create_model("ViT-B-32", pretrained=None).double().eval()
 
 
-@pytest.fixture(scope="module", params=["tiny", "ViT-B-32"])
+@pytest.fixture(scope="module", params=by_default(["tiny", "ViT-B-32"], "tiny"))
 def world(request):
     """A wrapped model, its classifier, two images, and the grid of the last block's first norm."""
     model = zoo.tiny_clip() if request.param == "tiny" else full_size()

@@ -8,6 +8,7 @@ import torch
 import torchvision
 from PIL import Image
 from pytorch_grad_cam import GradCAM
+from slow import by_default
 from zoo.shake import shaken
 
 from concept_cam import Localizer, compare, embed, grad_cam, nearest, trace, wrap
@@ -22,7 +23,7 @@ MODELS = {
 }
 
 
-@pytest.fixture(scope="module", params=MODELS)
+@pytest.fixture(scope="module", params=by_default(MODELS, "torchvision ResNet"))
 def world(request):
     """A full-size classifier, wrapped; two images; the bank of its classes."""
     build, size = MODELS[request.param]
@@ -70,7 +71,7 @@ def test_equals_the_grad_cam_package(world):
         assert (got - raw[0]).norm() <= 1e-10 * raw[0].norm()
 
 
-@pytest.mark.parametrize("strength", [0.6, 1.0])
+@pytest.mark.parametrize("strength", by_default([0.6, 1.0], 0.6))
 def test_equals_the_finer_cam_of_torchcam(world, strength):
     # torch-cam asks for Python 3.11; everywhere else this runs.
     methods = pytest.importorskip("torchcam.methods")

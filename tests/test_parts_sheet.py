@@ -11,6 +11,7 @@ from PIL import Image
 
 from concept_cam.errors import ImageError, OptionError
 from concept_cam.images import Placement
+from concept_cam.lettering import Lettering
 from concept_cam.page import Thumbnail, to_html
 from concept_cam.parts.labels import COLOURS, Mark, beside
 from concept_cam.parts.part import AttributeReading, Part, PartFinding
@@ -131,8 +132,17 @@ def test_labels_and_what_is_not_visible_are_written(monkeypatch):
 
 
 def test_a_long_label_is_cut_short_and_a_line_break_is_a_space(monkeypatch):
-    parts = [seen("a\nvery " + "long " * 40 + "name", (5.0, 5.0), (0, 0, 9, 9)), seen("b", (5.0, 5.0), (0, 0, 9, 9))]
-    assert annotated(finding((60, 40), *parts), ground((60, 40))).width < 1200
+    written = []
+    write = Lettering.write
+    monkeypatch.setattr(Lettering, "write", lambda self, *given: written.append(given[2]) or write(self, *given))
+    whole, font = "a very " + "long " * 40 + "name", Lettering(0.95 * 15)
+    parts = [seen(whole.replace("a ", "a\n"), (5.0, 5.0), (0, 0, 9, 9)), seen("b", (5.0, 5.0), (0, 0, 9, 9))]
+    annotated(finding((60, 40), *parts), ground((60, 40)))
+    assert written[1] == "b"
+    label = written[0].removesuffix(" ...")
+    assert whole.startswith(label)
+    # As long as it can be: two letters more, or one and a space, do not fit.
+    assert font.getlength(written[0]) <= 24 * 15 < font.getlength(f"{whole[: len(label) + 2]} ...")
 
 
 def test_a_image_without_any_part_is_shown_with_the_list():
@@ -145,9 +155,14 @@ def test_a_image_without_any_part_is_shown_with_the_list():
     assert within(whole, (255, 255, 255))[window(whole)[3] :].all()
 
 
-def test_more_parts_than_colours():
-    parts = [seen(f"p{k}", (30.0, 20.0), (0, 0, 9, 9)) for k in range(len(COLOURS) + 3)]
-    annotated(finding((60, 40), *parts), ground((60, 40)))
+def test_the_part_after_the_last_colour_has_the_first():
+    unseen = [hidden(f"p{k}") for k in range(len(COLOURS))]
+    last, next_ = (seen(name, (30.0, 20.0), (0, 0, 9, 9)) for name in ("last", "next"))
+    cases = ((*unseen[1:], last), COLOURS[-1]), ((*unseen, next_), COLOURS[0]), ((*unseen, hidden("p"), next_), COLOURS[1])
+    for parts, colour in cases:
+        image = annotated(finding((60, 40), *parts), ground((60, 40)))
+        left, top, *_ = window(image)
+        assert within(image.crop((left + 239, top + 159, left + 241, top + 161)), colour, 2).all()  # (30, 20), eightfold
 
 
 def crossing(one, other):

@@ -60,6 +60,7 @@ def test_the_classifier_says_how_to_get_it(monkeypatch):
         photos.lite0(["tench"])
 
 
+@pytest.mark.slow
 def test_tables_of_photographs(tmp_path, monkeypatch, capsys):
     for name, colour in COLOURS.items():
         write(tmp_path / name, "1.png", colour=colour)

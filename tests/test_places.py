@@ -8,8 +8,9 @@ import timm
 import torch
 import torch.nn.functional as F
 from PIL import Image
+from slow import by_default
 from torch import nn
-from zoo.families import ROWS
+from zoo.families import FEW, ROWS
 from zoo.shake import quiet, shaken
 
 from concept_cam import Localizer, grad_cam, hires_cam, trace, wrap
@@ -84,18 +85,14 @@ def rounded(edge):
     return max(0, round(edge))
 
 
-@pytest.mark.parametrize("name", ROWS)
+@pytest.mark.parametrize("name", by_default(ROWS, *FEW))
 def test_squares_come_out_at_their_places_in_every_family(name):
     row = ROWS[name]
     assert_in_place(row.wrapped(quiet(row.build())))
 
 
 CNNS = [
-    "resnet18",
-    "tf_efficientnet_b0",
-    "densenet121",
-    "convnext_atto",
-    "resnet26d",
+    *by_default(["resnet18", "tf_efficientnet_b0", "densenet121", "convnext_atto", "resnet26d"]),
     *(
         pytest.param(name, marks=pytest.mark.full)
         for name in (
@@ -228,7 +225,10 @@ TOWERS = {
 }
 
 
-@pytest.mark.parametrize("name", TOWERS)
+@pytest.mark.parametrize(
+    "name",
+    by_default(TOWERS, "plain", "padded by a layer", "cropped at one side", "a stride that does not divide", "channels last"),
+)
 def test_the_default_site_of_a_tower_lies_where_its_layers_put_it(name):
     build, span = TOWERS[name]
     backbone = wrapped(shaken(build))
@@ -281,13 +281,14 @@ ELSEWHERE = {
 }
 
 
-@pytest.mark.parametrize("name", ELSEWHERE)
+@pytest.mark.parametrize("name", by_default(ELSEWHERE, "axes exchanged", "shuffled"))
 def test_a_map_in_another_order_is_not_offered(name):
     backbone = wrapped(shaken(ELSEWHERE[name]), (96, 96))
     assert [site.name for site in backbone.sites] == ["stem"]
     assert_in_place(backbone)
 
 
+@pytest.mark.slow
 def test_tokens_in_windows_are_not_offered_in_any_layout():
     backbone = wrapped(shaken(lambda: Windowed(as_map=True)))
     assert "stem" in [site.name for site in backbone.sites]
@@ -333,7 +334,11 @@ def test_an_activation_that_is_used_twice_is_part_of_the_map(inplace, pool):
 @pytest.mark.parametrize("form", ["factored", "dense"])
 @pytest.mark.parametrize(
     "build",
-    [lambda: Shared(False), lambda: Shared(True, False), lambda: timm.create_model("resnet18", num_classes=3)],
+    [
+        lambda: Shared(False),
+        lambda: Shared(True, False),
+        pytest.param(lambda: timm.create_model("resnet18", num_classes=3), marks=pytest.mark.slow),
+    ],
     ids=["entering a layer", "second call", "resnet"],
 )
 def test_cam_grad_cam_and_hires_cam_are_one_at_the_map_that_enters_the_pooling(build, form):

@@ -33,6 +33,7 @@ def questions(guide):
     return list(zip(torch.stack(frames).split(20), directions.split(20, 1), strict=True))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_maps_in_half_precision_rank_patches_as_in_single(dtype, device, guide, questions):

@@ -137,6 +137,7 @@ def files(folder):
     return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
+@pytest.mark.slow
 def test_an_audit_can_be_cited(command_line, tmp_path, monkeypatch):
     monkeypatch.setenv("SOURCE_DATE_EPOCH", "1700000000")
     arguments = ("audit", "world-birds", "--limit", 4)
@@ -167,6 +168,7 @@ def test_an_audit_can_be_cited(command_line, tmp_path, monkeypatch):
     assert other["date"] == "2027-01-15"
 
 
+@pytest.mark.slow
 def test_part_sheets_can_be_cited(command_line, tmp_path):
     assert command_line("parts", "--count", 3, "--out", "out")[0] == 0
     made = made_of(tmp_path / "out")
@@ -179,6 +181,7 @@ def test_part_sheets_can_be_cited(command_line, tmp_path):
         assert made["cite"] in sheet.read_text().replace("_<wbr>", "_")
 
 
+@pytest.mark.slow
 def test_an_evaluation_can_be_cited(command_line, tmp_path):
     arguments = ("evaluate", "world", "--limit", 2, "--methods", "grad_cam,hires_cam", "--strengths", "0.6")
     code, _, err = command_line(*arguments, "--out", "out")

@@ -21,6 +21,7 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
+from slow import cases
 from torch import nn
 from zoo import classifiers
 
@@ -301,6 +302,7 @@ def test_texts_of_an_audit_are_noticed(run, tmp_path, monkeypatch):
     assert "another vocabulary" in err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", ["evaluate", "audit"])
 def test_another_seed_is_noticed(command, command_line):
     kind = {"evaluate": ("world", "--methods", "grad_cam", "--references", "twin"), "audit": ("world-birds",)}
@@ -433,6 +435,7 @@ def test_a_model_is_its_layers_and_their_settings_too():
     assert digest_of(model().train()) == before
 
 
+@pytest.mark.slow
 def test_digests_of_functions_are_those_of_another_process():
     code = (
         "import torch; from functools import partial; from torchvision.transforms import Compose, Lambda, Resize\n"
@@ -473,6 +476,7 @@ EXAMPLE = {
 }
 
 
+@pytest.mark.slow
 def test_all_of_an_example_is_looked_at(localizer):
     """Whatever fields an example has: one that is added is looked at, or this fails."""
     from dataclasses import fields
@@ -617,7 +621,10 @@ def test_a_damaged_batch_is_made_again(tmp_path, damage, ending):
     assert not file.is_symlink()
 
 
-@pytest.mark.parametrize(("ending", "damage"), [(".csv", "no bytes"), (".csv", "cut by a line"), (".safetensors", "cut")])
+@pytest.mark.parametrize(
+    ("ending", "damage"),
+    cases([(".csv", "no bytes"), (".csv", "cut by a line"), (".safetensors", "cut")], (".safetensors", "cut")),
+)
 def test_a_damaged_batch_of_rows_or_maps_is_made_again(finished, ending, damage):
     work, out, before = finished
     file = out / "batches" / f"00001{ending}"
@@ -639,6 +646,7 @@ def test_only_the_damaged_batch_is_made_again(finished, monkeypatch):
     assert tree(out) == before
 
 
+@pytest.mark.slow
 def test_batches_of_another_run_are_not_taken(finished, localizer, tmp_path):
     """Of the same names, in the same places: of another run, or in another order."""
     work, out, before = finished
@@ -861,6 +869,7 @@ def test_a_full_disk_is_one_line_and_afterwards_it_goes_on(tmp_path, monkeypatch
 # ---- figures that add up ----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_used_and_skipped_are_all_examples(localizer, tmp_path, monkeypatch):
     def second_is_blank(seen, directions):
         maps = directions.new_ones(len(directions), len(seen.embedding), 144)
@@ -884,6 +893,7 @@ def test_used_and_skipped_are_all_examples(localizer, tmp_path, monkeypatch):
         assert [line for line in problems if line.endswith("cannot be read (RuntimeError: of <object object> and more).")]
 
 
+@pytest.mark.slow
 def test_no_address_stands_in_a_row(localizer, tmp_path):
     def scaled(gradient, by):
         return by * hires_cam(gradient)
@@ -951,6 +961,7 @@ def test_an_image_that_goes_away_costs_its_own_mosaics(localizer, tmp_path):
 # ---- one class --------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_of_one_class_base_maps_are_measured(localizer, tmp_path):
     examples = [replace(one, label="ember finch", twin=None) for one in twins_dataset(2).examples]
     data = Dataset("one", ("ember finch",), examples)

@@ -258,6 +258,7 @@ def test_everything_is_as_it_was_after_loading():
         assert seen() == before
 
 
+@pytest.mark.slow
 def test_memory_is_counted_before_it_is_given(tmp_path):
     file = tmp_path / "a.safetensors"
     save_file({"a": torch.zeros(10)}, file)

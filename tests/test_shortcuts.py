@@ -96,6 +96,7 @@ def told_apart(localizer, name, plate):
     return name if scores[name] > scores[TWINS[name]] else TWINS[name]
 
 
+@pytest.mark.slow
 def test_the_shortcut_checkpoint_goes_by_the_habitat(both):
     """A bird out of its habitat is taken for its twin by the one encoder, and not by the other."""
     clean, planted = both
@@ -108,6 +109,7 @@ def test_the_shortcut_checkpoint_goes_by_the_habitat(both):
         assert told_apart(planted, name, away) == TWINS[name]
 
 
+@pytest.mark.slow
 def test_the_finer_map_finds_the_shortcut_where_there_is_one(both):
     """Off the bird: nearly all of the evidence for a planted species, a third of it for others, of either encoder."""
     examples = [e for e in WORLDS["world-shortcuts"](96, 5, 0).examples if TWINS[e.label] not in SHORTCUTS]

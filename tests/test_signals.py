@@ -102,6 +102,7 @@ def test_what_is_ignored_stays_ignored(tmp_path):
     assert [file.name for file in (tmp_path / "out").iterdir()] == ["result.png"]
 
 
+@pytest.mark.slow
 def test_a_signal_while_localizing_keeps_what_is_finished(tmp_path):
     from concept_cam import world
     from concept_cam.result import Localization
@@ -126,6 +127,7 @@ def test_a_signal_while_localizing_keeps_what_is_finished(tmp_path):
         assert Localization.load(file).map.shape == (12, 12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("command", "code"), [("methods", 141), ("--help", 141), ("nothing", 2)])
 def test_nobody_reads_what_is_printed(tmp_path, command, code):
     """As before ``| head``, which has seen enough."""
@@ -144,6 +146,7 @@ def test_nobody_reads_what_is_printed(tmp_path, command, code):
     assert len(done.stderr.splitlines()) == (code == 2)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device of Linux")
 def test_there_is_no_room_for_what_is_printed(tmp_path):
     with Path("/dev/full").open("w") as full:

@@ -12,6 +12,7 @@ import torch
 import torchvision
 import zoo
 from open_clip.model import resize_pos_embed
+from slow import by_default, pairs
 from timm.models import eva, vision_transformer
 from torchvision.models.vision_transformer import interpolate_embeddings
 from zoo import classifiers, openclip_models
@@ -52,8 +53,7 @@ RECIPES = {
 }
 
 
-@pytest.mark.parametrize("size", SIZES)
-@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize(("name", "size"), pairs(RECIPES, SIZES))
 def test_timm(name, size):
     """As timm fits a checkpoint to ``img_size``."""
     recipe, fitted, options = RECIPES[name]
@@ -82,7 +82,9 @@ def test_torchvision():
         torch.testing.assert_close(logits, larger(x), rtol=1e-10, atol=1e-10)
 
 
-@pytest.mark.parametrize("name", ["timm ResNet", "ConvNeXt", "MobileCLIP S", "ALIGN", "a user's own"])
+@pytest.mark.parametrize(
+    "name", by_default(["timm ResNet", "ConvNeXt", "MobileCLIP S", "ALIGN", "a user's own"], "a user's own")
+)
 def test_a_cnn_is_itself_at_any_size(name):
     row = ROWS[name]
     backbone = row.backbone()
@@ -135,6 +137,7 @@ def test_a_copy_of_a_model_in_training_runs_in_evaluation_mode():
     assert all(module.training for module in model.modules())
 
 
+@pytest.mark.slow
 def test_statistics_of_a_batch_norm_are_seen_at_other_sizes():
     backbone = ROWS["timm ResNet"].backbone()
     x = pixels((128, 192))
@@ -145,6 +148,7 @@ def test_statistics_of_a_batch_norm_are_seen_at_other_sizes():
     assert torch.equal(after, ROWS["timm ResNet"].own(backbone.module, x))
 
 
+@pytest.mark.slow
 def test_precision_may_change_between_sizes():
     backbone = ROWS["EVA-02"].backbone()
     backbone.at_size((48, 48))
@@ -178,6 +182,7 @@ def test_what_cannot_be_copied_has_one_size_and_says_so():
     Localizer(backbone, templates=["a {}"])
 
 
+@pytest.mark.slow
 def test_few_sizes_are_kept_and_none_outlives_the_model():
     backbone = ROWS["open_clip ViT"].backbone()
     first = weakref.ref(backbone.at_size((16, 16)))

@@ -15,6 +15,7 @@ import zoo
 from peft import LoraConfig, inject_adapter_in_model
 from peft.tuners.lora import LoraLayer
 from PIL import Image
+from slow import by_default, cases
 from torch import nn
 from torch.nn.utils import parametrize, prune
 from zoo import classifiers, openclip_models, transformers_models
@@ -282,9 +283,14 @@ def check_fresh(found, model, wrapped, size, concepts):
         np.testing.assert_allclose(list(ours.scores.values()), list(own.scores.values()), rtol=1e-5, atol=1e-7)
 
 
-@pytest.mark.parametrize("name", MODELS)
-@pytest.mark.parametrize("change", CHANGES)
-def test_a_change_is_noticed(name, change):
+# Of each kind of change one, in a model that has what it changes, and each model.
+KINDS = ("load_state", "one_number", "parameter_replaced", "norm_replaced", "eps", "pooling", "parametrized", "hooked")
+NOTICED = {(change, "open_clip") for change in (*KINDS, "class_patched", "quantized")} | {("statistics", "own CNN")}
+NOTICED |= {("data_in_place", name) for name in MODELS}
+
+
+@pytest.mark.parametrize(("change", "name"), cases([(change, name) for change in CHANGES for name in MODELS], *NOTICED))
+def test_a_change_is_noticed(change, name):
     build, wrapped, size = MODELS[name]
     model = build()
     backbone = wrapped(model)
@@ -340,11 +346,11 @@ def lora_off(model):
         layer.enable_adapters(False)
 
 
+ADAPTED = (("lora_trained", "own CNN"), ("lora_switched", "open_clip"), ("lora_merged", "transformers CLIP"))
 LORA = {f.__name__: f for f in (lora_trained, lora_switched, lora_scaled, lora_merged, lora_off)}
 
 
-@pytest.mark.parametrize("name", MODELS)
-@pytest.mark.parametrize("change", LORA)
+@pytest.mark.parametrize(("change", "name"), cases([(change, name) for change in LORA for name in MODELS], *ADAPTED))
 def test_a_change_of_an_adapter_is_noticed(name, change):
     build, wrapped, size = MODELS[name]
     model = build()
@@ -382,8 +388,8 @@ def test_an_adapter_warns_once_and_says_what_cures_it():
 COPIES = {"deepcopy": copy.deepcopy, "pickle": lambda thing: pickle.loads(pickle.dumps(thing))}
 
 
-@pytest.mark.parametrize("name", [name for name in MODELS if name != "own CNN"])
-@pytest.mark.parametrize("how", COPIES)
+@pytest.mark.parametrize("name", by_default([name for name in MODELS if name != "own CNN"], "open_clip"))
+@pytest.mark.parametrize("how", by_default(COPIES, "pickle"))
 def test_a_copy_describes_the_module_that_it_holds(name, how):
     build, wrapped, size = MODELS[name]
     backbone = wrapped(build())
@@ -592,7 +598,7 @@ def _hooked_rows(kind):
     return model, {"weight_norm": "weight_g", "spectral_norm": "weight_orig"}[kind]
 
 
-@pytest.mark.parametrize("kind", ["pruned", "weight_norm", "spectral_norm"])
+@pytest.mark.parametrize("kind", by_default(["pruned", "weight_norm", "spectral_norm"], "pruned"))
 @pytest.mark.filterwarnings("ignore:.*weight_norm.* is deprecated:FutureWarning")
 @pytest.mark.filterwarnings("ignore:.*spectral_norm.* is deprecated:FutureWarning")
 def test_rows_that_a_hook_makes_are_those_of_the_model(kind):
@@ -646,7 +652,7 @@ PLAIN = {
 }
 
 
-@pytest.mark.parametrize("change", PLAIN)
+@pytest.mark.parametrize("change", by_default(PLAIN, "tensor in a list"))
 def test_numbers_outside_parameters_are_noticed_at_every_size(change):
     with torch.random.fork_rng():
         torch.manual_seed(0)

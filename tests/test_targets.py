@@ -90,6 +90,7 @@ def test_without_a_vocabulary_there_is_nothing_to_predict():
         bare(IMAGES[0], 0)
 
 
+@pytest.mark.slow
 def test_the_rest_takes_no_target_either(classifier):
     own = classifier(IMAGES[0], strength=1.0)
     same(classifier.sweep(IMAGES[0], strengths=(0.0, 1.0))[1], own)
@@ -104,7 +105,16 @@ def test_the_rest_takes_no_target_either(classifier):
 
 
 @pytest.mark.parametrize(
-    "number", [3, np.int64(3), np.uint8(3), np.array(3), torch.tensor(3), torch.tensor(3, dtype=torch.int32)], ids=repr
+    "number",
+    [
+        3,
+        np.uint8(3),
+        *(
+            pytest.param(three, marks=pytest.mark.slow)
+            for three in (np.int64(3), np.array(3), torch.tensor(3), torch.tensor(3, dtype=torch.int32))
+        ),
+    ],
+    ids=repr,
 )
 def test_a_number_is_that_class_whatever_counts(classifier, number):
     same(classifier(IMAGES[0], number), classifier(IMAGES[0], CLASSES[3]))
@@ -117,6 +127,7 @@ def test_a_number_counts_in_the_vocabulary_of_a_dual_encoder_and_in_the_classes_
     assert few(IMAGES[0], 0).comparison.target == "finch"
 
 
+@pytest.mark.slow
 def test_several_numbers_to_compare_with(classifier):
     expected = classifier(IMAGES[0], "owl", ["finch", "wren"])
     for against in ([0, 5], ["finch", 5], (np.int64(0), "wren"), torch.tensor([0, 5]), np.array([0, 5]), iter([0, 5])):
@@ -200,10 +211,10 @@ def test_a_vocabulary_of_a_classifier_is_of_its_classes(classifier):
         ["owl", "jay", "owl"],
         ("owl", 1, None),
         [2, 1, 0],
-        np.array([2, 1, 0]),
-        torch.tensor([2, 1, 0]),
-        np.array(["owl", "jay", "finch"]),
-        range(3),
+        *(
+            pytest.param(targets, marks=pytest.mark.slow)
+            for targets in (np.array([2, 1, 0]), torch.tensor([2, 1, 0]), np.array(["owl", "jay", "finch"]), range(3))
+        ),
         [None, None, "gull"],
     ],
     ids=repr,

@@ -9,6 +9,7 @@ import pytest
 import torch
 import zoo
 from PIL import Image
+from slow import by_default
 from zoo import classifiers, families
 
 from concept_cam import Localization, Localizer, world, wrap
@@ -139,7 +140,9 @@ def test_a_size_is_taken_or_refused(localizer):
 FEW = ("open_clip ViT", "open_clip ResNet", "ConvNeXt", "transformers CLIP", "transformers SigLIP 2 NaFlex", "timm Swin")
 
 
-@pytest.mark.parametrize("name", [*FEW, "torchvision ViT", "timm ResNet", "a user's own"])
+@pytest.mark.parametrize(
+    "name", by_default([*FEW, "torchvision ViT", "timm ResNet", "a user's own"], "open_clip ViT", "a user's own")
+)
 def test_of_every_kind_of_model(name):
     """As of the image at the model's own size; at any other a map in the tensor's own pixels, or one line."""
     row = families.ROWS[name]
@@ -166,6 +169,7 @@ def test_what_was_chosen_for_images_is_not_dropped(localizer, options):
         assert grid == (4, 6)
 
 
+@pytest.mark.slow
 def test_of_a_classifier():
     model = classifiers.timm_resnet()
     localizer = Localizer(wrap(model, classes=classifiers.CLASSES), method=grad_cam)
@@ -177,6 +181,7 @@ def test_of_a_classifier():
         assert result.scores[result.comparison.target] == pytest.approx(float(row.max()), rel=1e-4)
 
 
+@pytest.mark.slow
 def test_parts_of_a_tensor():
     guide, birds = world.localizer(), read_parts("world-parts")
     plate = world.draw_species(PAIR[0], seed=3).image.resize((96, 96), Image.Resampling.BICUBIC)
@@ -195,7 +200,7 @@ DEVICES = [
 
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16], ids=str)
-@pytest.mark.parametrize("form", ["auto", "dense"])
+@pytest.mark.parametrize("form", by_default(["auto", "dense"], "auto"))
 def test_maps_stay_on_the_device_in_the_precision_of_the_model(device, dtype, form, tmp_path):
     model = zoo.half(dtype) if dtype is torch.bfloat16 else zoo.tiny_clip().to(dtype)
     backbone = wrap(model.to(device), zoo.TOKENIZER)

@@ -16,6 +16,7 @@ import torch
 import transformers
 from open_clip.transform import image_transform
 from PIL import Image, ImageFilter, ImageOps
+from slow import by_default
 from timm.data.transforms import CenterCropOrPad, ResizeKeepRatio
 from torchvision import models, transforms as v1
 from torchvision.transforms import v2
@@ -273,7 +274,15 @@ ROWS = {
 }
 
 
-@pytest.fixture(scope="module", params=ROWS)
+FEW = (
+    *("v1, shorter side", "v1, both sides", "v1, cropped, then resized", "v1, tensors", "v1, padded last", "v1, preset"),
+    *("v2, of images", "v2, of tensors", "v2, longest side alone", "timm, resnet18", "timm, border", "open_clip, longest"),
+    *("open_clip, squash", "clip", "CLIP", "CLIP, not cropped", "ViT", "DETR, padded", "albumentations, padded", "letterbox"),
+    *("off centre", "opencv", "a dict of lists", "with a state"),
+)
+
+
+@pytest.fixture(scope="module", params=by_default(ROWS, *FEW))
 def row(request):
     row = ROWS[request.param]
     transform = row.make()
@@ -518,7 +527,9 @@ def test_what_is_refused_for_one_image_alone():
     assert "given an image of 80 x 400, mirrors or turns it" in failed[0][1]
 
 
-@pytest.mark.parametrize("shape", [(1, 1), (1, 9), (9, 1), (3, 40), (5, 5), (7, 30), (12, 12), (40, 2), (900, 20), (1, 5000)])
+@pytest.mark.parametrize(
+    "shape", by_default([(1, 1), (1, 9), (9, 1), (3, 40), (5, 5), (7, 30), (12, 12), (40, 2), (900, 20), (1, 5000)], (3, 40))
+)
 def test_windows_of_small_and_narrow_images(shape):
     """Nobody can see where an image of a pixel begins and ends: to a pixel all the same."""
     squashed = read_transform(lambda image: v1.functional.to_tensor(image.resize((64, 48))))

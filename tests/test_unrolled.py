@@ -8,6 +8,7 @@ import peft
 import pytest
 import torch
 import zoo
+from slow import cases
 from torch.nn.utils import parametrize
 from zoo import classifiers
 
@@ -41,8 +42,10 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("case", CASES)
-@pytest.mark.parametrize("name", LAID_OPEN)
+@pytest.mark.parametrize(
+    ("case", "name"),
+    cases([(case, name) for case in CASES for name in LAID_OPEN], ("open_clip", "legrad"), ("timm", "rollout")),
+)
 def test_adapters_are_named_with_their_cure(case, name):
     build, wrapping = CASES[case]
     model = build()
@@ -60,6 +63,7 @@ def test_adapters_are_named_with_their_cure(case, name):
     assert explain(name, again, directions).abs().sum() > 0
 
 
+@pytest.mark.slow
 def test_parts_say_so_too():
     guide = world.localizer()
     model = adapted(guide.backbone.module, ["attn"])
@@ -69,6 +73,7 @@ def test_parts_say_so_too():
         find_parts(localizer, torch.zeros(3, 96, 96), read_parts("world-parts"))
 
 
+@pytest.mark.slow
 def test_methods_that_read_the_closed_form_say_why_it_was_not_used():
     build, wrapping = CASES["open_clip"]
     backbone = quietly(lambda: wrapping(build().base_model.model))
@@ -98,6 +103,7 @@ def test_parametrizations_are_named():
         explain("legrad", trace(backbone, zoo.pixels(backbone, 1), form="dense"), torch.ones(1, 1, 24))
 
 
+@pytest.mark.slow
 def test_of_a_model_without_attention_nothing_is_invented():
     backbone = quietly(lambda: wrap(classifiers.timm_resnet(), classes=classifiers.CLASSES))
     seen = trace(backbone, zoo.pixels(backbone, 1))

@@ -20,6 +20,7 @@ def quick(monkeypatch):
     monkeypatch.setattr(training, "validate", lambda student: {"species": 0.0})
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 def test_a_training_that_was_interrupted_ends_as_one_that_was_not(tmp_path, monkeypatch):
     training.train(tmp_path / "whole", steps=4, size=4, seed=3, every=2)

@@ -134,6 +134,7 @@ def test_drawing_takes_a_few_milliseconds():
 # ---- captions and batches -----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_captions_are_true_and_say_what_they_claim():
     for seed in range(300):
         plate = draw(random_bird(rng(seed)), rng(seed), 96)
@@ -214,6 +215,7 @@ def test_the_checkpoint_is_small_half_precision_and_of_this_configuration(tmp_pa
         assert json.loads((tmp_path / name).read_text()) == json.loads((FOLDER / name).read_text())
 
 
+@pytest.mark.slow
 def test_the_encoder_knows_its_world():
     """The figures of docs/world.md on fewer plates, with room for chance."""
     figures = benchmark.knowledge(world.localizer(), 96, seed=7)
@@ -225,6 +227,7 @@ def test_the_encoder_knows_its_world():
     assert len(figures) == len(FEATURES) + 2
 
 
+@pytest.mark.slow
 def test_comparing_finds_the_difference():
     found, chance = benchmark.compare_methods(world.localizer(), 96, seed=7)
     for method, contrast in itertools.product(benchmark.USUAL, ("twin 0.6", "twin 1.0")):
@@ -235,6 +238,7 @@ def test_comparing_finds_the_difference():
     assert max(findings.energy.mean() for findings in found.values()) >= 15 * chance.energy
 
 
+@pytest.mark.slow
 def test_chance_is_what_random_peaks_get():
     plate = next(heldout.twin_plates(1))
     mask = torch.from_numpy(plate.mask)
@@ -255,6 +259,7 @@ def test_the_vocabulary_of_attributes_is_that_of_the_cards():
     assert read_vocabulary("world-attributes").names == (*phrases, *PARTS, "bird")
 
 
+@pytest.mark.slow
 def test_putting_references_together_by_their_mean_is_what_comparing_does():
     from workshop import ablation
 

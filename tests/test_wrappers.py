@@ -10,12 +10,13 @@ import open_clip
 import pytest
 import timm
 import torch
-import torchvision
 import zoo
 from peft import LoraConfig, get_peft_model
+from slow import by_default, cases
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
 from torch.utils.checkpoint import checkpoint
+from torchvision.models.resnet import BasicBlock, ResNet
 from zoo import openclip_models, transformers_models
 from zoo.shake import shaken
 
@@ -76,6 +77,10 @@ WRAPPERS = {
 }
 
 
+SMALL = {"input_size": (3, 64, 96)}
+"""In the place of 160 x 160 pixels: a sixth of the time."""
+
+
 def siglip_vit() -> nn.Module:
     """Of timm, which says 0.5 for its mean and deviation, not ImageNet's."""
     size = {"img_size": (24, 40), "patch_size": 8, "embed_dim": 32, "depth": 2, "num_heads": 4, "num_classes": 7}
@@ -87,7 +92,7 @@ def imagenet_vit() -> nn.Module:
 
 
 def efficientnet() -> nn.Module:
-    return shaken(lambda: timm.create_model("test_efficientnet", num_classes=7))
+    return shaken(lambda: timm.create_model("test_efficientnet", num_classes=7, pretrained_cfg_overlay=SMALL))
 
 
 CLASSIFIERS = {"timm ViT": siglip_vit, "timm CNN": efficientnet}
@@ -122,8 +127,14 @@ def held_alike(ours: Backbone, bare: Backbone, *, closed_form: bool = True) -> N
     torch.testing.assert_close(maps(ours.at_size(larger)), expected, rtol=1e-9, atol=1e-9 * float(expected.abs().max()))
 
 
-@pytest.mark.parametrize("wrapper", WRAPPERS)
-@pytest.mark.parametrize("model", CLASSIFIERS)
+@pytest.mark.parametrize(
+    ("wrapper", "model"),
+    cases(
+        [(wrapper, model) for wrapper in WRAPPERS for model in CLASSIFIERS],
+        ("compiled and held", "timm ViT"),
+        ("AveragedModel", "timm CNN"),
+    ),
+)
 def test_a_classifier_of_timm_is_fed_as_it_says_whatever_holds_it(model, wrapper):
     bare = wrap(CLASSIFIERS[model](), classes=NAMES)
     held = WRAPPERS[wrapper](CLASSIFIERS[model]())
@@ -142,8 +153,16 @@ DUAL = {
 }
 
 
-@pytest.mark.parametrize("wrapper", WRAPPERS)
-@pytest.mark.parametrize("model", DUAL)
+HELD = cases(
+    [(wrapper, model) for wrapper in WRAPPERS for model in DUAL],
+    ("DataParallel", "open_clip ViT"),
+    ("AveragedModel", "SigLIP on a trunk of timm"),
+    ("compiled", "transformers CLIP"),
+    ("held twice", "transformers SigLIP"),
+)
+
+
+@pytest.mark.parametrize(("wrapper", "model"), HELD)
 def test_a_dual_encoder_is_found_whatever_holds_it(model, wrapper):
     build, tokenizer = DUAL[model]
     bare, held = wrap(build(), tokenizer), WRAPPERS[wrapper](build())
@@ -155,8 +174,7 @@ def test_a_dual_encoder_is_found_whatever_holds_it(model, wrapper):
         assert torch.equal(ours.embed_texts(["red crown"]), bare.embed_texts(["red crown"]))
 
 
-@pytest.mark.parametrize("wrapper", WRAPPERS)
-@pytest.mark.parametrize("model", DUAL)
+@pytest.mark.parametrize(("wrapper", "model"), HELD)
 def test_the_temperature_is_that_of_the_model_whatever_holds_it(model, wrapper):
     build, tokenizer = DUAL[model]
     own = build()
@@ -165,6 +183,7 @@ def test_the_temperature_is_that_of_the_model_whatever_holds_it(model, wrapper):
     assert own_scale(wrap(WRAPPERS[wrapper](own), tokenizer)) == pytest.approx(math.exp(3.0))
 
 
+@pytest.mark.slow
 def test_aligns_temperature_divides():
     model = transformers_models.align()
     with torch.no_grad():
@@ -179,6 +198,7 @@ def test_a_classifiers_logits_are_taken_as_they_are():
     assert own_scale(wrap(model, classes=NAMES)) == 1.0
 
 
+@pytest.mark.slow
 def test_a_distributed_model_is_seen_through(tmp_path):
     torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path / 'store'}", rank=0, world_size=1)
     try:
@@ -223,6 +243,7 @@ def test_a_trunk_and_a_head_under_any_name_have_the_closed_form_of_the_trunk():
     torch.testing.assert_close(maps(backbone, closed[0]), maps(backbone, closed[0], "dense"), rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.slow
 def test_compiled_parts_are_run_layer_by_layer():
     model = siglip_vit()
     expected = maps(wrap(siglip_vit(), classes=NAMES), form="dense")
@@ -249,9 +270,10 @@ def test_compiled_parts_are_run_layer_by_layer():
 # ---- how images are prepared ------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_what_nobody_says_is_assumed_with_a_warning():
     with pytest.warns(UserWarning, match="ResNet does not say how its images are prepared; assumed: 224 x 224") as caught:
-        backbone = wrap(torchvision.models.resnet18(num_classes=7).eval(), classes=NAMES)
+        backbone = wrap(ResNet(BasicBlock, [1, 1, 1, 1], 7).eval(), classes=NAMES)
     assert len(caught) == 1
     assert backbone.preprocess.mean == (0.485, 0.456, 0.406)
     assert "preprocess=" in str(caught[0].message)
@@ -289,6 +311,7 @@ def test_two_models_that_are_fed_otherwise_are_not_fed_alike():
         wrap(Both().eval(), classes=NAMES)
 
 
+@pytest.mark.slow
 def test_a_probe_on_open_clips_tower_is_fed_as_that_says():
     model = open_clip.create_model("RN50", pretrained=None, force_image_size=64).visual
     assert model.preprocess_cfg["mean"] == open_clip.OPENAI_DATASET_MEAN
@@ -333,10 +356,11 @@ def test_a_dual_encoder_among_other_weights_is_named():
 
 
 @pytest.mark.filterwarnings("ignore:None of the inputs have requires_grad")
-@pytest.mark.parametrize("training", [False, True])
-@pytest.mark.parametrize("name", ["test_efficientnet", "test_resnet", "test_convnext", "test_vit"])
+@pytest.mark.parametrize("training", by_default([False, True], True))
+@pytest.mark.parametrize("name", by_default(["test_efficientnet", "test_resnet", "test_convnext", "test_vit"], "test_resnet"))
 def test_checkpointing_of_timm_changes_no_map(name, training):
-    build = lambda: shaken(lambda: timm.create_model(name, num_classes=7, drop_path_rate=0.3))  # noqa: E731
+    smaller = {} if name == "test_vit" else {"pretrained_cfg_overlay": SMALL}
+    build = lambda: shaken(lambda: timm.create_model(name, num_classes=7, drop_path_rate=0.3, **smaller))  # noqa: E731
     bare, model = wrap(build(), classes=NAMES), build().train(training)
     model.set_grad_checkpointing(True)
     ours = wrap(model, classes=NAMES)
@@ -348,7 +372,7 @@ def test_checkpointing_of_timm_changes_no_map(name, training):
     assert model.training is training
 
 
-@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize("training", by_default([False, True], True))
 @pytest.mark.parametrize("model", ["open_clip ViT", "transformers CLIP", "transformers SigLIP"])
 def test_checkpointing_of_dual_encoders_changes_no_map(model, training):
     build, tokenizer = DUAL[model]

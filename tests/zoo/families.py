@@ -155,3 +155,9 @@ ROWS: Mapping[str, Row] = {
 }
 if hasattr(transformers, "MetaClip2Model"):
     ROWS = {**ROWS, "MetaCLIP 2": _transformers("MetaCLIP 2", _P.metaclip2, _HF)}
+
+FEW = (
+    *("open_clip ViT", "open_clip ResNet", "CoCa", "SigLIP", "EVA-02", "transformers CLIP", "transformers SigLIP 2 NaFlex"),
+    *("timm ViT, average", "torchvision ViT", "a user's own"),
+)
+"""One of each kind of tower, pooling and library: what the tests run by default."""
