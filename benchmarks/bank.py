@@ -83,7 +83,7 @@ def main(
     runs: Annotated[int, typer.Option(help="Runs of each contender.")] = 20,
 ) -> None:
     """Print both tables."""
-    # Names made for this are alike in nothing.
+    # These made-up names are not similar.
     warnings.simplefilter("ignore")
     console = Console(width=150)
     print(f"{machine()}\n")

@@ -4,7 +4,7 @@
     python -m benchmarks.quality --count 500 --methods grad_cam,hires_cam,layer_cam
 
 Plates of the embedded world, each against its twin. Chefer's relevance, LeGrad, Grad-ECLIP, RISE and the similarity of patches
-and texts are this library's own, each held against its equation by the tests; the two packages run their own code.
+and texts are this library's own, each tested against its equation; the two packages run their own code.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ def _on_grid(tokens: Tensor) -> Tensor:
 
 
 def peer_rows(localizer: Localizer, count: int) -> Iterator[GridRow]:
-    """The rows of the packages, base and finer."""
+    """The rows of the packages, base and contrastive."""
     bank, backbone = localizer.bank(world.species()), localizer.backbone
     site = backbone.sites[0]
     probabilities = ClassProbabilities(backbone, bank, own_scale(backbone))

@@ -29,10 +29,15 @@ def as_among(text: Any) -> Among:
 
 
 def chosen_among(among: Any, backbone: Backbone, probe: bool = False) -> Among:
-    """What is asked for, by default ``model``.
+    """The classes that compete as the user chose them; ``model`` by default.
+
+    Args:
+        among: the user's choice; None if there is none.
+        backbone: the model.
+        probe: whether a linear probe takes the place of texts or of a last layer.
 
     Raises:
-        OptionError: it is neither; or it is given where it has no effect, of a dual encoder or a probe.
+        OptionError: it is neither model nor dataset; or it is given where it has no effect, of a dual encoder or a probe.
     """
     if among is None:
         return "model"

@@ -89,7 +89,15 @@ class Asking(Generic[R]):
         workers: int,
         on_error: Callable[[S, ConceptCamError], None] | None,
     ) -> Generator[tuple[S, R], None, None]:
-        """Of many images, in the order given; see ``Localizer.stream``."""
+        """Answer for many images, in the order given; see ``Localizer.stream``.
+
+        Args:
+            images: paths, PIL images or tensors.
+            target: one for all, or one for each image.
+            batch_size: how many go through the model at once.
+            workers: threads that read and prepare images.
+            on_error: called with an image that fails, and why.
+        """
         pairs = in_step(images, target, self.question.choices)
         if is_one(target):
             self._check(self.question.about(target, 1))

@@ -303,8 +303,7 @@ class _Rivals(_Counted):
         return bank.ranked(scores, target, self.count)
 
 
-_OWN = (Named, _Nearest, _Rivals)
-"""Selectors that do not write into their arguments."""
+_OWN = (Named, _Nearest, _Rivals)  # These do not write into their arguments.
 
 
 def sees_scores(selector: Selector | None) -> bool:

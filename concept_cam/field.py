@@ -70,7 +70,7 @@ class ConceptField:
 
         Args:
             trace: of B images.
-            method: linear in the direction; that is tried, on numbers of no meaning.
+            method: linear in the direction; which is tested on random numbers.
             placements: of each image's frame; by default a patch is one pixel.
             provenance: kept with the fields.
 

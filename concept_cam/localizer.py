@@ -40,7 +40,7 @@ class Localizer:
         site: the name of one of ``backbone.sites``; the first by default.
         form: of the gradient; closed form where it exists and is exact.
         fit: ``crop``, ``pad``, ``squash`` or ``native``, see ``Preprocess``; by default as the model was trained.
-        size: (height, width) of the model's input, or the side of a square; a larger one gives a finer map. At native aspect
+        size: (height, width) of the model's input, or the side of a square; a larger one gives more cells. At native aspect
             it says how many patches there are at most. By default the model's own.
         on_device: leave maps where the model is, in its precision; by default they come to the CPU, in float32.
 
@@ -155,12 +155,7 @@ class Localizer:
         return list(explorations(self, against, weighting, plan).one(image, target).sweep)
 
     def against_each(
-        self,
-        image: Given,
-        target: Targets = None,
-        against: References = None,
-        *,
-        strength: float = 1.0,
+        self, image: Given, target: Targets = None, against: References = None, *, strength: float = 1.0
     ) -> list[Localization]:
         """The target against each of its references alone, from one forward pass: which patch is evidence against which?
 
@@ -266,9 +261,9 @@ class Localizer:
 
         Example:
             >>> from concept_cam import world
-            >>> plates = (world.draw_species("ember finch", seed).image for seed in range(3))
-            >>> [result.map.shape for _, result in world.localizer().stream(plates, "ember finch", "frost finch")]
-            [torch.Size([12, 12]), torch.Size([12, 12]), torch.Size([12, 12])]
+            >>> plates = (world.draw_species("ember finch", seed).image for seed in range(2))
+            >>> [tuple(result.map.shape) for _, result in world.localizer().stream(plates, "ember finch", "frost finch")]
+            [(12, 12), (12, 12)]
         """
         return results(self, against, strength, weighting).stream(images, target, batch_size, workers, on_error)
 
@@ -312,9 +307,9 @@ class Localizer:
     def bank(self, names: Iterable[str]) -> ConceptBank:
         """The bank of some concepts, to be read and not written to; what was embedded before is not embedded again.
 
-        Kept are the vocabulary and the last 4,096 other concepts, as long as the model and the templates are what they were.
+        The vocabulary and the last 4,096 other concepts are kept, as long as the model and the templates stay the same.
         """
-        # Out of the caller's inference mode: what is kept are ordinary tensors. Other threads wait: they ask for banks too.
+        # Outside the caller's inference mode, and one thread at a time.
         with self.backbone.evaluating():
             return self.kept.bank(names, *self._how())
 
@@ -324,5 +319,5 @@ class Localizer:
             return self.kept.around(others, *self._how())
 
     def _how(self) -> tuple[object, Callable[[Iterable[str]], ConceptBank]]:
-        """When what is kept still holds, and how more is embedded."""
+        """What kept embeddings depend on, and how more are made."""
         return (self.templates, self.backbone.text_state()), lambda names: embed(self.backbone, names, self.templates)

@@ -133,8 +133,8 @@ class Question:
         base = bank.vectors_of([of_one[0].target for of_one in asked])[None]
         # As many for each image: where references are fewer, the last comparison stands again.
         filled = [of_one + of_one[-1:] * (most - len(of_one)) for of_one in asked]
-        finer = torch.stack([torch.stack([one.direction(bank) for one in of_one]) for of_one in filled], 1)
-        maps = seen.maps(method, torch.cat([base, finer]))
+        contrastive = torch.stack([torch.stack([one.direction(bank) for one in of_one]) for of_one in filled], 1)
+        maps = seen.maps(method, torch.cat([base, contrastive]))
         maps = maps if on_device else maps.single()
         found: list[list[Localization] | ConceptCamError] = []
         for image, of_one in enumerate(asked):

@@ -174,7 +174,7 @@ class Examiner:
             if same[b]:
                 problem = f"predicted as {predicted!r}, which the model cannot tell from {runner_up!r}: leave one of them out"
             elif flaw := evidence.flaw(0, b):
-                # The maps of words may be blank: they are only held against that of the decision.
+                # The maps of words may be blank: they are only compared with that of the decision.
                 problem = f"no evidence for {predicted!r} against {runner_up!r}: the map is {flaw}"
             if problem is not None:
                 found.append((_problem(view.example, problem), None))

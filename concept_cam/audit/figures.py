@@ -22,7 +22,7 @@ ERROR = 0.05
 """The probability that any class is a suspect by chance, or any interval misses: of all classes of an audit together."""
 
 SHOWN = 12
-"""How many classes, pairs and backgrounds have pictures in a report."""
+"""How many classes, pairs and backgrounds have thumbnails in a report."""
 
 
 @final

@@ -25,7 +25,7 @@ from concept_cam.runs import Skipped, read_rows, read_settings
 @final
 @dataclass(frozen=True, eq=False)
 class Audit:
-    """An audit that was run. Neither the model nor, but for pictures, the images are needed for it.
+    """An audit that was run. It needs no model, and images only to draw thumbnails.
 
     Attributes:
         setup: what it is of.
@@ -191,7 +191,7 @@ class Audit:
         return self._effects
 
     def drawings(self, positions: Sequence[int]) -> dict[int, Drawing]:
-        """What pictures of some images are drawn from; those that a report shows are at hand.
+        """What thumbnails of some images are drawn from; those that a report shows are at hand.
 
         Args:
             positions: of their rows in ``good``.
@@ -249,7 +249,7 @@ class Audit:
 
     @cached_property
     def _sums(self) -> Sums:
-        """One pass over the disk, with what the pictures of a report are drawn from."""
+        """One pass over the disk, with what the thumbnails of a report are drawn from."""
         by_share = sorted(self._off_object, key=lambda name: -self._off_object[name].low)
         wanted = {self.worst[name] for name in by_share[:SHOWN]} | set(self.clearest.values())
         wanted |= {at for _, _, places in self._of_pairs[:SHOWN] for at in (places[0], places[-1])}

@@ -28,7 +28,7 @@ _LONGEST_SOURCE = 1 << 20
 @final
 @dataclass(frozen=True, eq=False)
 class Drawing:
-    """What a picture of one image is drawn from.
+    """What the thumbnail of one image is drawn from.
 
     Attributes:
         decision: the map of the prediction against its runner-up.
@@ -80,7 +80,7 @@ class Sums:
 
 
 def read_sums(batches: Sequence[Path], rows: Sequence[AuditRow], setup: Setup, wanted: set[int]) -> Sums:
-    """Read each batch once: all sums, and what the wanted pictures are drawn from.
+    """Read each batch once: all sums, and what the wanted thumbnails are drawn from.
 
     Args:
         batches: files of tensors, in the order of the rows.
@@ -131,7 +131,7 @@ def read_kind(batches: Sequence[Path], rows: Sequence[AuditRow], kind: str) -> I
 
 
 def read_drawings(batches: Sequence[Path], starts: Sequence[int], wanted: Sequence[int]) -> dict[int, Drawing]:
-    """What some pictures are drawn from; other batches are not read.
+    """What some thumbnails are drawn from; other batches are not read.
 
     Args:
         batches: files of tensors.
@@ -177,7 +177,7 @@ def _kinds(held: StoredTensors, count: int, setup: Setup) -> dict[str, Tensor]:
 
 
 def _drawing(held: StoredTensors, place: int, count: int) -> Drawing:
-    """What the picture of one of the images of a batch is drawn from."""
+    """What the thumbnail of one of the images of a batch is drawn from."""
     grids = held.read("grids", count, 2)
     if bool((grids < 1).any()) or bool((grids > MOST_CELLS).any()) or int(grids.prod(1).max()) > MOST_CELLS:
         raise ValueError(f"grids are {grids.tolist()}")

@@ -20,7 +20,7 @@ NO_WORDS = "no phrase of the vocabulary explains this pair"
 def write_report(audit: Audit, other: Audit | None = None) -> Path:
     """Write ``report.html`` and its images; the model is not needed.
 
-    An image that is gone or has changed since the audit has no picture.
+    An image that is gone or has changed since the audit has no thumbnail.
 
     Args:
         audit: that was run.
@@ -43,10 +43,10 @@ def write_report(audit: Audit, other: Audit | None = None) -> Path:
         ...     write_report(Audit.load(folder)).name
         'report.html'
     """
-    pictures = Thumbnails(audit, audit.folder)
-    sections = [_off_object(audit, pictures), _pairs(audit, pictures), _backgrounds(audit, pictures), _classes(audit)]
+    thumbnails = Thumbnails(audit, audit.folder)
+    sections = [_off_object(audit, thumbnails), _pairs(audit, thumbnails), _backgrounds(audit, thumbnails), _classes(audit)]
     if other is not None:
-        sections.append(_changed((audit, other), (pictures, Thumbnails(other, audit.folder, "other-"))))
+        sections.append(_changed((audit, other), (thumbnails, Thumbnails(other, audit.folder, "other-"))))
     if audit.problems:
         sections.append(Section("Images that were skipped", "\n\n".join(audit.problems)))
     sections.append(_columns())
@@ -92,7 +92,7 @@ def _facts(audit: Audit) -> tuple[tuple[str, str], ...]:
     return (*facts, ("suspects", suspects))
 
 
-def _off_object(audit: Audit, pictures: Thumbnails) -> Section:
+def _off_object(audit: Audit, thumbnails: Thumbnails) -> Section:
     """Classes by their evidence off the object, with the image that shows most of it."""
     title = "Evidence off the object"
     if not audit.ranked:
@@ -101,7 +101,7 @@ def _off_object(audit: Audit, pictures: Thumbnails) -> Section:
     for place, one in enumerate(audit.ranked):
         if one.off_object is None:
             continue
-        thumbnail = pictures.decision(audit.worst[one.name]) if place < SHOWN else None
+        thumbnail = thumbnails.decision(audit.worst[one.name]) if place < SHOWN else None
         figures = one.off_object.mean, one.off_object.low, one.off_object.high, one.means["off_area"], one.means["border"]
         verdict = "suspect" if one.suspect else "" if one.judged else "too few to say"
         rows.append((one.name, verdict, one.predicted, *figures, thumbnail))
@@ -119,7 +119,7 @@ def _off_object(audit: Audit, pictures: Thumbnails) -> Section:
     return Section(title, text, Table(columns, tuple(rows)))
 
 
-def _pairs(audit: Audit, pictures: Thumbnails) -> Section:
+def _pairs(audit: Audit, thumbnails: Thumbnails) -> Section:
     pairs, words = audit.pairs(SHOWN), audit.setup.described
     rows: list[tuple[Cell, ...]] = []
     for pair in pairs:
@@ -136,8 +136,8 @@ def _pairs(audit: Audit, pictures: Thumbnails) -> Section:
                 told or (NO_WORDS if words else None),
                 mean_map(pair.map, "the evidence"),
                 None if agrees is None else mean_map(agrees, f"where {pair.differences[0].what} agrees"),
-                pictures.decision(pair.shown[0], f"runner-up least likely: {pair.best}"),
-                pictures.decision(pair.shown[1], f"runner-up most likely: {pair.worst}"),
+                thumbnails.decision(pair.shown[0], f"runner-up least likely: {pair.best}"),
+                thumbnails.decision(pair.shown[1], f"runner-up most likely: {pair.worst}"),
             )
         )
     others = audit.pairs(None)[SHOWN:]
@@ -173,14 +173,14 @@ def _pairs(audit: Audit, pictures: Thumbnails) -> Section:
     return Section("Pairs that are confused", text, Table(columns, tuple(rows)))
 
 
-def _backgrounds(audit: Audit, pictures: Thumbnails) -> Section | None:
+def _backgrounds(audit: Audit, thumbnails: Thumbnails) -> Section | None:
     texts = audit.setup.backgrounds
     if not texts:
         return None
     rows = []
     for place, one in enumerate(one for one in audit.backgrounds() if one.moves):
         at = audit.clearest.get((one.name, one.text)) if place < SHOWN else None
-        thumbnail = None if at is None else pictures.background(at, f"{one.text}, on {audit.good[at].image}")
+        thumbnail = None if at is None else thumbnails.background(at, f"{one.text}, on {audit.good[at].image}")
         rows.append((one.name, one.text, one.effect, one.chance, thumbnail))
     about = (
         "Does the background change the prediction? Each background is erased from the embeddings of the images. Effect is "
@@ -213,7 +213,7 @@ def _lowered(text: str) -> str:
     return f"{text[0].lower()}{text[1:]}"
 
 
-def _changed(audits: tuple[Audit, Audit], pictures: tuple[Thumbnails, Thumbnails]) -> Section:
+def _changed(audits: tuple[Audit, Audit], thumbnails: tuple[Thumbnails, Thumbnails]) -> Section:
     moved = moves(*audits)
     names = [audit.setup.model for audit in audits]
     if names[0] == names[1]:
@@ -233,7 +233,7 @@ def _changed(audits: tuple[Audit, Audit], pictures: tuple[Thumbnails, Thumbnails
     images: list[Thumbnail | None] = []
     for move in most:
         predicted = move.before, move.after
-        images += [d.decision(at, f"{n}: {p}") for d, at, n, p in zip(pictures, move.shown, names, predicted, strict=True)]
+        images += [d.decision(at, f"{n}: {p}") for d, at, n, p in zip(thumbnails, move.shown, names, predicted, strict=True)]
     text = (
         f"{names[0]} is the first model, {names[1]} the second. Changed counts the images for which they predict different "
         "classes. Agreement is the rank correlation of their maps of the evidence, as a mean over the images that the first "

@@ -64,7 +64,7 @@ def audit(
         scene_templates: sentences around backgrounds; the localizer's by default.
         strength: of the runner-up in the map, 0 or more.
         among: a classifier decides among all its classes (``model``, the default), or those of the data set (``dataset``); of
-            a dual encoder it is left out, for it decides among those of the data set.
+            a dual encoder it is not given, because it decides among those of the data set.
         about: what else the rows depend on (which images, which weights), to be compared with an older run in the folder.
         command: the command line, for the report.
 

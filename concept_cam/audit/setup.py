@@ -9,12 +9,12 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, final
 
+from concept_cam.among import told_among
 from concept_cam.audit.columns import AuditRow
 from concept_cam.audit.examine import Examiner
 from concept_cam.audit.words import Difference
 from concept_cam.datasets import Dataset
 from concept_cam.errors import OutputError
-from concept_cam.evaluation.among import told_among
 from concept_cam.files import write_file
 from concept_cam.outside import parse_json, read_bytes
 from concept_cam.runs import Row

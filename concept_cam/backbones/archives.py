@@ -13,7 +13,7 @@ from typing import final
 from concept_cam.errors import BackboneError, one_line
 
 ENDINGS = (".safetensors", ".bin", ".pth", ".pt", ".ckpt", ".tar", ".npz", ".npy")
-"""Of the files that open_clip, timm and transformers take for weights."""
+"""Of the files that open_clip, timm and transformers load as weights."""
 
 MOST_HEADER = 16 * 2**20
 """Bytes of a safetensors file's header; 100,000 tensors have so many."""

@@ -20,7 +20,7 @@ _BLUR = 0.35
 """Spread of the cells' own places over that of the grid, below which all see the whole and no order can be told."""
 
 _CLEAR = 0.45
-"""Clearness from which a measurement speaks for itself."""
+"""Clearness from which a measurement is trusted on its own."""
 
 _BACK = 0.5
 """Cells by which a row may lie before the one that it follows; two that have changed places lie one before."""
@@ -29,7 +29,7 @@ _AT_ONE = 0.2
 """Cells between the middle of what is measured and of what may be meant; a little more where there are five rows or fewer."""
 
 _MOST_OFF = 0.25
-"""The same for a measurement that does not speak for itself, as a share of the grid, and a cell at least."""
+"""The same for a measurement that is not trusted on its own, as a share of the grid, and a cell at least."""
 
 _ODD = 0.45
 """A stride is off by less than this share of that of a grid that covers the input."""
@@ -98,7 +98,7 @@ def find(changes: Numbers, alive: Numbers, pixels: int, layers: Axis | None, *, 
     if clear < _CLEAR and not (layers or regular or (clear and near)):
         raise Nowhere(f"each of its cells sees the whole image, nearly alike (spread: {clear:.0%} of the grid)")
     if clear < _CLEAR and (layers or regular):
-        # Of nothing, nothing can be held against what is said.
+        # An unclear measurement cannot contradict what the layers say.
         if clear and _apart(axis, said[0], rows) > max(1.0, _MOST_OFF * len(rows)):
             raise Nowhere(f"its cells look {_apart(axis, said[0], rows):.1f} cells away from where its layers have them")
         axis = said[0]

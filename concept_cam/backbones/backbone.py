@@ -202,7 +202,7 @@ class Backbone(ABC):
     def embed_concepts(self, names: Sequence[str], templates: Sequence[str]) -> Float[Tensor, "K E"]:
         """Embed concepts as open_clip's zero-shot classifier does: unit vectors of all templates, averaged and normalised."""
         texts = self.embed_texts([template.replace("{}", name) for name in names for template in templates])
-        # Cosines decide which concepts are alike: half precision would blur them.
+        # Cosines decide which concepts are similar: half precision would blur them.
         single = texts.to(torch.promote_types(texts.dtype, torch.float32))
         return self.normalize(self.normalize(single).unflatten(0, (len(names), len(templates))).mean(1))
 

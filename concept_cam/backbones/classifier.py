@@ -38,8 +38,8 @@ _LIBRARIES = ("timm", "torchvision", "transformers")
 class Classifier(Backbone):
     """A classifier: any module whose last linear layer gives its output. The paper's first setting.
 
-    Scores are raw logits: neither the embedding nor the rows are normalised. How alike two classes are is the cosine of their
-    rows.
+    Scores are raw logits: neither the embedding nor the rows are normalised. The similarity of two classes is the
+    cosine of their rows.
 
     Args:
         model: from timm, torchvision, transformers, or your own; a trunk and a linear probe in an ``nn.Sequential``; or what
@@ -48,8 +48,8 @@ class Classifier(Backbone):
         preprocess: how its images are prepared: its transform for evaluation, or a Preprocess. A model of timm knows, also
             within another that hands it the pixels; any other is fed as ImageNet's are, 224 x 224, with a warning.
         name: how to call it in results.
-        head: the name of the linear layer whose rows are the classes. By default the one that gives the output; what the model
-            makes of the scores of a named one, be it softmax or a mean with another's, is left out.
+        head: the name of the linear layer whose rows are the classes. By default the one that gives the output. Of a
+            named one the scores are taken before a softmax, or a mean with those of another layer.
         call: how the model is run, ``call(model, pixels)``, if not by ``model(pixels)``; it gives the scores, alone or among
             other tensors.
 

@@ -86,7 +86,7 @@ def placed(
     reasons = []
     for sites in filter(None, (tower.sites, tower.spare)):
         if tower.regular and _is_plain(place_sites(embed, sites[-1:], pixels, model, regular=True)[sites[-1].name]):
-            # Tokens keep their places from block to block: the first speaks for all, later ones see too much to be told.
+            # Tokens keep their places from block to block: the first holds for all; later ones see too much to be measured.
             return sites
         found = place_sites(embed, sites, pixels, model)
         spans = [(site, found[site.name].span) for site in sites]

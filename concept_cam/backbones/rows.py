@@ -125,7 +125,7 @@ def find(model: nn.Module, call: Callable[[], Any], count: int, head: str | None
         model: whose layers' names count.
         call: runs it on one image and gives its output.
         count: how many classes have names.
-        head: the name of the layer, if the user says it; what the model makes of its scores is no matter then.
+        head: the name of the layer, if the user says it; later steps of the model are then ignored.
         name: of the model, for messages.
 
     Raises:

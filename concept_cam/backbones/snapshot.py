@@ -46,9 +46,9 @@ class Snapshot:
 
     Args:
         module: what is looked at.
-        without: submodules that are left out.
+        without: submodules that are ignored.
         contents: whether tensors are read as well.
-        ignored: attributes that are left out, as ``rewritten`` gives them.
+        ignored: attributes that are not compared, as ``rewritten`` gives them.
 
     Example:
         >>> from torch import nn
@@ -200,7 +200,7 @@ def checksum(tensors: Iterable[Tensor]) -> tuple[Hashable, ...]:
 
 
 class _Unreadable:
-    """Equal to nothing else: a tensor whose bytes cannot be read is never taken for what it was."""
+    """Equal to nothing else: a tensor whose bytes cannot be read never counts as unchanged."""
 
 
 def _sums(tensor: Tensor) -> Iterator[Tensor]:

@@ -1,4 +1,4 @@
-"""A user's own preprocessing: read as a Preprocess and held against what it gives, or else run as it is."""
+"""A user's own preprocessing: read as a Preprocess and compared with its own output, or else run as it is."""
 
 from __future__ import annotations
 
@@ -229,7 +229,7 @@ def _try(given: Any, scale: int) -> tuple[list[Size], float]:
 
 
 def _chancy(given: Any) -> bool:
-    """Whether a step of albumentations is left out at times: it draws from generators of its own."""
+    """Whether a step of albumentations is applied only sometimes: it draws from generators of its own."""
     steps = list(_steps(given)) if "albumentations" in library_of(given) else []
     return any(0 < getattr(step, "p", 1) < 1 for step in steps)
 

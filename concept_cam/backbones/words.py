@@ -1,4 +1,4 @@
-"""What a tokenizer makes of a text: the ids that are embedded, and the words that have none."""
+"""The ids that a tokenizer gives for a text, and the words that have none."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class Reader:
         if inner is None or _is_byte_level(inner):
             return
         unknown = inner.unk_token_id
-        # Else the ids alone do not tell: it stands for something else too, or what is unknown is left out.
+        # Else the ids alone do not tell: it stands for something else too, or the tokenizer drops what is unknown.
         if unknown not in (None, inner.pad_token_id, inner.bos_token_id, inner.eos_token_id) and not _leaves_out(inner):
             rows = (ids == unknown).any(-1).nonzero().flatten().tolist()
             sentences = [sentences[row] for row in rows]

@@ -174,13 +174,13 @@ def where(view: View, evidence: EvidenceMap, tolerance: float | None = None) -> 
 @final
 @dataclass(frozen=True, eq=False)
 class OcclusionScores:
-    """What the model says of images when something is covered.
+    """Class probabilities before and after masking, and the faithfulness metrics that follow (RD, deletion).
 
     Attributes:
         probabilities: the model.
         pixels: the images.
-        before: confidences with nothing covered.
-        target, twin: the label of each image, and the class that it is most easily taken for.
+        before: confidences with nothing masked.
+        target, twin: the label of each image, and the class most easily confused with it.
         span: of the pixels that maps cover.
     """
 

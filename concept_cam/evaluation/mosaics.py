@@ -232,7 +232,7 @@ def pointing(evidence: EvidenceMap, quarter: int) -> dict[str, Any]:
 
     ``energy`` is the localization score of the paper: the share of the positive evidence that lies in the quarter, 0 to 1;
     chance is ``area``, a quarter. ``hit`` is whether the centre of the strongest cell lies inside the quarter; on the line
-    between two it lies in neither. ``chance`` is the share of the cells that do. Cells outside the mosaic are left out.
+    between two it lies in neither. ``chance`` is the share of the cells that do. Cells outside the mosaic do not count.
 
     Args:
         evidence: the map on the mosaic.

@@ -21,7 +21,7 @@ def read_references(text: str) -> References:
 
     ``twin`` is the class that the data set says is most easily confused with the label. ``nearest`` ranks classes by text
     similarity, ``rivals`` by their scores on the image (the paper's top predictions). ``rank:2`` is the second of the rivals
-    alone. ``random`` draws other classes, the same for an example each time. A number that is left out is 3.
+    alone. ``random`` draws other classes, the same for an example each time. Without a number, K is 3.
 
     Raises:
         OptionError: it is none of these.

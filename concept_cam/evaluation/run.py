@@ -151,12 +151,12 @@ def evaluate(
         cells: how large an image is in a mosaic, see ``MosaicSettings``; ``whole`` by default.
         seed: which mosaics; 0 by default.
         among: a classifier is judged among all its classes (``model``, the default), or those of the data set (``dataset``);
-            of a dual encoder and of a probe it is left out, for they know those of the data set alone.
+            not for a dual encoder or a probe, which know those of the data set alone.
         probe: train a linear probe on the embeddings of ``dataset.training``, in the place of texts or of a classifier's last
             layer; its classes are those of the data set. ``Localizer(backbone.averaged())`` gives it the mean of the patches.
         decay: weight decay of the probe, hardly any by default.
         centred: subtract the mean class vector from each class vector: no probability changes, maps do.
-        about: what else decides the rows (which images, which weights), to be held against an older run in the same folder.
+        about: what else decides the rows (which images, which weights), to be compared with an older run in the same folder.
         command: how the evaluation was called, to be told in ``how.json``.
 
     Raises:

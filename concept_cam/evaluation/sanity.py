@@ -41,7 +41,7 @@ def shuffled(backbone: Backbone) -> Backbone:
 @final
 @dataclass(frozen=True, eq=False)
 class SanityChecks:
-    """The images of one pass, and those that they are held against.
+    """Sanity checks without ground truth: flip, shift, parameter and label randomization, input gradient.
 
     Attributes:
         seen: the images.

@@ -44,8 +44,8 @@ class _Read(NamedTuple):
 def read_head(backbone: Backbone, pixels: Float[Tensor, "B 3 height width"], site: Site) -> FactoredTrace:
     """Run the model as far as the site, and let the head read what is there.
 
-    From there on the first image goes through the model alone, so that what the head makes of it is held against the model's
-    own embedding in every pass.
+    From there on the first image goes through the model alone, so that the embedding of the closed form is
+    compared with the model's own in every pass.
 
     Raises:
         BackboneError: the site has no closed form, or did not run.

@@ -70,7 +70,7 @@ def _legrad(trace: Trace, directions: Float[Tensor, "K B E"]) -> Float[Tensor, "
     """Sum over the last two blocks of mean_hq ReLU(ds/dA_hq), s being the score of that block's tokens. Never negative.
 
     Source: Bousselham et al., LeGrad (arXiv 2404.03214), and its code: s is that of the mean of all tokens behind the block;
-    under a learned latent that of what the latent makes of them, and A is the latent's attention. Departures: two blocks, as
+    under a learned latent that of the latent's output, and A is the latent's attention. Departures: two blocks, as
     its code has by default, not all; not scaled to 0..1.
     """
 
@@ -106,7 +106,7 @@ def value_attribution(trace: Trace) -> Float[Tensor, "B N E"]:
     Together with the contribution of the prefix, the map sums to <gamma, o>, the share of the attention in the score.
 
     Source: Gandelsman et al., Interpreting CLIP's Image Representation (arXiv 2310.05916), its decomposition by heads and
-    tokens, for the last attention. Departure: what comes after is linearized by its gradient instead of left out.
+    tokens, for the last attention. Departure: what comes after is linearized by its gradient instead of dropped.
     """
     attention, seen = single_query(trace)
     return seen.through((attention.attention[..., None] * attention.biased_values()).flatten(-2))

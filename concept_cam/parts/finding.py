@@ -43,8 +43,8 @@ def find_parts(localizer: Localizer, image: Given, vocabulary: PartVocabulary, *
     nothing in particular. It is visible if it stands out at least half as far as the parts of this image do in the median.
     The map is that of its best phrase against the parent and the siblings' best phrases, at ``strength``.
 
-    A part without attributes has no such contrast: how far it stands out is the peak of its map, and it is held against the
-    peaks of all parts; those with attributes are held against each other. So the rule compares the parts of one image: of a
+    A part without attributes has no such contrast: how far it stands out is the peak of its map, and it is compared with the
+    peaks of all parts; those with attributes are compared with each other. So the rule compares the parts of one image: of a
     single part, or of an image that shows nothing of the parent, it says nothing.
 
     Args:

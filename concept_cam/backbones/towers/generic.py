@@ -48,7 +48,7 @@ def describe(
 ) -> Tower | None:
     """A tower with the first norms of blocks as sites, if there are any; else with the last map at each resolution.
 
-    The latest site comes first. Sites that do not reach the embedding are left out. Where cells lie is measured later for
+    The latest site comes first. Sites that do not reach the embedding are skipped. Where cells lie is measured later for
     every tower: see ``places``.
 
     Args:
