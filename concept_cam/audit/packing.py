@@ -20,7 +20,7 @@ from concept_cam.datasets import Example
 from concept_cam.images import Placement
 from concept_cam.outside import chunks_of
 
-PICTURE = 360
+THUMBNAIL = 360
 """The longer side of a copy that is kept of an image that is no file."""
 
 
@@ -62,7 +62,7 @@ class Sources:
     def _copied(self, index: int, example: Example) -> Image.Image:
         image = example.read()
         small, stream = image.copy(), io.BytesIO()
-        small.thumbnail((PICTURE, PICTURE), Image.Resampling.LANCZOS)
+        small.thumbnail((THUMBNAIL, THUMBNAIL), Image.Resampling.LANCZOS)
         small.save(stream, "JPEG", quality=90, subsampling=0)
         self._copies[index] = stream.getvalue()
         return image
