@@ -27,7 +27,11 @@ def pairs(first: Iterable[Any], second: Iterable[Any]) -> list[Any]:
     first, second = list(first), list(second)
     default = {(k % len(first), k % len(second)) for k in range(max(len(first), len(second)))}
     return [
-        pytest.param(one, other, marks=() if (i, j) in default else pytest.mark.slow)
+        pytest.param(one, other, id=f"{_id(one)}-{_id(other)}", marks=() if (i, j) in default else pytest.mark.slow)
         for i, one in enumerate(first)
         for j, other in enumerate(second)
     ]
+
+
+def _id(row: Any) -> str:
+    return "-".join(map(str, row)) if isinstance(row, tuple) else str(row)
