@@ -47,6 +47,11 @@ def read_head(backbone: Backbone, pixels: Float[Tensor, "B 3 height width"], sit
     From there on the first image goes through the model alone, so that the embedding of the closed form is
     compared with the model's own in every pass.
 
+    Args:
+        backbone: the model.
+        pixels: its input, on its device and in its precision.
+        site: one that has a head.
+
     Raises:
         BackboneError: the site has no closed form, or did not run.
         UnlikeTheModel: the head gives another embedding than the model.
@@ -123,6 +128,13 @@ def _with_a_second_pass(backbone: Backbone, pixels: Tensor, site: Site) -> _Read
 
 def read_output(backbone: Backbone, pixels: Tensor, site: Site, entering: Tensor, output: Tensor) -> FactoredTrace:
     """Let the head read what entered the site and what left it.
+
+    Args:
+        backbone: the model.
+        pixels: its input, (B, 3, height, width).
+        site: one that has a head.
+        entering: what entered the module of the site.
+        output: what left it.
 
     Raises:
         BackboneError: the site has no closed form.

@@ -151,7 +151,13 @@ class PartSheet:
         self._thumbnails: list[Thumbnail] = []
 
     def add(self, name: str, image: Image.Image, finding: PartFinding) -> None:
-        """Take in one image; see ``part_sheet``."""
+        """Add one image to the sheet; see ``part_sheet``.
+
+        Args:
+            name: of the image.
+            image: the image that was searched.
+            finding: its parts.
+        """
         image = upright(image, finding.placement, "finding")
         vocabulary = (finding.parent, *(part.name for part in finding.parts))
         if self._count == 0:
