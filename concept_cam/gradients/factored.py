@@ -211,6 +211,13 @@ def single_query(trace: Trace) -> tuple[AttentionState, FactoredTrace]:
 
     Raises:
         BackboneError: the site has none, or the gradient is dense.
+
+    Example:
+        >>> from concept_cam import trace, world
+        >>> from concept_cam.gradients import single_query
+        >>> attention, seen = single_query(trace(world.localizer().backbone, torch.zeros(1, 3, 96, 96)))
+        >>> attention.query.shape, seen.site.name == seen.backbone.sites[0].name
+        (torch.Size([1, 1, 6, 32]), True)
     """
     if isinstance(trace, FactoredTrace) and isinstance(trace.reading, AttentionState):
         return trace.reading, trace
