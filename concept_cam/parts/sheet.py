@@ -121,6 +121,14 @@ def part_sheet(name: str, items: Sequence[tuple[str, Image.Image, PartFinding]],
     Raises:
         OptionError: there are none, or they have not all the same parent and parts.
         ImageError: an image is not of the size that was searched.
+
+    Example:
+        >>> from concept_cam import world
+        >>> from concept_cam.parts import find_parts, part_sheet, read_parts
+        >>> image = world.draw_species("ember finch", seed=3).image
+        >>> finding = find_parts(world.localizer(), image, read_parts("world-parts"))
+        >>> part_sheet("ember finch", [("a", image, finding)]).title
+        'ember finch'
     """
     sheet = PartSheet(name, made)
     for caption, image, finding in items:
