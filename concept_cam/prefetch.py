@@ -24,6 +24,12 @@ def read_ahead(
     Closing the iterator cancels what has not begun and waits for what has. Where ``items`` is a generator that raises, what it
     gave before is handed out first.
 
+    Args:
+        function: is called with each item, in a thread.
+        items: may be a generator.
+        workers: how many threads.
+        ahead: how many items at most are under way or wait to be taken.
+
     Example:
         >>> [(item, future.result()) for item, future in read_ahead(abs, [-1, 2, -3], workers=2, ahead=2)]
         [(-1, 1), (2, 2), (-3, 3)]
@@ -83,7 +89,13 @@ def one_by_one(
 
 
 def tell(item: T, error: ConceptCamError, on_error: Callable[[T, ConceptCamError], None] | None) -> None:
-    """Tell of an item that fails, if somebody listens; else raise the error. It says which item it is, if that is a file."""
+    """Tell of an item that fails, if somebody listens; else raise the error. It says which item it is, if that is a file.
+
+    Args:
+        item: the item that fails; if it is a path, the error names it.
+        error: why it fails.
+        on_error: is called with the item and the error; if None, the error is raised.
+    """
     if isinstance(item, str | os.PathLike) and not isinstance(error, ImageError):  # those say so themselves
         error = with_name(str(item), error)
     if on_error is None:

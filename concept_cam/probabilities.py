@@ -38,5 +38,12 @@ class ClassProbabilities:
 
 
 def own_scale(backbone: Backbone) -> float:
-    """The scale that the model was trained with, whatever holds it; 1 of classifiers, whose scores are logits."""
+    """The scale that the model was trained with, whatever holds it; 1 of classifiers, whose scores are logits.
+
+    Example:
+        >>> from concept_cam import world
+        >>> from concept_cam.evaluation import own_scale
+        >>> round(own_scale(world.localizer().backbone))
+        50
+    """
     return backbone.current().scale

@@ -80,6 +80,14 @@ def read_levels(
 
     Raises:
         ConceptCamError: of that class: the image cannot be read, or has several channels.
+
+    Example:
+        >>> import io
+        >>> from concept_cam.images import read_levels
+        >>> file = io.BytesIO()
+        >>> Image.new("L", (3, 2), 7).save(file, "PNG")
+        >>> read_levels(file.getvalue()).tolist()
+        [[7, 7, 7], [7, 7, 7]]
     """
     file, called = located(source, name)
     with opened(file, called, kind, "mask") as stored:

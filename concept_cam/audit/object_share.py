@@ -65,7 +65,13 @@ class ObjectMask:
 
     @classmethod
     def of(cls, placement: Placement, region: Bool[Tensor, "height width"] | None, grid: Sequence[int]) -> ObjectMask:
-        """Of a frame that has maps of (rows, cols); the region is the object, in pixels of the image."""
+        """The object on an image, with the frame that the maps are made of.
+
+        Args:
+            placement: of the frame on the image.
+            region: True on the object, one value for each pixel of the image; None if the object is not known.
+            grid: (rows, cols) of the maps.
+        """
         height, width = placement.image_size
         patch = max(placement.cell_size(grid))
         scale = min(_PIXELS / patch, math.sqrt(_LARGEST / (height * width)))

@@ -81,7 +81,13 @@ class Words:
 
     @classmethod
     def of(cls, vocabulary: PartVocabulary | None, phrases: ConceptBank | None, scenes: ConceptBank | None) -> Words:
-        """Of the attributes of some parts, embedded, and some backgrounds."""
+        """The phrases for the attributes of some parts, and for some backgrounds.
+
+        Args:
+            vocabulary: the parts with their attributes; None if there are none.
+            phrases: the embeddings of the attributes' phrases; None if there are none.
+            scenes: the backgrounds with their embeddings; None if there are none. A single one makes no group.
+        """
         parts = vocabulary.parts if vocabulary else ()
         groups = [
             (f"{part.name} {attribute}", tuple(map(part.phrase, values)))
@@ -148,7 +154,13 @@ def without(embedding: Float[Tensor, "B E"], backgrounds: Float[Tensor, "K E"]) 
 
 
 def erased(embedding: Float[Tensor, "B E"], mean: Float[Tensor, " E"], axes: Float[Tensor, "K E"]) -> Float[Tensor, "K B E"]:
-    """Embeddings whose component along each unit vector is that of the mean."""
+    """Embeddings whose component along each unit vector is that of the mean.
+
+    Args:
+        embedding: of B images.
+        mean: of the embeddings of many images.
+        axes: K unit vectors; each gives an embedding of its own for each image.
+    """
     excess = (embedding - mean) @ axes.T
     return embedding - excess.T[..., None] * axes[:, None]
 

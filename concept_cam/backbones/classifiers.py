@@ -24,6 +24,12 @@ def load(
 
     A file may have another number of classes than timm's own weights, if their names are given.
 
+    Args:
+        name: the name of a model of timm, or its folder.
+        weights: a tag of timm's weights for the model, or a file of weights; timm's own by default.
+        device: where the model runs.
+        classes: the name of each row of the last layer, in order; by default those that the model knows.
+
     Raises:
         BackboneError: no such model, tag or file, weights that have to be downloaded and cannot be, classes without names, or
             a checkpoint that brings code or chooses how it is loaded.

@@ -40,6 +40,11 @@ _FEWEST_WORDS = 20
 def load(name: str, device: str | torch.device = "cpu", classes: Iterable[str] | None = None) -> HuggingFace | Classifier:
     """Load a dual encoder or an image classifier by its name on the hub, or by its folder.
 
+    Args:
+        name: the name of a repository of the hub, or a folder.
+        device: where the model runs.
+        classes: for an image classifier, the name of each row of the last layer, in order; by default those of its config.
+
     Raises:
         BackboneError: no such model, neither of the two, files that have to be downloaded and cannot be, or a checkpoint that
             brings code or chooses how it is loaded.

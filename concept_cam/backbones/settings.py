@@ -244,6 +244,11 @@ def check_open_clip(file: Path, settings: Mapping[str, Any], known: Callable[[st
 def check_timm(file: Path, settings: Mapping[str, Any], known: Callable[[str], bool]) -> None:
     """Look at a ``config.json`` of timm.
 
+    Args:
+        file: its path, for the message.
+        settings: its content.
+        known: whether timm has an architecture of that name.
+
     Raises:
         BackboneError: it is not in timm's layout, or leads elsewhere.
     """
@@ -254,13 +259,26 @@ def check_timm(file: Path, settings: Mapping[str, Any], known: Callable[[str], b
 
 
 def check_hub_name(name: Any, key: str, file: Path) -> None:
-    """Raise BackboneError unless nothing is named, or a repository of the hub: no path, no address."""
+    """Raise BackboneError unless nothing is named, or a repository of the hub: no path, no address.
+
+    Args:
+        name: the value in the settings.
+        key: the key of that value, for the message.
+        file: the file of the settings, for the message.
+    """
     if name not in (None, "") and not (isinstance(name, str) and _HUB_NAME.fullmatch(name) and ".." not in name):
         raise BackboneError(f"{file}: {key} is {one_line(name, 100)!r}; expected a repository's name, such as 'roberta-base'.")
 
 
 def check_architecture(name: Any, key: str, file: Path, known: Callable[[str], bool]) -> None:
-    """Raise BackboneError unless nothing is named, or an architecture of timm: no repository, no folder."""
+    """Raise BackboneError unless nothing is named, or an architecture of timm: no repository, no folder.
+
+    Args:
+        name: the value in the settings; a tag after a dot is not looked at.
+        key: the key of that value, for the message.
+        file: the file of the settings, for the message.
+        known: whether timm has an architecture of that name.
+    """
     if name is not None and not (isinstance(name, str) and known(name.partition(".")[0])):
         raise BackboneError(f"{file}: {key} is {one_line(name, 100)!r}; expected an architecture of timm, such as 'resnet50'.")
 

@@ -243,6 +243,11 @@ def _steps(given: Any) -> Iterator[Any]:
 def preprocess_for(backbone: Backbone, fit: Fit | None, size: int | Size | None) -> Preparation:
     """The model's own, with what the user wants otherwise; a size that the model cannot take is found now.
 
+    Args:
+        backbone: the model.
+        fit: how an image is made to fit the input; None for the model's own way.
+        size: of the input in pixels, (height, width) or the side of a square; None for the model's own.
+
     Raises:
         OptionError: no such fit, a size below one, or a transform that is run as it is and has no other.
         BackboneError: the model cannot take that size.

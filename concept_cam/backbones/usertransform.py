@@ -131,7 +131,13 @@ def run(transform: Any, image: Image.Image) -> Float[Tensor, "3 height width"]:
 
 
 def refusal(transform: Any, image: Image.Image, what: object) -> str:
-    """What a transform does with an image that is not expected."""
+    """The message for an image that a transform cannot take.
+
+    Args:
+        transform: the user's transform.
+        image: the image that it was given.
+        what: what the transform did with it; a sentence that names the transform itself is the whole message.
+    """
     text = str(what)
     whole = text.startswith("The transform ")
     return text if whole else f"The transform {name_of(transform)}, given an image of {image.height} x {image.width}, {text}"

@@ -27,6 +27,11 @@ def check_device(device: str | torch.device) -> None:
 def first_run(name: str, size: Size, advice: str) -> Iterator[None]:
     """Say in one line why a model cannot be run on an image, whatever it raises itself.
 
+    Args:
+        name: of the model.
+        size: (height, width) of the input in pixels.
+        advice: what to do instead, the end of the message.
+
     Raises:
         BackboneError: it cannot.
     """
@@ -42,7 +47,13 @@ def first_run(name: str, size: Size, advice: str) -> Iterator[None]:
 
 
 def load_failure(what: str, error: Exception, *, local: bool = False) -> str:
-    """Why a model could not be loaded: code that it brings, the network, or what the library said."""
+    """Why a model could not be loaded: code that it brings, the network, or what the library said.
+
+    Args:
+        what: the model, as the message calls it.
+        error: what the library raised.
+        local: whether the model is read from local files, so that nothing is downloaded.
+    """
     said = " ".join(str(cause) for cause in _causes(error))
     if any(isinstance(cause, UnpicklingError) for cause in _causes(error)) or "weights_only" in said or "TorchScript" in said:
         # torch's own advice is to read it all the same.

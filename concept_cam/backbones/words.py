@@ -32,7 +32,13 @@ class Reader:
 
     @classmethod
     def of(cls, tokenizer: Any, limit: int | None, clean: Callable[[str], str] = str) -> Reader:
-        """With a tokenizer of transformers."""
+        """A reader with a tokenizer of transformers.
+
+        Args:
+            tokenizer: of transformers.
+            limit: how many ids of a text the model embeds, special tokens not counted; None if there is no limit.
+            clean: what is done to a text before the tokenizer gets it; nothing by default.
+        """
 
         def encode(text: str) -> Sequence[int]:
             ids: list[int] = tokenizer(clean(text), **_WHOLE)["input_ids"]
@@ -65,6 +71,11 @@ class Reader:
 
     def check_names(self, names: Sequence[str], templates: Sequence[str], model: str) -> None:
         """Refuse names of which nothing is read, or less than it takes to tell them apart; say what is cut off.
+
+        Args:
+            names: of the concepts.
+            templates: sentences with one ``{}`` for the name.
+            model: the name of the model, for the message.
 
         Raises:
             UnknownWord: a word of a name leaves no token.

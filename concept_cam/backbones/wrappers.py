@@ -64,7 +64,13 @@ def _dispatched(model: nn.Module) -> str | None:
 
 
 def outermost(model: nn.Module, wanted: Callable[[nn.Module], bool], prefix: str = "") -> Iterator[tuple[str, nn.Module]]:
-    """The modules that are wanted and are in no other that is, with the start of their layers' names."""
+    """The modules that are wanted and are in no other that is, with the start of their layers' names.
+
+    Args:
+        model: is searched, itself included.
+        wanted: whether a module is one of those.
+        prefix: the start of the names of the model's own layers, with a dot at its end unless it is empty.
+    """
     if wanted(model):
         yield prefix, model
         return
@@ -74,6 +80,11 @@ def outermost(model: nn.Module, wanted: Callable[[nn.Module], bool], prefix: str
 
 def only_one(model: nn.Module, wanted: Callable[[nn.Module], bool], name: str) -> tuple[str, nn.Module] | None:
     """The one module that is wanted, if a model holds any; and the start of its layers' names.
+
+    Args:
+        model: is searched, itself included.
+        wanted: whether a module is a dual encoder.
+        name: of the model, for the message.
 
     Raises:
         BackboneError: there are several, or the model has weights besides, so that it may embed otherwise.

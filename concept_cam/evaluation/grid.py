@@ -193,7 +193,15 @@ class OcclusionScores:
 
     @classmethod
     def of(cls, probabilities: ClassProbabilities, seen: Pass, examples: Sequence[Example]) -> OcclusionScores:
-        """The twin is the data set's, or the nearest by text."""
+        """The class probabilities of images with nothing masked.
+
+        Where the data set names no twin, the class whose text is nearest to the label takes its place.
+
+        Args:
+            probabilities: of the classes, by the model.
+            seen: the pass over the images.
+            examples: the images of that pass, in its order.
+        """
         bank = probabilities.bank
         twins = [example.twin or bank.neighbours(example.label, 1)[0] for example in examples]
         target, twin = (_indices(bank, names) for names in ([e.label for e in examples], twins))

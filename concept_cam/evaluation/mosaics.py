@@ -263,6 +263,19 @@ def write_mosaics(mosaics: Mosaics, folder: Path, about: Mapping[str, Any]) -> P
     Raises:
         OutputError: the folder holds another evaluation, another process is writing there, or it cannot be written.
         DatasetError: there are no mosaics, or two examples have one name and label.
+
+    Example:
+        >>> import tempfile
+        >>> from concept_cam import world
+        >>> from concept_cam.evaluation import read_rows
+        >>> from concept_cam.world.dataset import birds_dataset
+        >>> localizer, dataset = world.localizer(), birds_dataset(4)
+        >>> settings = MosaicSettings("nearest", ("hires_cam",), strengths=(1.0,))
+        >>> mosaics = Mosaics(localizer, localizer.bank(dataset.classes), dataset, settings)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     rows = read_rows(write_mosaics(mosaics, Path(folder), {}))
+        >>> len(rows), rows[1].label, rows[1].references
+        (8, 'ember finch', 'mosaic')
     """
     check_single(mosaics.dataset)
     settings = {**about, **settings_of_rows(mosaics.settings, mosaics.localizer, mosaics.bank, mosaics.dataset)}

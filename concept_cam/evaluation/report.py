@@ -26,7 +26,17 @@ _CHANCES = {name: one.chance for name, one in METRICS.items() if one.chance}
 
 
 def tables(rows: Sequence[GridRow | Skipped]) -> list[Table]:
-    """Where the evidence lies, and whether the score rests on it; those for which there are figures."""
+    """Where the evidence lies, and whether the score rests on it; those for which there are figures.
+
+    Example:
+        >>> from concept_cam.evaluation import GridRow, tables
+        >>> about = {"image": "a.png", "label": "finch", "method": "hires_cam", "correct": True}
+        >>> base = GridRow(**about, references="none", strength=0.0, energy=0.5, area=0.2)
+        >>> against_twin = GridRow(**about, references="twin", strength=1.0, energy=0.7, area=0.2)
+        >>> (table,) = tables([base, against_twin])
+        >>> [list(column.cells)[:2] for column in table.columns[1:5]]
+        [['none', 'twin'], ['0', '1'], ['1', '1'], ['0.500', '0.700']]
+    """
     good = [row for row in rows if isinstance(row, GridRow)]
     groups = map(shown, dict.fromkeys(one.group for one in METRICS.values() if one.group))
     return [
@@ -37,7 +47,14 @@ def tables(rows: Sequence[GridRow | Skipped]) -> list[Table]:
 
 
 def means(rows: Sequence[GridRow | Skipped]) -> list[dict[str, Any]]:
-    """One row for each method, references and strength: how many images, and the mean of each metric."""
+    """One row for each method, references and strength: how many images, and the mean of each metric.
+
+    Example:
+        >>> from concept_cam.evaluation import GridRow, means
+        >>> about = {"label": "finch", "method": "hires_cam", "references": "none", "strength": 0.0, "correct": True}
+        >>> means([GridRow(image="a.png", energy=0.5, **about), GridRow(image="b.png", energy=0.75, **about)])
+        [{'method': 'hires_cam', 'references': 'none', 'strength': 0.0, 'images': 2, 'correct': 1.0, 'energy': 0.625}]
+    """
     found = []
     for (name, references, strength), of_key in _grouped([row for row in rows if isinstance(row, GridRow)]).items():
         metrics = [metric for metric in METRICS if any(_value(row, metric) is not None for row in of_key.values())]
@@ -47,7 +64,13 @@ def means(rows: Sequence[GridRow | Skipped]) -> list[dict[str, Any]]:
 
 
 def problems(rows: Sequence[GridRow | Skipped]) -> list[str]:
-    """What kept examples from being used."""
+    """A line for each example that was skipped, with the reason.
+
+    Example:
+        >>> from concept_cam.evaluation import problems
+        >>> problems([Skipped.of("a.png", "finch", "cannot be read")])
+        ['a.png: cannot be read']
+    """
     return [f"{row.image}: {row.problem}" for row in rows if isinstance(row, Skipped)]
 
 

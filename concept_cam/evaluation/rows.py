@@ -36,6 +36,17 @@ def write_rows(grid: Grid, dataset: Dataset, folder: Path, about: Mapping[str, A
     Raises:
         OutputError: the folder holds another evaluation, another process is writing there, or it cannot be written.
         DatasetError: two examples have one name and label.
+
+    Example:
+        >>> import tempfile
+        >>> from concept_cam import world
+        >>> from concept_cam.evaluation import Settings, read_rows, write_rows
+        >>> from concept_cam.world.dataset import birds_dataset
+        >>> localizer, dataset = world.localizer(), birds_dataset(2)
+        >>> grid = Grid(localizer, localizer.bank(dataset.classes), 50.0, Settings(("hires_cam",), strengths=(1.0,)))
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     [(row.label, row.references) for row in read_rows(write_rows(grid, dataset, Path(folder), {}))]
+        [('ember finch', 'none'), ('ember finch', 'twin'), ('frost finch', 'none'), ('frost finch', 'twin')]
     """
     settings = {**about, "scale": grid.scale, **settings_of_rows(grid.settings, grid.localizer, grid.bank, dataset)}
     extra = extra_columns(dataset, column_names(GridRow))

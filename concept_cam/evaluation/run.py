@@ -238,6 +238,16 @@ def settings_of(
 ) -> Settings | MosaicSettings:
     """What is run on each image or on each mosaic, from the options of ``evaluate``.
 
+    Args:
+        methods: names or functions; None for the usual ones.
+        references: as ``read_references`` knows them; None for the usual ones.
+        strengths: numbers above 0; None for the usual ones.
+        deletion: steps of the deletion curve; 0 for no curve.
+        sanity: whether maps are also compared with those of a changed image, model or label.
+        mosaics: ``nearest`` or ``random``; None for single images.
+        cells: ``whole`` or ``half``, of mosaics alone; None for whole.
+        seed: which mosaics, of mosaics alone; None for 0.
+
     Raises:
         OptionError: one of them is none, or they do not go together.
     """

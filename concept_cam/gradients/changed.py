@@ -29,6 +29,14 @@ def embed_changed(
         changed: pixels, made as they are needed.
         count: how many there are: as many forward passes of one image.
         what: they are, for the bar.
+
+    Example:
+        >>> from concept_cam import trace, world
+        >>> from concept_cam.gradients import embed_changed
+        >>> seen = trace(world.localizer().backbone, torch.zeros(1, 3, 96, 96))
+        >>> darker = (seen.pixels[0] - k / 10 for k in range(3))
+        >>> [batch.shape for batch in embed_changed(seen, darker, 3, "brightness")]
+        [torch.Size([3, 192])]
     """
     changed = iter(changed)
     for which in _batches(count, what):
@@ -36,7 +44,15 @@ def embed_changed(
 
 
 def embed_without_channels(trace: Trace, image: int) -> Iterator[Float[Tensor, "batch E"]]:
-    """Embeddings of one image with each channel of the site's output put to zero in turn, for all tokens."""
+    """Embeddings of one image with each channel of the site's output put to zero in turn, for all tokens; in batches.
+
+    Example:
+        >>> from concept_cam import trace, world
+        >>> from concept_cam.gradients import embed_without_channels
+        >>> seen = trace(world.localizer().backbone, torch.zeros(1, 3, 96, 96))
+        >>> next(embed_without_channels(seen, 0)).shape
+        torch.Size([16, 192])
+    """
     layout = trace.site.layout
     axis = 1 if isinstance(layout, FeatureMap) and not layout.channels_last else -1
     for which in _batches(trace.tokens.shape[-1], "channels"):

@@ -18,7 +18,13 @@ from concept_cam.hooks import on_site
 
 
 def cut_at(backbone: Backbone, pixels: Float[Tensor, "B 3 height width"], site: Site) -> tuple[DenseTrace, Tensor]:
-    """Run the model with a graph from the site on; also gives what entered the site."""
+    """Run the model with a graph from the site on; also gives what entered the site.
+
+    Args:
+        backbone: the model.
+        pixels: its input, on its device and in its precision.
+        site: where the graph begins.
+    """
     seen: list[tuple[Tensor, Tensor]] = []
 
     def cut(entering: Any, tensor: Tensor) -> Tensor:

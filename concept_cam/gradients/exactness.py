@@ -60,6 +60,13 @@ def has_exact_head(backbone: Backbone, site: Site) -> bool:
     Libraries and users change models. A closed form that no longer fits must cost speed, never a wrong map. Embedding and
     gradient are compared when the model is first used and when its structure has changed; the embedding is compared in every
     pass as well, see ``read_head``.
+
+    Example:
+        >>> from concept_cam import world
+        >>> from concept_cam.gradients import has_exact_head
+        >>> backbone = world.localizer().backbone
+        >>> has_exact_head(backbone, backbone.sites[0])
+        True
     """
     # The structure is that of the model at any size.
     backbone = backbone.original

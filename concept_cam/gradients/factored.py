@@ -47,6 +47,11 @@ def read_head(backbone: Backbone, pixels: Float[Tensor, "B 3 height width"], sit
     From there on the first image goes through the model alone, so that the embedding of the closed form is
     compared with the model's own in every pass.
 
+    Args:
+        backbone: the model.
+        pixels: its input, on its device and in its precision.
+        site: one that has a head.
+
     Raises:
         BackboneError: the site has no closed form, or did not run.
         UnlikeTheModel: the head gives another embedding than the model.
@@ -124,6 +129,13 @@ def _with_a_second_pass(backbone: Backbone, pixels: Tensor, site: Site) -> _Read
 def read_output(backbone: Backbone, pixels: Tensor, site: Site, entering: Tensor, output: Tensor) -> FactoredTrace:
     """Let the head read what entered the site and what left it.
 
+    Args:
+        backbone: the model.
+        pixels: its input, (B, 3, height, width).
+        site: one that has a head.
+        entering: what entered the module of the site.
+        output: what left it.
+
     Raises:
         BackboneError: the site has no closed form.
     """
@@ -199,6 +211,13 @@ def single_query(trace: Trace) -> tuple[AttentionState, FactoredTrace]:
 
     Raises:
         BackboneError: the site has none, or the gradient is dense.
+
+    Example:
+        >>> from concept_cam import trace, world
+        >>> from concept_cam.gradients import single_query
+        >>> attention, seen = single_query(trace(world.localizer().backbone, torch.zeros(1, 3, 96, 96)))
+        >>> attention.query.shape, seen.site.name == seen.backbone.sites[0].name
+        (torch.Size([1, 1, 6, 32]), True)
     """
     if isinstance(trace, FactoredTrace) and isinstance(trace.reading, AttentionState):
         return trace.reading, trace

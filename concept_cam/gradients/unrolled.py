@@ -101,6 +101,14 @@ def unroll(trace: Trace, depth: int | None = None, *, graph: bool = True, image:
 
     Raises:
         BackboneError: the model is no transformer of known blocks, or those are not what they were.
+
+    Example:
+        >>> from concept_cam import trace, world
+        >>> from concept_cam.gradients import unroll
+        >>> seen = trace(world.localizer().backbone, torch.zeros(1, 3, 96, 96))
+        >>> unrolled = unroll(seen, depth=2)
+        >>> len(unrolled.layers), unrolled.layers[-1].attention.shape
+        (2, torch.Size([1, 6, 145, 145]))
     """
     backbone, blocks, pooling = trace.backbone, trace.backbone.blocks, trace.backbone.pooling
     chosen = tuple(block for block in blocks[-(depth or len(blocks)) :] if block is not None)
@@ -155,11 +163,25 @@ def _run(block: Block, entered: Float[Tensor, "B M D"]) -> Layer:
 
 
 def attend(query: Float[Tensor, "B H M d"], key: Float[Tensor, "B H M d"]) -> Float[Tensor, "B H M M"]:
-    """The attention weights of each token on all tokens."""
+    """The attention weights of each token on all tokens.
+
+    Example:
+        >>> from concept_cam.gradients import attend
+        >>> key = torch.tensor([[[[0.0, 1.0], [0.0, -1.0]]]])
+        >>> attend(torch.zeros(1, 1, 2, 2), key)
+        tensor([[[[0.5000, 0.5000],
+                  [0.5000, 0.5000]]]])
+    """
     attention: Tensor = (query @ key.transpose(-1, -2) * query.shape[-1] ** -0.5).softmax(-1)
     return attention
 
 
 def joined(heads: Float[Tensor, "B H M d"]) -> Float[Tensor, "B M W"]:
-    """The outputs of the heads, concatenated."""
+    """The outputs of the heads, concatenated.
+
+    Example:
+        >>> from concept_cam.gradients import joined
+        >>> joined(torch.tensor([[[[1.0, 2.0]], [[3.0, 4.0]]]]))
+        tensor([[[1., 2., 3., 4.]]])
+    """
     return heads.transpose(1, 2).flatten(2)

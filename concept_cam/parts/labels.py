@@ -61,7 +61,13 @@ class Layer:
             self._draw.line([2 * side for side in (*end, *mark.point)], fill=colour, width=self._width(width))
 
     def dot(self, point: Point, colour: Colour, share: float = 1.0) -> None:
-        """A disc with a rim that is seen on any ground, so large a share of the usual."""
+        """Draw a disc with a rim that is visible on any ground.
+
+        Args:
+            point: its centre, (x, y) in pixels of the image.
+            colour: its fill.
+            share: its radius as a share of the usual one.
+        """
         x, y = (2 * side for side in point)
         for fill, radius in ((INK, 3.4), (_WHITE, 3.0), (colour, 2.2)):
             r = 2 * radius * share * self._stroke
@@ -82,7 +88,13 @@ def _halo(colour: Colour) -> Colour:
 
 
 def marked(finding: PartFinding, image: Image.Image, side: int) -> tuple[Image.Image, list[Mark]]:
-    """A copy of the image with its longer side so long, and what is to be marked on it."""
+    """A resized copy of the image, and the marks of its visible parts in pixels of the copy.
+
+    Args:
+        finding: the parts of the image.
+        image: the image that was searched.
+        side: the longer side of the copy, in pixels.
+    """
     image = upright(image, finding.placement, "finding")
     scale = side / max(image.size)
     shown = image.resize([max(1, round(length * scale)) for length in image.size], Image.Resampling.LANCZOS)
@@ -99,7 +111,15 @@ def marked(finding: PartFinding, image: Image.Image, side: int) -> tuple[Image.I
 
 
 def beside(x: float, marks: Sequence[Mark], top: float, bottom: float, step: float) -> list[tuple[float, Mark]]:
-    """Heights at ``x`` at least a step apart, each with the mark whose label stands there, so that no two lines cross."""
+    """Heights for the labels of marks beside an image, each with its mark, such that no two lines from label to point cross.
+
+    Args:
+        x: where the lines end at the labels.
+        marks: in any order.
+        top: the upper end of the column of labels.
+        bottom: its lower end; labels that do not fit stand below it.
+        step: the least distance of two labels. All are in pixels.
+    """
     placed = sorted(marks, key=lambda mark: mark.point[1])
     ends = _spread([mark.point[1] for mark in placed], top + step / 2, bottom - step / 2, step)
 
@@ -129,7 +149,13 @@ def _spread(wanted: Sequence[float], low: float, high: float, step: float) -> li
 
 
 def wrapped(*texts: str, font: Lettering, width: float) -> list[str]:
-    """Lines no wider than that, unless a word is."""
+    """The words of some texts in lines no wider than ``width``, unless a single word is wider.
+
+    Args:
+        texts: are joined by spaces.
+        font: the letters.
+        width: in pixels.
+    """
     lines: list[str] = []
     for word in " ".join(texts).split():
         longer = f"{lines[-1]} {word}" if lines else word

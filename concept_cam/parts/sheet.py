@@ -121,6 +121,14 @@ def part_sheet(name: str, items: Sequence[tuple[str, Image.Image, PartFinding]],
     Raises:
         OptionError: there are none, or they have not all the same parent and parts.
         ImageError: an image is not of the size that was searched.
+
+    Example:
+        >>> from concept_cam import world
+        >>> from concept_cam.parts import find_parts, part_sheet, read_parts
+        >>> image = world.draw_species("ember finch", seed=3).image
+        >>> finding = find_parts(world.localizer(), image, read_parts("world-parts"))
+        >>> part_sheet("ember finch", [("a", image, finding)]).title
+        'ember finch'
     """
     sheet = PartSheet(name, made)
     for caption, image, finding in items:
@@ -151,7 +159,13 @@ class PartSheet:
         self._thumbnails: list[Thumbnail] = []
 
     def add(self, name: str, image: Image.Image, finding: PartFinding) -> None:
-        """Take in one image; see ``part_sheet``."""
+        """Add one image to the sheet; see ``part_sheet``.
+
+        Args:
+            name: of the image.
+            image: the image that was searched.
+            finding: its parts.
+        """
         image = upright(image, finding.placement, "finding")
         vocabulary = (finding.parent, *(part.name for part in finding.parts))
         if self._count == 0:

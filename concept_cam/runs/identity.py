@@ -39,6 +39,14 @@ def identity_of(
 
     Raises:
         DatasetError: two examples have one name and label.
+
+    Example:
+        >>> from concept_cam import world
+        >>> from concept_cam.runs import identity_of
+        >>> from concept_cam.world.dataset import birds_dataset
+        >>> first, again, fewer = (identity_of(world.localizer(), birds_dataset(count)) for count in (2, 2, 1))
+        >>> first == again, [name for name in first if first[name] != fewer[name]]
+        (True, ['images_digest', 'labels_digest', 'regions_digest'])
     """
     own = localizer.backbone.original
     return {
@@ -53,7 +61,14 @@ def identity_of(
 
 
 def name_of_example(example: Example) -> str:
-    """What tells an example from all others of its data set: an image may have several labels."""
+    """What tells an example from all others of its data set: an image may have several labels.
+
+    Example:
+        >>> from concept_cam.datasets import Example
+        >>> from concept_cam.runs import name_of_example
+        >>> name_of_example(Example("a.png", "a.png", "house finch")).splitlines()
+        ['a.png', 'house finch']
+    """
     return f"{example.name}\n{example.label}"
 
 

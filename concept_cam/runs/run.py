@@ -226,6 +226,14 @@ def read_settings(folder: Path) -> dict[str, Any]:
 
     Raises:
         OutputError: there is no run, or its settings are damaged.
+
+    Example:
+        >>> import tempfile
+        >>> from concept_cam.runs import Run, read_settings
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     with Run.held(Path(folder), {"method": "hires_cam"}, ("image", "label")):
+        ...         read_settings(Path(folder))
+        {'method': 'hires_cam'}
     """
     file = folder / SETTINGS
     try:

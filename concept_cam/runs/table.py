@@ -109,6 +109,12 @@ def csv_of(rows: Iterable[Row], kind: type[Row], extra: Iterable[str] = ()) -> b
         rows: of that kind, and those that were skipped.
         kind: whose columns the table has.
         extra: further columns of the data set.
+
+    Example:
+        >>> from concept_cam.runs import Row, Skipped, csv_of
+        >>> rows = [Row(image="a.png", label="finch"), Skipped.of("b.png", "wren", "damaged")]
+        >>> csv_of(rows, Row).decode().split()
+        ['image,label,problem', 'a.png,finch,', 'b.png,wren,damaged']
     """
     return table_of(map(_cells, rows), column_names(kind, extra))
 
@@ -122,6 +128,15 @@ def read_rows(file: Path, kind: type[RowT]) -> list[RowT | Skipped]:
 
     Raises:
         OutputError: it cannot be read, or is not a table of such rows.
+
+    Example:
+        >>> import tempfile
+        >>> from concept_cam.runs import Row, csv_of, read_rows
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     file = Path(folder) / "rows.csv"
+        ...     _ = file.write_bytes(csv_of([Row(image="a.png", label="finch")], Row))
+        ...     read_rows(file, Row)
+        [Row(image='a.png', label='finch', extra={})]
     """
     try:
         content = read_bytes(file, _LARGEST)

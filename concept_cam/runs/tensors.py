@@ -73,6 +73,11 @@ class StoredTensors:
     def part(self, name: str, start: int, stop: int) -> Tensor:
         """Some numbers of a tensor of one dimension.
 
+        Args:
+            name: of the tensor.
+            start: the index of the first number.
+            stop: the index after the last number.
+
         Raises:
             KeyError, ValueError: there are none.
         """
