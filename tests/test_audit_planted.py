@@ -294,6 +294,7 @@ def test_a_report_of_images_that_nobody_has_drawn_a_mask_for(localizer, tmp_path
 # ---- evidence ---------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_no_two_drawings_have_one_file(localizer, tmp_path):
     """However alike the names of their images are to a file system."""
     names = (

@@ -105,6 +105,7 @@ def at_home(tmp_path):
     return tmp_path / "home.csv"
 
 
+@pytest.mark.slow
 def test_a_planted_shortcut_fails(run, at_home, tmp_path):
     conditions = ("--fail-on", "off_object > 0.3", "--fail-on", "accuracy < 0.5", "--fail-on", "sensitivity > 0.2")
     code, out, err = run(at_home, "--model", "world-shortcut", *conditions, "--fail-on", "suspects > 0", "--out", "out")
@@ -162,6 +163,7 @@ def test_when_nothing_can_be_read(run, folder):
     assert len(err.splitlines()) == 7
 
 
+@pytest.mark.slow
 def test_two_models_on_the_same_images(run, tmp_path):
     images = ("world-shortcuts", "--limit", 4, "--out", "out")
     code, out, err = run(*images, "--other-model", "world-shortcut")

@@ -58,6 +58,7 @@ def test_check_of_the_embedded_model_passes(run):
     assert all(line.startswith("pass  ") for line in lines[1:])
 
 
+@pytest.mark.slow
 def test_check_says_what_fails_and_ends_in_one(run, monkeypatch):
     """A model that is random each time it runs."""
     real = world.localizer().backbone

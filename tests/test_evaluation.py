@@ -57,6 +57,7 @@ def grid_of(localizer, settings=SETTINGS):
     return Grid(localizer, localizer.bank(world.species()), own_scale(localizer.backbone), settings)
 
 
+@pytest.mark.slow
 def test_a_row_for_each_image_method_references_and_strength(localizer, tmp_path, small):
     rows = read_rows(write_rows(grid_of(localizer), twins_dataset(4), tmp_path, {}))
     keys = [(row.image, row.method, row.references, row.strength) for row in rows]
@@ -87,6 +88,7 @@ def test_boxes_are_held_against_the_best_of_the_map(localizer, tmp_path):
     assert 0 < having.best_box < 1
 
 
+@pytest.mark.slow
 def test_sanity_knows_a_map_that_looks_at_nothing(localizer, tmp_path, monkeypatch):
     """A method that draws the same edges whatever the model or the label agrees with all of its doubles."""
 

@@ -154,6 +154,7 @@ def test_the_shortcuts_of_its_sister_are_found_from_a_table_with_boxes(main_of, 
     assert "lies off the object" in Path(report.removeprefix("report in ")).read_text()
 
 
+@pytest.mark.slow
 def test_an_own_model_shows_what_decided_and_is_as_it_was(run, tmp_path):
     decided, counted, *failed, left = run("own_model.py").splitlines()
     first, own, second, other, x, y = re.match(r"(.+) \((.+)\), not (.+) \((.+)\): see \((\d+), (\d+)\)", decided).groups()
