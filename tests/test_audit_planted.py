@@ -29,6 +29,8 @@ from concept_cam.world.birds import twins
 from concept_cam.world.dataset import WORLDS, birds_dataset
 from concept_cam.world.shortcuts import SHORTCUTS
 
+pytestmark = pytest.mark.slow  # plates of all species, and the encoder with shortcuts
+
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):

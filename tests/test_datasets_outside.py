@@ -320,7 +320,7 @@ OUTLINES = {
     "true and false": {"segmentation": [[True] * 6]},
     "a text": {"segmentation": "polygon"},
     "a number beyond all": {"segmentation": [[10**400, 3, 6, 3, 6, 8]]},
-    "no box, no outline": {"bbox": None, "segmentation": None},
+    "no box, an empty outline": {"bbox": None, "segmentation": []},
     "three sides": {"bbox": [1, 2, 3]},
     "sides as text": {"bbox": ["1", "2", "3", "4"]},
     "an infinite side": {"bbox": [1, 2, float("inf"), 4]},

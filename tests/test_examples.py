@@ -94,6 +94,7 @@ def test_what_is_no_image_is_reported_and_the_others_have_boxes(main_of, tmp_pat
     ]
 
 
+@pytest.mark.slow
 def test_the_part_sheet_names_what_is_on_the_card(run, tmp_path):
     printed = run("part_sheet.py").splitlines()
     read = dict(re.fullmatch(r"([\w ]+, \w+): (\w+) \d/4.*", line).groups() for line in printed[:-2])

@@ -63,6 +63,7 @@ def test_what_is_stopped_goes_on_to_the_same_bytes():
     assert interrupted("--count", "2").count("2 cases of") == 4
 
 
+@pytest.mark.slow
 def test_what_is_killed_five_times_goes_on_to_the_same_bytes():
     assert interrupted("localize", "parts", "--count", "1", "--kills", "5").count("1 cases of") == 2
 

@@ -125,7 +125,7 @@ def test_a_file_of_timm_has_its_own_number_of_classes(model, tmp_path, suffix, w
     torch.testing.assert_close(ours, own, rtol=1e-4, atol=1e-5)
     with pytest.raises(BackboneError, match="has 3 classes, given 2 names"):
         load("test_vit", str(file), classes=NAMES[:2])
-    with pytest.raises(BackboneError, match="test_vit: nobody knows the names of its classes; give them"):
+    with pytest.raises(BackboneError, match="test_vit: nobody knows the names of its classes; give classes"):
         load("test_vit", str(file))
 
 

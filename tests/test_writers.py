@@ -355,11 +355,11 @@ def test_another_question_in_the_folder_is_refused(work, files, tmp_path):
     work(tmp_path / "out")
     before = tree(tmp_path / "out")
     plate = world.draw_species("royal jay", 0, 96).image
-    with pytest.raises(OutputError, match="holds a run with another strength; choose another --out"):
+    with pytest.raises(OutputError, match="holds a run with another strength; choose another folder"):
         work(tmp_path / "out", strength=0.3)
     with pytest.raises(OutputError, match="holds a run with another images"):
         work(tmp_path / "out", images=files[:2])
-    with pytest.raises(OutputError, match="holds a run of several images; choose another --out"):
+    with pytest.raises(OutputError, match="holds a run of several images; choose another folder"):
         work(tmp_path / "out", images=files[:1])
     plate.save(files[0])
     with pytest.raises(OutputError, match="holds a run with another set of images"):

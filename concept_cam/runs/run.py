@@ -99,7 +99,7 @@ class Run:
             OutputError: the folder holds a run of several items, whose files would be written over.
         """
         if (folder / SETTINGS).exists():
-            raise OutputError(f"{folder} holds a run of several images; choose another --out, or delete it.")
+            raise OutputError(f"{folder} holds a run of several images; choose another folder, or delete it.")
         return cls(folder, None, columns, table)
 
     def batches(
