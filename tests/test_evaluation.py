@@ -186,8 +186,9 @@ def test_an_interrupted_run_ends_with_the_same_rows(localizer, tmp_path, small, 
 
     with monkeypatch.context() as patched:
         patched.setattr("concept_cam.runs.batches.write_file", pulled)
-        with pytest.raises(_PlugPulled):
+        with pytest.raises(KeyboardInterrupt, match="of 8 images are kept") as caught:
             write_rows(grid_of(localizer), twins_dataset(8), tmp_path / "again", {})
+    assert isinstance(caught.value.__cause__, _PlugPulled)
     assert len(list((tmp_path / "again" / "batches").glob("*"))) == 2 * after - 1
     resumed = write_rows(grid_of(localizer), twins_dataset(8), tmp_path / "again", {}).read_bytes()
     assert resumed == whole
