@@ -242,10 +242,12 @@ def test_comparing_finds_the_difference():
 def test_chance_is_what_random_peaks_get():
     plate = next(heldout.twin_plates(1))
     mask = torch.from_numpy(plate.mask)
-    from workshop.benchmark import _chance, _traces
+    from workshop.benchmark import Record, _passes
 
-    ((frames, seen),) = _traces(world.localizer(), [plate.plate])
-    energy, hit = _chance(frames[0], mask, seen)
+    ((frames, seen),) = _passes(world.localizer(), [plate.plate])
+    record = Record()
+    record.add_chance(frames, [mask], seen)
+    energy, hit = record.chance().energy, record.chance().hit
     assert energy == pytest.approx(float(energy_inside(torch.ones(mask.shape), mask)))
     points = [((c + 0.5) * 16, (r + 0.5) * 16) for r in range(12) for c in range(12)]
     assert hit == pytest.approx(np.mean([float(pointing_hit(torch.tensor(p), mask, 16.0)) for p in points]))
