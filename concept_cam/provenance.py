@@ -199,7 +199,7 @@ def _check(name: str, value: Any) -> None:
 def _start_of(file: Path, run: Provenance) -> dict[str, Any]:
     """When and by which command a run was started; nothing if the file is not there or is of another run."""
     try:
-        held = json.loads(file.read_text(encoding="utf-8"))
+        held = parse_json(read_bytes(file, _LARGEST))
         start = {"date": held["date"], "command": held["command"]}
         same = replace(run, **start).as_json() == held
     except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import tracemalloc
 from dataclasses import replace
 from datetime import datetime, timezone
 from importlib.metadata import version
@@ -212,3 +214,21 @@ def test_the_citation_file_is_one():
     assert paper["identifiers"] == [{"type": "other", "value": "arXiv:2501.11309"}]
     assert all(isinstance(word, str) for word in held["keywords"])
     assert "CITATION.cff" in (ROOT / "README.md").read_text()
+
+
+@pytest.mark.parametrize("kind", ["a file without end", "a pipe"])
+def test_what_is_too_large_or_never_ends_is_not_read(tmp_path, kind):
+    file = tmp_path / HOW
+    if kind == "a pipe":
+        os.mkfifo(file)
+    else:
+        file.touch()
+        os.truncate(file, 3 << 30)
+    later = replace(MADE, date="2026-02-01")
+    tracemalloc.start()
+    try:
+        assert later.kept(tmp_path) == later
+        assert tracemalloc.get_traced_memory()[1] < 10_000_000
+    finally:
+        tracemalloc.stop()
+    assert json.loads(file.read_bytes())["date"] == "2026-02-01"

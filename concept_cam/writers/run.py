@@ -16,7 +16,7 @@ from PIL import Image
 
 from concept_cam import images
 from concept_cam.errors import ConceptCamError, ImageError, OptionError, OutputError
-from concept_cam.outside import chunks_of
+from concept_cam.outside import chunks_of, parse_json
 from concept_cam.runs import Run
 from concept_cam.runs.batches import Files
 from concept_cam.writers.table import Row, csv_of
@@ -92,7 +92,7 @@ class Job(Generic[R]):
             batches = run.each(list(self.names), size, str, makes.files, lambda files: _are_there(run.folder, files))
             with closing(batches):
                 for _, paths, files, kept in batches:
-                    outcomes = json.loads(files[_OUTCOMES])
+                    outcomes = parse_json(files[_OUTCOMES])
                     failures += sum("problem" in outcome for outcome in outcomes)
                     for path, outcome in zip(paths, outcomes, strict=True) if kept else ():
                         self._take_again(path, outcome)
@@ -196,7 +196,7 @@ def state_of(path: Path) -> tuple[int, ...] | None:
 def _are_there(folder: Path, files: Files) -> bool:
     """Whether the files that a batch has written are there, as they were."""
     try:
-        outcomes = json.loads(files[_OUTCOMES])
+        outcomes = parse_json(files[_OUTCOMES])
         held = [item for outcome in outcomes for item in outcome.get("files", {}).items()]
         return all(_state(folder / name) == state for name, state in held)
     except (OSError, ValueError, LookupError, TypeError, AttributeError):
