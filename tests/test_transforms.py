@@ -443,6 +443,8 @@ REFUSED = {
 @pytest.mark.parametrize("name", REFUSED)
 def test_what_gives_no_window_is_refused_in_a_line(name):
     make, message = REFUSED[name]
+    # A step that seldom does something is refused whatever it does; only the first reason that is found differs.
+    torch.manual_seed(0)
     with pytest.raises(BackboneError, match=message) as error:
         read_transform(make())
     assert "\n" not in str(error.value)
