@@ -211,6 +211,12 @@ def without_chance(transform: Any) -> Iterator[None]:
             # Test images are not the user's: what a library says of them helps nobody.
             warnings.simplefilter("ignore")
             yield
+    except Exception as error:
+        # What else is wrong with what is random may be chance.
+        if not before.untouched():
+            raise ImageError(f"The transform {name_of(transform)} is random; give the one for evaluation.") from error
+        raise
+    else:
         if not before.untouched():
             raise ImageError(f"The transform {name_of(transform)} is random; give the one for evaluation.")
     finally:
