@@ -28,13 +28,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:  # "as" tells type checkers that a name is exported
     from concept_cam import checks as checks, drawing as drawing, errors as errors, world as world
     from concept_cam.backbones import Backbone as Backbone, Site as Site, TokenLayout as TokenLayout
-    from concept_cam.comparison import (
-        Comparison as Comparison,
-        against as against,
-        compare as compare,
-        nearest as nearest,
-        rivals as rivals,
-    )
+    from concept_cam.comparison import Comparison as Comparison, compare as compare
     from concept_cam.concepts import ConceptBank as ConceptBank, embed as embed
     from concept_cam.field import ConceptField as ConceptField
     from concept_cam.gradients import trace as trace
@@ -44,6 +38,7 @@ if TYPE_CHECKING:  # "as" tells type checkers that a name is exported
     from concept_cam.preprocess import Preprocess as Preprocess
     from concept_cam.prompts import read_templates as read_templates, read_vocabulary as read_vocabulary
     from concept_cam.result import Localization as Localization
+    from concept_cam.selectors import against as against, nearest as nearest, rivals as rivals
     from concept_cam.weightings import by_score as by_score, by_similarity as by_similarity, uniform as uniform
 
 _HOMES = {
@@ -56,7 +51,7 @@ _HOMES = {
     "Preprocess": "preprocess",
     "Site": "backbones",
     "TokenLayout": "backbones",
-    "against": "comparison",
+    "against": "selectors",
     "by_score": "weightings",
     "by_similarity": "weightings",
     "compare": "comparison",
@@ -65,10 +60,10 @@ _HOMES = {
     "hires_cam": "methods",
     "layer_cam": "methods",
     "load": "loading",
-    "nearest": "comparison",
+    "nearest": "selectors",
     "read_templates": "prompts",
     "read_vocabulary": "prompts",
-    "rivals": "comparison",
+    "rivals": "selectors",
     "trace": "gradients",
     "uniform": "weightings",
     "wrap": "loading",

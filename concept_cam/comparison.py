@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -22,11 +22,9 @@ from torch import Tensor
 
 from concept_cam.concepts import ConceptBank
 from concept_cam.doubles import first_double
-from concept_cam.errors import ComparisonError, UnknownConcept, one_line
+from concept_cam.errors import ComparisonError, one_line
+from concept_cam.selectors import OWN, Selector, sees_scores
 from concept_cam.weightings import Weighting, uniform
-
-Selector = Callable[[ConceptBank, str, Float[Tensor, " K"]], tuple[str, ...]]
-"""A function that selects references: (bank, target, scores of the bank on this image) -> names."""
 
 SAME = 1 - 1e-5
 """The model cannot distinguish two concepts with a larger cosine."""
@@ -70,7 +68,12 @@ class Comparison:
         return [replace(self, strength=strength) for strength in strengths]
 
     def with_each(self) -> list[Comparison]:
-        """The same comparison with each reference alone."""
+        """The same comparison with each reference alone.
+
+        Raises:
+            ComparisonError: there are no references.
+        """
+        _check_some(self.target, self.references, math.inf)
         pairs = zip(self.references, self.similarities, strict=True)
         return [replace(self, references=(name,), weights=(1.0,), similarities=(alike,)) for name, alike in pairs]
 
@@ -154,10 +157,10 @@ def check_for_all(bank: ConceptBank, target: str, selector: Selector | None, str
         >>> from concept_cam.comparison import check_for_all
         >>> check_for_all(world.localizer().bank(world.species()), "ember finch", nearest(3), strength=0.6)
     """
-    if selector is None or isinstance(selector, _OWN):
+    if selector is None or isinstance(selector, OWN):
         references = selector(bank, target, torch.zeros_like(bank.vectors[:, 0])) if selector else ()
         _check_some(target, references, strength)
-        if not isinstance(selector, _Rivals):  # which depend on the image
+        if not sees_scores(selector):
             _check_distinct(bank, target, references)
 
 
@@ -174,7 +177,7 @@ def check_strength(strength: float) -> None:
 def _selected(selector: Selector, bank: ConceptBank, target: str, scores: Float[Tensor, " K"]) -> tuple[str, ...]:
     """The names that the selector gives, after a check."""
     # A custom selector may write into its arguments.
-    given: object = selector(bank if isinstance(selector, _OWN) else bank.copy(), target, scores.detach().clone())
+    given: object = selector(bank if isinstance(selector, OWN) else bank.copy(), target, scores.detach().clone())
     if isinstance(given, str) or not isinstance(given, Iterable):
         raise ComparisonError(f"The selector gave {given!r}; expected the names of references, in a tuple.")
     names = tuple(given)
@@ -217,109 +220,3 @@ def _weighed(weighting: Weighting, scores: Float[Tensor, " T"], similarities: Fl
     if not math.isclose(sum(weights), 1, abs_tol=1e-3):
         raise ComparisonError(f"The weights of the references sum to {sum(weights):.3f}; expected 1.")
     return tuple(weights)
-
-
-# ---- selectors --------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Named:
-    """A selector of fixed names."""
-
-    names: tuple[str, ...]
-
-    def __call__(self, bank: ConceptBank, target: str, scores: Float[Tensor, " K"]) -> tuple[str, ...]:
-        """The names; raises UnknownConcept if the bank does not hold one."""
-        unknown = [name for name in self.names if name not in bank]
-        if unknown:
-            raise UnknownConcept(f"The bank does not hold {', '.join(map(repr, unknown))}; embed them first.")
-        return self.names
-
-
-def against(*names: str) -> Named:
-    """Select named references; the parent of a part, such as "bird" for "red crown", can be one.
-
-    Raises:
-        UnknownConcept: the bank does not hold a name (raised when the selector is called).
-
-    Example:
-        >>> from concept_cam import against, world
-        >>> plate = world.draw_species("ember finch")
-        >>> world.localizer()(plate.image, "ember finch", against("frost finch", "willow finch")).comparison.weights
-        (0.5, 0.5)
-    """
-    return Named(tuple(dict.fromkeys(names)))
-
-
-def nearest(count: int = 3) -> Selector:
-    """Select the concepts whose embeddings are nearest to that of the target, the same for every image.
-
-    Raises:
-        ComparisonError: the count is below 1.
-
-    Example:
-        >>> from concept_cam import world, nearest
-        >>> plate = world.draw_species("ember finch")
-        >>> world.localizer()(plate.image, "ember finch", nearest(1)).comparison.references
-        ('frost finch',)
-    """
-    return _Nearest(count)
-
-
-def rivals(count: int = 3) -> Selector:
-    """Select the rivals, the concepts with the highest scores on this image, without the target.
-
-    The paper calls them "top predictions".
-
-    Raises:
-        ComparisonError: the count is below 1.
-
-    Example:
-        >>> from concept_cam import world, rivals
-        >>> plate = world.draw_species("ember finch")
-        >>> world.localizer()(plate.image, "frost finch", rivals(1)).comparison.references
-        ('ember finch',)
-    """
-    return _Rivals(count)
-
-
-@dataclass(frozen=True)
-class _Counted:
-    count: int
-
-    def __post_init__(self) -> None:
-        if self.count < 1:
-            raise ComparisonError(f"{self.count} references asked for; expected at least one, or strength 0 for none.")
-
-
-# Classes instead of closures, because closures do not pickle.
-class _Nearest(_Counted):
-    def __call__(self, bank: ConceptBank, target: str, scores: Float[Tensor, " K"]) -> tuple[str, ...]:
-        return bank.neighbours(target, self.count)
-
-
-class _Rivals(_Counted):
-    def __call__(self, bank: ConceptBank, target: str, scores: Float[Tensor, " K"]) -> tuple[str, ...]:
-        return bank.ranked(scores, target, self.count)
-
-
-_OWN = (Named, _Nearest, _Rivals)  # These do not write into their arguments.
-
-
-def sees_scores(selector: Selector | None) -> bool:
-    """Whether the references depend on how concepts score on the image; of a selector of the user's own nobody knows."""
-    return not (selector is None or isinstance(selector, Named | _Nearest))
-
-
-def as_selector(wanted: Selector | str | Iterable[str] | None) -> Selector | None:
-    """The selector for a selector, a name, several names or None.
-
-    Example:
-        >>> from concept_cam.comparison import as_selector
-        >>> as_selector(["frost finch", "willow finch"])
-        Named(names=('frost finch', 'willow finch'))
-    """
-    if wanted is None or callable(wanted):
-        return wanted
-    names = (wanted,) if isinstance(wanted, str) else tuple(dict.fromkeys(wanted))
-    return Named(names) if names else None

@@ -72,8 +72,9 @@ class Plan:
         (own,) = comparison.at_each([self.strength])
         if self.bare and self.strength == 0:
             own = replace(own, references=(), weights=(), similarities=())
-        alone = [] if self.each is None else comparison.at_each([self.each])[0].with_each()
-        return [own, *comparison.at_each(self.strengths), *alone]
+        alone = [] if self.each is None else comparison.at_each([self.each])
+        each = [one for same in alone if same.references for one in same.with_each()]
+        return [own, *comparison.at_each(self.strengths), *each]
 
     def exploration(self, image: Image.Image | None, results: Sequence[Localization]) -> Exploration:
         """Of the results of ``comparisons``, in their order."""

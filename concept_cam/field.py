@@ -14,7 +14,7 @@ from jaxtyping import Float
 from safetensors.torch import save
 from torch import Tensor
 
-from concept_cam.comparison import as_selector, compare
+from concept_cam.comparison import compare
 from concept_cam.concepts import ConceptBank
 from concept_cam.errors import OptionError
 from concept_cam.evidence import EvidenceMaps
@@ -24,6 +24,7 @@ from concept_cam.gradients.tolerance import relative_error
 from concept_cam.images import Placement
 from concept_cam.methods import AnyMethod, field_vectors, hires_cam, name_of
 from concept_cam.result import Localization
+from concept_cam.selectors import as_selector
 from concept_cam.stored import MOST_CELLS, MOST_NUMBERS, exactly, mapping, number, placed, read_stored, refused, sides
 from concept_cam.targets import References, Target, as_references, named
 from concept_cam.weightings import Weighting

@@ -11,17 +11,18 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from concept_cam.comparison import Comparison, Named, Selector, as_selector, check_for_all, compare, nearest, sees_scores
+from concept_cam.comparison import Comparison, check_for_all, compare
 from concept_cam.concepts import ConceptBank
 from concept_cam.errors import ConceptCamError, OptionError
 from concept_cam.methods import AnyMethod, name_of, sees_score
 from concept_cam.passes import Pass
 from concept_cam.result import Localization
+from concept_cam.selectors import Named, Selector, as_selector, nearest, sees_scores
 from concept_cam.targets import References, Targets, as_references, for_each
 from concept_cam.weightings import Weighting
 
 Variants: TypeAlias = Callable[[Comparison], list[Comparison]]
-"""What is made of a comparison: several that are asked in its place."""
+"""A function that replaces a comparison by several, such as one for each strength."""
 
 
 @final

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 from concept_cam.errors import OptionError
 
 if TYPE_CHECKING:
-    from concept_cam.comparison import Selector
+    from concept_cam.selectors import Selector
 
     Target: TypeAlias = str | int
     Targets: TypeAlias = Target | Iterable[Target | None] | None

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from PIL import Image
 
-    from concept_cam.comparison import Selector
+    from concept_cam.selectors import Selector
 
 SPECIES = ("ember finch", "royal jay", "misty heron")
 
@@ -24,13 +24,13 @@ def draw_one(target: str | None, seed: int) -> tuple[Image.Image, str, Selector]
     Raises:
         UnknownConcept: there is no such species.
     """
-    from concept_cam import comparison, world
+    from concept_cam import selectors, world
     from concept_cam.world.birds import twins
 
     target = target or twins()[0][0]
     plate = world.draw_species(target, seed)
     twin = next(twin for name, twin, _ in twins() if name == target)
-    return plate.image, target, comparison.against(twin)
+    return plate.image, target, selectors.against(twin)
 
 
 def draw_several(count: int, folder: Path) -> Iterator[Path]:

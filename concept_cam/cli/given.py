@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from concept_cam.errors import ComparisonError, OptionError, PromptError
 
 if TYPE_CHECKING:
-    from concept_cam.comparison import Selector
+    from concept_cam.selectors import Selector
 
 
 def refuse(option: str, value: object, reason: str) -> None:
@@ -56,15 +56,15 @@ def references_of(against: list[str] | None, nearest: int | None, rivals: int | 
     Raises:
         ComparisonError: more than one option names references, or a number is below one.
     """
-    from concept_cam import comparison
+    from concept_cam import selectors
 
     if sum(bool(choice) for choice in (against, nearest is not None, rivals is not None)) > 1:
         raise ComparisonError("References come from one of --against, --nearest and --rivals; give one of them.")
     if nearest is not None:
-        return comparison.nearest(nearest)
+        return selectors.nearest(nearest)
     if rivals is not None:
-        return comparison.rivals(rivals)
-    return comparison.against(*against) if against else None
+        return selectors.rivals(rivals)
+    return selectors.against(*against) if against else None
 
 
 def vocabularies_of_parts() -> Iterator[str]:

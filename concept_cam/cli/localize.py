@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from concept_cam.result import Localization
 
 _STRENGTH = 0.6
-_ENDINGS = ("-overlay.png", "-compared.png", ".safetensors", ".json", "-strengths.png", "-references.png")
 
 
 def localize(
@@ -67,7 +66,7 @@ def localize(
     from concept_cam.comparison import check_strength
     from concept_cam.files import write_image
     from concept_cam.methods import method_named, sees_score
-    from concept_cam.writers import Table, localize_images
+    from concept_cam.writers import Comparisons, Overlays, Table, localize_images
     from concept_cam.writers.names import names_of
 
     chosen = method_named(method)
@@ -95,7 +94,9 @@ def localize(
     if plate is not None:
         found = [write_image(out / f"{target.replace(' ', '-')}-{seed or 0}.png", plate)]
     names = names_of(found)
-    check_apart(found, (out / f"{name}{ending}" for name in names.values() for ending in _ENDINGS))
+    endings = (*Overlays.endings, ".safetensors", ".json", *Comparisons.endings)
+    results = [out / f"{name}{ending}" for name in names.values() for ending in endings]
+    check_apart((*found, *(images or ())), (*results, *([table] if table else ())))
     backbone = given.load()
     preset = given.preset.suiting(backbone)
     localizer = given.localizer(backbone, vocabulary or preset.vocabulary or (), preset.templates, chosen)

@@ -5,14 +5,16 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import final
+from typing import Any, final
 
 from jaxtyping import Float
 from torch import Tensor
 
-from concept_cam.comparison import Selector, compare
+from concept_cam.comparison import compare
 from concept_cam.concepts import ConceptBank
 from concept_cam.errors import ComparisonError
+from concept_cam.evaluation.columns import GridRow
+from concept_cam.selectors import Selector
 
 BASE = "none"
 """The references of a base map."""
@@ -38,6 +40,28 @@ class Contrast:
     similarity: float
     direction: Float[Tensor, " E"]
     problem: str | None = None
+
+    def row(self, image: str, label: str, method: str, correct: bool, figures: Mapping[str, Any]) -> GridRow:
+        """The row of a map of this direction.
+
+        Args:
+            image: the name of the example.
+            label: its class.
+            method: that made the map.
+            correct: whether the model is right.
+            figures: the metrics of the map, by the names of their columns.
+        """
+        return GridRow(
+            image=image,
+            label=label,
+            method=method,
+            references=self.references,
+            strength=self.strength,
+            against="; ".join(self.against),
+            similarity=self.similarity if self.against else None,
+            correct=correct,
+            **figures,
+        )
 
 
 def contrasts_of(

@@ -107,21 +107,8 @@ class Grid:
                         text = f"{name} against {contrast.references}: the map is {flaw}"
                         rows[b].append(_problem(view.example, text))
                         continue
-                    drops: dict[str, Any] = {key: float(of_all[b]) for key, of_all in rests_on.items()}
-                    rows[b].append(
-                        GridRow(
-                            image=view.example.name,
-                            label=view.example.label,
-                            method=name,
-                            references=contrast.references,
-                            strength=contrast.strength,
-                            against="; ".join(contrast.against),
-                            similarity=contrast.similarity if contrast.against else None,
-                            correct=correct[b],
-                            **where(view, evidence.of(k, b)),
-                            **drops,
-                        )
-                    )
+                    figures = where(view, evidence.of(k, b)) | {key: float(of_all[b]) for key, of_all in rests_on.items()}
+                    rows[b].append(contrast.row(view.example.name, view.example.label, name, correct[b], figures))
         for view, of_one, own in zip(views, asked, rows, strict=True):
             own += [_problem(view.example, text) for text in dict.fromkeys(c.problem for c in of_one) if text]
         return rows

@@ -20,7 +20,6 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from concept_cam.comparison import Selector, against
 from concept_cam.concepts import ConceptBank
 from concept_cam.datasets import Dataset
 from concept_cam.datasets.extra import extra_columns
@@ -40,6 +39,7 @@ from concept_cam.passes import Pass
 from concept_cam.runs import Run, Skipped, csv_of
 from concept_cam.runs.batches import Files
 from concept_cam.runs.table import column_names, of_examples, with_extra
+from concept_cam.selectors import Selector, against
 from concept_cam.views import each_view
 
 CELLS = ("whole", "half")
@@ -206,17 +206,8 @@ class Mosaics:
 
 def _row(mosaic: Mosaic, top: str, method: str, contrast: Contrast, evidence: EvidenceMap) -> GridRow:
     """What is measured of one map."""
-    return GridRow(
-        image=mosaic.target.name,
-        label=mosaic.target.label,
-        method=method,
-        references=contrast.references,
-        strength=contrast.strength,
-        against="; ".join(contrast.against),
-        similarity=contrast.similarity if contrast.against else None,
-        correct=top in (cell.label for cell in mosaic.cells),
-        **pointing(evidence, mosaic.quarter),
-    )
+    correct = top in (cell.label for cell in mosaic.cells)
+    return contrast.row(mosaic.target.name, mosaic.target.label, method, correct, pointing(evidence, mosaic.quarter))
 
 
 def _unusable(mosaic: Mosaic, error: Exception) -> list[GridRow | Skipped]:

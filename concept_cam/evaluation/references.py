@@ -7,10 +7,10 @@ import re
 from collections.abc import Callable, Mapping
 from typing import TypeAlias
 
-from concept_cam.comparison import Selector, against, nearest, rivals
 from concept_cam.concepts import ConceptBank
 from concept_cam.datasets import Example
 from concept_cam.errors import OptionError
+from concept_cam.selectors import Selector, against, nearest, rivals
 
 References: TypeAlias = Callable[[Example], Selector | None]
 """The selector for an example; None if it has no such references."""

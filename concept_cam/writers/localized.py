@@ -10,15 +10,16 @@ from typing import Any
 
 from PIL import Image
 
-from concept_cam.comparison import Named
 from concept_cam.datasets import Dataset, Example
+from concept_cam.errors import OptionError
 from concept_cam.exploration import STRENGTHS, Exploration
 from concept_cam.localizer import Localizer
 from concept_cam.methods import name_of
 from concept_cam.result import Localization
 from concept_cam.runs import Run, identity_of
-from concept_cam.runs.digests import ADDRESS, digest_of
+from concept_cam.runs.digests import digest_of
 from concept_cam.runs.how import how_it_is_made
+from concept_cam.selectors import Named
 from concept_cam.targets import References
 from concept_cam.writers.comparisons import Comparisons, OfResult
 from concept_cam.writers.names import held_by, names_of
@@ -95,6 +96,10 @@ def localize_images(
         (0, 3)
     """
     folder, names = Path(folder), names_of(images)
+    if not names:
+        raise OptionError("There are no images; give one or more.")
+    if against is not None and not callable(against) and not isinstance(against, str | int):
+        against = tuple(against)  # It may be a generator, and is asked several times.
     how: dict[str, Any] = {"strength": strength, "batch_size": batch_size, "workers": workers}
     more: dict[str, Any] = {"strengths": STRENGTHS if sweep else (), "each": by_reference}
     comparing = sweep or by_reference is not None
@@ -121,8 +126,7 @@ def localize_images(
     def rows(path: Path, result: Exploration | str) -> list[Row]:
         if isinstance(result, Exploration):
             return rows_of(str(path), result.result)
-        problem = " ".join(ADDRESS.sub("", result).split())
-        return [LocalizationRow(str(path), target, problem=problem).cells()]
+        return [LocalizationRow(str(path), target, problem=result).cells()]
 
     def miss(path: Path, problem: str) -> None:
         for further in tables:
