@@ -46,7 +46,7 @@ def copy(finished, tmp_path):
 def counted(localizer, monkeypatch):
     """Counts passes of the model, and how often each file of maps is opened."""
     kind, passes, files = type(localizer.backbone), [], Counter()
-    own, opened = kind.embed_pixels, Path.open
+    own = kind.embed_pixels
     monkeypatch.setattr(kind, "embed_pixels", lambda self, pixels: passes.append(len(pixels)) or own(self, pixels))
     import concept_cam.runs.tensors as tensors
 
@@ -226,17 +226,20 @@ DAMAGED = {
     "another key": (changed_json("audit.json", lambda held: held.update(more=1)), "not a saved audit"),
     "no strength": (changed_json("audit.json", lambda held: held.update(strength="1")), "strength is '?1"),
     "names of numbers": (changed_json("audit.json", lambda held: held.update(competing=[1, 2])), "competing is no text"),
-    "no pair": (changed_json("audit.json", lambda held: held["differences"].pop()), "not the rows of this audit"),
+    "no pair": (changed_json("audit.json", lambda held: held["differences"].pop()), "its rows do not belong to this audit"),
     "a pair of three": (changed_json("audit.json", lambda held: held["differences"][0]["pair"].append("x")), "saved audit"),
     "fewer differences": (
         changed_json("audit.json", lambda held: held["differences"][0]["differences"].pop()),
         "not all pairs have as many differences",
     ),
-    "fewer backgrounds": (changed_json("audit.json", lambda held: held["backgrounds"].pop()), "not the (rows|maps) of"),
+    "fewer backgrounds": (
+        changed_json("audit.json", lambda held: held["backgrounds"].pop()),
+        "not the maps of|its rows do not belong",
+    ),
     "how without a date": (changed_json("how.json", lambda held: held.pop("date")), "how.json: not a saved provenance"),
     "how of numbers": (changed_json("how.json", lambda held: held.update(method=[1])), "how.json: not a saved provenance"),
     "how cited otherwise": (changed_json("how.json", lambda held: held.update(cite="mine")), "how.json: not a saved"),
-    "an unknown class": (changed_rows("ember finch,ember finch", "ember finch,dodo"), "not the rows of this audit"),
+    "an unknown class": (changed_rows("ember finch,ember finch", "ember finch,dodo"), "its rows do not belong to this audit"),
     "no number": (changed_rows(r",1,0\.9\d*", ",1,much"), "rows.csv: not the rows of a run"),
     "neither yes nor no": (changed_rows(r",1,0\.9", ",2,0.9"), "correct is 2; expected 0 or 1"),
     "out of its range": (changed_rows(r",1,0\.9\d*", ",1,7"), "confidence is 7; expected a number from 0 to 1"),
@@ -249,6 +252,19 @@ DAMAGED = {
     "a huge grid": (changed_tensors(lambda held: held["grids"].fill_(1 << 40)), "grids are"),
     "a grid of more cells": (changed_tensors(lambda held: held["grids"].fill_(13)), "decision has not the numbers"),
     "beside the image": (changed_tensors(lambda held: held["placements"][:, :4].add_(5000)), "not the maps of an audit"),
+    "ends of another type": (
+        changed_tensors(lambda held: held.update(source_ends=held["source_ends"].double())),
+        "no tensor that",
+    ),
+    "digests of another type": (
+        changed_tensors(lambda held: held.update(digests=held["digests"].float())),
+        "no tensor that is",
+    ),
+    "places of another type": (
+        changed_tensors(lambda held: held.update(placements=held["placements"].long())),
+        "no tensor that",
+    ),
+    "no images": (changed_tensors(lambda held: held.update(effects=torch.tensor(1.0))), "not the maps of an audit"),
     "ends out of order": (changed_tensors(lambda held: held["source_ends"].neg_()), "sources has not the numbers"),
 }
 

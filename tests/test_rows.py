@@ -62,6 +62,7 @@ def test_columns_are_those_of_the_fields_in_order():
         (",1,3,", ",1,three,", "could not convert"),
         ("0.25", "1.25", "share is 1.25; expected a number from 0 to 1"),
         ("0.25", "inf", "share is inf"),
+        ("0.25", "nan", "share is nan"),
         (",7", "", "row 2 has 7 cells, but the header has 8"),
     ],
 )

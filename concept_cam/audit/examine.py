@@ -166,6 +166,8 @@ class Examiner:
         maps, scenes = evidence.stacked, evidence.stacked[0, :, :0, :0]
         if self.backgrounds:
             maps, scenes = maps[:-1], maps[-1].nan_to_num(0.0, 0.0, 0.0)
+        # Maps of words are only compared with that of the decision; one that overflows agrees with nothing.
+        maps = torch.cat([maps[:1], maps[1:].nan_to_num(0.0, 0.0, 0.0)])
         agreements = rank_correlation(maps[1:], maps[:1].expand_as(maps[1:])).float()
         found: list[_Decision] = []
         for b, view in enumerate(views):
@@ -174,7 +176,6 @@ class Examiner:
             if same[b]:
                 problem = f"predicted as {predicted!r}, which the model cannot tell from {runner_up!r}: leave one of them out"
             elif flaw := evidence.flaw(0, b):
-                # The maps of words may be blank: they are only compared with that of the decision.
                 problem = f"no evidence for {predicted!r} against {runner_up!r}: the map is {flaw}"
             if problem is not None:
                 found.append((_problem(view.example, problem), None))

@@ -66,13 +66,15 @@ class Audit:
         folder = Path(folder)
         setup, file = Setup.read(folder), folder / "rows.csv"
         rows = read_rows(file, AuditRow)
-        known = set(setup.competing)
+        known, scenes = set(setup.competing), {"", *setup.backgrounds}
         for row in rows:
             if isinstance(row, Skipped):
                 continue
-            unknown = {row.predicted, row.runner_up} - known | {row.background} - {"", *setup.backgrounds}
+            unknown = {row.predicted, row.runner_up} - known | {row.background} - scenes
             if unknown or (row.predicted, row.runner_up) not in setup.differences:
-                raise OutputError(f"{file}: not the rows of this audit ({row.image}: {row.predicted}, not {row.runner_up}).")
+                raise OutputError(
+                    f"{file}: its rows do not belong to this audit ({row.image}: {row.predicted}, not {row.runner_up})."
+                )
         batches = sorted((folder / "batches").glob("*.safetensors"))
         return cls(setup, folder, rows, batches, Provenance.load(folder))
 
@@ -150,7 +152,8 @@ class Audit:
         """The share of the evidence off the object, for the classes of which it is known."""
         predicted = _grouped(self.good, "predicted")
         known = {name: [row.off_object for row in rows if row.off_object is not None] for name, rows in predicted.items()}
-        return {name: bounded_interval(off, self._error) for name, off in known.items() if off}
+        names = dict.fromkeys((*self.setup.classes, *self.setup.competing))
+        return {name: bounded_interval(known[name], self._error) for name in names if known.get(name)}
 
     @property
     def _error(self) -> float:

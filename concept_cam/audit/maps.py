@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -14,10 +15,11 @@ from torch import Tensor
 
 from concept_cam.audit.columns import AuditRow
 from concept_cam.audit.object_share import ALIGNED
-from concept_cam.audit.packing import digest_of_file
 from concept_cam.audit.setup import Setup
-from concept_cam.errors import ImageError, OutputError
+from concept_cam.decoding import MAX_BYTES
+from concept_cam.errors import ImageError, OutputError, reason
 from concept_cam.images import Placement, read_image
+from concept_cam.outside import read_bytes
 from concept_cam.runs.tensors import StoredTensors, stored_tensors
 from concept_cam.stored import MOST_CELLS, placed
 
@@ -56,9 +58,14 @@ class Drawing:
         if self.digest is None:
             return read_image(self.source)
         path = folder / os.fsdecode(self.source)
-        if not self.source or digest_of_file(path) != self.digest:
+        try:
+            # What is drawn is what was compared: the file is read once.
+            content = read_bytes(path, MAX_BYTES) if self.source else b""
+        except (OSError, ValueError) as error:
+            raise ImageError(f"{path}: the image is gone ({reason(error)}).") from error
+        if hashlib.sha256(content).digest() != self.digest:
             raise ImageError(f"{path}: the image is gone, or has changed since the audit.")
-        return read_image(path)
+        return read_image(content)
 
 
 @final
@@ -103,7 +110,7 @@ def read_sums(batches: Sequence[Path], rows: Sequence[AuditRow], setup: Setup, w
                 of_class = found.by_class.setdefault(row.predicted, {})
                 of_pair = found.by_pair.setdefault((row.predicted, row.runner_up), {})
                 sums = of_class if kind in ("effects", "chance") else of_pair
-                sums[kind] = sums[kind] + tensor[k] if kind in sums else tensor[k]
+                sums[kind] = sums[kind] + tensor[k] if kind in sums else tensor[k].clone()
         start += count
     _check_all(batches, rows, start)
     return found
@@ -124,7 +131,8 @@ def read_kind(batches: Sequence[Path], rows: Sequence[AuditRow], kind: str) -> I
     for file in batches:
         with stored_tensors(file) as held:
             count = _count(held, len(rows) - start)
-            tensors = held.read(kind, count, *held.shape(kind)[1:]).double() if count else ()
+            shape = (ALIGNED, ALIGNED) if kind in ("aligned", "whole") else held.shape(kind)[1:]
+            tensors = held.read(kind, count, *shape).double() if count else ()
         yield from zip(rows[start : start + count], tensors, strict=True)
         start += count
     _check_all(batches, rows, start)

@@ -61,7 +61,9 @@ _KEPT: WeakKeyDictionary[Audit, WeakKeyDictionary[Audit, list[Shift]]] = WeakKey
 
 def _moves(before: Audit, after: Audit) -> list[Shift]:
     if list(map(_of, before.rows)) != list(map(_of, after.rows)):
-        raise OptionError(f"{before.folder} and {after.folder} are not of the same images, so nothing can have moved.")
+        raise OptionError(
+            f"{before.folder} and {after.folder} are audits of different images; run both on one data set to compare them."
+        )
     both = set(map(_of, before.good)) & set(map(_of, after.good))
     ours, theirs = ((pair for pair in one.tensors("whole") if _of(pair[0]) in both) for one in (before, after))
     places = ([at for at, row in enumerate(one.good) if _of(row) in both] for one in (before, after))

@@ -231,6 +231,8 @@ def _changed(audits: tuple[Audit, Audit], thumbnails: tuple[Thumbnails, Thumbnai
         rows.append((name, one.accuracy, other.accuracy, *off, flipped, alike))
     most = sorted(moved, key=lambda move: (-(move.before != move.after), -move.growth, move.agreement))[: SHOWN // 2]
     images: list[Thumbnail | None] = []
+    for audit, positions in zip(audits, zip(*(move.shown for move in most), strict=True), strict=False):
+        audit.drawings(positions)  # All of them at once, so that no batch is read twice.
     for move in most:
         predicted = move.before, move.after
         images += [d.decision(at, f"{n}: {p}") for d, at, n, p in zip(thumbnails, move.shown, names, predicted, strict=True)]

@@ -75,7 +75,7 @@ def audit(
         UnknownConcept: the text encoder has never seen a word, or the classifier has none of the classes.
         OutputError: the folder holds another audit, another process is writing there, or it cannot be written.
         DatasetError: two examples have one name and label.
-        NoSpatialGradient, BackboneError: a map is blank, or not finite.
+        NoSpatialGradient, BackboneError: no token at the site reaches the embedding.
 
     Example:
         >>> import tempfile

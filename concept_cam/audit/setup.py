@@ -1,4 +1,4 @@
-"""What an audit is of, without the model and the images: all that tables and a report need beside the rows and the maps."""
+"""The setup of an audit: what tables and report need beside rows and maps, so that they need neither model nor images."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _FARTHEST = 1e9
 @final
 @dataclass(frozen=True, eq=False)
 class Setup:
-    """What an audit is of.
+    """Data set, classes and model of an audit, and how its pairs differ in words.
 
     Attributes:
         dataset: its name.
@@ -58,7 +58,7 @@ class Setup:
 
     @classmethod
     def of(cls, examiner: Examiner, dataset: Dataset, rows: Iterable[Row]) -> Setup:
-        """Of a model and the images that it has seen.
+        """The setup of an audit that has been run.
 
         Args:
             examiner: the model and its texts.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
-from math import inf
+from math import inf, isfinite
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, final, get_args, get_type_hints
 
@@ -79,8 +79,17 @@ class Skipped(Row):
             label: of the image.
             error: what went wrong.
         """
-        text = str(error) or type(error).__name__
-        return cls(image=name, label=label, problem=" ".join(ADDRESS.sub("", text).split()))
+        return cls(image=name, label=label, problem=problem_of(error))
+
+
+def problem_of(error: BaseException | str) -> str:
+    """An error on one line, without addresses in memory; its type where it says nothing.
+
+    Example:
+        >>> problem_of(ValueError("no such  thing"))
+        'no such thing'
+    """
+    return " ".join(ADDRESS.sub("", str(error)).split()) or type(error).__name__
 
 
 PROBLEM = fields(Skipped)[-1].name
@@ -186,12 +195,13 @@ _KNOWN: dict[type[Row], dict[str, tuple[Column, tuple[type, ...]]]] = {}
 def _columns(kind: type[Row]) -> dict[str, tuple[Column, tuple[type, ...]]]:
     """The columns and the types that each may have; with that of None where it may be empty."""
     if kind not in _KNOWN:
-        _KNOWN[kind] = {}
+        known = {}
         for name, hint in get_type_hints(kind, include_extras=True).items():
             about = [part for part in getattr(hint, "__metadata__", ()) if isinstance(part, Column)]
             if about:
                 (plain, *_) = get_args(hint)
-                _KNOWN[kind][name] = about[0], get_args(plain) or (plain,)
+                known[name] = about[0], get_args(plain) or (plain,)
+        _KNOWN[kind] = known  # whole, for other threads too
     return _KNOWN[kind]
 
 
@@ -207,6 +217,6 @@ def _value(name: str, column: Column, kinds: tuple[type, ...], text: str | None)
             raise ValueError(f"{name} is {one_line(text, 40)}; expected 0 or 1")
         return text == "1"
     number = float(text)
-    if number < column.low - _SLACK or number > column.high + _SLACK:
+    if not (isfinite(number) and column.low - _SLACK <= number <= column.high + _SLACK):
         raise ValueError(f"{name} is {text}; expected a number from {column.low:g} to {column.high:g}")
     return int(number) if int in kinds and float not in kinds else number

@@ -7,6 +7,7 @@ not UTF-8.
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from io import BufferedReader
@@ -21,6 +22,9 @@ from concept_cam.outside import opened, parse_json
 from concept_cam.stored import mapping
 
 _KINDS = {"F32": torch.float32, "F64": torch.float64, "I64": torch.int64, "U8": torch.uint8}
+_TYPES = {"grids": "I64", "source_ends": "I64", "placements": "F64", "digests": "U8", "sources": "U8"}
+"""Of tensors that are no maps and no figures, which are F32."""
+
 _LONGEST = 1 << 16
 """Bytes of a header: of some ten tensors."""
 
@@ -88,16 +92,21 @@ class StoredTensors:
 
     def _numbers(self, name: str, start: int, stop: int) -> Tensor:
         held = mapping(self._header[name], name)
-        kind, offsets = _KINDS.get(str(held.get("dtype"))), held.get("data_offsets")
-        if kind is None or not isinstance(offsets, list) or len(offsets) != 2 or any(type(o) is not int for o in offsets):
+        kind, offsets = _KINDS[_TYPES.get(name, "F32")], held.get("data_offsets")
+        if (
+            _KINDS.get(str(held.get("dtype"))) is not kind
+            or not isinstance(offsets, list)
+            or len(offsets) != 2
+            or any(type(o) is not int for o in offsets)
+        ):
             raise ValueError(f"{name} is no tensor that is read here")
         if offsets[0] < 0 or offsets[1] - offsets[0] != math.prod(self.shape(name)) * kind.itemsize:
             raise ValueError(f"{name} has not as many bytes as its shape has numbers")
+        if self._start + offsets[1] > os.fstat(self._stream.fileno()).st_size:
+            raise ValueError(f"{name} is cut short")
         size = (stop - start) * kind.itemsize
         self._stream.seek(self._start + offsets[0] + start * kind.itemsize)
         content = self._stream.read(size)
-        if len(content) != size:
-            raise ValueError(f"{name} is cut short")
         numbers = torch.frombuffer(bytearray(content), dtype=kind) if size else torch.empty(0, dtype=kind, device="cpu")
         if not numbers.isfinite().all():
             raise ValueError(f"{name} holds numbers that are not finite")
@@ -114,6 +123,8 @@ def stored_tensors(file: Path) -> Iterator[StoredTensors]:
     try:
         with opened(file) as stream:
             yield StoredTensors.of(stream)
-    except (OSError, ValueError, KeyError) as error:
+    except MemoryError:
+        raise
+    except Exception as error:  # what is not foreseen of a damaged file is one line too
         said = f"it has no {error}" if isinstance(error, KeyError) else reason(error)
         raise OutputError(f"{file}: not the maps of an audit ({said}); delete the folder and run it again.") from error
