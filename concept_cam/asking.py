@@ -32,13 +32,16 @@ _Batch: TypeAlias = Sequence[tuple[tuple[Given, str | None], Read]]
 
 @runtime_checkable
 class Asked(Protocol):
-    """What answers a question: a Localizer."""
+    """What is needed to answer a question; ``Localizer`` has it."""
 
     backbone: Backbone
     method: Method
-    vocabulary: tuple[str, ...]
     kept: Kept
     on_device: bool
+
+    @property
+    def vocabulary(self) -> tuple[str, ...]:
+        """The concepts among which references are chosen."""
 
     def read(self, image: Given) -> Read:
         """The frame of an image, and the image."""
@@ -56,13 +59,13 @@ class Asked(Protocol):
 @final
 @dataclass(frozen=True)
 class Asking(Generic[R]):
-    """A question, who answers it, and what is made of the answers.
+    """A question with the localizer that answers it, and the function that makes the results.
 
     Attributes:
-        asked: answers.
-        question: about no image yet.
-        make: gives what is wanted, of an image and the results of all variants of its comparison.
-        keep: whether ``make`` gets the image; by default it is forgotten as soon as it is a frame.
+        asked: the localizer.
+        question: references, strength and weighting, without targets yet.
+        make: called with an image and the localizations of all variants of its comparison; returns the result.
+        keep: whether ``make`` gets the decoded image; by default it is released once it is a frame.
     """
 
     asked: Asked
@@ -71,11 +74,11 @@ class Asking(Generic[R]):
     keep: bool = False
 
     def one(self, image: Given, target: Targets) -> R:
-        """Of one image."""
+        """The result for one image."""
         return self.batch([image], target)[0]
 
     def batch(self, images: Several, target: Targets) -> list[R]:
-        """Of several images, by one forward pass for each input size; the first that fails is named in its error."""
+        """The results for several images, by one forward pass per input size; an error names the first image that fails."""
         given = as_images(images)
         about = self.question.about(target, len(given))
         items = list(zip(zip(given, about.targets, strict=True), map(self._read, given), strict=True))
@@ -154,6 +157,24 @@ def results(asked: Asked, against: References, strength: float, weighting: Weigh
         OptionError: the references are none, or the method does not look at the score.
     """
     return Asking(asked, _question(asked, against, strength, weighting, None), lambda _, found: found[0])
+
+
+def variations(
+    asked: Asked, against: References, strength: float, weighting: Weighting | None, variants: Variants
+) -> Asking[list[Localization]]:
+    """Asks for the results of several variants of one comparison on each image.
+
+    Args:
+        asked: the localizer.
+        against: names, numbers or a selector of references.
+        strength: the largest of the variants.
+        weighting: of the references.
+        variants: one or more, in the place of the comparison.
+
+    Raises:
+        OptionError: the references are none, or the method does not look at the score.
+    """
+    return Asking(asked, _question(asked, against, strength, weighting, variants), lambda _, found: list(found))
 
 
 def explorations(asked: Asked, against: References, weighting: Weighting | None, plan: Plan) -> Asking[Exploration]:

@@ -16,7 +16,7 @@ from concept_cam.images import Placement
 from concept_cam.regions import Box, bounding_boxes
 
 Flaw = Literal["blank", "not finite"]
-"""Why a map says nothing."""
+"""Why a map cannot be used."""
 
 
 @final
@@ -149,12 +149,12 @@ class EvidenceMaps:
         return EvidenceMaps(self.stacked.float().cpu(), self.placements, self.site, self.precision)
 
     def flaw(self, direction: int, image: int) -> Flaw | None:
-        """Why a map says nothing; None of a map that does."""
+        """``blank`` if all cells of a map are 0, ``not finite`` if one is NaN or infinite, else None."""
         finite, any_ = self._state[direction][image]
         return "not finite" if not finite else None if any_ else "blank"
 
     def error(self, image: int, directions: Sequence[int] | None = None, *, some: bool = False) -> ConceptCamError | None:
-        """What is wrong with the maps of an image, if something is: an error to be raised, or told of this image alone.
+        """The error of an image whose maps cannot be used, to be raised or reported for this image alone; else None.
 
         Args:
             image: its number in the pass.
@@ -173,14 +173,14 @@ class EvidenceMaps:
 
     @cached_property
     def _state(self) -> list[list[tuple[bool, bool]]]:
-        """Of each direction and image whether the map is finite, and whether a cell is other than 0; by one transfer."""
+        """For each direction and image: whether the map is finite, and whether a cell differs from 0. By one transfer."""
         flat = self.stacked.flatten(2)
         both = torch.stack([flat.isfinite().all(-1), flat.any(-1)], -1)
         return [[(finite, any_) for finite, any_ in of_one] for of_one in both.tolist()]
 
 
 def _bar(threshold: float, floor: float, strongest: float) -> float:
-    """The evidence from which on a pixel is marked; none is where the strongest is not above 0.
+    """The smallest evidence of a marked pixel; infinite if no evidence is above 0.
 
     Raises:
         OptionError: the threshold is not above 0 and at most 1.

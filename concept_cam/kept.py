@@ -30,6 +30,7 @@ class Kept:
         vocabulary: concepts that are kept however many they are.
     """
 
+    vocabulary: tuple[str, ...]
     names: frozenset[str]
     """Of the vocabulary."""
     _state: object
@@ -38,8 +39,8 @@ class Kept:
     _banks: dict[tuple[bool, tuple[str, ...]], tuple[ConceptBank, Versions]]
 
     def __init__(self, vocabulary: Iterable[str] = ()) -> None:
-        self._vocabulary = tuple(vocabulary)
-        self.names = frozenset(self._vocabulary)
+        self.vocabulary = tuple(vocabulary)
+        self.names = frozenset(self.vocabulary)
         self._begin(None)
 
     def bank(self, names: Iterable[str], state: object, make: Callable[[tuple[str, ...]], ConceptBank]) -> ConceptBank:
@@ -69,7 +70,7 @@ class Kept:
         Raises:
             PromptError, UnknownConcept: see ``embed``.
         """
-        more = distinct(others) if others or not self._vocabulary else ()
+        more = distinct(others) if others or not self.vocabulary else ()
         return self._get((True, more), state, make)
 
     def _get(
@@ -85,12 +86,12 @@ class Kept:
     def _joined(self, around: bool, wanted: tuple[str, ...], make: Callable[[tuple[str, ...]], ConceptBank]) -> ConceptBank:
         """A bank of some concepts; ``around``: of the vocabulary, and of these after it."""
         if around:
-            all_ = self._vocabulary
+            all_ = self.vocabulary
         else:
             own = frozenset(wanted)
-            all_ = self._vocabulary if own.issuperset(self.names) else ()
+            all_ = self.vocabulary if own.issuperset(self.names) else ()
         if self._whole is None and all_:
-            self._whole = _with_versions(make(self._vocabulary))
+            self._whole = _with_versions(make(self.vocabulary))
         whole = self._whole and self._whole[0]
         within: frozenset[str] = frozenset() if whole is None else self.names
         outside = wanted if around else tuple(name for name in wanted if name not in within)
@@ -113,7 +114,7 @@ class Kept:
         _shorten(self._others, _OTHERS_KEPT)
         # A bank that is handed out shares numbers with the vocabulary alone, which is watched.
         if around:
-            return whole if whole is not None and not wanted else _joined(banks)
+            return whole if whole is not None and not wanted else _concatenated(banks)
         return whole if whole is not None and whole.names == wanted else _in_order(banks, wanted)
 
     def _is_written(self) -> bool:
@@ -129,11 +130,11 @@ class Kept:
         self._state, self._whole, self._others, self._banks = state, None, {}, {}
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"_vocabulary": self._vocabulary}
+        return {"vocabulary": self.vocabulary}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
-        self.names = frozenset(self._vocabulary)
+        self.names = frozenset(self.vocabulary)
         self._begin(None)
 
 
@@ -145,14 +146,14 @@ def _with_versions(bank: ConceptBank) -> tuple[ConceptBank, Versions]:
     return bank, _versions(bank)
 
 
-def _joined(banks: list[ConceptBank]) -> ConceptBank:
+def _concatenated(banks: list[ConceptBank]) -> ConceptBank:
     biases = [bank.biases for bank in banks if bank.biases is not None]
     names = tuple(name for bank in banks for name in bank.names)
     return ConceptBank(names, torch.cat([bank.vectors for bank in banks]), torch.cat(biases) if biases else None)
 
 
 def _in_order(banks: list[ConceptBank], wanted: tuple[str, ...]) -> ConceptBank:
-    bank = _joined(banks)
+    bank = _concatenated(banks)
     return bank if bank.names == wanted else bank.select(wanted)
 
 

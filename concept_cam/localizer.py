@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from typing import TypeVar, final
 
-from concept_cam.asking import explorations, results
+from concept_cam.asking import explorations, results, variations
 from concept_cam.backbones.backbone import Backbone
 from concept_cam.backbones.transforms import preprocess_for
+from concept_cam.comparison import Comparison
 from concept_cam.concepts import ConceptBank, embed
-from concept_cam.errors import ConceptCamError
+from concept_cam.errors import ConceptCamError, OptionError
 from concept_cam.exploration import STRENGTHS, Exploration, Plan
 from concept_cam.field import ConceptField
 from concept_cam.gradients import Form
@@ -74,11 +75,15 @@ class Localizer:
         self.backbone, self.method, self.form = backbone, as_method(method), form
         self.site = backbone.site(site).name
         self.preprocess = preprocess_for(backbone, fit, size)
-        self.vocabulary = vocabulary_of(vocabulary, backbone)
         self.templates = templates_of(templates, backbone)
         self.on_device = on_device
         self._told = tuple(key for key, value in (("fit", fit), ("size", size)) if value is not None)
-        self.kept = Kept(self.vocabulary)
+        self.kept = Kept(vocabulary_of(vocabulary, backbone))
+
+    @property
+    def vocabulary(self) -> tuple[str, ...]:
+        """The concepts among which ``nearest`` and ``rivals`` choose; another vocabulary takes another localizer."""
+        return self.kept.vocabulary
 
     def __call__(
         self,
@@ -151,15 +156,14 @@ class Localizer:
             >>> [result.comparison.strength for result in results]
             [0.0, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0]
         """
-        plan = Plan(max(strengths), tuple(strengths), None)
-        return list(explorations(self, against, weighting, plan).one(image, target).sweep)
+        if not strengths:
+            raise OptionError("strengths is empty; expected one or more.")
+        return variations(self, against, max(strengths), weighting, lambda one: one.at_each(strengths)).one(image, target)
 
     def against_each(
         self, image: Given, target: Targets = None, against: References = None, *, strength: float = 1.0
     ) -> list[Localization]:
         """The target against each of its references alone, from one forward pass: which patch is evidence against which?
-
-        ``drawing.by_reference`` colours each place by the reference that it is evidence against most.
 
         Args:
             image: as in ``batch``, and so are target and against.
@@ -178,8 +182,7 @@ class Localizer:
             >>> [result.comparison.references for result in results]
             [('frost finch',), ('royal jay',)]
         """
-        plan = Plan(strength, (), strength)
-        return list(explorations(self, against, None, plan).one(image, target).by_reference)
+        return variations(self, against, strength, None, Comparison.with_each).one(image, target)
 
     def explore(
         self,
@@ -309,7 +312,6 @@ class Localizer:
 
         The vocabulary and the last 4,096 other concepts are kept, as long as the model and the templates stay the same.
         """
-        # Outside the caller's inference mode, and one thread at a time.
         with self.backbone.evaluating():
             return self.kept.bank(names, *self._how())
 

@@ -96,7 +96,9 @@ def at_site(seen: Trace, site: str) -> Trace:
         >>> at_site(seen, other).site.name == other
         True
     """
-    return trace(seen.backbone, seen.pixels, site)
+    if site == seen.site.name:
+        return seen
+    return trace(seen.backbone, seen.pixels, site, "dense" if seen.form == "dense" else "auto")
 
 
 def _factored(backbone: Backbone, pixels: Float[Tensor, "B 3 height width"], site: Site, form: Form) -> FactoredTrace | None:
