@@ -502,3 +502,13 @@ def test_names_do_nothing_to_a_terminal(run: Run, plate: Image.Image, tmp_path: 
     assert {file.name.partition("-overlay")[0] for file in (tmp_path / "out\x1b[31m\udcff").glob("*-overlay.png")} == {
         name.removesuffix(".png") for name in NAMES
     }
+
+
+def test_the_table_of_images_is_not_written_over(run: Run, finch: Path, tmp_path: Path) -> None:
+    listed = tmp_path / "set.csv"
+    listed.write_text(f"file,label\n{finch.name},ember finch\n")
+    before = listed.read_bytes()
+    ran = run("localize", listed, *TWINS, "--table", listed, "--out", "found")
+    assert ran.code == 2
+    assert "is one of the images, or their list, and would be overwritten" in ran.err
+    assert listed.read_bytes() == before

@@ -319,7 +319,7 @@ def test_a_image_is_never_written_over(run, birds, tmp_path):
             images[1], target = "found/annotated/0-2.png", target.with_name("0-2.png")
         code, _, err = run(*images, "--out", "found")
         assert code == 2
-        assert "is one of the images and would be overwritten; choose another --out" in err
+        assert "is one of the images, or their list, and would be overwritten; choose another --out" in err
         assert len(err.splitlines()) == 1
         assert target.read_bytes() == before
     (tmp_path / "found" / "annotated" / "1.png").symlink_to(birds / "royal_jay" / "1.png")

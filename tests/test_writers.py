@@ -433,3 +433,53 @@ def test_an_image_can_be_anywhere(localizer, tmp_path):
     assert localize_images(localizer, paths, tmp_path / "out", *TWINS) == 0
     with Image.open(tmp_path / "out" / "=1-overlay.png") as image:
         assert image.size == (96, 96)
+
+
+def test_images_that_are_called_as_files_of_a_run(work, files, tmp_path, monkeypatch):
+    """Else the summary of run.png would be the settings of the run."""
+    images = [files[0].rename(tmp_path / "run.png"), files[1].rename(tmp_path / "HOW.png"), files[2]]
+    work(tmp_path / "out", images)
+    before = tree(tmp_path / "out")
+    assert json.loads(before["run.json"])["job"] == ("localize" if work.kind == MAPS else "parts")
+    monkeypatch.setattr("concept_cam.passes.trace", None)
+    work(tmp_path / "out", images)
+    assert tree(tmp_path / "out") == before
+
+
+def test_results_are_in_the_order_of_the_images_whatever_fails_and_is_kept(work, files, plates, tmp_path):
+    """The last image of the first batch fails, and batches before and behind one that is kept are made again."""
+    more = [tmp_path / f"more {k}.png" for k in range(2)]
+    for file in more:
+        next(iter(plates.values())).save(file)
+    files[1].write_bytes(b"no image")
+    images = [*files, *more]
+    work(tmp_path / "out", images, table=tmp_path / "first.csv")
+    before, table = tree(tmp_path / "out"), (tmp_path / "first.csv").read_bytes()
+    for number in (0, 2):
+        (tmp_path / "out" / "batches" / f"0000{number}.json").unlink()
+    work(tmp_path / "out", images, table=tmp_path / "second.csv")
+    assert tree(tmp_path / "out") == before
+    assert (tmp_path / "second.csv").read_bytes() == table
+
+
+def test_an_image_that_changed_meanwhile_is_looked_at_again(work, files, tmp_path, monkeypatch):
+    with monkeypatch.context() as patched:
+        states = iter(range(1000))
+        patched.setattr("concept_cam.writers.run.state_of", lambda path: next(states) if path == files[3] else None)
+        assert work(tmp_path / "out") == 1
+    assert work(tmp_path / "out") == 0
+    assert work(tmp_path / "whole") == 0
+    assert tree(tmp_path / "out") == tree(tmp_path / "whole")
+
+
+def test_without_images_there_is_no_run(work, tmp_path):
+    with pytest.raises(OptionError, match="There are no images"):
+        work(tmp_path / "out", [])
+
+
+def test_references_may_be_a_generator(localizer, files, tmp_path):
+    localize_images(localizer, files, tmp_path / "a", TWINS[0], (name for name in TWINS[1:]))
+    localize_images(localizer, files, tmp_path / "b", TWINS[0], TWINS[1])
+    (one, *_), (other, *_) = (csv.DictReader(io.StringIO((tmp_path / n / "rows.csv").read_text())) for n in "ab")
+    assert one == other
+    assert one["references"] == TWINS[1]

@@ -34,7 +34,7 @@ def size_of(text: str | None) -> int | tuple[int, int] | None:
 
 
 def check_apart(images: Iterable[Path], results: Iterable[Path]) -> None:
-    """Refuse to write over an image that is still to be read.
+    """Refuse to write over an image, or a table of images, that is given.
 
     Raises:
         OutputError: a result would.
@@ -42,7 +42,7 @@ def check_apart(images: Iterable[Path], results: Iterable[Path]) -> None:
     read = {path.resolve() for path in images}
     for result in results:
         if result.resolve() in read:
-            raise OutputError(f"{result} is one of the images and would be overwritten; choose another --out.")
+            raise OutputError(f"{result} is one of the images, or their list, and would be overwritten; choose another --out.")
 
 
 def make_folder(folder: Path, *below: str) -> None:

@@ -83,7 +83,8 @@ def parts(
     if not found:
         images = [out / "images"]
         found = list(draw_several(count or _DRAWN, out / "images"))
-    check_apart(found, (out / "annotated" / f"{name}.png" for name in names_of(found).values()))
+    results = [out / "annotated" / f"{name}.png" for name in names_of(found).values()]
+    check_apart((*found, *(images or ())), (*results, *([table] if table else ())))
     backbone = given.load()
     localizer = given.localizer(backbone, templates=given.preset.suiting(backbone).part_templates, method=chosen)
     species = species_of(found, images or [], known.parent) | {path: labels[path] for path in found if path in labels}

@@ -23,6 +23,7 @@ class Comparisons(Writer[Exploration]):
         folder: for the images.
     """
 
+    draws = True
     endings = ("-strengths.png", "-references.png")
     """Of the files."""
 
@@ -52,7 +53,7 @@ class OfResult(Writer[Exploration]):
     """
 
     def __init__(self, writer: Writer[Localization]) -> None:
-        self._writer = writer
+        self._writer, self.draws = writer, writer.draws
 
     def add(self, name: str, result: Exploration, image: Image.Image | None = None) -> tuple[Path, ...]:
         """Take a result; see ``Writer``."""

@@ -108,6 +108,8 @@ def find_parts_of_images(
         24
     """
     folder, names = Path(folder), names_of(species)
+    if not names:
+        raise OptionError("There are no images; give one or more.")
     stream = partial(stream_parts, localizer, strength=strength, batch_size=batch_size, workers=workers)
 
     def results(paths: Iterable[Path], fail: Failed) -> Generator[tuple[Path, PartFinding, None], None, None]:

@@ -14,7 +14,7 @@ _LONGEST_STEM = 200
 
 def names_of(images: Iterable[Path]) -> dict[Path, str]:
     """A name for the results of each image: its stem, shortened where it is long, with a number where that is taken."""
-    taken: dict[str, int] = {}
+    taken = {"run": 1, "how": 1}  # NAME.json must not be a file of the run itself.
     names: dict[Path, str] = {}
     for path in dict.fromkeys(images):
         names[path] = first_free(shortened(path.stem), taken)

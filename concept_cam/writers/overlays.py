@@ -30,6 +30,7 @@ class Overlays(Writer[Result]):
         folder: for the images.
     """
 
+    draws = True
     endings = ("-overlay.png", "-compared.png")
     """Of the files of a localization."""
 

@@ -19,6 +19,7 @@ from concept_cam.errors import ConceptCamError, ImageError, OptionError, OutputE
 from concept_cam.outside import chunks_of, parse_json
 from concept_cam.runs import Run
 from concept_cam.runs.batches import Files
+from concept_cam.runs.table import problem_of
 from concept_cam.writers.table import Row, csv_of
 from concept_cam.writers.writer import Writer
 
@@ -104,10 +105,14 @@ class Job(Generic[R]):
             self.failed(path, outcome["problem"])
             return
         result = self.again(self.names[path])
-        image = images.read_image(path) if self.whole else None
+        image = images.read_image(path) if any(writer.draws for writer in self.whole) else None
         for writer in self.whole:
             writer.add(self.names[path], result, image)
         self.told(path, result)
+
+
+class _Changed(ImageError):
+    """An image was written to between its result and its drawing."""
 
 
 class _Makes(Generic[R]):
@@ -124,10 +129,13 @@ class _Makes(Generic[R]):
         """The files of each group, in order."""
         with closing(self._job.results(self._of(groups), self._fail)) as results:
             for path, result, image in results:
+                yield from self._finished()  # groups whose last image failed
                 try:
                     self._take(path, result, image or self._again(path))
                 except (OptionError, OutputError):
                     raise  # a full disk is full for all
+                except _Changed as error:
+                    self._fail(path, error, passing=True)
                 except ConceptCamError as error:
                     self._fail(path, error)
                 yield from self._finished()
@@ -148,7 +156,7 @@ class _Makes(Generic[R]):
         """
         image = images.read_image(path)
         if state_of(path) != self._states[path]:
-            raise ImageError(f"{path}: the file was changed while it was looked at; run it again.")
+            raise _Changed(f"{path}: the file was changed while it was looked at; run it again.")
         return image
 
     def _take(self, path: Path, result: R, image: Image.Image) -> None:
@@ -161,11 +169,13 @@ class _Makes(Generic[R]):
         self._outcomes[path] = self._job.rows(path, result), {"files": files}
         self._job.told(path, result)
 
-    def _fail(self, path: Path, error: ConceptCamError) -> None:
+    def _fail(self, path: Path, error: ConceptCamError, passing: bool = False) -> None:
+        """Keep why an image failed; where that may pass, its batch is made again the next time."""
         if len(self._job.names) == 1:
             raise error
-        self._outcomes[path] = self._job.rows(path, str(error)), {"problem": str(error)}
-        self._job.failed(path, str(error))
+        problem = problem_of(error)
+        self._outcomes[path] = self._job.rows(path, problem), {"problem": problem} | ({"passing": True} if passing else {})
+        self._job.failed(path, problem)
 
     def _finished(self) -> Iterator[Files]:
         """The files of the groups of which all images are through."""
@@ -197,6 +207,8 @@ def _are_there(folder: Path, files: Files) -> bool:
     """Whether the files that a batch has written are there, as they were."""
     try:
         outcomes = parse_json(files[_OUTCOMES])
+        if any(outcome.get("passing") for outcome in outcomes):
+            return False
         held = [item for outcome in outcomes for item in outcome.get("files", {}).items()]
         return all(_state(folder / name) == state for name, state in held)
     except (OSError, ValueError, LookupError, TypeError, AttributeError):

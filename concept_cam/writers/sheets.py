@@ -30,6 +30,8 @@ class Sheets(Writer[PartFinding]):
         made: how, for the last section and for ``how.json``.
     """
 
+    draws = True
+
     def __init__(self, folder: str | Path, species: Mapping[str, str], made: Provenance | None = None) -> None:
         self._folder, self._made, self._kept = Path(folder), made, False
         self._species, self._left = species, Counter(species.values())

@@ -160,7 +160,8 @@ class Table(Writer[Result]):
 
     def close(self) -> None:
         """Write the table; without a row there is none."""
-        columns = columns_of([self._kinds]) if self._kinds else ()
+        first = columns_of_parts(self._attributes) if self._attributes else ()
+        columns = columns_of([dict.fromkeys(first), self._kinds]) if self._kinds else ()
         if columns:
             with FileWriter(self._path) as file:
                 if self._path.suffix.lower() == ".csv":
@@ -198,10 +199,14 @@ class _Sink:
     closed = False
 
     def __init__(self, file: FileWriter) -> None:
-        self._file, self._at = file, 0
+        self._file, self._at, self._failed = file, 0, False
 
     def write(self, content: Any) -> int:
-        self._at += self._file.write(bytes(content))
+        # After a full disk pyarrow ends its file once more, which is gone by then.
+        if not self._failed:
+            self._failed = True
+            self._at += self._file.write(bytes(content))
+            self._failed = False
         return len(content)
 
     def tell(self) -> int:

@@ -21,6 +21,9 @@ class Writer(ABC, Generic[R_contra]):
     under a temporary name until it is closed. If an exception ends the context, such a file is deleted.
     """
 
+    draws: bool = False
+    """Whether ``add`` needs the image."""
+
     @abstractmethod
     def add(self, name: str, result: R_contra, image: Image.Image | None = None) -> tuple[Path, ...]:
         """Take a result.
@@ -67,7 +70,7 @@ class Renamed(Writer[R_contra]):
     """
 
     def __init__(self, writer: Writer[R_contra], names: Mapping[str, str]) -> None:
-        self._writer, self._names = writer, names
+        self._writer, self._names, self.draws = writer, names, writer.draws
 
     def add(self, name: str, result: R_contra, image: Image.Image | None = None) -> tuple[Path, ...]:
         """Take a result; see ``Writer``."""
