@@ -113,7 +113,7 @@ def test_images_that_one_of_two_could_not_use_are_left_out(localizer, tmp_path, 
 
 
 def test_audits_of_other_images_are_refused(clean, by_hand):
-    with pytest.raises(OptionError, match="not of the same images"):
+    with pytest.raises(OptionError, match="are audits of different images"):
         moves(clean, by_hand)
 
 
