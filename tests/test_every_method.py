@@ -8,6 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 import zoo
+from slow import by_default
 from zoo.families import ROWS
 
 from benchmarks.timing import peak_memory
@@ -340,7 +341,7 @@ def test_averages_of_nothing_are_refused(make):
         make()
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", by_default(METHODS, "grad_cam", "layer_cam", "score_cam"))
 def test_directions_are_not_all_held_at_once(name):
     """Of 32 directions more, none may take more than half of a gradient at all tokens; a map is a thirty-second of one."""
     backbone = zoo.backbone("class token").at_size((96, 160))

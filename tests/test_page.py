@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image, ImageDraw
+from slow import by_default
 
 from concept_cam.errors import OptionError
 from concept_cam.page import Page, Section, Table, Thumbnail, to_html
@@ -462,7 +463,7 @@ def wide() -> Page:
 
 @pytest.mark.parametrize("touch", [False, True], ids=["desk", "telephone"])
 @pytest.mark.parametrize("script", [True, False], ids=["script", "no script"])
-@pytest.mark.parametrize("width", [320, 380, 700, 1280])
+@pytest.mark.parametrize("width", by_default([320, 380, 700, 1280], 320))
 @pytest.mark.parametrize("page", [example, wide])
 def test_nothing_overflows(opened, page, width: int, script: bool, touch: bool):
     tab = opened(page(), width, script, touch)
