@@ -25,6 +25,7 @@ from concept_cam.errors import DatasetError, OptionError, OutputError
 from concept_cam.files import FileWriter
 from concept_cam.parts import PartFinding, find_parts, read_parts
 from concept_cam.presets import PRESETS, preset_of
+from concept_cam.runs.batches import Batch
 from concept_cam.writers import (
     Coco,
     Cub,
@@ -348,6 +349,22 @@ def test_an_interrupted_run_keeps_its_table_and_says_how_much(work, tmp_path, mo
     assert kept == (tmp_path / "whole" / table).read_text().splitlines()[: len(kept)]
     assert len(kept) == 1 + 2 * (1 if work.kind == MAPS else 12)
     work(tmp_path / "out")
+    assert tree(tmp_path / "out") == tree(tmp_path / "whole")
+
+
+def test_a_signal_between_the_seal_of_a_batch_and_its_count_tells_the_batch(work, tmp_path, monkeypatch):
+    real = Batch.write
+
+    def interrupted(self, files):
+        real(self, files)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Batch, "write", interrupted)
+        with pytest.raises(KeyboardInterrupt, match=r"2 of 4 images are kept in .*; the same command resumes there"):
+            work(tmp_path / "out")
+    work(tmp_path / "out")
+    work(tmp_path / "whole")
     assert tree(tmp_path / "out") == tree(tmp_path / "whole")
 
 

@@ -156,10 +156,10 @@ class Run:
             for k, (batch, some, kept) in enumerate(held):
                 files = next(made) if kept is None else kept
                 if kept is None:
+                    progress.begun = k, batch, files[".csv"], len(some)
                     if self.settings is not None:
                         batch.write(files)
-                    progress.rows[k] = files[".csv"]
-                    progress.count += len(some)
+                    progress.take()
                 yield batch, some, files, kept is not None
                 bar.update(len(some))
         self._write_table(progress.rows)
@@ -186,12 +186,13 @@ def _read(batch: Batch, whole: Callable[[Files], bool]) -> Files | None:
 
 @dataclass
 class _Progress:
-    """How far a run is, while it runs: the rows of each batch that is whole, and how many items those are."""
+    """How far a run is, while it runs: the rows of each batch that is whole, how many items those are, and the batch begun."""
 
     run: Run
     total: int
     rows: list[bytes | None]
     count: int = 0
+    begun: tuple[int, Batch, bytes, int] | None = None
 
     def __enter__(self) -> None:
         _running.append(self)
@@ -201,8 +202,18 @@ class _Progress:
         if isinstance(error, KeyboardInterrupt) and self.run.settings is not None:
             raise KeyboardInterrupt(self.keep()) from error
 
+    def take(self) -> None:
+        """Count the batch that was begun as done."""
+        if self.begun is not None:
+            k, _, rows, count = self.begun
+            self.begun, self.rows[k] = None, rows
+            self.count += count
+
     def keep(self) -> str:
         """Write the table of what is done, if there is room for it; says how much that is."""
+        # A signal may come between the seal of a batch and its count.
+        if self.begun is not None and self.begun[1].read() is not None:
+            self.take()
         with suppress(OutputError):
             if self.count:
                 self.run._write_table(self.rows)
