@@ -16,7 +16,7 @@ from concept_cam.field import ConceptField
 from concept_cam.gradients import Form
 from concept_cam.images import Fit, Frame, Size
 from concept_cam.kept import Kept
-from concept_cam.methods import AnyMethod, as_method, hires_cam
+from concept_cam.methods import AnyMethod, as_method, depth_of, hires_cam
 from concept_cam.options import templates_of, vocabulary_of
 from concept_cam.passes import Pass, each_frame, run
 from concept_cam.provenance import provenance_of
@@ -301,7 +301,7 @@ class Localizer:
 
     def passes(self, frames: Sequence[Frame]) -> Iterator[Pass]:
         """One forward pass for each input size of some frames, for those who ask more of it than one comparison."""
-        return run(self.backbone, frames, self.site, self.form)
+        return run(self.backbone, frames, self.site, self.form, depth_of(self.method))
 
     def provenance(self, seen: Pass) -> dict[str, object]:
         """What is kept of a pass with each result: model, site, form of the gradient, method, templates, versions."""

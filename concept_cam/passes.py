@@ -54,7 +54,12 @@ class Pass:
 
     @classmethod
     def of(
-        cls, backbone: Backbone, pixels: Float[Tensor, "B 3 height width"], site: str | None = None, form: Form = "auto"
+        cls,
+        backbone: Backbone,
+        pixels: Float[Tensor, "B 3 height width"],
+        site: str | None = None,
+        form: Form = "auto",
+        depth: int | None = 0,
     ) -> Pass:
         """Pixels that are the model's input; maps lie in their own pixels.
 
@@ -63,12 +68,13 @@ class Pass:
             pixels: of one size, on any device and in any precision.
             site: the name of one of ``backbone.sites``; the first by default.
             form: of the gradient; see ``trace``.
+            depth: of how many of the last blocks to keep the tokens; see ``trace``.
 
         Raises:
             BackboneError: the model does not take that size, there is no such site, or no closed form for it.
         """
         size = _size(pixels)
-        seen = trace(backbone.at_size(size), pixels.to(backbone.device, backbone.dtype), site, form)
+        seen = trace(backbone.at_size(size), pixels.to(backbone.device, backbone.dtype), site, form, depth)
         own = Placement((0.0, 0.0, float(size[1]), float(size[0])), size).covering(seen.layout.span)
         return cls(seen, (own,) * len(pixels), tuple(range(len(pixels))), form)
 
@@ -126,7 +132,9 @@ class Pass:
         return self.layout.enlarged(maps, _size(self.pixels))
 
 
-def run(backbone: Backbone, frames: Sequence[Frame], site: str | None = None, form: Form = "auto") -> Iterator[Pass]:
+def run(
+    backbone: Backbone, frames: Sequence[Frame], site: str | None = None, form: Form = "auto", depth: int | None = 0
+) -> Iterator[Pass]:
     """One pass for each input size, in the caller's autocast, as if the caller ran the model.
 
     Args:
@@ -134,6 +142,7 @@ def run(backbone: Backbone, frames: Sequence[Frame], site: str | None = None, fo
         frames: of any sizes, and in any number.
         site: the name of one of ``backbone.sites``; the first by default.
         form: of the gradient; see ``trace``.
+        depth: of how many of the last blocks to keep the tokens; see ``trace``.
 
     Raises:
         BackboneError: the model does not take a size, there is no such site, or no closed form for it.
@@ -141,7 +150,7 @@ def run(backbone: Backbone, frames: Sequence[Frame], site: str | None = None, fo
     for which in by_size(frames).values():
         with ordinary():
             pixels = torch.stack([frames[i].pixels.to(backbone.device, backbone.dtype) for i in which])
-        seen = Pass.of(backbone, pixels, site, form)
+        seen = Pass.of(backbone, pixels, site, form, depth)
         placements = tuple(frames[i].placement.covering(seen.layout.span) for i in which)
         yield Pass(seen.trace, placements, tuple(which), form)
 

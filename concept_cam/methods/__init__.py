@@ -3,6 +3,7 @@
     gradient       gradient x activation: functions of the gradient at the patch tokens
     path           gradients along a path from a blank image
     attention      attention weights, and their gradients
+    every_block    what the class token gathers on its whole way
     similarity     patches in embedding space, without a gradient
     perturbation   forward passes on changed images
     composition    any of these, averaged over views, scales or sites
@@ -19,6 +20,7 @@ from inspect import isfunction
 
 from concept_cam.methods.attention import grad_eclip, legrad, raw_attention, relevance, rollout, value_attribution
 from concept_cam.methods.composition import at_scales, at_sites, mirrored, smoothed
+from concept_cam.methods.every_block import Shares, by_block, class_stream, direct, last_blocks, shares_of
 from concept_cam.methods.gradient import (
     eigen_grad_cam,
     grad_cam,
@@ -36,6 +38,7 @@ from concept_cam.methods.method import (
     Method,
     TraceMethod,
     as_method,
+    depth_of,
     explain,
     field_vectors,
     function_of,
@@ -56,13 +59,18 @@ __all__ = [
     "FieldMethod",
     "GradientMethod",
     "Method",
+    "Shares",
     "TraceMethod",
     "ablation_cam",
     "as_method",
     "at_scales",
     "at_sites",
+    "by_block",
+    "class_stream",
     "clearclip",
     "clip_surgery",
+    "depth_of",
+    "direct",
     "eigen_grad_cam",
     "explain",
     "field_vectors",
@@ -76,6 +84,7 @@ __all__ = [
     "hires_cam",
     "integrated_grad_cam",
     "is_linear",
+    "last_blocks",
     "layer_cam",
     "legrad",
     "maskclip",
@@ -92,6 +101,7 @@ __all__ = [
     "sclip",
     "score_cam",
     "sees_score",
+    "shares_of",
     "smoothed",
     "value_attribution",
     "xgrad_cam",
@@ -145,6 +155,10 @@ def _cards() -> Mapping[str, Card]:
                 xgrad_cam,
                 eigen_grad_cam,
             )
+        ),
+        *(
+            Card(method, "gradient", "1", "0 (closed form)", "a class token in known blocks")
+            for method in (class_stream, direct)
         ),
         Card(integrated_grad_cam, "gradient", "18", "0 (closed form) or E in all", "any site"),
         *(Card(method, "attention", "1", "0", "a query with a closed form") for method in (value_attribution, grad_eclip)),

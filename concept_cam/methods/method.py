@@ -29,6 +29,8 @@ class FieldMethod:
 
     Attributes:
         vectors: from a trace to the vectors (B, N, E).
+        maps: from a trace and a few directions (K, B, E) to maps (K, B, N), where those cost less than the vectors.
+        depth: how many of the last blocks it reads, all if None; 0 if only what a trace has anyway.
 
     Example:
         >>> from concept_cam import world
@@ -42,6 +44,8 @@ class FieldMethod:
     """
 
     vectors: Callable[[Trace], Float[Tensor, "B N E"]]
+    maps: Callable[[Trace, Tensor], Float[Tensor, "K B N"]] | None = None
+    depth: int | None = 0
 
 
 @final
@@ -149,12 +153,12 @@ def explain(method: AnyMethod, trace: Trace, directions: Float[Tensor, "K _ E"])
     directions = directions.to(trace.embedding).expand(-1, len(trace.embedding), -1)
     count, grid = directions.shape[:2], (trace.layout.rows, trace.layout.cols)
     with trace.evaluating():
-        if isinstance(method, FieldMethod):
-            maps = torch.einsum("bne,kbe->kbn", _vectors(method, trace), directions)
-        elif isinstance(method, TraceMethod):
+        if not isinstance(method, FieldMethod | TraceMethod):
+            maps = _answer(method, method(trace.gradient(directions)), "K B rows cols", (*count, *grid))
+        elif method.maps is not None and (isinstance(method, TraceMethod) or len(directions) <= trace.layout.patches):
             maps = _answer(method, method.maps(trace, directions), "K B N", (*count, trace.layout.patches))
         else:
-            maps = _answer(method, method(trace.gradient(directions)), "K B rows cols", (*count, *grid))
+            maps = torch.einsum("bne,kbe->kbn", _vectors(method, trace), directions)
     return maps.to(trace.embedding.device).reshape(*count, *grid)
 
 
@@ -250,6 +254,18 @@ def sees_score(method: AnyMethod) -> bool:
     """
     method = as_method(method)
     return not isinstance(method, TraceMethod) or method.sees_score
+
+
+def depth_of(method: AnyMethod) -> int | None:
+    """How many of the last blocks a method reads, all if None; 0 if it needs no more than one site.
+
+    Example:
+        >>> from concept_cam.methods import depth_of, last_blocks
+        >>> depth_of("hires_cam"), depth_of(last_blocks("class_stream", 4))
+        (0, 4)
+    """
+    method = as_method(method)
+    return method.depth if isinstance(method, FieldMethod) else 0
 
 
 def name_of(method: AnyMethod) -> str:
