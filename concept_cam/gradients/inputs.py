@@ -17,7 +17,7 @@ from concept_cam.errors import BackboneError
 from concept_cam.gradients.alterations import alterations
 from concept_cam.hooks import on_output
 
-OTHERWISE = " Use a method of one block, such as hires_cam."
+OTHERWISE = " Use own_streams, or a method of one block, such as hires_cam."
 
 
 @final

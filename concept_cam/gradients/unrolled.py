@@ -88,7 +88,9 @@ class Unrolled:
             return torch.autograd.grad(embedding, attention, direction, retain_graph=True, materialize_grads=True)
 
 
-def unroll(trace: Trace, depth: int | None = None, *, graph: bool = True, image: int | None = None) -> Unrolled:
+def unroll(
+    trace: Trace, depth: int | None = None, *, graph: bool = True, image: int | None = None, streams: bool = False
+) -> Unrolled:
     """Run the model up to the last blocks as it is, and the last blocks with explicit attention.
 
     It costs one forward pass. The embedding is compared with the model's own.
@@ -98,6 +100,7 @@ def unroll(trace: Trace, depth: int | None = None, *, graph: bool = True, image:
         depth: the number of blocks; all by default.
         graph: keep what gradients need.
         image: the number of one image, which bounds memory; all by default.
+        streams: keys and values are leaves of the graph, so that each token follows its own stream.
 
     Raises:
         BackboneError: the model is no transformer of known blocks, or those are not what they were.
@@ -122,7 +125,7 @@ def unroll(trace: Trace, depth: int | None = None, *, graph: bool = True, image:
             x = x.to(backbone.dtype).detach().requires_grad_(graph)
             layers = []
             for block in chosen:
-                layers.append(_run(block, x))
+                layers.append(_run(block, x, streams))
                 x = layers[-1].left
             weights = pooling.weights(x)
             weights = weights if weights.requires_grad or not graph else weights.requires_grad_()
@@ -152,12 +155,14 @@ def _entering(backbone: Backbone, block: Block, pixels: Tensor) -> Tensor:
     return seen[0]
 
 
-def _run(block: Block, entered: Float[Tensor, "B M D"]) -> Layer:
+def _run(block: Block, entered: Float[Tensor, "B M D"], streams: bool) -> Layer:
     own, normed = block.projections(), block.norm(entered)
     query, key, value = (F.linear(normed, *part).unflatten(-1, (own.heads, -1)) for part in (own.query, own.key, own.value))
     if block.rotate is not None:
         query, key = block.rotate(query, 1), block.rotate(key, 1)
     query, key, value = (part.transpose(1, 2) for part in (query, key, value))
+    if streams:
+        key, value = key.detach(), value.detach().requires_grad_(torch.is_grad_enabled())
     attention = attend(query, key)
     return Layer(block, entered, query, key, value, attention, block.finish(joined(attention @ value), entered))
 

@@ -20,7 +20,7 @@ from inspect import isfunction
 
 from concept_cam.methods.attention import grad_eclip, legrad, raw_attention, relevance, rollout, value_attribution
 from concept_cam.methods.composition import at_scales, at_sites, mirrored, smoothed
-from concept_cam.methods.every_block import Shares, by_block, class_stream, direct, last_blocks, shares_of
+from concept_cam.methods.every_block import Shares, by_block, class_stream, direct, last_blocks, own_streams, shares_of
 from concept_cam.methods.gradient import (
     eigen_grad_cam,
     grad_cam,
@@ -93,6 +93,7 @@ __all__ = [
     "naclip",
     "name_of",
     "occlusion",
+    "own_streams",
     "patch_text",
     "raw_attention",
     "relevance",
@@ -160,6 +161,7 @@ def _cards() -> Mapping[str, Card]:
             Card(method, "gradient", "1", "0 (closed form)", "a class token in known blocks")
             for method in (class_stream, direct)
         ),
+        Card(own_streams, "gradient", "2", "1", "known blocks"),
         Card(integrated_grad_cam, "gradient", "18", "0 (closed form) or E in all", "any site"),
         *(Card(method, "attention", "1", "0", "a query with a closed form") for method in (value_attribution, grad_eclip)),
         *(Card(method, "attention", "2", "0", "known blocks") for method in (raw_attention, rollout)),
