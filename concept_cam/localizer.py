@@ -16,7 +16,7 @@ from concept_cam.field import ConceptField
 from concept_cam.gradients import Form
 from concept_cam.images import Fit, Frame, Size
 from concept_cam.kept import Kept
-from concept_cam.methods import AnyMethod, as_method, depth_of, hires_cam
+from concept_cam.methods import AnyMethod, as_method, depth_of, usual_method
 from concept_cam.options import templates_of, vocabulary_of
 from concept_cam.passes import Pass, each_frame, run
 from concept_cam.provenance import provenance_of
@@ -37,7 +37,8 @@ class Localizer:
         vocabulary: concepts among which ``nearest`` and ``rivals`` choose, or the name of a file in ``prompts/vocabularies/``;
             by default those that the model was made for, if it is a classifier.
         templates: sentences with a ``{}``, or the name of a file in ``prompts/templates/``: ``photo``. Not of a classifier.
-        method: makes the map; any of ``concept_cam.methods``, by itself or by its name, or a function of your own.
+        method: makes the map; any of ``concept_cam.methods``, by itself or by its name, or a function of your own; by default
+            ``class_stream`` where a class token attends in known blocks, else ``hires_cam``.
         site: the name of one of ``backbone.sites``; the first by default.
         form: of the gradient; closed form where it exists and is exact.
         fit: ``crop``, ``pad``, ``squash`` or ``native``, see ``Preprocess``; by default as the model was trained.
@@ -65,14 +66,15 @@ class Localizer:
         *,
         vocabulary: Names = (),
         templates: str | Sequence[str] | None = None,
-        method: AnyMethod = hires_cam,
+        method: AnyMethod | None = None,
         site: str | None = None,
         form: Form = "auto",
         fit: Fit | None = None,
         size: int | Size | None = None,
         on_device: bool = False,
     ) -> None:
-        self.backbone, self.method, self.form = backbone, as_method(method), form
+        self.backbone, self.form = backbone, form
+        self.method = usual_method(backbone, site, form) if method is None else as_method(method)
         self.site = backbone.site(site).name
         self.preprocess = preprocess_for(backbone, fit, size)
         self.templates = templates_of(templates, backbone)

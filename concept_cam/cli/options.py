@@ -76,6 +76,13 @@ Templates = Annotated[
 # ---- what is asked ----------------------------------------------------------------------------------------------------
 
 Method = Annotated[str, typer.Option(help="The method that makes the maps; `concept-cam methods` lists them.")]
+UsualMethod = Annotated[
+    str | None,
+    typer.Option(
+        help="The method that makes the maps; `concept-cam methods` lists them.  [default: class_stream where the embedding "
+        "is a class token, else hires_cam]"
+    ),
+]
 Vocabulary = Annotated[
     str | None, typer.Option(help="The concepts that references are chosen from: the name of a list, or a file.")
 ]

@@ -20,6 +20,7 @@ from concept_cam.gradients.changed import embed_changed, embed_without_channels
 from concept_cam.gradients.dense import DenseTrace, cut_at
 from concept_cam.gradients.exactness import has_exact_head, warn_of_autograd
 from concept_cam.gradients.factored import FactoredTrace, UnlikeTheModel, read_head, single_query
+from concept_cam.gradients.inputs import has_stream
 from concept_cam.gradients.pixels import pixel_gradient
 from concept_cam.gradients.stream import ClassStream, Frozen, Step, follow_class_token, linear_part, transposed
 from concept_cam.gradients.unrolled import Layer, Unrolled, attend, joined, unroll
@@ -43,6 +44,7 @@ __all__ = [
     "embed_without_channels",
     "follow_class_token",
     "has_exact_head",
+    "has_stream",
     "joined",
     "linear_part",
     "pixel_gradient",

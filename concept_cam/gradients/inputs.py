@@ -54,6 +54,11 @@ def last_blocks(backbone: Backbone, depth: int | None) -> tuple[Block, ...]:
     return chosen
 
 
+def has_stream(backbone: Backbone) -> bool:
+    """Whether the embedding of a tower is made of a class token that attends in known blocks."""
+    return isinstance(backbone.pooling, ClassToken) and bool(backbone.blocks) and None not in backbone.blocks
+
+
 @contextmanager
 def keeping(blocks: Sequence[Block]) -> Iterator[list[tuple[Tensor, Tensor]]]:
     """While the model runs, collect the class token that enters each first norm, and all tokens that leave it."""

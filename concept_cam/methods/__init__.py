@@ -20,7 +20,16 @@ from inspect import isfunction
 
 from concept_cam.methods.attention import grad_eclip, legrad, raw_attention, relevance, rollout, value_attribution
 from concept_cam.methods.composition import at_scales, at_sites, mirrored, smoothed
-from concept_cam.methods.every_block import Shares, by_block, class_stream, direct, last_blocks, own_streams, shares_of
+from concept_cam.methods.every_block import (
+    Shares,
+    by_block,
+    class_stream,
+    direct,
+    last_blocks,
+    own_streams,
+    shares_of,
+    usual_method,
+)
 from concept_cam.methods.gradient import (
     eigen_grad_cam,
     grad_cam,
@@ -104,6 +113,7 @@ __all__ = [
     "sees_score",
     "shares_of",
     "smoothed",
+    "usual_method",
     "value_attribution",
     "xgrad_cam",
 ]

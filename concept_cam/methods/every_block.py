@@ -15,9 +15,22 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from concept_cam.backbones.backbone import Backbone
 from concept_cam.errors import OptionError
-from concept_cam.gradients import ClassStream, Frozen, Step, Trace, follow_class_token, linear_part, transposed, unroll
-from concept_cam.methods.method import AnyMethod, FieldMethod, as_method, name_of
+from concept_cam.gradients import (
+    ClassStream,
+    Form,
+    Frozen,
+    Step,
+    Trace,
+    follow_class_token,
+    has_stream,
+    linear_part,
+    transposed,
+    unroll,
+)
+from concept_cam.methods.gradient import hires_cam
+from concept_cam.methods.method import AnyMethod, FieldMethod, Method, as_method, name_of
 
 
 @final
@@ -246,6 +259,24 @@ def _own_maps(trace: Trace, directions: Float[Tensor, "K B E"]) -> Float[Tensor,
 
 
 own_streams = FieldMethod(_own_streams, _own_maps)
+
+
+def usual_method(backbone: Backbone, site: str | None = None, form: Form = "auto") -> Method:
+    """The method to take where none is named: ``class_stream``, which reads every block, else ``hires_cam``.
+
+    Args:
+        backbone: the model.
+        site: where tokens shall be read; ``class_stream`` reads no single site.
+        form: of the gradient; ``class_stream`` has one form.
+
+    Example:
+        >>> from concept_cam import world
+        >>> from concept_cam.methods import name_of, usual_method
+        >>> backbone = world.localizer().backbone
+        >>> name_of(usual_method(backbone)), name_of(usual_method(backbone, site=backbone.sites[1].name))
+        ('class_stream', 'hires_cam')
+    """
+    return class_stream if site is None and form == "auto" and has_stream(backbone) else hires_cam
 
 
 def last_blocks(method: AnyMethod, depth: int) -> FieldMethod:

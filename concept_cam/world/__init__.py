@@ -73,7 +73,6 @@ def localizer(
     from concept_cam.backbones import openclip
     from concept_cam.checks import check_at_load
     from concept_cam.localizer import Localizer
-    from concept_cam.methods import hires_cam
 
     path = Path(checkpoint)
     title = f"world-{path.stem}" if path.is_file() else "world"
@@ -83,7 +82,7 @@ def localizer(
     check_at_load(backbone)
     names = species() if vocabulary is None else vocabulary
     options: dict[str, Any] = {
-        "method": hires_cam if method is None else method,
+        "method": method,
         "site": site,
         "form": form,
         "fit": fit,
