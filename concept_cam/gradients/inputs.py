@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from concept_cam.backbones.backbone import Backbone
 from concept_cam.backbones.block import Block
 from concept_cam.backbones.pooling import ClassToken
-from concept_cam.errors import BackboneError
-from concept_cam.gradients.alterations import alterations
+from concept_cam.errors import BackboneError, OptionError
+from concept_cam.gradients.alterations import alterations, check_projections
 from concept_cam.hooks import on_output
 
 OTHERWISE = " Use a method of one block, such as hires_cam."
@@ -42,8 +42,10 @@ def last_blocks(backbone: Backbone, depth: int | None) -> tuple[Block, ...]:
         depth: the number of blocks; all if None.
 
     Raises:
+        OptionError: depth is not above 0.
         BackboneError: the embedding is not made of a class token, or one of these blocks is not known.
     """
+    check_depth(depth)
     blocks = backbone.blocks[-(depth or len(backbone.blocks)) :]
     chosen = tuple(block for block in blocks if block is not None)
     if not isinstance(backbone.pooling, ClassToken) or not chosen or len(chosen) < len(blocks):
@@ -51,7 +53,18 @@ def last_blocks(backbone: Backbone, depth: int | None) -> tuple[Block, ...]:
             f"{backbone.name} ({backbone.family}) has no class token that attends to the patches in blocks of a known kind."
             f"{alterations(backbone) or OTHERWISE}"
         )
+    check_projections(backbone, chosen)
     return chosen
+
+
+def check_depth(depth: int | None) -> None:
+    """Refuse a number of blocks that is not above 0.
+
+    Raises:
+        OptionError: it is not.
+    """
+    if depth is not None and depth < 1:
+        raise OptionError(f"depth is {depth}; expected a number of blocks, 1 or more.")
 
 
 @contextmanager

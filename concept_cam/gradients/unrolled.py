@@ -17,7 +17,7 @@ from concept_cam.backbones.block import Block
 from concept_cam.backbones.pooling import Pooling
 from concept_cam.backbones.site import TokenLayout
 from concept_cam.errors import BackboneError
-from concept_cam.gradients.alterations import alterations
+from concept_cam.gradients.alterations import alterations, check_projections
 from concept_cam.gradients.base import Trace
 from concept_cam.gradients.tolerance import relative_error, tolerance
 from concept_cam.hooks import on_output
@@ -115,6 +115,7 @@ def unroll(trace: Trace, depth: int | None = None, *, graph: bool = True, image:
     if len(chosen) < min(depth or len(blocks), len(blocks)) or not chosen or pooling is None:
         reason = alterations(backbone) or " Use a method that asks for gradients alone, such as hires_cam."
         raise BackboneError(f"{backbone.name} ({backbone.family}) has no attention that can be laid open.{reason}")
+    check_projections(backbone, chosen)
     which = slice(None) if image is None else slice(image, image + 1)
     with backbone.evaluating():
         x = _entering(backbone, chosen[0], trace.pixels[which])
@@ -129,7 +130,7 @@ def unroll(trace: Trace, depth: int | None = None, *, graph: bool = True, image:
             embedding = backbone.normalize(pooling.finish(pooling.gather(x, weights)))
     own = trace.embedding[which]
     off = relative_error(embedding.detach(), own)
-    if not off <= tolerance(embedding.dtype).embedding:
+    if not off <= tolerance(trace.rounded).embedding:
         reason = alterations(backbone) or " Use a method that asks for gradients alone, such as hires_cam."
         raise BackboneError(
             f"The blocks of {backbone.name}, run piece by piece, give an embedding that is off by {off:.1e}: they are not "
