@@ -26,8 +26,13 @@ def alterations(backbone: Backbone) -> str:
     return "".join(f" It holds {what} ({', '.join(sorted(kinds))}): {cure}." for (what, cure), kinds in found.items())
 
 
-def check_projections(backbone: Backbone, blocks: Iterable[Block]) -> None:
+def check_projections(backbone: Backbone, blocks: Iterable[Block], otherwise: str) -> None:
     """Refuse blocks whose query, key or value is no plain layer any more.
+
+    Args:
+        backbone: the model.
+        blocks: of it.
+        otherwise: what to do, if the model holds no alteration that has a cure of its own.
 
     Raises:
         BackboneError: one is not.
@@ -36,4 +41,6 @@ def check_projections(backbone: Backbone, blocks: Iterable[Block]) -> None:
         for block in blocks:
             block.projections()
     except ValueError as error:
-        raise BackboneError(f"A block of {backbone.name} cannot be read: {error}.{alterations(backbone)}") from error
+        raise BackboneError(
+            f"A block of {backbone.name} cannot be read: {error}.{alterations(backbone) or otherwise}"
+        ) from error

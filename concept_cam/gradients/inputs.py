@@ -53,7 +53,7 @@ def last_blocks(backbone: Backbone, depth: int | None) -> tuple[Block, ...]:
             f"{backbone.name} ({backbone.family}) has no class token that attends to the patches in blocks of a known kind."
             f"{alterations(backbone) or OTHERWISE}"
         )
-    check_projections(backbone, chosen)
+    check_projections(backbone, chosen, OTHERWISE)
     return chosen
 
 
@@ -99,7 +99,10 @@ def with_a_pass(backbone: Backbone, blocks: Sequence[Block], pixels: Float[Tenso
     with keeping(blocks) as kept, on_output(blocks[-1].norm, stop), suppress(_AllReached):
         backbone.embed_pixels(pixels)
     if len(kept) != len(blocks):
-        raise BackboneError(f"The first norms of the blocks of {backbone.name} did not run once each in a forward pass.")
+        raise BackboneError(
+            f"The first norms of the blocks of {backbone.name} did not run once each in a forward pass; trace the images "
+            "anew, or use a method of one block, such as hires_cam."
+        )
     return BlockInputs(kept[0][0], tuple(normed for _, normed in kept))
 
 

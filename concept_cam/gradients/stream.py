@@ -300,8 +300,8 @@ class Frozen:
             raise BackboneError(f"A {type(norm).__name__} is no layer norm, so no share can be told apart.{_STREAM}")
         exact = entered.to(torch.promote_types(entered.dtype, torch.float32))
         deviation = (exact.var(-1, correction=0, keepdim=True) + norm.eps).rsqrt().to(entered)
-        weight = torch.ones_like(entered[0]) if norm.weight is None else norm.weight.detach()
-        bias = torch.zeros_like(entered[0]) if norm.bias is None else norm.bias.detach()
+        weight = torch.ones_like(entered[0]) if norm.weight is None else norm.weight.detach().to(entered)
+        bias = torch.zeros_like(entered[0]) if norm.bias is None else norm.bias.detach().to(entered)
         frozen = cls(deviation * weight, bias)
         off = relative_error(frozen.push(entered[:, None])[:, 0] + bias, norm(entered))
         if not off <= tolerance(entered.dtype).embedding:
