@@ -8,7 +8,7 @@ docs/definition.md.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import final
@@ -16,7 +16,7 @@ from typing import final
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
 from concept_cam.backbones.backbone import Backbone
 from concept_cam.backbones.block import Block
@@ -26,11 +26,10 @@ from concept_cam.errors import BackboneError
 from concept_cam.gradients.alterations import alterations
 from concept_cam.gradients.base import Trace, evaluating, for_each
 from concept_cam.gradients.factored import FactoredTrace
+from concept_cam.gradients.frozen import check_affine
 from concept_cam.gradients.inputs import OTHERWISE, last_blocks, with_a_pass
 from concept_cam.gradients.jacobian import pull, push
 from concept_cam.gradients.tolerance import relative_error, tolerance
-
-_STREAM = " Use class_stream."
 
 
 @final
@@ -131,8 +130,8 @@ class ClassStream:
         pooling = self.pooling
         with evaluating(self.backbone):
             for step in self.steps:
-                _check_affine(step.block.outward, step.output, self.backbone)
-            _check_affine(pooling.project, pooling.norm(self.steps[-1].left), self.backbone)
+                check_affine(step.block.outward, step.output, self.backbone)
+            check_affine(pooling.project, pooling.norm(self.steps[-1].left), self.backbone)
 
     def _push_forwards(self, tangents: Float[Tensor, "B N W"]) -> Float[Tensor, "B N E"]:
         at, sizes = self._outputs()
@@ -271,71 +270,3 @@ def follow_class_token(trace: Trace, depth: int | None = None) -> ClassStream:
             f"are not what they were.{alterations(backbone) or OTHERWISE}"
         )
     return ClassStream(tuple(steps), pooling, embedding, trace.layout, backbone)
-
-
-# ---- the last norm with its statistics held fixed ---------------------------------------------------------------------
-
-
-@final
-@dataclass(frozen=True)
-class Frozen:
-    """A layer norm as the linear map that it is once its mean and variance are held fixed: y = S C x + b, S diagonal.
-
-    Attributes:
-        scale: S, the weight of the norm over the standard deviation of what entered it, (B, D).
-        bias: b, (D,).
-    """
-
-    scale: Float[Tensor, "B D"]
-    bias: Float[Tensor, " D"]
-
-    @classmethod
-    def of(cls, norm: nn.Module, entered: Float[Tensor, "B D"]) -> Frozen:
-        """A norm at what entered it; held against the norm itself.
-
-        Raises:
-            BackboneError: it is no layer norm.
-        """
-        if not isinstance(norm, nn.LayerNorm):
-            raise BackboneError(f"A {type(norm).__name__} is no layer norm, so no share can be told apart.{_STREAM}")
-        exact = entered.to(torch.promote_types(entered.dtype, torch.float32))
-        deviation = (exact.var(-1, correction=0, keepdim=True) + norm.eps).rsqrt().to(entered)
-        weight = torch.ones_like(entered[0]) if norm.weight is None else norm.weight.detach().to(entered)
-        bias = torch.zeros_like(entered[0]) if norm.bias is None else norm.bias.detach().to(entered)
-        frozen = cls(deviation * weight, bias)
-        off = relative_error(frozen.push(entered[:, None])[:, 0] + bias, norm(entered))
-        if not off <= tolerance(entered.dtype).embedding:
-            raise BackboneError(
-                f"A {type(norm).__name__} does more than a layer norm (it is off by {off:.1e}), so no share can be told apart."
-                f"{_STREAM}"
-            )
-        return frozen
-
-    def push(self, vectors: Float[Tensor, "B N D"]) -> Float[Tensor, "B N D"]:
-        """S C x, without the bias."""
-        return (vectors - vectors.mean(-1, keepdim=True)) * self.scale[:, None]
-
-    def pull(self, directions: Float[Tensor, "K B D"]) -> Float[Tensor, "K B D"]:
-        """C S d."""
-        scaled = directions * self.scale
-        return scaled - scaled.mean(-1, keepdim=True)
-
-
-def _check_affine(affine: Callable[[Tensor], Tensor], vectors: Float[Tensor, "B W"], backbone: Backbone) -> None:
-    """Hold a map against f(x) + f(y) = f(x + y) + f(0), y being x with its channels moved on by one.
-
-    Args:
-        affine: layers that are taken to be linear up to a constant.
-        vectors: x.
-        backbone: whose layers they are.
-
-    Raises:
-        BackboneError: it is not so.
-    """
-    moved = vectors.roll(1, -1)
-    apart, joint = affine(vectors) + affine(moved), affine(vectors + moved) + affine(torch.zeros_like(vectors))
-    if not (apart - joint).norm() <= tolerance(vectors.dtype).embedding * apart.norm():
-        raise BackboneError(
-            f"What follows the attention, or the last norm, of {backbone.name} is not linear, so no share can be told apart."
-            f"{alterations(backbone) or _STREAM}"
-        )
