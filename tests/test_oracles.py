@@ -79,6 +79,23 @@ def slow_value_attribution(model, pixels, direction):
     return sum(terms)[1:]
 
 
+def slow_class_stream(model, pixels, direction):
+    steps, _ = by_hand.run(model, pixels)
+    moved, x = torch.zeros(15, dtype=torch.float64, requires_grad=True), steps[0].entered[0]
+    for step in steps:
+        again = by_hand.Step(step.block, x[None], torch.cat([step.block.ln_1(x)[None], step.normed[1:].detach()]))
+        again.look()
+        output = again.output[0] + moved @ step.taken()[1:].detach()
+        x = step.mlp(x + step.project(output))
+    return grads(by_hand.embed(model, x) @ direction, [moved])[0]
+
+
+def slow_direct(model, pixels, direction):
+    steps, _ = by_hand.run(model, pixels)
+    _, still = by_hand.slopes(model, steps[-1].left[0], direction)
+    return sum(step.taken()[1:] @ step.block.attn.out_proj.weight.T @ still for step in steps)
+
+
 def slow_grad_eclip(model, pixels, direction):
     steps, embedding = by_hand.run(model, pixels)
     last = steps[-1]

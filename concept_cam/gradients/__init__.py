@@ -20,9 +20,11 @@ from concept_cam.gradients.changed import embed_changed, embed_without_channels
 from concept_cam.gradients.dense import DenseTrace, cut_at
 from concept_cam.gradients.exactness import has_exact_head, warn_of_autograd
 from concept_cam.gradients.factored import FactoredTrace, UnlikeTheModel, read_head, single_query
-from concept_cam.gradients.inputs import has_stream
+from concept_cam.gradients.frozen import Frozen
+from concept_cam.gradients.inputs import check_depth, has_stream
+from concept_cam.gradients.jacobian import linear_part, transposed
 from concept_cam.gradients.pixels import pixel_gradient
-from concept_cam.gradients.stream import ClassStream, Frozen, Step, follow_class_token, linear_part, transposed
+from concept_cam.gradients.stream import ClassStream, Step, follow_class_token
 from concept_cam.gradients.unrolled import Layer, Unrolled, attend, joined, unroll
 
 __all__ = [
@@ -78,7 +80,7 @@ def trace(
             all. Without that, such a method makes a pass of its own.
 
     Raises:
-        OptionError: there is no such form.
+        OptionError: there is no such form, or depth is below 0.
         BackboneError: there is no such site, or no closed form for it.
 
     Example:
@@ -90,6 +92,7 @@ def trace(
     """
     if form not in get_args(Form):
         raise OptionError(f"No form {form!r} of a gradient; there are {', '.join(get_args(Form))}.")
+    check_depth(depth or None)
     with ready(backbone, pixels, site) as prepared:
         return _factored(*prepared, form, depth) or cut_at(*prepared)[0]
 

@@ -17,7 +17,7 @@ from concept_cam.backbones.closed_form import AttentionState, Head, HeadState
 from concept_cam.backbones.site import Site
 from concept_cam.errors import BackboneError
 from concept_cam.gradients.alterations import alterations
-from concept_cam.gradients.base import TokenGradient, Trace, first_output, for_each
+from concept_cam.gradients.base import TokenGradient, Trace, first_output, for_each, precision_now
 from concept_cam.gradients.folded import fold
 from concept_cam.gradients.inputs import BlockInputs, keeping, last_blocks
 from concept_cam.gradients.jacobian import pull, push
@@ -69,11 +69,9 @@ def read_head(
     known[name] = read is not None
     read = read or _with_a_second_pass(backbone, pixels, site)
     seen = replace(read_output(backbone, pixels, site, read.entering, read.output), kept=read.kept)
-    kind = backbone.device.type
-    rounded = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else backbone.dtype
     off = relative_error(seen.embedding[:1], read.own.to(seen.embedding))
     # Numbers that are none have an error of their own, whatever made the map.
-    if not off <= tolerance(rounded).embedding and read.own.isfinite().all():
+    if not off <= tolerance(seen.rounded).embedding and read.own.isfinite().all():
         raise UnlikeTheModel(f"its embedding is off by {off:.1e}")
     return seen
 
@@ -165,7 +163,7 @@ def read_output(backbone: Backbone, pixels: Tensor, site: Site, entering: Tensor
     with torch.autocast(backbone.device.type, enabled=False):
         reading = site.head.read(entering, tokens, layout.prefix)
         embedding = backbone.normalize(reading.finish(reading.pooled[None])[0])
-    return FactoredTrace(reading.tokens, embedding, site, layout, backbone, pixels, reading)
+    return FactoredTrace(reading.tokens, embedding, site, layout, backbone, pixels, precision_now(backbone), reading)
 
 
 @final

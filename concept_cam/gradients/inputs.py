@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from concept_cam.backbones.backbone import Backbone
 from concept_cam.backbones.block import Block
 from concept_cam.backbones.pooling import ClassToken
-from concept_cam.errors import BackboneError
-from concept_cam.gradients.alterations import alterations
+from concept_cam.errors import BackboneError, OptionError
+from concept_cam.gradients.alterations import alterations, check_projections
 from concept_cam.hooks import on_output
 
 OTHERWISE = " Use own_streams, or a method of one block, such as hires_cam."
@@ -42,8 +42,10 @@ def last_blocks(backbone: Backbone, depth: int | None) -> tuple[Block, ...]:
         depth: the number of blocks; all if None.
 
     Raises:
+        OptionError: depth is not above 0.
         BackboneError: the embedding is not made of a class token, or one of these blocks is not known.
     """
+    check_depth(depth)
     blocks = backbone.blocks[-(depth or len(backbone.blocks)) :]
     chosen = tuple(block for block in blocks if block is not None)
     if not isinstance(backbone.pooling, ClassToken) or not chosen or len(chosen) < len(blocks):
@@ -51,12 +53,23 @@ def last_blocks(backbone: Backbone, depth: int | None) -> tuple[Block, ...]:
             f"{backbone.name} ({backbone.family}) has no class token that attends to the patches in blocks of a known kind."
             f"{alterations(backbone) or OTHERWISE}"
         )
+    check_projections(backbone, chosen, OTHERWISE)
     return chosen
 
 
 def has_stream(backbone: Backbone) -> bool:
     """Whether the embedding of a tower is made of a class token that attends in known blocks."""
     return isinstance(backbone.pooling, ClassToken) and bool(backbone.blocks) and None not in backbone.blocks
+
+
+def check_depth(depth: int | None) -> None:
+    """Refuse a number of blocks that is not above 0.
+
+    Raises:
+        OptionError: it is not.
+    """
+    if depth is not None and depth < 1:
+        raise OptionError(f"depth is {depth}; expected a number of blocks, 1 or more.")
 
 
 @contextmanager
@@ -91,7 +104,10 @@ def with_a_pass(backbone: Backbone, blocks: Sequence[Block], pixels: Float[Tenso
     with keeping(blocks) as kept, on_output(blocks[-1].norm, stop), suppress(_AllReached):
         backbone.embed_pixels(pixels)
     if len(kept) != len(blocks):
-        raise BackboneError(f"The first norms of the blocks of {backbone.name} did not run once each in a forward pass.")
+        raise BackboneError(
+            f"The first norms of the blocks of {backbone.name} did not run once each in a forward pass; trace the images "
+            "anew, or use a method of one block, such as hires_cam."
+        )
     return BlockInputs(kept[0][0], tuple(normed for _, normed in kept))
 
 

@@ -62,6 +62,36 @@ def push(
     return out
 
 
+def linear_part(affine: Finish, vectors: Float[Tensor, "*batch W"]) -> Float[Tensor, "*batch D"]:
+    """What an affine map makes of vectors, without its constant.
+
+    Example:
+        >>> from concept_cam.gradients import linear_part
+        >>> linear_part(lambda x: 2 * x + 1, torch.tensor([[3.0, 4.0]]))
+        tensor([[6., 8.]])
+    """
+    return affine(vectors) - affine(torch.zeros_like(vectors[(0,) * (vectors.ndim - 1)]))
+
+
+def transposed(affine: Finish, width: int, directions: Float[Tensor, "K B D"]) -> Float[Tensor, "K B W"]:
+    """The transpose of the linear part of an affine map, on some directions.
+
+    Args:
+        affine: from (..., W) to (..., D).
+        width: W.
+        directions: of what it gives.
+
+    Example:
+        >>> from concept_cam.gradients import transposed
+        >>> matrix = torch.tensor([[1.0, 2.0], [0.0, 3.0]])
+        >>> transposed(lambda x: x @ matrix.T + 1, 2, torch.tensor([[[1.0, 1.0]]]))
+        tensor([[[1., 5.]]])
+    """
+    with torch.enable_grad():
+        leaf = directions.new_zeros(*directions.shape[:-1], width).requires_grad_()
+        return torch.autograd.grad(affine(leaf), leaf, directions)[0]
+
+
 @cache
 def _load_forward_formulas() -> None:
     """Torch compiles some formulas at their first use and warns of a function of its own: the user need not know."""

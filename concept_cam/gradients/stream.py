@@ -8,7 +8,7 @@ docs/definition.md.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import final
@@ -16,7 +16,7 @@ from typing import final
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
 from concept_cam.backbones.backbone import Backbone
 from concept_cam.backbones.block import Block
@@ -24,8 +24,9 @@ from concept_cam.backbones.pooling import ClassToken
 from concept_cam.backbones.site import TokenLayout
 from concept_cam.errors import BackboneError
 from concept_cam.gradients.alterations import alterations
-from concept_cam.gradients.base import Trace, for_each
+from concept_cam.gradients.base import Trace, evaluating, for_each
 from concept_cam.gradients.factored import FactoredTrace
+from concept_cam.gradients.frozen import check_affine
 from concept_cam.gradients.inputs import OTHERWISE, last_blocks, with_a_pass
 from concept_cam.gradients.jacobian import pull, push
 from concept_cam.gradients.tolerance import relative_error, tolerance
@@ -105,25 +106,41 @@ class ClassStream:
 
         # The weights of each direction on all tokens are held, for each block.
         at_once = max(1, self.layout.patches // 4)
-        pulled = pull(finish, torch.cat(at, -1), for_each(self.embedding, directions), at_once)
+        with evaluating(self.backbone):
+            pulled = pull(finish, torch.cat(at, -1), for_each(self.embedding, directions), at_once)
         return tuple(torch.split(pulled, sizes, -1))
 
     def push(self) -> Float[Tensor, "B N E"]:
         """By how much what each patch adds to all o changes the embedding: one product forwards for each patch."""
-        count = self.layout.patches
+        with evaluating(self.backbone):
+            tangents = torch.cat([step.contributions(self.layout.patches) for step in self.steps], -1)
+            with suppress(RuntimeError):
+                # A layer that torch cannot differentiate forwards is one that a user wrote.
+                return self._push_forwards(tangents)
+            units = torch.eye(self.embedding.shape[-1], device=self.embedding.device, dtype=self.embedding.dtype)
+            pulled = torch.cat([torch.cat(self.pull(one[:, None]), -1) for one in units.split(64)])
+            return torch.einsum("bnw,ebw->bne", tangents, pulled)
+
+    def check_linear(self) -> None:
+        """Refuse a model in which a layer between an attention and the stream, or after the last norm, bends.
+
+        Raises:
+            BackboneError: there is one.
+        """
+        pooling = self.pooling
+        with evaluating(self.backbone):
+            for step in self.steps:
+                check_affine(step.block.outward, step.output, self.backbone)
+            check_affine(pooling.project, pooling.norm(self.steps[-1].left), self.backbone)
+
+    def _push_forwards(self, tangents: Float[Tensor, "B N W"]) -> Float[Tensor, "B N E"]:
         at, sizes = self._outputs()
-        tangents = torch.cat([step.contributions(count) for step in self.steps], -1)
 
         def finish(outputs: Float[Tensor, "B widths"]) -> Float[Tensor, "B E"]:
             changes = [part - own for part, own in zip(outputs.split(sizes, -1), at, strict=True)]
             return self._run(changes, explicit=True)
 
-        with suppress(RuntimeError):
-            # A layer that torch cannot differentiate forwards is one that a user wrote.
-            return push(finish, torch.cat(at, -1), tangents, -(-count // 2))
-        units = torch.eye(self.embedding.shape[-1], device=self.embedding.device, dtype=self.embedding.dtype)
-        pulled = torch.cat([torch.cat(self.pull(one[:, None]), -1) for one in units.split(64)])
-        return torch.einsum("bnw,ebw->bne", tangents, pulled)
+        return push(finish, torch.cat(at, -1), tangents, -(-self.layout.patches // 2))
 
     def _outputs(self) -> tuple[list[Tensor], list[int]]:
         outputs = [step.output for step in self.steps]
@@ -247,68 +264,9 @@ def follow_class_token(trace: Trace, depth: int | None = None) -> ClassStream:
             x = left
         embedding = backbone.normalize(pooling.finish(x))
     off = relative_error(embedding, trace.embedding)
-    if not off <= tolerance(embedding.dtype).embedding:
+    if not off <= tolerance(trace.rounded).embedding:
         raise BackboneError(
             f"The class token of {backbone.name}, run block by block, gives an embedding that is off by {off:.1e}: its blocks "
             f"are not what they were.{alterations(backbone) or OTHERWISE}"
         )
     return ClassStream(tuple(steps), pooling, embedding, trace.layout, backbone)
-
-
-# ---- the last norm with its statistics held fixed ---------------------------------------------------------------------
-
-
-@final
-@dataclass(frozen=True)
-class Frozen:
-    """A layer norm as the linear map that it is once its mean and variance are held fixed: y = S C x + b, S diagonal.
-
-    Attributes:
-        scale: S, the weight of the norm over the standard deviation of what entered it, (B, D).
-        bias: b, (D,).
-    """
-
-    scale: Float[Tensor, "B D"]
-    bias: Float[Tensor, " D"]
-
-    @classmethod
-    def of(cls, norm: nn.Module, entered: Float[Tensor, "B D"]) -> Frozen:
-        """A norm at what entered it.
-
-        Raises:
-            BackboneError: it is no layer norm.
-        """
-        if not isinstance(norm, nn.LayerNorm):
-            raise BackboneError(f"A {type(norm).__name__} is no layer norm, so its share cannot be told; use class_stream.")
-        exact = entered.to(torch.promote_types(entered.dtype, torch.float32))
-        deviation = (exact.var(-1, correction=0, keepdim=True) + norm.eps).rsqrt().to(entered)
-        weight = torch.ones_like(entered[0]) if norm.weight is None else norm.weight.detach()
-        bias = torch.zeros_like(entered[0]) if norm.bias is None else norm.bias.detach()
-        return cls(deviation * weight, bias)
-
-    def push(self, vectors: Float[Tensor, "B N D"]) -> Float[Tensor, "B N D"]:
-        """S C x, without the bias."""
-        return (vectors - vectors.mean(-1, keepdim=True)) * self.scale[:, None]
-
-    def pull(self, directions: Float[Tensor, "K B D"]) -> Float[Tensor, "K B D"]:
-        """C S d."""
-        scaled = directions * self.scale
-        return scaled - scaled.mean(-1, keepdim=True)
-
-
-def linear_part(affine: Callable[[Tensor], Tensor], vectors: Float[Tensor, "*batch W"]) -> Float[Tensor, "*batch D"]:
-    """What an affine map makes of vectors, without its constant."""
-    return affine(vectors) - affine(torch.zeros_like(vectors[(0,) * (vectors.ndim - 1)]))
-
-
-def transposed(affine: Callable[[Tensor], Tensor], width: int, directions: Float[Tensor, "K B D"]) -> Float[Tensor, "K B W"]:
-    """The transpose of the linear part of an affine map, on some directions.
-
-    Args:
-        affine: from (..., W) to (..., D).
-        width: W.
-        directions: of what it gives.
-    """
-    with torch.enable_grad():
-        leaf = directions.new_zeros(*directions.shape[:-1], width).requires_grad_()
-        return torch.autograd.grad(affine(leaf), leaf, directions)[0]

@@ -17,10 +17,12 @@ from concept_cam.backbones.block import Block
 from concept_cam.backbones.pooling import Pooling
 from concept_cam.backbones.site import TokenLayout
 from concept_cam.errors import BackboneError
-from concept_cam.gradients.alterations import alterations
+from concept_cam.gradients.alterations import alterations, check_projections
 from concept_cam.gradients.base import Trace
 from concept_cam.gradients.tolerance import relative_error, tolerance
 from concept_cam.hooks import on_output
+
+_OTHERWISE = " Use a method that asks for gradients alone, such as hires_cam."
 
 
 class _BlockReached(Exception):
@@ -116,8 +118,9 @@ def unroll(
     backbone, blocks, pooling = trace.backbone, trace.backbone.blocks, trace.backbone.pooling
     chosen = tuple(block for block in blocks[-(depth or len(blocks)) :] if block is not None)
     if len(chosen) < min(depth or len(blocks), len(blocks)) or not chosen or pooling is None:
-        reason = alterations(backbone) or " Use a method that asks for gradients alone, such as hires_cam."
+        reason = alterations(backbone) or _OTHERWISE
         raise BackboneError(f"{backbone.name} ({backbone.family}) has no attention that can be laid open.{reason}")
+    check_projections(backbone, chosen, _OTHERWISE)
     which = slice(None) if image is None else slice(image, image + 1)
     with backbone.evaluating():
         x = _entering(backbone, chosen[0], trace.pixels[which])
@@ -132,8 +135,8 @@ def unroll(
             embedding = backbone.normalize(pooling.finish(pooling.gather(x, weights)))
     own = trace.embedding[which]
     off = relative_error(embedding.detach(), own)
-    if not off <= tolerance(embedding.dtype).embedding:
-        reason = alterations(backbone) or " Use a method that asks for gradients alone, such as hires_cam."
+    if not off <= tolerance(trace.rounded).embedding:
+        reason = alterations(backbone) or _OTHERWISE
         raise BackboneError(
             f"The blocks of {backbone.name}, run piece by piece, give an embedding that is off by {off:.1e}: they are not "
             f"what they were.{reason}"

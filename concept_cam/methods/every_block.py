@@ -29,6 +29,7 @@ from concept_cam.gradients import (
     transposed,
     unroll,
 )
+from concept_cam.gradients.inputs import check_depth
 from concept_cam.methods.gradient import hires_cam
 from concept_cam.methods.method import AnyMethod, FieldMethod, Method, as_method, name_of
 
@@ -124,11 +125,12 @@ class _Direct:
 
     @classmethod
     def of(cls, stream: ClassStream) -> _Direct:
-        left = stream.steps[-1].left
-        raw = stream.pooling.finish(left)
+        pooling, left = stream.pooling, stream.steps[-1].left
+        stream.check_linear()
+        raw = pooling.finish(left)
         length = raw.square().sum(-1, keepdim=True).clamp(min=torch.finfo(raw.dtype).tiny)
         scale = (stream.embedding * raw).sum(-1, keepdim=True) / length
-        return cls(stream, Frozen.of(stream.pooling.norm, left), scale)
+        return cls(stream, Frozen.of(pooling.norm, left), scale)
 
     def weights(self, directions: Float[Tensor, "K B E"]) -> tuple[Float[Tensor, "K B D"], Float[Tensor, "K B"]]:
         """W with score = <w, class token> + constant, and the constant."""
@@ -294,8 +296,7 @@ def last_blocks(method: AnyMethod, depth: int) -> FieldMethod:
         >>> name_of(last_blocks("class_stream", 4))
         'class_stream(depth=4)'
     """
-    if depth < 1:
-        raise OptionError(f"depth is {depth}; expected a number of blocks, 1 or more.")
+    check_depth(depth)
     return _method(_kind(method), depth)
 
 
@@ -328,8 +329,8 @@ def by_block(
         directions = directions.to(stream.embedding).expand(-1, len(stream.embedding), -1)
         gammas = _gammas(kind.__name__, stream, directions)
         scores = [step.scores(gamma, stream.layout.patches) for step, gamma in zip(stream.steps, gammas, strict=True)]
-    grids: Tensor = torch.stack(scores).unflatten(3, (stream.layout.rows, stream.layout.cols))
-    return grids
+        maps: Tensor = torch.stack(scores).unflatten(3, (stream.layout.rows, stream.layout.cols))
+    return maps
 
 
 def _kind(method: AnyMethod) -> Callable[..., Tensor]:
