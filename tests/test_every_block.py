@@ -297,7 +297,7 @@ def test_more_blocks_than_there_are_are_all(plain):
 
 
 @pytest.mark.parametrize("method", BOTH)
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("dtype", by_default([torch.float32, torch.bfloat16, torch.float16], torch.bfloat16))
 def test_lower_precision_follows_float64(world, method, dtype):
     low = world.row.wrapped(deeper(world.row.build()).to(dtype))
     most = {torch.float32: 1e-4, torch.bfloat16: 0.1, torch.float16: 0.015}[dtype]
@@ -351,7 +351,7 @@ def trainable(training):
     return model.train(training)
 
 
-@pytest.mark.parametrize("training", [True, False], ids=["train", "eval"])
+@pytest.mark.parametrize("training", by_default([True, False], True))
 @pytest.mark.parametrize("mode", MODES)
 def test_no_trace_is_left_and_the_map_is_the_same(mode, training):
     plain = wrap(trainable(False), zoo.TOKENIZER)
@@ -461,7 +461,7 @@ SEEN = {
 
 
 @pytest.mark.filterwarnings("ignore:.*does not fit the model:UserWarning")
-@pytest.mark.parametrize("when", ["before it is wrapped", "afterwards", "after the trace"])
+@pytest.mark.parametrize("when", by_default(["before it is wrapped", "afterwards", "after the trace"], "afterwards"))
 @pytest.mark.parametrize("change", UNSEEN)
 def test_a_change_that_the_formulas_do_not_see_is_refused(change, when, plain):
     world = changed(UNSEEN[change], when)
@@ -476,7 +476,7 @@ def test_a_change_that_the_formulas_do_not_see_is_refused(change, when, plain):
 
 
 @pytest.mark.filterwarnings("ignore:.*does not fit the model:UserWarning")
-@pytest.mark.parametrize("when", ["before it is wrapped", "afterwards"])
+@pytest.mark.parametrize("when", by_default(["before it is wrapped", "afterwards"], "afterwards"))
 @pytest.mark.parametrize("change", SEEN)
 def test_after_a_change_that_they_see_the_map_is_that_of_the_model(change, when):
     world = changed(SEEN[change], when)
@@ -633,7 +633,7 @@ ADAPTED = {
 
 
 @pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning", "ignore:.*does not fit the model:UserWarning")
-@pytest.mark.parametrize("case", ADAPTED)
+@pytest.mark.parametrize("case", by_default(ADAPTED, "timm", "transformers"))
 def test_adapters_are_named_with_their_cure(case):
     name, layers = ADAPTED[case]
     row = TOWERS[name]
