@@ -60,7 +60,8 @@ def keeping(blocks: Sequence[Block]) -> Iterator[list[tuple[Tensor, Tensor]]]:
     kept: list[tuple[Tensor, Tensor]] = []
 
     def keep(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
-        kept.append((inputs[0][:, 0], output))
+        # A view would hold all tokens of the residual stream.
+        kept.append((inputs[0][:, 0].clone(), output))
 
     with ExitStack() as stack:
         for block in blocks:

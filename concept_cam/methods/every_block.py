@@ -82,7 +82,7 @@ def shares_of(trace: Trace, directions: Float[Tensor, "K _ E"], depth: int | Non
         weights, constant = seen.weights(directions)
         patches, prefix, mlps, biases = [], [], [], []
         for step, gamma in zip(stream.steps, seen.gammas(weights), strict=True):
-            scores = torch.cat([step.of_self(gamma)[:, :, None], step.scores(gamma, step.others.shape[1])], 2)
+            scores = torch.cat([step.of_self(gamma)[:, :, None], step.scores(gamma, step.tokens.shape[1] - 1)], 2)
             split = stream.layout.prefix
             prefix.append(scores[:, :, :split])
             patches.append(scores[:, :, split:])
