@@ -299,9 +299,15 @@ class Localizer:
         """What the model gets, and the image as it was read, upright and in RGB; None of a tensor. See ``frame``."""
         return read_given(image, self.preprocess, self._told, self.backbone)
 
-    def passes(self, frames: Sequence[Frame]) -> Iterator[Pass]:
-        """One forward pass for each input size of some frames, for those who ask more of it than one comparison."""
-        return run(self.backbone, frames, self.site, self.form, depth_of(self.method))
+    def passes(self, frames: Sequence[Frame], methods: Iterable[AnyMethod] | None = None) -> Iterator[Pass]:
+        """One forward pass for each input size of some frames, for those who ask more of it than one comparison.
+
+        Args:
+            frames: of any sizes.
+            methods: that will be asked for maps, so that all they read is kept; the localizer's own by default.
+        """
+        depth = depth_of(*([self.method] if methods is None else methods))
+        return run(self.backbone, frames, self.site, self.form, depth)
 
     def provenance(self, seen: Pass) -> dict[str, object]:
         """What is kept of a pass with each result: model, site, form of the gradient, method, templates, versions."""

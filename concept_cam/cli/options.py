@@ -75,7 +75,13 @@ Templates = Annotated[
 
 # ---- what is asked ----------------------------------------------------------------------------------------------------
 
-Method = Annotated[str, typer.Option(help="The method that makes the maps; `concept-cam methods` lists them.")]
+Method = Annotated[
+    str,
+    typer.Option(
+        help="The method that makes the maps; `concept-cam methods` lists them. class_stream:4 and direct:4 read the last "
+        "four blocks alone."
+    ),
+]
 Vocabulary = Annotated[
     str | None, typer.Option(help="The concepts that references are chosen from: the name of a list, or a file.")
 ]

@@ -26,12 +26,16 @@ class BlockInputs:
     """What a forward pass has left of the last blocks.
 
     Attributes:
-        residual: the class token before the first of these blocks.
+        entered: of each block, the class token before it.
         normed: of each block, all tokens after its first norm.
     """
 
-    residual: Float[Tensor, "B D"]
+    entered: tuple[Float[Tensor, "B D"], ...]
     normed: tuple[Float[Tensor, "B M D"], ...]
+
+    def last(self, count: int) -> BlockInputs | None:
+        """Those of the last blocks alone; None if fewer were kept."""
+        return BlockInputs(self.entered[-count:], self.normed[-count:]) if count <= len(self.normed) else None
 
 
 def last_blocks(backbone: Backbone, depth: int | None) -> tuple[Block, ...]:
@@ -88,7 +92,7 @@ def with_a_pass(backbone: Backbone, blocks: Sequence[Block], pixels: Float[Tenso
         backbone.embed_pixels(pixels)
     if len(kept) != len(blocks):
         raise BackboneError(f"The first norms of the blocks of {backbone.name} did not run once each in a forward pass.")
-    return BlockInputs(kept[0][0], tuple(normed for _, normed in kept))
+    return BlockInputs(tuple(entered for entered, _ in kept), tuple(normed for _, normed in kept))
 
 
 class _AllReached(Exception):

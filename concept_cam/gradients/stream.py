@@ -56,7 +56,8 @@ class Step:
         """a_hn v_hn of the last ``count`` tokens, the patches: what each adds to o."""
         own = self.block.projections()
         values = F.linear(self.tokens, *own.value).unflatten(-1, (own.heads, -1))
-        return values.mul_(self.attention[..., None]).flatten(-2)[:, -count:]
+        taken: Tensor = values.mul_(self.attention[..., None]).flatten(-2)
+        return taken[:, -count:]
 
     def scores(self, gamma: Float[Tensor, "K B W"], count: int) -> Float[Tensor, "K B N H"]:
         """gamma_h a_hn v_hn of the last ``count`` tokens."""
@@ -224,12 +225,12 @@ def follow_class_token(trace: Trace, depth: int | None = None) -> ClassStream:
     assert isinstance(pooling, ClassToken)
     with trace.evaluating():
         with torch.no_grad():
-            kept = trace.kept if isinstance(trace, FactoredTrace) else None
-            whole = kept is not None and len(kept.normed) == len(blocks)
-            inputs = kept if kept is not None and whole else with_a_pass(backbone, blocks, trace.pixels)
-        steps, outputs = [], []
+            kept = trace.kept.last(len(blocks)) if isinstance(trace, FactoredTrace) and trace.kept else None
+            inputs = kept or with_a_pass(backbone, blocks, trace.pixels)
+        steps: list[Step] = []
+        outputs: list[Tensor] = []
         with torch.enable_grad():
-            x = inputs.residual.detach().to(backbone.dtype)
+            x = inputs.entered[0].detach().to(backbone.dtype)
             for block, normed in zip(blocks, inputs.normed, strict=True):
                 tokens = normed.detach().to(backbone.dtype)
                 attention, output = attend_from(x, block, tokens)
@@ -274,7 +275,7 @@ class Frozen:
             BackboneError: it is no layer norm.
         """
         if not isinstance(norm, nn.LayerNorm):
-            raise BackboneError(f"A {type(norm).__name__} is no layer norm, so its share cannot be told; use class_stream.")
+            raise BackboneError(f"{type(norm).__name__} is no layer norm, so its share cannot be told; use class_stream.")
         exact = entered.to(torch.promote_types(entered.dtype, torch.float32))
         deviation = (exact.var(-1, correction=0, keepdim=True) + norm.eps).rsqrt().to(entered)
         weight = torch.ones_like(entered[0]) if norm.weight is None else norm.weight.detach()

@@ -199,7 +199,12 @@ def _method(kind: Callable[..., Tensor], depth: int | None = None) -> FieldMetho
         scores = zip(stream.steps, _gammas(kind.__name__, stream, directions), strict=True)
         return torch.stack([step.scores(gamma, stream.layout.patches).sum(-1) for step, gamma in scores]).sum(0)
 
-    return FieldMethod(kind if depth is None else partial(kind, depth=depth), maps, depth)
+    if depth is None:
+        return FieldMethod(kind, maps, depth, partial(_method, kind))
+    vectors = partial(kind, depth=depth)
+    # As ``method_named`` reads it.
+    setattr(vectors, "__name__", f"{kind.__name__}:{depth}")  # noqa: B010
+    return FieldMethod(vectors, maps, depth)
 
 
 class_stream = _method(_class_stream)
@@ -207,7 +212,7 @@ direct = _method(_direct)
 
 
 def last_blocks(method: AnyMethod, depth: int) -> FieldMethod:
-    """``class_stream`` or ``direct`` through the last blocks alone.
+    """``class_stream`` or ``direct`` through the last blocks alone; by name, ``"class_stream:4"``.
 
     Args:
         method: one of the two, or its name.
@@ -219,7 +224,7 @@ def last_blocks(method: AnyMethod, depth: int) -> FieldMethod:
     Example:
         >>> from concept_cam.methods import last_blocks, name_of
         >>> name_of(last_blocks("class_stream", 4))
-        'class_stream(depth=4)'
+        'class_stream:4'
     """
     if depth < 1:
         raise OptionError(f"depth is {depth}; expected a number of blocks, 1 or more.")

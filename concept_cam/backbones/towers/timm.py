@@ -225,6 +225,8 @@ def _block(trunk: Any, block: Any) -> Block | None:
     if not known or normed or mixed or shared or getattr(attention, "gate", None) is not None:
         return None
 
+    inner = getattr(attention, "norm", None)
+
     def outward(output: Tensor) -> Tensor:
         return _scaled(block, 1, attention.proj(output))
 
@@ -237,7 +239,7 @@ def _block(trunk: Any, block: Any) -> Block | None:
         second_norm=block.norm2,
         projections=partial(_projections, attention),
         outward=outward,
-        inner=getattr(attention, "norm", None),
+        inner=None if isinstance(inner, nn.Identity) else inner,
         mlp=mlp,
         rotate=_rotation(trunk, attention),
     )
