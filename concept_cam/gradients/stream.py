@@ -54,10 +54,7 @@ class Step:
 
     def contributions(self, count: int) -> Float[Tensor, "B N W"]:
         """a_hn v_hn of the last ``count`` tokens, the patches: what each adds to o."""
-        own = self.block.projections()
-        values = F.linear(self.tokens, *own.value).unflatten(-1, (own.heads, -1))
-        taken: Tensor = values.mul_(self.attention[..., None]).flatten(-2)
-        return taken[:, -count:]
+        return self._taken().flatten(-2)[:, -count:]
 
     def scores(self, gamma: Float[Tensor, "K B W"], count: int) -> Float[Tensor, "K B N H"]:
         """gamma_h a_hn v_hn of the last ``count`` tokens."""
@@ -75,39 +72,50 @@ class Step:
         folded = torch.einsum("kbhd,hdc->kbhc", by_head, weight)
         return torch.einsum("kbhc,bnc->kbnh", folded, tokens) + torch.einsum("kbhd,hd->kbh", by_head, bias)[:, :, None]
 
-    def pushed(self, given: Float[Tensor, "B N W"], entered: Float[Tensor, "B N D"] | None) -> Float[Tensor, "B N D"]:
-        """By how much the class token that leaves changes.
+    def pushed(self, count: int, entered: Float[Tensor, "B N D"] | None) -> Float[Tensor, "B N D"]:
+        """By how much what each patch adds to o, here and in the blocks before, changes the class token that leaves.
 
         Args:
-            given: changes of o; they are overwritten.
-            entered: changes of the class token that enters, which change o once more; None before the first block.
+            count: of the patches, the last tokens.
+            entered: by how much it changes the class token that enters; None before the first block.
         """
-        block = self.block
+        block, taken = self.block, self._taken()
+        given = taken.flatten(-2)[:, -count:]
         if entered is not None:
-            given.baddbmm_(along(block.norm, self.entered, entered), self._attended().mT)
+            jacobian = self._attended(taken)
+            given.baddbmm_(along(block.norm, self.entered, entered), jacobian.mT)
         if block.inner is not None:
             given = along(block.inner, self.output, given)
         added = linear_part(block.outward, given)
         return along(block.mlp, self.entered + block.project(self.output), added if entered is None else added + entered)
 
-    def _attended(self) -> Float[Tensor, "B W D"]:
+    def _taken(self) -> Float[Tensor, "B M H d"]:
+        """a_hn v_hn of all tokens."""
+        own = self.block.projections()
+        values: Tensor = F.linear(self.tokens, *own.value).unflatten(-1, (own.heads, -1))
+        return values.mul_(self.attention[..., None])
+
+    def _attended(self, taken: Float[Tensor, "B M H d"]) -> Float[Tensor, "B W D"]:
         """The Jacobian of o in the class token after the first norm.
 
         With k_n and v_n constant for all tokens n but the class token, 0, and s = d^-1/2:
         do_h = a_h0 W_v,h + s (sum_n a_hn (v_hn - o_h) k_hn^T) W_q,h + s a_h0 (v_h0 - o_h) q_h^T W_k,h.
+
+        Args:
+            taken: a_hn v_hn of all tokens.
         """
         own = self.block.projections()
         by_head = (own.heads, -1)
-        keys, values = (F.linear(self.tokens, *part).unflatten(-1, by_head) for part in (own.key, own.value))
+        keys = F.linear(self.tokens, *own.key).unflatten(-1, by_head)
         keys = keys if self.block.rotate is None else self.block.rotate(keys, 1)
-        excess = (values - self.output.unflatten(-1, by_head)[:, None]).mul_(self.attention[..., None])
+        excess = torch.addcmul(taken, self.attention[..., None], self.output.unflatten(-1, by_head)[:, None], value=-1)
         of_query, of_key, of_value = (part.unflatten(0, by_head) for part, _ in (own.query, own.key, own.value))
         query = F.linear(self.tokens[:, 0], *own.query).unflatten(-1, by_head)
         scale = query.shape[-1] ** -0.5
         moments = torch.einsum("bmhv,bmhk->bhvk", excess, keys) * scale
         jacobian = torch.einsum("bhvk,hkc->bhvc", moments, of_query)
-        jacobian += self.attention[:, 0, :, None, None] * of_value
-        jacobian += excess[:, 0, ..., None] * torch.einsum("bhk,hkc->bhc", query * scale, of_key)[:, :, None]
+        jacobian.addcmul_(self.attention[:, 0, :, None, None], of_value)
+        jacobian.addcmul_(excess[:, 0, ..., None], torch.einsum("bhk,hkc->bhc", query * scale, of_key)[:, :, None])
         return jacobian.flatten(1, 2)
 
 
@@ -150,7 +158,7 @@ class ClassStream:
             # A layer that torch cannot differentiate forwards is one that a user wrote.
             changes: Tensor | None = None
             for step in self.steps:
-                changes = step.pushed(step.contributions(count), changes)
+                changes = step.pushed(count, changes)
             assert changes is not None
             return along(self._embed, self.steps[-1].left, changes)
         units = torch.eye(self.embedding.shape[-1], device=self.embedding.device, dtype=self.embedding.dtype)

@@ -140,14 +140,15 @@ class _Direct:
 
     def vectors(self) -> Float[Tensor, "B N E"]:
         """What the patches add to the class token in all blocks, seen in the space of texts."""
-        added: Tensor | None = None
+        first = self.stream.steps[0]
+        added = first.entered.new_zeros(len(first.entered), self.stream.layout.patches, first.entered.shape[-1])
         for step in self.stream.steps:
             given = step.contributions(self.stream.layout.patches)
             if step.block.inner is not None:
                 given = self.inner(step).push(given)
-            moved = linear_part(step.block.outward, given)
-            added = moved if added is None else added.add_(moved)
-        assert added is not None
+            # Affine: the constants of all blocks are subtracted from the sum, once.
+            added += step.block.outward(given)
+        added -= sum(step.block.outward(torch.zeros_like(step.output[0])) for step in self.stream.steps)
         return linear_part(self.stream.pooling.project, self.last.push(added)) * self.scale[:, None]
 
 
