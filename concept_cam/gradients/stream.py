@@ -232,9 +232,8 @@ def follow_class_token(trace: Trace, depth: int | None = None) -> ClassStream:
     pooling = backbone.pooling
     assert isinstance(pooling, ClassToken)
     with trace.evaluating():
-        with torch.no_grad():
-            kept = trace.kept.last(len(blocks)) if isinstance(trace, FactoredTrace) and trace.kept else None
-            inputs = kept or with_a_pass(backbone, blocks, trace.pixels)
+        kept = trace.kept.last(len(blocks)) if isinstance(trace, FactoredTrace) and trace.kept else None
+        inputs = kept or with_a_pass(backbone, blocks, trace.pixels)
         steps: list[Step] = []
         outputs: list[Tensor] = []
         with torch.enable_grad():

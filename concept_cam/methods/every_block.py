@@ -261,8 +261,8 @@ def by_block(
         directions = directions.to(stream.embedding).expand(-1, len(stream.embedding), -1)
         gammas = _gammas(kind.__name__, stream, directions)
         scores = [step.scores(gamma, stream.layout.patches) for step, gamma in zip(stream.steps, gammas, strict=True)]
-        stacked: Tensor = torch.stack(scores)
-    return stacked.unflatten(3, (stream.layout.rows, stream.layout.cols))
+        maps: Tensor = torch.stack(scores).unflatten(3, (stream.layout.rows, stream.layout.cols))
+    return maps
 
 
 def _kind(method: AnyMethod) -> Callable[..., Tensor]:
