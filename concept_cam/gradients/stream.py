@@ -172,7 +172,13 @@ class ClassStream:
 def along(
     function: Callable[[Tensor], Tensor], at: Float[Tensor, "B V"], changes: Float[Tensor, "B N V"]
 ) -> Float[Tensor, "B N W"]:
-    """By how much changes of what enters a function change what leaves it; half of them at once, which bounds memory."""
+    """By how much changes of what enters a function change what leaves it.
+
+    Args:
+        function: of one vector an image.
+        at: what enters it.
+        changes: of that; half of them go forwards at once, which bounds memory.
+    """
     return push(function, at, changes, -(-changes.shape[1] // 2))
 
 
@@ -300,7 +306,13 @@ class Frozen:
 
 
 def linear_part(affine: Callable[[Tensor], Tensor], vectors: Float[Tensor, "*batch W"]) -> Float[Tensor, "*batch D"]:
-    """What an affine map makes of vectors, without its constant."""
+    """What an affine map makes of vectors, without its constant.
+
+    Example:
+        >>> from concept_cam.gradients import linear_part
+        >>> linear_part(lambda x: 2 * x + 1, torch.ones(3))
+        tensor([2., 2., 2.])
+    """
     return affine(vectors) - affine(torch.zeros_like(vectors[(0,) * (vectors.ndim - 1)]))
 
 
@@ -311,6 +323,11 @@ def transposed(affine: Callable[[Tensor], Tensor], width: int, directions: Float
         affine: from (..., W) to (..., D).
         width: W.
         directions: of what it gives.
+
+    Example:
+        >>> from concept_cam.gradients import transposed
+        >>> transposed(lambda x: x.flip(-1) + 1, 2, torch.tensor([[[3.0, 4.0]]]))
+        tensor([[[4., 3.]]])
     """
     with torch.enable_grad():
         leaf = directions.new_zeros(*directions.shape[:-1], width).requires_grad_()
