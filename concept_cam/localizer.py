@@ -16,7 +16,7 @@ from concept_cam.field import ConceptField
 from concept_cam.gradients import Form
 from concept_cam.images import Fit, Frame, Size
 from concept_cam.kept import Kept
-from concept_cam.methods import AnyMethod, as_method, depth_of, usual_method
+from concept_cam.methods import AnyMethod, Method, as_method, depth_of, usual_method
 from concept_cam.options import templates_of, vocabulary_of
 from concept_cam.passes import Pass, each_frame, run
 from concept_cam.provenance import provenance_of
@@ -74,13 +74,19 @@ class Localizer:
         on_device: bool = False,
     ) -> None:
         self.backbone, self.form = backbone, form
-        self.method = usual_method(backbone, site, form) if method is None else as_method(method)
+        self._method = None if method is None else as_method(method)
+        self._usual = site is None and form == "auto"
         self.site = backbone.site(site).name
         self.preprocess = preprocess_for(backbone, fit, size)
         self.templates = templates_of(templates, backbone)
         self.on_device = on_device
         self._told = tuple(key for key, value in (("fit", fit), ("size", size)) if value is not None)
         self.kept = Kept(vocabulary_of(vocabulary, backbone))
+
+    @property
+    def method(self) -> Method:
+        """What makes the maps: as it was given, or what is usual for the model as it is now."""
+        return self._method or usual_method(self.backbone, every_block=self._usual)
 
     @property
     def vocabulary(self) -> tuple[str, ...]:
@@ -301,9 +307,15 @@ class Localizer:
         """What the model gets, and the image as it was read, upright and in RGB; None of a tensor. See ``frame``."""
         return read_given(image, self.preprocess, self._told, self.backbone)
 
-    def passes(self, frames: Sequence[Frame]) -> Iterator[Pass]:
-        """One forward pass for each input size of some frames, for those who ask more of it than one comparison."""
-        return run(self.backbone, frames, self.site, self.form, depth_of(self.method))
+    def passes(self, frames: Sequence[Frame], methods: Iterable[AnyMethod] | None = None) -> Iterator[Pass]:
+        """One forward pass for each input size of some frames, for those who ask more of it than one comparison.
+
+        Args:
+            frames: of any sizes.
+            methods: that will be asked for maps, so that all they read is kept; the localizer's own by default.
+        """
+        depth = depth_of(*([self.method] if methods is None else methods))
+        return run(self.backbone, frames, self.site, self.form, depth)
 
     def provenance(self, seen: Pass) -> dict[str, object]:
         """What is kept of a pass with each result: model, site, form of the gradient, method, templates, versions."""

@@ -36,6 +36,7 @@ class Pass:
         placements: of the maps of each frame.
         which: the numbers of these frames among those that were given.
         form: of the gradient, as it was asked for.
+        depth: of how many of the last blocks the tokens were to be kept; see ``trace``.
 
     Example:
         >>> from concept_cam import world
@@ -51,6 +52,7 @@ class Pass:
     placements: tuple[Placement, ...]
     which: tuple[int, ...]
     form: Form = "auto"
+    depth: int | None = 0
 
     @classmethod
     def of(
@@ -76,7 +78,7 @@ class Pass:
         size = _size(pixels)
         seen = trace(backbone.at_size(size), pixels.to(backbone.device, backbone.dtype), site, form, depth)
         own = Placement((0.0, 0.0, float(size[1]), float(size[0])), size).covering(seen.layout.span)
-        return cls(seen, (own,) * len(pixels), tuple(range(len(pixels))), form)
+        return cls(seen, (own,) * len(pixels), tuple(range(len(pixels))), form, depth)
 
     @property
     def layout(self) -> TokenLayout:
@@ -120,7 +122,7 @@ class Pass:
             pixels: the model's input.
             backbone: another model of the same structure; by default the same model.
         """
-        return Pass.of(backbone or self.trace.backbone, pixels, self.trace.site.name, self.form)
+        return Pass.of(backbone or self.trace.backbone, pixels, self.trace.site.name, self.form, self.depth)
 
     def pixel_gradient(self, directions: Float[Tensor, "K B E"]) -> Float[Tensor, "K B rows cols"]:
         """How strong the gradient at the pixels is, averaged over each cell of the maps."""
@@ -152,7 +154,7 @@ def run(
             pixels = torch.stack([frames[i].pixels.to(backbone.device, backbone.dtype) for i in which])
         seen = Pass.of(backbone, pixels, site, form, depth)
         placements = tuple(frames[i].placement.covering(seen.layout.span) for i in which)
-        yield Pass(seen.trace, placements, tuple(which), form)
+        yield Pass(seen.trace, placements, tuple(which), form, depth)
 
 
 def each_frame(passes: Iterable[Pass], work: Callable[[Pass], Sequence[R]]) -> list[R]:

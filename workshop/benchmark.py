@@ -140,7 +140,7 @@ def compare_methods(
 ) -> tuple[Mapping[tuple[str, str], Findings], Chance]:
     """Energy and pointing of base and contrastive maps of some methods on ``count`` held-out plates; and chance for both."""
     record = Record()
-    for frames, masks, seen, bank, items in twin_passes(localizer, count, seed):
+    for frames, masks, seen, bank, items in twin_passes(localizer, count, seed, names):
         target = bank.vectors_of([item.target for item in items])
         twin = bank.vectors_of([item.twin for item in items])
         near = torch.stack([bank.vectors_of(bank.neighbours(item.target, 3)).mean(0) for item in items])
@@ -159,11 +159,12 @@ Batch = tuple[list[Frame], list[Bool[Tensor, "height width"]], Pass, ConceptBank
 """Frames, masks of the parts that differ, one pass of the model, all species, and the plates."""
 
 
-def twin_passes(localizer: Localizer, count: int, seed: int) -> Iterator[Batch]:
-    """Held-out twin plates, seen by the model, some at a time."""
+def twin_passes(localizer: Localizer, count: int, seed: int, methods: Sequence[str]) -> Iterator[Batch]:
+    """Held-out twin plates, seen by the model for some methods, some at a time."""
     items = list(twin_plates(count, seed))
     bank = localizer.bank(species())
-    for (frames, seen), start in zip(_passes(localizer, [item.plate for item in items]), range(0, count, _BATCH), strict=True):
+    passes = _passes(localizer, [item.plate for item in items], methods)
+    for (frames, seen), start in zip(passes, range(0, count, _BATCH), strict=True):
         here = items[start : start + _BATCH]
         yield frames, [torch.from_numpy(item.mask) for item in here], seen, bank, here
 
@@ -178,10 +179,10 @@ def drawing_time(count: int = 200) -> float:
     return (time.process_time() - start) / count
 
 
-def _passes(localizer: Localizer, plates: Sequence[Plate]) -> Iterator[tuple[list[Frame], Pass]]:
+def _passes(localizer: Localizer, plates: Sequence[Plate], methods: Sequence[str] = ()) -> Iterator[tuple[list[Frame], Pass]]:
     for start in tqdm(range(0, len(plates), _BATCH), disable=None, leave=False):
         frames = [Frame.of(plate.image, localizer.backbone.preprocess) for plate in plates[start : start + _BATCH]]
-        (seen,) = localizer.passes(frames)
+        (seen,) = localizer.passes(frames, methods)
         yield [frame.covering(seen.layout.span) for frame in frames], seen
 
 

@@ -35,7 +35,7 @@ def blocks(localizer: Localizer, count: int, seed: int = 0) -> list[dict[str, fl
         seed: which.
     """
     record, shares = Record(), []
-    for frames, masks, seen, bank, items in twin_passes(localizer, count, seed):
+    for frames, masks, seen, bank, items in twin_passes(localizer, count, seed, ["class_stream"]):
         directions = bank.vectors_of([item.target for item in items]) - bank.vectors_of([item.twin for item in items])
         maps: Float[Tensor, "L B rows cols"] = by_block(seen.trace, directions[None]).sum(-1)[:, 0]
         positive = maps.clamp(min=0).sum((2, 3))

@@ -21,10 +21,10 @@ from concept_cam.gradients.dense import DenseTrace, cut_at
 from concept_cam.gradients.exactness import has_exact_head, warn_of_autograd
 from concept_cam.gradients.factored import FactoredTrace, UnlikeTheModel, read_head, single_query
 from concept_cam.gradients.frozen import Frozen
-from concept_cam.gradients.inputs import check_depth, has_stream
+from concept_cam.gradients.inputs import check_depth
 from concept_cam.gradients.jacobian import linear_part, transposed
 from concept_cam.gradients.pixels import pixel_gradient
-from concept_cam.gradients.stream import ClassStream, Step, follow_class_token
+from concept_cam.gradients.stream import ClassStream, Step, follow_class_token, has_stream
 from concept_cam.gradients.unrolled import Layer, Unrolled, attend, joined, unroll
 
 __all__ = [

@@ -117,8 +117,9 @@ def _with_first_image(backbone: Backbone, pixels: Tensor, site: Site, head: Head
     output = first_output(site.module(entered[0]))
     if len(kept) + 1 != len(blocks):
         return _Read(entered[0], output, own)
-    residual = kept[0][0] if kept else entered[0][:, 0]
-    return _Read(entered[0], output, own, BlockInputs(residual, (*(normed for _, normed in kept), output)))
+    kept.append((entered[0][:, 0].clone(), output))
+    tokens, normed = zip(*kept, strict=True)
+    return _Read(entered[0], output, own, BlockInputs(tokens, normed))
 
 
 def _blocks_to_keep(backbone: Backbone, depth: int | None) -> tuple[Block, ...]:

@@ -26,12 +26,16 @@ class BlockInputs:
     """What a forward pass has left of the last blocks.
 
     Attributes:
-        residual: the class token before the first of these blocks.
+        entered: of each block, the class token before it.
         normed: of each block, all tokens after its first norm.
     """
 
-    residual: Float[Tensor, "B D"]
+    entered: tuple[Float[Tensor, "B D"], ...]
     normed: tuple[Float[Tensor, "B M D"], ...]
+
+    def last(self, count: int) -> BlockInputs | None:
+        """Those of the last blocks alone; None if fewer were kept."""
+        return BlockInputs(self.entered[-count:], self.normed[-count:]) if count <= len(self.normed) else None
 
 
 def last_blocks(backbone: Backbone, depth: int | None) -> tuple[Block, ...]:
@@ -57,11 +61,6 @@ def last_blocks(backbone: Backbone, depth: int | None) -> tuple[Block, ...]:
     return chosen
 
 
-def has_stream(backbone: Backbone) -> bool:
-    """Whether the embedding of a tower is made of a class token that attends in known blocks."""
-    return isinstance(backbone.pooling, ClassToken) and bool(backbone.blocks) and None not in backbone.blocks
-
-
 def check_depth(depth: int | None) -> None:
     """Refuse a number of blocks that is not above 0.
 
@@ -78,7 +77,8 @@ def keeping(blocks: Sequence[Block]) -> Iterator[list[tuple[Tensor, Tensor]]]:
     kept: list[tuple[Tensor, Tensor]] = []
 
     def keep(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
-        kept.append((inputs[0][:, 0], output))
+        # A view would hold all tokens of the residual stream.
+        kept.append((inputs[0][:, 0].clone(), output))
 
     with ExitStack() as stack:
         for block in blocks:
@@ -108,7 +108,7 @@ def with_a_pass(backbone: Backbone, blocks: Sequence[Block], pixels: Float[Tenso
             f"The first norms of the blocks of {backbone.name} did not run once each in a forward pass; trace the images "
             "anew, or use a method of one block, such as hires_cam."
         )
-    return BlockInputs(kept[0][0], tuple(normed for _, normed in kept))
+    return BlockInputs(tuple(entered for entered, _ in kept), tuple(normed for _, normed in kept))
 
 
 class _AllReached(Exception):

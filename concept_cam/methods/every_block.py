@@ -19,7 +19,6 @@ from concept_cam.backbones.backbone import Backbone
 from concept_cam.errors import OptionError
 from concept_cam.gradients import (
     ClassStream,
-    Form,
     Frozen,
     Step,
     Trace,
@@ -96,7 +95,7 @@ def shares_of(trace: Trace, directions: Float[Tensor, "K _ E"], depth: int | Non
         weights, constant = seen.weights(directions)
         patches, prefix, mlps, biases = [], [], [], []
         for step, gamma in zip(stream.steps, seen.gammas(weights), strict=True):
-            scores = torch.cat([step.of_self(gamma)[:, :, None], step.scores(gamma, step.others.shape[1])], 2)
+            scores = torch.cat([step.of_self(gamma)[:, :, None], step.scores(gamma, step.tokens.shape[1] - 1)], 2)
             split = stream.layout.prefix
             prefix.append(scores[:, :, :split])
             patches.append(scores[:, :, split:])
@@ -155,14 +154,15 @@ class _Direct:
 
     def vectors(self) -> Float[Tensor, "B N E"]:
         """What the patches add to the class token in all blocks, seen in the space of texts."""
-        added: Tensor | None = None
+        first = self.stream.steps[0]
+        added = first.entered.new_zeros(len(first.entered), self.stream.layout.patches, first.entered.shape[-1])
         for step in self.stream.steps:
             given = step.contributions(self.stream.layout.patches)
             if step.block.inner is not None:
                 given = self.inner(step).push(given)
-            moved = linear_part(step.block.outward, given)
-            added = moved if added is None else added.add_(moved)
-        assert added is not None
+            # Affine: the constants of all blocks are subtracted from the sum, once.
+            added += step.block.outward(given)
+        added -= sum(step.block.outward(torch.zeros_like(step.output[0])) for step in self.stream.steps)
         return linear_part(self.stream.pooling.project, self.last.push(added)) * self.scale[:, None]
 
 
@@ -214,7 +214,12 @@ def _method(kind: Callable[..., Tensor], depth: int | None = None) -> FieldMetho
         scores = zip(stream.steps, _gammas(kind.__name__, stream, directions), strict=True)
         return torch.stack([step.scores(gamma, stream.layout.patches).sum(-1) for step, gamma in scores]).sum(0)
 
-    return FieldMethod(kind if depth is None else partial(kind, depth=depth), maps, depth)
+    if depth is None:
+        return FieldMethod(kind, maps, depth, partial(_method, kind))
+    vectors = partial(kind, depth=depth)
+    # As ``method_named`` reads it.
+    setattr(vectors, "__name__", f"{kind.__name__}:{depth}")  # noqa: B010
+    return FieldMethod(vectors, maps, depth)
 
 
 class_stream = _method(_class_stream)
@@ -263,26 +268,25 @@ def _own_maps(trace: Trace, directions: Float[Tensor, "K B E"]) -> Float[Tensor,
 own_streams = FieldMethod(_own_streams, _own_maps)
 
 
-def usual_method(backbone: Backbone, site: str | None = None, form: Form = "auto") -> Method:
-    """The method to take where none is named: ``class_stream``, which reads every block, else ``hires_cam``.
+def usual_method(backbone: Backbone, every_block: bool = True) -> Method:
+    """The method to take where none is named: ``class_stream`` where a class token has a stream, else ``hires_cam``.
 
     Args:
         backbone: the model.
-        site: where tokens shall be read; ``class_stream`` reads no single site.
-        form: of the gradient; ``class_stream`` has one form.
+        every_block: False where a site or a form of the gradient was asked for, of which ``class_stream`` has no choice.
 
     Example:
         >>> from concept_cam import world
         >>> from concept_cam.methods import name_of, usual_method
         >>> backbone = world.localizer().backbone
-        >>> name_of(usual_method(backbone)), name_of(usual_method(backbone, site=backbone.sites[1].name))
+        >>> name_of(usual_method(backbone)), name_of(usual_method(backbone, every_block=False))
         ('class_stream', 'hires_cam')
     """
-    return class_stream if site is None and form == "auto" and has_stream(backbone) else hires_cam
+    return class_stream if every_block and has_stream(backbone) else hires_cam
 
 
 def last_blocks(method: AnyMethod, depth: int) -> FieldMethod:
-    """``class_stream`` or ``direct`` through the last blocks alone.
+    """``class_stream`` or ``direct`` through the last blocks alone; by name, ``"class_stream:4"``.
 
     Args:
         method: one of the two, or its name.
@@ -294,7 +298,7 @@ def last_blocks(method: AnyMethod, depth: int) -> FieldMethod:
     Example:
         >>> from concept_cam.methods import last_blocks, name_of
         >>> name_of(last_blocks("class_stream", 4))
-        'class_stream(depth=4)'
+        'class_stream:4'
     """
     check_depth(depth)
     return _method(_kind(method), depth)
