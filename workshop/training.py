@@ -1,16 +1,14 @@
 """Trains the embedded encoder: ``python -m workshop.training DIR``.
 
-Four losses are summed. With f the unit embedding of an image, t of a text and s the learned scale:
+Three losses are summed. With f the unit embedding of an image, t of a text and s the learned scale:
 
 * names: softmax over all species names of ``s f.t`` against *soft* targets, the softmax of ``AFFINITY`` times the number of
   equal attributes. Every bird takes part, also those of no species. A hard target would drive the names of twins apart.
 * features: for each attribute a softmax over its values ("a red crown", "a blue crown", ...).
 * captions: softmax both ways between the images and the captions of a batch; all true pairs are positives.
-* patches: a linear head, thrown away afterwards, reads (part, colour) off each patch token that enters the last block. It
-  teaches the trunk to keep what it knows about a part where the part is, so that a wrong map is the fault of the method.
 
-After 35 % of the steps the class token that enters the last block is another image's. Left alone, a class token gathers
-evidence in every block, and what it took before the last one is in no map of that block; this one learns to gather it there.
+All three read the embedding alone, as the losses of other dual encoders do: nothing tells the encoder where a part is, nor in
+which block the class token is to gather its evidence.
 """
 
 from __future__ import annotations
@@ -32,7 +30,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from concept_cam.world.birds import COLOURS, PARTS, random_bird, species
+from concept_cam.world.birds import random_bird, species
 from concept_cam.world.captions import FEATURES, FRAMES, feature_texts, features
 from concept_cam.world.checkpoint import MEAN, PATCH, STD, WIDTH, write_configuration, write_weights
 from concept_cam.world.renderer import SIZE, TRAINING_STREAM, VALIDATION_STREAM, Plate, draw
@@ -46,17 +44,16 @@ from workshop.batches import (
 
 AFFINITY = 3.0
 PHRASE_FRAMES = (*FRAMES, "a bird with {}", "a bird with a {}")
-WEIGHTS = {"names": 0.5, "features": 4.0, "captions": 0.5, "patches": 1.0}
+WEIGHTS = {"names": 0.5, "features": 4.0, "captions": 0.5}
 
 
 class Student(nn.Module):
-    """The encoder, and the patch head that only training needs."""
+    """The encoder as it is trained: with plain attention, and texts without their padding."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__()
         self.clip = open_clip.create_model(f"local-dir:{folder}", load_weights=False, pretrained_image=False)
         self.tokenizer = open_clip.get_tokenizer(f"local-dir:{folder}")
-        self.patch_head = nn.Sequential(nn.LayerNorm(WIDTH), nn.Linear(WIDTH, 1 + len(PARTS) * len(COLOURS)))
 
     def embed_texts(self, texts: Sequence[str]) -> Float[Tensor, "K E"]:
         """Unit embeddings, as ``encode_text`` gives them but without running over the padding."""
@@ -69,17 +66,10 @@ class Student(nn.Module):
         return F.normalize(pooled.float(), dim=-1)
 
     def forward(
-        self, pixels: UInt8[Tensor, "B height width 3"], kept: Int64[Tensor, "B kept"] | None = None, swap: bool = False
-    ) -> tuple[Float[Tensor, "B E"], Float[Tensor, "B kept labels"]]:
-        """Unit embeddings, and the patch head's logits, with all patches or only those ``kept``.
-
-        With ``swap`` the class token that enters the last block is that of the image before.
-        """
-        x = self.tokens(pixels, kept)
-        patches = self.patch_head(x[:, 1:])
-        if swap:
-            x = torch.cat([x[:, :1].roll(1, 0), x[:, 1:]], 1)
-        return self.pool(x), patches.float()
+        self, pixels: UInt8[Tensor, "B height width 3"], kept: Int64[Tensor, "B kept"] | None = None
+    ) -> Float[Tensor, "B E"]:
+        """Unit embeddings, of all patches or only of those ``kept``."""
+        return self.pool(self.tokens(pixels, kept))
 
     def tokens(
         self, pixels: UInt8[Tensor, "B height width 3"], kept: Int64[Tensor, "B kept"] | None = None
@@ -116,11 +106,11 @@ def run_block(block: Any, x: Tensor) -> Tensor:
 
 
 def losses(
-    student: Student, batch: Batch, kept: Int64[Tensor, "B kept"], swap: bool, rng: np.random.Generator
+    student: Student, batch: Batch, kept: Int64[Tensor, "B kept"], rng: np.random.Generator
 ) -> dict[str, Float[Tensor, ""]]:
-    """The four losses of one batch; see the module's docstring."""
+    """The three losses of one batch; see the module's docstring."""
     with torch.autocast("cpu", torch.bfloat16):
-        images, patches = student(batch.pixels, kept, swap)
+        images = student(batch.pixels, kept)
         names = student.embed_texts([FRAMES[rng.integers(len(FRAMES))].format(n) for n in species()])
         groups = feature_texts(PHRASE_FRAMES[rng.integers(len(PHRASE_FRAMES))])
         phrases = student.embed_texts([text for texts in groups.values() for text in texts])
@@ -135,7 +125,6 @@ def losses(
             + F.cross_entropy(pairs.T, truth.T / truth.T.sum(1, keepdim=True))
         )
         / 2,
-        "patches": F.cross_entropy(patches.flatten(0, 1), batch.patches.gather(1, kept).flatten(), ignore_index=-1),
     }
 
 
@@ -166,7 +155,7 @@ def validate(student: Student, count: int = 240) -> dict[str, float]:
     rng = np.random.default_rng([VALIDATION_STREAM, 0])
 
     def embed(plates: list[Plate]) -> Tensor:
-        images: Tensor = student(torch.from_numpy(np.stack([to_input(plate.image) for plate in plates])))[0]
+        images: Tensor = student(torch.from_numpy(np.stack([to_input(plate.image) for plate in plates])))
         return images
 
     groups = feature_texts("a {}")
@@ -234,7 +223,7 @@ def train(folder: Path, steps: int, size: int, seed: int, every: int) -> None:
         # Half of the patches are dropped for three quarters of the steps, 15 % after.
         share = 0.5 if step < 0.75 * steps else 0.85
         kept = torch.from_numpy(rng.random((size, patches)).argsort(1)[:, : int(share * patches)])
-        terms = losses(student, batch, kept, step >= 0.35 * steps, rng)
+        terms = losses(student, batch, kept, rng)
         groups = [group for school in schools for group in school.param_groups]
         for group, base in zip(groups, bases, strict=True):
             group["lr"] = base * rate(step, steps)
