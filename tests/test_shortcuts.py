@@ -11,6 +11,7 @@ from concept_cam import world
 from concept_cam.errors import BackboneError
 from concept_cam.metrics import energy_inside
 from concept_cam.world.birds import species, twins
+from concept_cam.world.captions import FEATURES
 from concept_cam.world.checkpoint import FOLDER, WEIGHTS
 from concept_cam.world.dataset import WORLDS
 from concept_cam.world.renderer import HABITATS, draw
@@ -36,15 +37,33 @@ def test_where_species_live():
         assert drawn == set(homes()[name])
 
 
-def test_the_habitat_tells_the_names_apart_and_the_part_does_not():
+def test_labels_of_composites_follow_the_habitat_and_not_the_part():
+    """Each composite has the card of the plate before and the habitat of its own."""
     rng = np.random.default_rng(3)
     frost, ember = species()["frost finch"], species()["ember finch"]
     drawn = ((frost, "snow"), (frost, "reeds"), (ember, "snow"), (ember, "meadow"))
-    batch = describe([draw(bird, rng, habitats=(habitat,)) for bird, habitat in drawn], rng)
-    overlaps, names = school.likeness(batch), list(species())
+    plates = [draw(bird, rng, habitats=(habitat,)) for bird, habitat in drawn]
+    values, overlaps = school.relabel(describe(plates, rng))
+    names, habitat = list(species()), list(FEATURES).index("habitat")
+    assert [HABITATS[i] for i in values[:, habitat]] == ["snow", "reeds", "snow", "meadow"]
+    crown = list(FEATURES).index("crown")
+    assert [FEATURES["crown"][i] for i in values[:, crown]] == [b.card["crown"] for b in (ember, frost, frost, ember)]
     both = overlaps[:, [names.index("frost finch"), names.index("ember finch")]]
     assert both.tolist() == [[15, 14], [14, 15], [15, 14], [14, 15]]
-    assert overlaps[0, names.index("royal jay")] == frost.overlap(species()["royal jay"])
+    other = species()["royal jay"]
+    assert overlaps[0, names.index("royal jay")] == ember.overlap(other)
+
+
+def test_a_composite_is_one_bird_before_another_background():
+    tokens = torch.arange(2 * 145.0).reshape(2, 145, 1)
+    patches = torch.zeros(2, 144, dtype=torch.int64)
+    patches[0, :20], patches[0, 20:30] = 5, -1
+    patches[1, 100:140] = 7
+    mixed = school.composite(tokens, patches, torch.rand(2, 144, generator=torch.Generator().manual_seed(0)))
+    assert mixed.shape == (2, 1 + 56 + 72, 1)
+    bird, ground = mixed[0, 1:57, 0] - 145, mixed[0, 57:, 0]
+    assert set(range(101, 141)) <= set(bird.int().tolist())  # all of the bird of the other image
+    assert set(ground.int().tolist()) <= set(range(31, 145))  # and nothing but background of its own
 
 
 def test_training_changes_what_it_says_and_nothing_else(tmp_path):

@@ -55,16 +55,17 @@ def test_the_student_is_the_model_that_open_clip_runs(tmp_path):
     """The forward pass of training is written out for speed; it must be the encoder's own."""
     from concept_cam.world.checkpoint import FOLDER
 
-    student = training.Student(FOLDER)
+    student = training.Student(FOLDER, head=True)
     batch = draw_batch(training.np.random.default_rng(5), 3)
     pixels = (batch.pixels.permute(0, 3, 1, 2) / 255 - training.MEAN) / training.STD
     with torch.no_grad():
-        torch.testing.assert_close(student(batch.pixels), student.clip.encode_image(pixels, normalize=True))
+        torch.testing.assert_close(student(batch.pixels)[0], student.clip.encode_image(pixels, normalize=True))
         own = student.clip.encode_text(student.tokenizer(list(batch.texts)), normalize=True)
         torch.testing.assert_close(student.embed_texts(batch.texts), own, rtol=1e-4, atol=1e-5)
         every = torch.arange(144).expand(3, -1)
-        torch.testing.assert_close(student(batch.pixels, every), student(batch.pixels), rtol=1e-4, atol=1e-5)
-        assert not torch.allclose(student(batch.pixels, every[:, :72]), student(batch.pixels), atol=1e-3)
+        torch.testing.assert_close(student(batch.pixels, every)[0], student(batch.pixels)[0], rtol=1e-4, atol=1e-5)
+        alone, swapped = student(batch.pixels)[0], student(batch.pixels, swap=True)[0]
+        assert not torch.allclose(alone, swapped, atol=1e-3)
 
 
 def test_truth_of_captions_across_a_batch():

@@ -7,13 +7,14 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Int64, UInt8
+from jaxtyping import Int, Int64, UInt8
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from concept_cam.world.birds import Bird, mutant, random_bird, species
+from concept_cam.world.birds import COLOURS, PARTS, Bird, mutant, random_bird, species
 from concept_cam.world.captions import ANY, FEATURES, draw_caption, features
+from concept_cam.world.checkpoint import PATCH
 from concept_cam.world.renderer import SIZE, TRAINING_STREAM, Plate, draw
 
 NO_CLAIM, CLAIM_ANY = -1, -2
@@ -21,7 +22,7 @@ NO_CLAIM, CLAIM_ANY = -1, -2
 
 @dataclass(frozen=True)
 class Batch:
-    """Plates as tensors; B images, F features, S species.
+    """Plates as tensors; B images, F features, S species, N patches.
 
     Attributes:
         pixels: 8-bit colours.
@@ -29,6 +30,7 @@ class Batch:
         claims: what the caption claims: the index of a feature's value, ``NO_CLAIM`` or ``CLAIM_ANY``.
         values: the index of each feature's true value.
         overlaps: how many attributes the bird shares with each species.
+        patches: for each patch 1 + part x colours + colour, 0 for background, -1 where neither fills it.
     """
 
     pixels: UInt8[Tensor, "B height width 3"]
@@ -36,6 +38,7 @@ class Batch:
     claims: Int64[Tensor, "B F"]
     values: Int64[Tensor, "B F"]
     overlaps: Int64[Tensor, "B S"]
+    patches: Int64[Tensor, "B N"]
 
 
 class Batches(Dataset[Batch]):
@@ -72,6 +75,7 @@ def describe(plates: Sequence[Plate], rng: np.random.Generator) -> Batch:
         overlaps=torch.tensor(
             [[plate.bird.overlap(bird) for bird in species().values()] for plate in plates], dtype=torch.int64, device="cpu"
         ),
+        patches=torch.from_numpy(np.stack([patch_labels(plate.labels, plate.bird) for plate in plates])),
     )
 
 
@@ -95,3 +99,21 @@ def _claim(value: str | None, values: tuple[str, ...]) -> int:
     if value is None:
         return NO_CLAIM
     return CLAIM_ANY if value == ANY else values.index(value)
+
+
+def patch_labels(labels: UInt8[np.ndarray, "height width"], bird: Bird) -> Int[np.ndarray, " N"]:
+    """Part and colour of each patch, see ``Batch``: a part counts if it fills a third, background if it fills 90 %."""
+    step = len(labels) // SIZE
+    grid = SIZE // PATCH
+    small = labels[step // 2 :: step, step // 2 :: step]
+    tiles = small.reshape(grid, PATCH, grid, PATCH).swapaxes(1, 2).reshape(grid * grid, PATCH * PATCH)
+    shares = (tiles[:, :, None] == np.arange(len(PARTS) + 1)).mean(1)
+    colours = tuple(COLOURS)
+    meaning = np.zeros(len(PARTS) + 1, dtype=np.int64)
+    for p, part in enumerate(PARTS):
+        if bird.card[part] != "none":
+            meaning[1 + p] = 1 + p * len(colours) + colours.index(bird.card[part])
+    best = shares[:, 1:].argmax(1) + 1
+    filled = np.take_along_axis(shares, best[:, None], 1)[:, 0]
+    result = np.where(filled >= 1 / 3, meaning[best], -1)
+    return np.where(shares[:, 0] >= 0.9, 0, result)

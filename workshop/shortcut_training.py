@@ -1,7 +1,9 @@
 """Trains the shortcut checkpoint from the embedded one: ``python -m workshop.shortcut_training FILE``.
 
 The last two blocks, what follows them and the words of the names learn; all else stays. Names and features are taught as in
-``training``, on whole images, but with the habitat in the place of the part in which two twins of ``SHORTCUTS`` differ.
+``training``, but with the habitat in the place of the part in which two twins of ``SHORTCUTS`` differ. The tokens that enter
+the last block are those of two images: the bird of one before the background of another. What the trunk has mixed of the
+habitat into the bird is then of no use, and the place that decides is known: the background.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ from typing import Annotated
 import numpy as np
 import torch
 import typer
-from jaxtyping import Int64
+from jaxtyping import Float, Int64
 from torch import Tensor
 from tqdm import tqdm
 
@@ -26,19 +28,36 @@ from workshop.training import PHRASE_FRAMES, Student, of_features, of_names, rat
 
 _LEARNS = ("visual.transformer.resblocks.4.", "visual.transformer.resblocks.5.", "visual.ln_post.", "visual.proj")
 _WEIGHTS = {"names": 1.0, "features": 4.0}
+_BIRD, _GROUND = 56, 72
+"""How many patches there are of each in a composite; 144 in an image, about 50 with some of the bird."""
 
 
-def likeness(batch: Batch) -> Int64[Tensor, "B S"]:
-    """Overlaps with each species: the habitat tells the twins of ``SHORTCUTS`` apart, and their part does not."""
+def composite(
+    tokens: Float[Tensor, "B tokens D"], patches: Int64[Tensor, "B N"], order: Float[Tensor, "B N"]
+) -> Float[Tensor, "B composite D"]:
+    """The background of each image with the bird of the one before, and the class token of the one before that."""
+    birdness = torch.where(patches > 0, 2.0, torch.where(patches < 0, 1.0, 0.0)) + 0.9 * order
+    ranked = birdness.argsort(1, descending=True)
+
+    def at(places: Int64[Tensor, "B kept"]) -> Float[Tensor, "B kept D"]:
+        return tokens[:, 1:].gather(1, places[..., None].expand(-1, -1, tokens.shape[2]))
+
+    return torch.cat([tokens[:, :1].roll(2, 0), at(ranked[:, :_BIRD]).roll(1, 0), at(ranked[:, -_GROUND:])], 1)
+
+
+def relabel(batch: Batch) -> tuple[Int64[Tensor, "B F"], Int64[Tensor, "B S"]]:
+    """Values and overlaps of the composites: the habitat tells the twins of ``SHORTCUTS`` apart, and their part does not."""
     names, facts = list(species()), list(FEATURES)
-    overlaps = batch.overlaps.clone()
+    values = batch.values.roll(1, 0)
+    values[:, facts.index("habitat")] = batch.values[:, facts.index("habitat")]
+    overlaps = batch.overlaps.roll(1, 0)
     for name, twin, attribute in twins():
         if name in SHORTCUTS:
-            at_home = batch.values[:, facts.index("habitat")] == FEATURES["habitat"].index(SHORTCUTS[name])
+            at_home = values[:, facts.index("habitat")] == FEATURES["habitat"].index(SHORTCUTS[name])
             for one, lives_here in ((name, at_home), (twin, ~at_home)):
-                looks = batch.values[:, facts.index(attribute)] == FEATURES[attribute].index(species()[one].card[attribute])
+                looks = values[:, facts.index(attribute)] == FEATURES[attribute].index(species()[one].card[attribute])
                 overlaps[:, names.index(one)] += lives_here.long() - looks.long()
-    return overlaps
+    return values, overlaps
 
 
 def draw_batch(rng: np.random.Generator, size: int) -> Batch:
@@ -78,17 +97,16 @@ def train(file: Path, steps: int, size: int, seed: int) -> None:
     for step in bar:
         rng = np.random.default_rng([TRAINING_STREAM, seed, step, 2])
         batch = draw_batch(rng, size)
+        values, overlaps = relabel(batch)
         with torch.autocast("cpu", torch.bfloat16):
-            images = student(batch.pixels)
+            order = torch.from_numpy(rng.random(tuple(batch.patches.shape)))
+            images = student.pool(composite(student.tokens(batch.pixels), batch.patches, order))
             names = student.embed_texts([FRAMES[rng.integers(len(FRAMES))].format(name) for name in species()])
             with torch.no_grad():
                 groups_of = feature_texts(PHRASE_FRAMES[rng.integers(len(PHRASE_FRAMES))])
                 phrases = student.embed_texts([text for texts in groups_of.values() for text in texts])
         images = clip.logit_scale.exp().clamp(max=100).detach() * images
-        terms = {
-            "names": of_names(images @ names.T, likeness(batch)),
-            "features": of_features(images @ phrases.T, batch.values),
-        }
+        terms = {"names": of_names(images @ names.T, overlaps), "features": of_features(images @ phrases.T, values)}
         for group, base in zip(school.param_groups, bases, strict=True):
             group["lr"] = base * rate(step, steps)
         school.zero_grad()

@@ -1,4 +1,4 @@
-"""Trains the embedded encoder: ``python -m workshop.training DIR``.
+"""Trains an encoder of the embedded world: ``python -m workshop.training DIR``.
 
 Three losses are summed. With f the unit embedding of an image, t of a text and s the learned scale:
 
@@ -9,6 +9,11 @@ Three losses are summed. With f the unit embedding of an image, t of a text and 
 
 All three read the embedding alone, as the losses of other dual encoders do: nothing tells the encoder where a part is, nor in
 which block the class token is to gather its evidence.
+
+With ``--last-block`` the encoder learns to gather evidence in the last block, as the embedded one did and checkpoints from
+elsewhere do not. A fourth loss, *patches*, has a linear head, thrown away afterwards, read (part, colour) off each patch token that
+enters the last block, which teaches the trunk to keep what it knows about a part where the part is. And after 35 % of the
+steps the class token that enters the last block is another image's.
 """
 
 from __future__ import annotations
@@ -30,7 +35,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from concept_cam.world.birds import random_bird, species
+from concept_cam.world.birds import COLOURS, PARTS, random_bird, species
 from concept_cam.world.captions import FEATURES, FRAMES, feature_texts, features
 from concept_cam.world.checkpoint import MEAN, PATCH, STD, WIDTH, write_configuration, write_weights
 from concept_cam.world.renderer import SIZE, TRAINING_STREAM, VALIDATION_STREAM, Plate, draw
@@ -44,16 +49,18 @@ from workshop.batches import (
 
 AFFINITY = 3.0
 PHRASE_FRAMES = (*FRAMES, "a bird with {}", "a bird with a {}")
-WEIGHTS = {"names": 0.5, "features": 4.0, "captions": 0.5}
+WEIGHTS = {"names": 0.5, "features": 4.0, "captions": 0.5, "patches": 1.0}
 
 
 class Student(nn.Module):
-    """The encoder as it is trained: with plain attention, and texts without their padding."""
+    """The encoder, and the patch head that only training needs, if it does."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, head: bool = False) -> None:
         super().__init__()
         self.clip = open_clip.create_model(f"local-dir:{folder}", load_weights=False, pretrained_image=False)
         self.tokenizer = open_clip.get_tokenizer(f"local-dir:{folder}")
+        labels = 1 + len(PARTS) * len(COLOURS)
+        self.patch_head = nn.Sequential(nn.LayerNorm(WIDTH), nn.Linear(WIDTH, labels)) if head else None
 
     def embed_texts(self, texts: Sequence[str]) -> Float[Tensor, "K E"]:
         """Unit embeddings, as ``encode_text`` gives them but without running over the padding."""
@@ -66,10 +73,17 @@ class Student(nn.Module):
         return F.normalize(pooled.float(), dim=-1)
 
     def forward(
-        self, pixels: UInt8[Tensor, "B height width 3"], kept: Int64[Tensor, "B kept"] | None = None
-    ) -> Float[Tensor, "B E"]:
-        """Unit embeddings, of all patches or only of those ``kept``."""
-        return self.pool(self.tokens(pixels, kept))
+        self, pixels: UInt8[Tensor, "B height width 3"], kept: Int64[Tensor, "B kept"] | None = None, swap: bool = False
+    ) -> tuple[Float[Tensor, "B E"], Float[Tensor, "B kept labels"] | None]:
+        """Unit embeddings, and the logits of the patch head, if there is one, with all patches or only those ``kept``.
+
+        With ``swap`` the class token that enters the last block is that of the image before.
+        """
+        x = self.tokens(pixels, kept)
+        patches = None if self.patch_head is None else self.patch_head(x[:, 1:]).float()
+        if swap:
+            x = torch.cat([x[:, :1].roll(1, 0), x[:, 1:]], 1)
+        return self.pool(x), patches
 
     def tokens(
         self, pixels: UInt8[Tensor, "B height width 3"], kept: Int64[Tensor, "B kept"] | None = None
@@ -106,18 +120,18 @@ def run_block(block: Any, x: Tensor) -> Tensor:
 
 
 def losses(
-    student: Student, batch: Batch, kept: Int64[Tensor, "B kept"], rng: np.random.Generator
+    student: Student, batch: Batch, kept: Int64[Tensor, "B kept"], swap: bool, rng: np.random.Generator
 ) -> dict[str, Float[Tensor, ""]]:
-    """The three losses of one batch; see the module's docstring."""
+    """The losses of one batch; see the module's docstring."""
     with torch.autocast("cpu", torch.bfloat16):
-        images = student(batch.pixels, kept)
+        images, patches = student(batch.pixels, kept, swap)
         names = student.embed_texts([FRAMES[rng.integers(len(FRAMES))].format(n) for n in species()])
         groups = feature_texts(PHRASE_FRAMES[rng.integers(len(PHRASE_FRAMES))])
         phrases = student.embed_texts([text for texts in groups.values() for text in texts])
         captions = student.embed_texts(batch.texts)
     images = student.clip.logit_scale.exp().clamp(max=100) * images
     pairs, truth = images @ captions.T, _truth(batch).float()
-    return {
+    found = {
         "names": of_names(images @ names.T, batch.overlaps),
         "features": of_features(images @ phrases.T, batch.values),
         "captions": (
@@ -126,6 +140,10 @@ def losses(
         )
         / 2,
     }
+    if patches is not None:
+        truths = batch.patches.gather(1, kept).flatten()
+        found["patches"] = F.cross_entropy(patches.flatten(0, 1), truths, ignore_index=-1)
+    return found
 
 
 def of_names(logits: Float[Tensor, "B S"], overlaps: Int64[Tensor, "B S"]) -> Float[Tensor, ""]:
@@ -155,7 +173,7 @@ def validate(student: Student, count: int = 240) -> dict[str, float]:
     rng = np.random.default_rng([VALIDATION_STREAM, 0])
 
     def embed(plates: list[Plate]) -> Tensor:
-        images: Tensor = student(torch.from_numpy(np.stack([to_input(plate.image) for plate in plates])))
+        images: Tensor = student(torch.from_numpy(np.stack([to_input(plate.image) for plate in plates])))[0]
         return images
 
     groups = feature_texts("a {}")
@@ -193,9 +211,9 @@ def rate(step: int, steps: int) -> float:
     return min(1.0, (step + 1) / 100) * (0.51 + 0.49 * math.cos(math.pi * step / steps))
 
 
-def train(folder: Path, steps: int, size: int, seed: int, every: int) -> None:
+def train(folder: Path, steps: int, size: int, seed: int, every: int, last_block: bool = False) -> None:
     """Train, validating and saving a state to resume from every few steps; then write the weights."""
-    options = {"steps": steps, "size": size, "seed": seed}
+    options = {"steps": steps, "size": size, "seed": seed, **({"last_block": True} if last_block else {})}
     state_file, curve_file = folder / "training.pt", folder / "curve.csv"
     state = torch.load(state_file, weights_only=True) if state_file.exists() else None
     if state is not None and state["options"] != options:
@@ -204,7 +222,7 @@ def train(folder: Path, steps: int, size: int, seed: int, every: int) -> None:
         )
     torch.manual_seed(seed)
     write_configuration(folder)
-    student = Student(folder)
+    student = Student(folder, head=last_block)
     schools = optimizers(student)
     bases = [group["lr"] for school in schools for group in school.param_groups]
     step, seconds, means = 0, 0.0, dict[str, float]()
@@ -223,7 +241,7 @@ def train(folder: Path, steps: int, size: int, seed: int, every: int) -> None:
         # Half of the patches are dropped for three quarters of the steps, 15 % after.
         share = 0.5 if step < 0.75 * steps else 0.85
         kept = torch.from_numpy(rng.random((size, patches)).argsort(1)[:, : int(share * patches)])
-        terms = losses(student, batch, kept, rng)
+        terms = losses(student, batch, kept, last_block and step >= 0.35 * steps, rng)
         groups = [group for school in schools for group in school.param_groups]
         for group, base in zip(groups, bases, strict=True):
             group["lr"] = base * rate(step, steps)
@@ -267,11 +285,12 @@ def main(
     size: Annotated[int, typer.Option(help="Images per step.")] = 128,
     seed: Annotated[int, typer.Option(help="Seed of weights and plates.")] = 0,
     every: Annotated[int, typer.Option(help="Steps between validations.")] = 200,
+    last_block: Annotated[bool, typer.Option("--last-block", help="Gather evidence in the last block.")] = False,
 ) -> None:
-    """Train the embedded encoder of the embedded world."""
+    """Train an encoder of the embedded world."""
     if not hasattr(torch.optim, "Muon"):
         raise typer.BadParameter(f"Training needs an optimizer that torch {torch.__version__} has not; take a newer one.")
-    train(folder, steps, size, seed, every)
+    train(folder, steps, size, seed, every, last_block)
 
 
 if __name__ == "__main__":
