@@ -11,9 +11,9 @@ All three read the embedding alone, as the losses of other dual encoders do: not
 which block the class token is to gather its evidence.
 
 With ``--last-block`` the encoder learns to gather evidence in the last block, as the embedded one did and checkpoints from
-elsewhere do not. A fourth loss, *patches*, has a linear head, thrown away afterwards, read (part, colour) off each patch token that
-enters the last block, which teaches the trunk to keep what it knows about a part where the part is. And after 35 % of the
-steps the class token that enters the last block is another image's.
+elsewhere do not. A fourth loss, *patches*, has a linear head, thrown away afterwards, read (part, colour) off each patch
+token that enters the last block. It teaches the trunk to keep what it knows about a part where the part is. And after 35 % of
+the steps the class token that enters the last block is another image's.
 """
 
 from __future__ import annotations
