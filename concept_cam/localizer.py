@@ -74,7 +74,7 @@ class Localizer:
         on_device: bool = False,
     ) -> None:
         self.backbone, self.form = backbone, form
-        self._method = None if method is None else as_method(method)
+        self.method = method
         self._usual = site is None and form == "auto"
         self.site = backbone.site(site).name
         self.preprocess = preprocess_for(backbone, fit, size)
@@ -87,6 +87,10 @@ class Localizer:
     def method(self) -> Method:
         """What makes the maps: as it was given, or what is usual for the model as it is now."""
         return self._method or usual_method(self.backbone, every_block=self._usual)
+
+    @method.setter
+    def method(self, method: AnyMethod | None) -> None:
+        self._method = None if method is None else as_method(method)
 
     @property
     def vocabulary(self) -> tuple[str, ...]:
@@ -156,13 +160,6 @@ class Localizer:
         Raises:
             OptionError: the method does not look at the score.
             ComparisonError: a strength is negative or not finite, or see ``batch``.
-
-        Example:
-            >>> from concept_cam import world
-            >>> plate = world.draw_species("ember finch", seed=3)
-            >>> results = world.localizer().sweep(plate.image, "ember finch", "frost finch")
-            >>> [result.comparison.strength for result in results]
-            [0.0, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0]
         """
         if not strengths:
             raise OptionError("strengths is empty; expected one or more.")
@@ -182,13 +179,6 @@ class Localizer:
         Raises:
             OptionError: the method does not look at the score.
             ComparisonError, UnknownConcept: see ``batch``.
-
-        Example:
-            >>> from concept_cam import world
-            >>> plate = world.draw_species("ember finch", seed=3)
-            >>> results = world.localizer().against_each(plate.image, "ember finch", ["frost finch", "royal jay"])
-            >>> [result.comparison.references for result in results]
-            [('frost finch',), ('royal jay',)]
         """
         return variations(self, against, strength, None, Comparison.with_each).one(image, target)
 
@@ -279,17 +269,11 @@ class Localizer:
         return results(self, against, strength, weighting).stream(images, target, batch_size, workers, on_error)
 
     def fields(self, images: Several) -> list[ConceptField]:
-        """The fields of several images, which answer any text without the model; for methods that are linear.
+        """The fields of several images, which answer any text without the model; see ``ConceptField``.
 
         Raises:
             OptionError: the method is not linear in the direction.
             ImageError: an image cannot be read.
-
-        Example:
-            >>> from concept_cam import world
-            >>> (field,) = world.localizer().fields([world.draw_species("ember finch").image])
-            >>> field.vectors.shape
-            torch.Size([12, 12, 192])
         """
         make = lambda seen: ConceptField.of(seen.trace, self.method, seen.placements, self.provenance(seen))  # noqa: E731
         return each_frame(self.passes([self.frame(image) for image in as_images(images)]), make)

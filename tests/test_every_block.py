@@ -290,7 +290,7 @@ def dense(world):
 def test_more_blocks_than_there_are_are_all(plain):
     expected = explain("class_stream", plain.seen, plain.directions)
     assert torch.equal(explain(last_blocks("class_stream", 99), plain.seen, plain.directions), expected)
-    assert name_of(last_blocks("direct", 99)) == "direct(depth=99)"
+    assert name_of(last_blocks("direct", 99)) == "direct:99"
 
 
 # ---- precision and the caller's modes ---------------------------------------------------------------------------------
@@ -470,7 +470,9 @@ def test_a_change_that_the_formulas_do_not_see_is_refused(change, when, plain):
             # The trace is of the model as it was, and what is asked of it runs none of these.
             assert off(explain(method, world.seen, world.directions), explain(method, plain.seen, plain.directions)) <= 1e-12
             continue
-        with pytest.raises(BackboneError, match=r"(se|anew, or use) a method of one block, such as hires_cam\.$") as caught:
+        with pytest.raises(
+            BackboneError, match=r"(own_streams, or|anew, or use) a method of one block, such as hires_cam\.$"
+        ) as caught:
             explain(method, world.seen, world.directions)
         assert "\n" not in str(caught.value)
 
@@ -584,7 +586,8 @@ def test_of_other_towers_it_says_in_one_line_what_to_use(name):
     seen = trace(backbone, pixels_of(backbone, 1), depth=None)
     for method in (*BOTH, last_blocks("class_stream", 2)):
         with pytest.raises(
-            BackboneError, match=r"has no class token that .*\. Use a method of one block, such as hires_cam\.$"
+            BackboneError,
+            match=r"has no class token that .*\. Use own_streams, or a method of one block, such as hires_cam\.$",
         ):
             explain(method, seen, directions_of(seen))
     with pytest.raises(BackboneError, match="has no class token"):

@@ -136,7 +136,6 @@ def test_a_number_of_blocks_that_is_none_is_refused(name, message):
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        (None, "None is not a method; expected a name such as 'grad_cam'"),
         (3, "3 is not a method"),
         (True, "True is not a method"),
         (["grad_cam"], "is not a method"),

@@ -176,7 +176,7 @@ def test_a_pass_that_kept_nothing_is_made_once_more_and_gives_the_same_maps(loca
     bank = localizer.bank(["ember finch", "frost finch"])
     frames = [frame(96, 96, seed) for seed in range(2)]
     (kept,) = localizer.passes(frames, ["class_stream"])
-    (bare,) = localizer.passes(frames)
+    (bare,) = localizer.passes(frames, ["hires_cam"])
     (four,) = localizer.passes(frames, ["hires_cam", "class_stream:4"])
     assert (kept.depth, bare.depth, four.depth) == (None, 0, 4)
     embedded_batches.clear()

@@ -227,6 +227,24 @@ def methods_table(found: Mapping[tuple[str, str], Findings], chance: Chance) -> 
     return table
 
 
+def beaten_table(found: Mapping[tuple[str, str], Findings], ours: str, contrast: str = "twin 1.0") -> Table:
+    """By how much a method is better than each of the others against the twin, paired over the plates.
+
+    Args:
+        found: figures of all methods.
+        ours: the method.
+        contrast: of its maps; others take part with this one and, where they have none, with their base map.
+    """
+    table = Table(f"{ours} minus", "energy", "hit rate", box=box.MARKDOWN)
+    best = found[ours, contrast]
+    for name in dict.fromkeys(name for name, _ in found if name != ours):
+        theirs = found.get((name, contrast)) or found[name, "base"]
+        pairs = ((best.energy, theirs.energy), (best.hit, theirs.hit))
+        intervals = [paired_difference(mine, other) for mine, other in pairs]
+        table.add_row(name, *(f"{i.mean:+.3f} [{i.low:+.3f}, {i.high:+.3f}]" for i in intervals))
+    return table
+
+
 def main(
     count: Annotated[int, typer.Option(help="Held-out plates.")] = 500,
     seed: Annotated[int, typer.Option(help="Which held-out plates.")] = 0,
@@ -242,7 +260,10 @@ def main(
     console = Console(width=150)
     console.print(f"Drawing a plate of {SIZE} pixels: {1000 * drawing_time():.2f} ms of one core", highlight=False)
     console.print(knowledge_table(knowledge(localizer, count, seed)))
-    console.print(methods_table(*compare_methods(localizer, count, seed, names)))
+    found, chance = compare_methods(localizer, count, seed, names)
+    console.print(methods_table(found, chance))
+    if "class_stream" in names and len(names) > 1:
+        console.print(beaten_table(found, "class_stream"))
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
 
 import torch
@@ -36,6 +36,24 @@ def pull(
             for part in directions.split(at_once)
         ]
     )
+
+
+def pull_through(
+    embedding: Float[Tensor, "B E"], at: Sequence[Float[Tensor, "B W"]], directions: Float[Tensor, "K B E"], at_once: int
+) -> tuple[Float[Tensor, "K B W"], ...]:
+    """J^T d at several vectors that an embedding was made of, back through the graph that made it.
+
+    Args:
+        embedding: with its graph, which is kept.
+        at: vectors of that graph.
+        directions: of the embedding.
+        at_once: so many go backwards as one batch, which bounds memory.
+    """
+    pulled = [
+        torch.autograd.grad(embedding, at, part, retain_graph=True, is_grads_batched=True)
+        for part in directions.split(at_once)
+    ]
+    return tuple(torch.cat(parts) for parts in zip(*pulled, strict=True))
 
 
 def push(

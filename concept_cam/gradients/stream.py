@@ -29,7 +29,8 @@ from concept_cam.gradients.exactness import has_exact_head
 from concept_cam.gradients.factored import FactoredTrace, read_head
 from concept_cam.gradients.frozen import check_affine
 from concept_cam.gradients.inputs import OTHERWISE, last_blocks, with_a_pass
-from concept_cam.gradients.jacobian import linear_part, push
+from concept_cam.gradients.jacobian import linear_part, pull_through, push
+from concept_cam.gradients.plain_mlp import PlainMLP
 from concept_cam.gradients.tolerance import relative_error, tolerance
 
 
@@ -89,7 +90,9 @@ class Step:
         if block.inner is not None:
             given = along(block.inner, self.output, given)
         added = linear_part(block.outward, given)
-        return along(block.mlp, self.entered + block.project(self.output), added if entered is None else added + entered)
+        changes = added if entered is None else added.add_(entered)
+        between, plain = self.entered + block.project(self.output), PlainMLP.of(block)
+        return along(block.mlp, between, changes) if plain is None else plain.along(between, changes)
 
     def _taken(self) -> Float[Tensor, "B M H d"]:
         """a_hn v_hn of all tokens."""
@@ -148,11 +151,7 @@ class ClassStream:
         # The weights of each direction on all tokens are held, for each block.
         at_once = max(1, self.layout.patches // 4)
         with evaluating(self.backbone):
-            pulled = [
-                torch.autograd.grad(embedding, outputs, part, retain_graph=True, is_grads_batched=True)
-                for part in for_each(embedding.detach(), directions).split(at_once)
-            ]
-        return tuple(torch.cat(parts) for parts in zip(*pulled, strict=True))
+            return pull_through(embedding, outputs, for_each(embedding.detach(), directions), at_once)
 
     def push(self) -> Float[Tensor, "B N E"]:
         """By how much what each patch adds to all o changes the embedding: one product forwards for each patch."""

@@ -4,6 +4,7 @@
     path           gradients along a path from a blank image
     attention      attention weights, and their gradients
     every_block    what the class token gathers on its whole way
+    own_streams    the same where patches are pooled
     similarity     patches in embedding space, without a gradient
     perturbation   forward passes on changed images
     composition    any of these, averaged over views, scales or sites
@@ -26,9 +27,7 @@ from concept_cam.methods.every_block import (
     class_stream,
     direct,
     last_blocks,
-    own_streams,
     shares_of,
-    usual_method,
 )
 from concept_cam.methods.gradient import (
     eigen_grad_cam,
@@ -56,9 +55,11 @@ from concept_cam.methods.method import (
     name_of,
     sees_score,
 )
+from concept_cam.methods.own_streams import own_streams
 from concept_cam.methods.path import integrated_grad_cam
 from concept_cam.methods.perturbation import ablation_cam, gscore_cam, occlusion, rise, score_cam
 from concept_cam.methods.similarity import clearclip, clip_surgery, gem, maskclip, naclip, patch_text, sclip
+from concept_cam.methods.usual import usual_method
 
 __all__ = [
     "CARDS",

@@ -229,7 +229,7 @@ def _answer(method: Method, given: Any, axes: str, shape: tuple[int, ...]) -> Te
 def is_linear(method: AnyMethod) -> bool:
     """Whether a method is linear in the direction. For a plain function, linearity is tested on random tensors.
 
-    The test takes less than a millisecond and is repeated in each call, since a function may depend on variables that change.
+    The test takes less than a millisecond. It is repeated in each call: a function may depend on variables that change.
 
     Raises:
         OptionError: the argument is not a method, or its result is not one map for each direction and image.
@@ -266,8 +266,7 @@ def sees_score(method: AnyMethod) -> bool:
         >>> sees_score("relevance"), sees_score("rollout")
         (True, False)
     """
-    method = as_method(method)
-    return not isinstance(method, TraceMethod) or method.sees_score
+    return not isinstance(found := as_method(method), TraceMethod) or found.sees_score
 
 
 def depth_of(*methods: AnyMethod) -> int | None:
