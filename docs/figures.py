@@ -216,7 +216,7 @@ if __name__ == "__main__":
     sweep().save(DOCS / "sweep.png", optimize=True)
     references().save(DOCS / "by-reference.png", optimize=True)
     parts().quantize(256).save(DOCS / "parts.png", optimize=True)
-    depth().quantize(256).save(DOCS / "depth.png", optimize=True)
+    depth().save(DOCS / "depth.png", optimize=True)
     shortcuts().save(DOCS / "shortcuts.png", optimize=True)
     methods().quantize(256).save(DOCS / "methods.png", optimize=True)
     (DOCS / "methods.md").write_text(methods_table((DOCS / "methods.md").read_text()))

@@ -28,7 +28,7 @@ from concept_cam.evidence import EvidenceMap
 from concept_cam.gradients import Form
 from concept_cam.images import Frame
 from concept_cam.localizer import Localizer
-from concept_cam.methods import METHODS, sees_score
+from concept_cam.methods import METHODS, as_method, sees_score
 from concept_cam.metrics import energy_inside, paired_difference, pointing_hit
 from concept_cam.passes import Pass
 from concept_cam.world.birds import species, twins
@@ -148,8 +148,8 @@ def compare_methods(
         record.add_chance(frames, masks, seen)
         for name in names:
             # A map that no direction moves is made once.
-            contrasts = CONTRASTS if sees_score(METHODS[name]) else CONTRASTS[:1]
-            maps = seen.maps(METHODS[name], directions[: len(contrasts)]).single().stacked
+            contrasts = CONTRASTS if sees_score(as_method(name)) else CONTRASTS[:1]
+            maps = seen.maps(as_method(name), directions[: len(contrasts)]).single().stacked
             for contrast, grids in zip(contrasts, maps, strict=True):
                 record.add((name, contrast), frames, masks, grids)
     return record.findings(), record.chance()
