@@ -58,7 +58,8 @@ def localizer(
             ``SHORTCUT``, which has learnt planted shortcuts.
         vocabulary: the concepts from which references are selected; the species by default.
         templates: sentences for the text encoder; by default those it was trained on.
-        method: as in ``Localizer``, like all further options.
+        method: as in ``Localizer``, like all further options; by default ``hires_cam`` for the encoders of the package, which
+            gather their evidence in the last block.
         site: where tokens are read.
         form: of the gradient.
         fit: how an image is fitted to the aspect ratio of the input.
@@ -82,7 +83,7 @@ def localizer(
     check_at_load(backbone)
     names = species() if vocabulary is None else vocabulary
     options: dict[str, Any] = {
-        "method": method,
+        "method": "hires_cam" if method is None and path in MODELS.values() else method,
         "site": site,
         "form": form,
         "fit": fit,
