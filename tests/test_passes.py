@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 import zoo
+from slow import by_default
 
 from concept_cam import Localizer, trace, world
 from concept_cam.evaluation import Grid, Settings, own_scale
@@ -151,7 +152,7 @@ def with_averages(localizer, methods):
             localized(localizer, [average(method)])
 
 
-@pytest.mark.parametrize("job", [localized, with_parts, evaluated, with_averages])
+@pytest.mark.parametrize("job", by_default([localized, with_parts, evaluated, with_averages], localized))
 def test_methods_of_every_block_make_no_pass_of_their_own(localizer, embedded_batches, job):
     """Nor do those of fewer blocks beside them."""
     last, all_blocks = ("hires_cam", "grad_cam", "value_attribution"), ("class_stream", "direct:2", "class_stream:4")
