@@ -17,9 +17,18 @@ from torch import Tensor, nn
 from benchmarks.timing import Contender
 from concept_cam import ConceptField, grad_cam, trace, wrap
 from concept_cam.backbones import Backbone
+from concept_cam.gradients import Trace
+from concept_cam.methods import AnyMethod, class_stream, depth_of, direct, explain, name_of
 
 LAYER_ALONE = ", gradients of the layer alone"
 AT_HAND = "1,000 texts on fields at hand"
+
+STREAM_AT_HAND = "1,000 texts on fields of class_stream at hand"
+
+EVERY_BLOCK: Mapping[str, AnyMethod] = {"class_stream": class_stream, "direct": direct}
+"""Methods that read all blocks, not the last alone."""
+
+FIELDS: tuple[AnyMethod, ...] = ("class_stream:4", class_stream, direct)
 
 STRENGTH = 0.6
 
@@ -72,14 +81,26 @@ class Bench:
         """Maps of a few concepts: one pass of the trunk, directions pulled back through the head."""
         return grad_cam(trace(self.backbone, self.pixels).gradient(self.directions[:count, None]))
 
-    def field(self) -> tuple[ConceptField, ...]:
+    def alone(self, method: AnyMethod) -> Tensor:
+        """Maps of one concept by a method, from a pass that keeps the blocks which it reads."""
+        return explain(method, self._traced(method), self.directions[:1, None])
+
+    def field(self, method: AnyMethod = grad_cam) -> tuple[ConceptField, ...]:
         """A field for each image."""
-        return ConceptField.of(trace(self.backbone, self.pixels), grad_cam)
+        return ConceptField.of(self._traced(method), method)
 
     @cached_property
     def fields(self) -> tuple[ConceptField, ...]:
         """Those that are at hand."""
         return self.field()
+
+    @cached_property
+    def streams(self) -> tuple[ConceptField, ...]:
+        """Those of class_stream that are at hand."""
+        return self.field(class_stream)
+
+    def _traced(self, method: AnyMethod) -> Trace:
+        return trace(self.backbone, self.pixels, depth=depth_of(method))
 
     def through_field(self, count: int) -> list[Tensor]:
         """Maps of many concepts: a field, and one product of matrices."""
@@ -106,6 +127,15 @@ def ours(bench: Bench) -> Mapping[str, Contender]:
         **{f"concept-cam, {count_of(count)}": partial(bench.through_field, count) for count in (1_000, 10_000)},
         "concept-cam, the field": bench.field,
         AT_HAND: lambda: [field(bench.directions[:1_000]) for field in bench.fields],
+    }
+
+
+def every_block(bench: Bench) -> Mapping[str, Contender]:
+    """What the methods that read every block do."""
+    return {
+        **{f"{name}, {count_of(1)}": partial(bench.alone, method) for name, method in EVERY_BLOCK.items()},
+        **{f"{name_of(method)}, the field": partial(bench.field, method) for method in FIELDS},
+        STREAM_AT_HAND: lambda: [field(bench.directions[:1_000]) for field in bench.streams],
     }
 
 

@@ -15,7 +15,7 @@ from benchmarks.contenders import Bench
 from benchmarks.speed import OWN
 from benchmarks.timing import alternate, machine, peak_memory
 from concept_cam import trace
-from concept_cam.methods import CARDS, Method, explain
+from concept_cam.methods import CARDS, Method, depth_of, explain
 
 CONCEPTS = 16
 SHORT = "occlusion"
@@ -24,7 +24,7 @@ SHORT = "occlusion"
 
 def run(bench: Bench, method: Method) -> None:
     """Trace and maps."""
-    explain(method, trace(bench.backbone, bench.pixels), bench.directions[:CONCEPTS, None])
+    explain(method, trace(bench.backbone, bench.pixels, depth=depth_of(method)), bench.directions[:CONCEPTS, None])
 
 
 def main() -> None:

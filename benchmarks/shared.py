@@ -29,7 +29,7 @@ def shared(localizer: Localizer, bank: ConceptBank, count: int, method: str) -> 
         for start in range(0, count, 50):
             batch = examples[start : start + 50]
             own, twin = (bank.vectors_of(names) for names in ([e.label for e in batch], [e.twin or "" for e in batch]))
-            (seen,) = localizer.passes([localizer.frame(e.read()) for e in batch])
+            (seen,) = localizer.passes([localizer.frame(e.read()) for e in batch], [method])
             ours, theirs = seen.maps(METHODS[method], torch.stack([own, twin])).stacked.flatten(2)
             positive = F.cosine_similarity(ours.clamp(min=0), theirs.clamp(min=0), dim=-1)
             found.append(

@@ -2,6 +2,7 @@
 
     python -m benchmarks.speed                      the tables of docs/performance.md, some 20 minutes on two cores
     python -m benchmarks.speed --only ViT-B-16      one model
+    python -m benchmarks.speed --only blocks        the methods that read every block, ViT-B-16
     python -m benchmarks.speed --device cuda        on a GPU, in float32 and bfloat16, by its own clock
 
 Contenders take turns in one process; times are medians, relative to the model's own ``encode_image(normalize=True)`` under
@@ -13,16 +14,18 @@ from __future__ import annotations
 import argparse
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 
-from benchmarks.contenders import LAYER_ALONE, PER_GRAPH, Bench, count_of, ours, peers, tried
-from benchmarks.timing import alternate, machine, peak_memory
+from benchmarks.contenders import LAYER_ALONE, PER_GRAPH, Bench, count_of, every_block, ours, peers, tried
+from benchmarks.timing import Contender, alternate, machine, peak_memory
 
 OWN = "the model's own forward pass"
 TRIED = "tried"
+BLOCKS = "blocks"
 COMPARED = [f"concept-cam, {count_of(count)}" for count in (1, 1_000)]
 
 
@@ -73,14 +76,19 @@ def table(case: Case, device: str = "cpu") -> Iterator[str]:
     rows, cols = bench.fields[0].vectors.shape[:2]
     yield f"### {case.model}, {height} x {width}, {rows} x {cols} patches, batch of {case.batch}, {case.dtype}"
     yield ""
-    yield f"| medians of {case.runs} | seconds | relative | memory, MB |"
-    yield "|---|---|---|---|"
-    for name, contender in contenders.items():
-        peak = peak_memory(contender, device) / 1e6
-        yield f"| {name} | {seconds[name]:.4f} | {seconds[name] / seconds[OWN]:.4f} | {peak:.0f} |"
-    yield ""
+    yield from _rows(contenders, seconds, case.runs, device)
     if case.several:
         yield from _against_peers(seconds)
+
+
+def blocks_table(device: str, runs: int = 9) -> Iterator[str]:
+    """The methods that read every block, beside one concept of the last."""
+    bench = Bench.of("ViT-B-16", 8, device=device)
+    contenders = {OWN: bench.own, COMPARED[0]: partial(bench.one_by_one, 1), **every_block(bench)}
+    seconds = alternate(contenders, runs, device)
+    yield "### Every block: ViT-B-16, batch of 8, float32"
+    yield ""
+    yield from _rows(contenders, seconds, runs, device)
 
 
 def tried_table(device: str) -> Iterator[str]:
@@ -93,6 +101,15 @@ def tried_table(device: str) -> Iterator[str]:
     yield "|---|---|---|"
     for name, taken in seconds.items():
         yield f"| {name} | {taken:.4f} | {taken / seconds[OWN]:.3f} |"
+    yield ""
+
+
+def _rows(contenders: Mapping[str, Contender], seconds: Mapping[str, float], runs: int, device: str) -> Iterator[str]:
+    yield f"| medians of {runs} | seconds | relative | memory, MB |"
+    yield "|---|---|---|---|"
+    for name, contender in contenders.items():
+        peak = peak_memory(contender, device) / 1e6
+        yield f"| {name} | {seconds[name]:.4f} | {seconds[name] / seconds[OWN]:.4f} | {peak:.0f} |"
     yield ""
 
 
@@ -112,7 +129,9 @@ def _against_peers(seconds: dict[str, float]) -> Iterator[str]:
 def main() -> None:
     """Print the tables."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.speed", description=__doc__.splitlines()[0])
-    parser.add_argument("--only", help=f"one model, by open_clip's name, or {TRIED}: other ways to run it")
+    parser.add_argument(
+        "--only", help=f"one model, by open_clip's name, {BLOCKS}: methods of every block, or {TRIED}: other ways to run it"
+    )
     parser.add_argument("--batch", type=int, help="that batch size alone")
     parser.add_argument("--device", default="cpu")
     given = parser.parse_args()
@@ -123,6 +142,9 @@ def main() -> None:
         if given.only in (None, case.model) and given.batch in (None, case.batch):
             for line in table(case, given.device):
                 print(line, flush=True)
+    if given.only in (None, BLOCKS) and given.batch is None:
+        for line in blocks_table(given.device):
+            print(line, flush=True)
     if given.only in (None, TRIED) and given.batch is None:
         print("\n".join(tried_table(given.device)))
 

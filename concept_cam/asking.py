@@ -35,9 +35,12 @@ class Asked(Protocol):
     """What is needed to answer a question; ``Localizer`` has it."""
 
     backbone: Backbone
-    method: Method
     kept: Kept
     on_device: bool
+
+    @property
+    def method(self) -> Method:
+        """What makes the maps."""
 
     @property
     def vocabulary(self) -> tuple[str, ...]:

@@ -19,7 +19,7 @@ from concept_cam.backbones.site import Site
 from concept_cam.backbones.snapshot import checksum
 from concept_cam.backbones.weights import ADVICE, first_run
 from concept_cam.errors import ConceptCamError, NoSpatialGradient
-from concept_cam.gradients import has_exact_head
+from concept_cam.gradients import has_exact_head, has_stream
 from concept_cam.gradients.exactness import try_head
 from concept_cam.gradients.tolerance import relative_error, tolerance
 from concept_cam.hooks import on_output
@@ -54,6 +54,7 @@ def check_at_load(backbone: B) -> B:
     with first_run(backbone.name, backbone.preprocess.size, ADVICE):
         if site.head is not None:
             has_exact_head(backbone, site)
+            has_stream(backbone)
             return backbone
         verdict = _gradient(backbone, site)
     if not verdict.passed:

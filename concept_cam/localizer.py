@@ -16,7 +16,7 @@ from concept_cam.field import ConceptField
 from concept_cam.gradients import Form
 from concept_cam.images import Fit, Frame, Size
 from concept_cam.kept import Kept
-from concept_cam.methods import AnyMethod, as_method, hires_cam
+from concept_cam.methods import AnyMethod, Method, as_method, depth_of, usual_method
 from concept_cam.options import templates_of, vocabulary_of
 from concept_cam.passes import Pass, each_frame, run
 from concept_cam.provenance import provenance_of
@@ -37,7 +37,8 @@ class Localizer:
         vocabulary: concepts among which ``nearest`` and ``rivals`` choose, or the name of a file in ``prompts/vocabularies/``;
             by default those that the model was made for, if it is a classifier.
         templates: sentences with a ``{}``, or the name of a file in ``prompts/templates/``: ``photo``. Not of a classifier.
-        method: makes the map; any of ``concept_cam.methods``, by itself or by its name, or a function of your own.
+        method: makes the map; any of ``concept_cam.methods``, by itself or by its name, or a function of your own; by default
+            ``class_stream`` where a class token attends in known blocks, else ``hires_cam``.
         site: the name of one of ``backbone.sites``; the first by default.
         form: of the gradient; closed form where it exists and is exact.
         fit: ``crop``, ``pad``, ``squash`` or ``native``, see ``Preprocess``; by default as the model was trained.
@@ -65,20 +66,31 @@ class Localizer:
         *,
         vocabulary: Names = (),
         templates: str | Sequence[str] | None = None,
-        method: AnyMethod = hires_cam,
+        method: AnyMethod | None = None,
         site: str | None = None,
         form: Form = "auto",
         fit: Fit | None = None,
         size: int | Size | None = None,
         on_device: bool = False,
     ) -> None:
-        self.backbone, self.method, self.form = backbone, as_method(method), form
+        self.backbone, self.form = backbone, form
+        self.method = method
+        self._usual = site is None and form == "auto"
         self.site = backbone.site(site).name
         self.preprocess = preprocess_for(backbone, fit, size)
         self.templates = templates_of(templates, backbone)
         self.on_device = on_device
         self._told = tuple(key for key, value in (("fit", fit), ("size", size)) if value is not None)
         self.kept = Kept(vocabulary_of(vocabulary, backbone))
+
+    @property
+    def method(self) -> Method:
+        """What makes the maps: as it was given, or what is usual for the model as it is now."""
+        return self._method or usual_method(self.backbone, every_block=self._usual)
+
+    @method.setter
+    def method(self, method: AnyMethod | None) -> None:
+        self._method = None if method is None else as_method(method)
 
     @property
     def vocabulary(self) -> tuple[str, ...]:
@@ -148,13 +160,6 @@ class Localizer:
         Raises:
             OptionError: the method does not look at the score.
             ComparisonError: a strength is negative or not finite, or see ``batch``.
-
-        Example:
-            >>> from concept_cam import world
-            >>> plate = world.draw_species("ember finch", seed=3)
-            >>> results = world.localizer().sweep(plate.image, "ember finch", "frost finch")
-            >>> [result.comparison.strength for result in results]
-            [0.0, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0]
         """
         if not strengths:
             raise OptionError("strengths is empty; expected one or more.")
@@ -174,13 +179,6 @@ class Localizer:
         Raises:
             OptionError: the method does not look at the score.
             ComparisonError, UnknownConcept: see ``batch``.
-
-        Example:
-            >>> from concept_cam import world
-            >>> plate = world.draw_species("ember finch", seed=3)
-            >>> results = world.localizer().against_each(plate.image, "ember finch", ["frost finch", "royal jay"])
-            >>> [result.comparison.references for result in results]
-            [('frost finch',), ('royal jay',)]
         """
         return variations(self, against, strength, None, Comparison.with_each).one(image, target)
 
@@ -271,17 +269,11 @@ class Localizer:
         return results(self, against, strength, weighting).stream(images, target, batch_size, workers, on_error)
 
     def fields(self, images: Several) -> list[ConceptField]:
-        """The fields of several images, which answer any text without the model; for methods that are linear.
+        """The fields of several images, which answer any text without the model; see ``ConceptField``.
 
         Raises:
             OptionError: the method is not linear in the direction.
             ImageError: an image cannot be read.
-
-        Example:
-            >>> from concept_cam import world
-            >>> (field,) = world.localizer().fields([world.draw_species("ember finch").image])
-            >>> field.vectors.shape
-            torch.Size([12, 12, 192])
         """
         make = lambda seen: ConceptField.of(seen.trace, self.method, seen.placements, self.provenance(seen))  # noqa: E731
         return each_frame(self.passes([self.frame(image) for image in as_images(images)]), make)
@@ -299,9 +291,15 @@ class Localizer:
         """What the model gets, and the image as it was read, upright and in RGB; None of a tensor. See ``frame``."""
         return read_given(image, self.preprocess, self._told, self.backbone)
 
-    def passes(self, frames: Sequence[Frame]) -> Iterator[Pass]:
-        """One forward pass for each input size of some frames, for those who ask more of it than one comparison."""
-        return run(self.backbone, frames, self.site, self.form)
+    def passes(self, frames: Sequence[Frame], methods: Iterable[AnyMethod] | None = None) -> Iterator[Pass]:
+        """One forward pass for each input size of some frames, for those who ask more of it than one comparison.
+
+        Args:
+            frames: of any sizes.
+            methods: that will be asked for maps, so that all they read is kept; the localizer's own by default.
+        """
+        depth = depth_of(*([self.method] if methods is None else methods))
+        return run(self.backbone, frames, self.site, self.form, depth)
 
     def provenance(self, seen: Pass) -> dict[str, object]:
         """What is kept of a pass with each result: model, site, form of the gradient, method, templates, versions."""

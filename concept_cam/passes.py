@@ -36,6 +36,7 @@ class Pass:
         placements: of the maps of each frame.
         which: the numbers of these frames among those that were given.
         form: of the gradient, as it was asked for.
+        depth: of how many of the last blocks the tokens were to be kept; see ``trace``.
 
     Example:
         >>> from concept_cam import world
@@ -51,10 +52,16 @@ class Pass:
     placements: tuple[Placement, ...]
     which: tuple[int, ...]
     form: Form = "auto"
+    depth: int | None = 0
 
     @classmethod
     def of(
-        cls, backbone: Backbone, pixels: Float[Tensor, "B 3 height width"], site: str | None = None, form: Form = "auto"
+        cls,
+        backbone: Backbone,
+        pixels: Float[Tensor, "B 3 height width"],
+        site: str | None = None,
+        form: Form = "auto",
+        depth: int | None = 0,
     ) -> Pass:
         """Pixels that are the model's input; maps lie in their own pixels.
 
@@ -63,14 +70,15 @@ class Pass:
             pixels: of one size, on any device and in any precision.
             site: the name of one of ``backbone.sites``; the first by default.
             form: of the gradient; see ``trace``.
+            depth: of how many of the last blocks to keep the tokens; see ``trace``.
 
         Raises:
             BackboneError: the model does not take that size, there is no such site, or no closed form for it.
         """
         size = _size(pixels)
-        seen = trace(backbone.at_size(size), pixels.to(backbone.device, backbone.dtype), site, form)
+        seen = trace(backbone.at_size(size), pixels.to(backbone.device, backbone.dtype), site, form, depth)
         own = Placement((0.0, 0.0, float(size[1]), float(size[0])), size).covering(seen.layout.span)
-        return cls(seen, (own,) * len(pixels), tuple(range(len(pixels))), form)
+        return cls(seen, (own,) * len(pixels), tuple(range(len(pixels))), form, depth)
 
     @property
     def layout(self) -> TokenLayout:
@@ -114,7 +122,7 @@ class Pass:
             pixels: the model's input.
             backbone: another model of the same structure; by default the same model.
         """
-        return Pass.of(backbone or self.trace.backbone, pixels, self.trace.site.name, self.form)
+        return Pass.of(backbone or self.trace.backbone, pixels, self.trace.site.name, self.form, self.depth)
 
     def pixel_gradient(self, directions: Float[Tensor, "K B E"]) -> Float[Tensor, "K B rows cols"]:
         """How strong the gradient at the pixels is, averaged over each cell of the maps."""
@@ -126,7 +134,9 @@ class Pass:
         return self.layout.enlarged(maps, _size(self.pixels))
 
 
-def run(backbone: Backbone, frames: Sequence[Frame], site: str | None = None, form: Form = "auto") -> Iterator[Pass]:
+def run(
+    backbone: Backbone, frames: Sequence[Frame], site: str | None = None, form: Form = "auto", depth: int | None = 0
+) -> Iterator[Pass]:
     """One pass for each input size, in the caller's autocast, as if the caller ran the model.
 
     Args:
@@ -134,6 +144,7 @@ def run(backbone: Backbone, frames: Sequence[Frame], site: str | None = None, fo
         frames: of any sizes, and in any number.
         site: the name of one of ``backbone.sites``; the first by default.
         form: of the gradient; see ``trace``.
+        depth: of how many of the last blocks to keep the tokens; see ``trace``.
 
     Raises:
         BackboneError: the model does not take a size, there is no such site, or no closed form for it.
@@ -141,9 +152,9 @@ def run(backbone: Backbone, frames: Sequence[Frame], site: str | None = None, fo
     for which in by_size(frames).values():
         with ordinary():
             pixels = torch.stack([frames[i].pixels.to(backbone.device, backbone.dtype) for i in which])
-        seen = Pass.of(backbone, pixels, site, form)
+        seen = Pass.of(backbone, pixels, site, form, depth)
         placements = tuple(frames[i].placement.covering(seen.layout.span) for i in which)
-        yield Pass(seen.trace, placements, tuple(which), form)
+        yield Pass(seen.trace, placements, tuple(which), form, depth)
 
 
 def each_frame(passes: Iterable[Pass], work: Callable[[Pass], Sequence[R]]) -> list[R]:

@@ -9,14 +9,15 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from concept_cam import world
-from concept_cam.drawing import by_reference, overlay, side_by_side, strip
-from concept_cam.methods import CARDS, METHODS, sees_score
+from concept_cam.drawing import by_reference, map_on, overlay, side_by_side, strip
+from concept_cam.methods import CARDS, METHODS, by_block, sees_score
 from concept_cam.parts import annotated, find_parts, read_parts
 from concept_cam.world.birds import species, twins
 from concept_cam.world.renderer import DRAWING_STREAM, draw
 from concept_cam.world.shortcuts import SHORTCUTS
 
 DOCS = Path(__file__).parent
+USUAL = DOCS.parent / "workshop" / "usual"
 OTHERS = ("frost finch", "royal jay", "coral heron")
 COLOURS = ("#c22", "#26c", "#282", "#e90", "#82c", "#0aa")
 EXAMPLES = (("ember finch", 3), ("amber kingfisher", 1), ("coral heron", 5), ("royal jay", 2))
@@ -103,6 +104,45 @@ def shortcuts(side: int = 200) -> Image.Image:
     return sheet
 
 
+def depth(side: int = 130) -> Image.Image:
+    """Three birds against their twins: the last block by hires_cam, all blocks by class_stream, and each block alone."""
+    twin_of = {target: twin for target, twin, _ in twins()}
+    localizer = world.localizer(checkpoint=USUAL)
+    bank = localizer.bank(species())
+    blocks = len(localizer.backbone.blocks)
+    titles = ("image", "hires_cam", "class_stream", *(f"block {block + 1}" for block in range(blocks)))
+    line, gap = 24, 4
+    sheet = Image.new("RGB", (len(titles) * (side + gap), line + 3 * (side + line)), "white")
+    write, font = ImageDraw.Draw(sheet), ImageFont.load_default(14)
+    for k, title in enumerate(titles):
+        write.text((k * (side + gap) + 4, 4), title, fill="black", font=font)
+    for i, (name, seed) in enumerate(EXAMPLES[:3]):
+        image = world.draw_species(name, seed).image
+        (seen,) = localizer.passes([localizer.frame(image)], ["class_stream"])
+        target, twin = bank.vectors_of([name, twin_of[name]])
+        alone = by_block(seen.trace, (target - twin)[None, None]).sum(-1)[:, 0, 0]
+        maps = [seen.maps("hires_cam", (target - twin)[None, None]).stacked[0, 0], alone.sum(0), *alone]
+        shares = alone.clamp(min=0).sum((1, 2)) / alone.clamp(min=0).sum()
+        captions = ["", "", "", *(f"{share:.0%} of the evidence" for share in shares.tolist())]
+        panels = [image, *(map_on(image, seen.placements[0], grid.float()) for grid in maps)]
+        for k, (panel, caption) in enumerate(zip(panels, captions, strict=True)):
+            small = panel.resize((side, side), Image.Resampling.LANCZOS)
+            sheet.paste(small, (k * (side + gap), line + i * (side + line)))
+            write.text((k * (side + gap) + 4, line + i * (side + line) + side + 3), caption, fill="black", font=font)
+    return sheet
+
+
+def depth_curve() -> str:
+    """Energy in the differing part and hit rate of class_stream by the number of last blocks it reads."""
+    rows = list(csv.DictReader((DOCS / "depth.csv").read_text().splitlines()))[::-1]
+    lines = {
+        f"{metric}, {name}": [(k + 1.0, float(row[column])) for k, row in enumerate(rows)]
+        for metric in ("hit", "energy")
+        for name, column in (("last blocks", f"{metric}, from here on"), ("one block alone", metric))
+    }
+    return chart(lines, [k + 1.0 for k in range(len(rows))])
+
+
 def methods_table(page: str) -> str:
     """The page with its first table, that of the methods, written anew."""
     header = "| method | kind | compares | forwards | backwards | needs |"
@@ -176,8 +216,10 @@ if __name__ == "__main__":
     sweep().save(DOCS / "sweep.png", optimize=True)
     references().save(DOCS / "by-reference.png", optimize=True)
     parts().quantize(256).save(DOCS / "parts.png", optimize=True)
+    depth().save(DOCS / "depth.png", optimize=True)
     shortcuts().save(DOCS / "shortcuts.png", optimize=True)
     methods().quantize(256).save(DOCS / "methods.png", optimize=True)
     (DOCS / "methods.md").write_text(methods_table((DOCS / "methods.md").read_text()))
     (DOCS / "world-curve.svg").write_text(learning_curve())
+    (DOCS / "depth.svg").write_text(depth_curve())
     (DOCS / "evaluation-strengths.svg").write_text(strengths())

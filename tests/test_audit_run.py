@@ -61,11 +61,11 @@ def test_what_was_interrupted_goes_on(localizer, tmp_path, small, monkeypatch):
     [
         ({"localizer": lambda: world.localizer(checkpoint=world.SHORTCUT)}, "another model;"),
         ({"localizer": lambda: world.localizer(method=METHODS["grad_cam"])}, "another method;"),
-        ({"localizer": lambda: world.localizer(templates=["a {}"])}, "another templates;"),
-        ({"localizer": lambda: world.localizer(size=192)}, "another size;"),
+        pytest.param({"localizer": lambda: world.localizer(templates=["a {}"])}, "another templates;", marks=pytest.mark.slow),
+        pytest.param({"localizer": lambda: world.localizer(size=192)}, "another size;", marks=pytest.mark.slow),
         ({"strength": 0.5}, "another strength;"),
         ({"backgrounds": HABITATS[:3]}, "another backgrounds;"),
-        ({"parts": None}, "another parts;"),
+        pytest.param({"parts": None}, "another parts;", marks=pytest.mark.slow),
         ({"about": {"pretrained": "other"}}, "another pretrained;"),
     ],
 )

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 import zoo
 
 from benchmarks import checks, pipeline, speed, timing
-from benchmarks.contenders import AT_HAND, LAYER_ALONE, PER_GRAPH, Bench, ours, peers
+from benchmarks.contenders import AT_HAND, LAYER_ALONE, PER_GRAPH, STREAM_AT_HAND, Bench, every_block, ours, peers
 from concept_cam import world
 
 
@@ -37,6 +37,27 @@ def test_our_contenders_give_the_same_maps(bench):
         assert len(many) == int(name.split()[-2 if "cam" in name else 0].replace(",", ""))
         torch.testing.assert_close(many[:10], few)
     torch.testing.assert_close(contenders["concept-cam, 1 concept"](), few[:1])
+
+
+def test_methods_of_every_block_give_the_same_maps_alone_and_by_fields(bench):
+    contenders = every_block(bench)
+    for name in ("class_stream", "direct"):
+        alone, fields = contenders[f"{name}, 1 concept"](), contenders[f"{name}, the field"]()
+        torch.testing.assert_close(torch.stack([field(bench.directions[:1]) for field in fields], 1), alone)
+    many = contenders[STREAM_AT_HAND]()
+    assert [len(maps) for maps in many] == [1000, 1000]
+    torch.testing.assert_close(torch.stack(many, 1)[:1], contenders["class_stream, 1 concept"]())
+    # The model has two blocks, so the last four are all.
+    for four, whole in zip(contenders["class_stream:4, the field"](), bench.streams, strict=True):
+        torch.testing.assert_close(four.vectors, whole.vectors)
+
+
+def test_the_table_of_every_block(monkeypatch, bench):
+    monkeypatch.setattr(Bench, "of", lambda *_, **__: bench)
+    rows = [line.strip("| ").split(" | ") for line in speed.blocks_table("cpu", 1) if line.startswith("| ")]
+    assert [row[0] for row in rows[1:]] == [speed.OWN, speed.COMPARED[0], *every_block(bench)]
+    assert float(rows[1][2]) == 1
+    assert all(float(row[1]) > 0 for row in rows[1:])
 
 
 @pytest.mark.parametrize("how", ["", LAYER_ALONE], ids=["everywhere", "layer alone"])

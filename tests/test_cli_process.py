@@ -75,7 +75,7 @@ def test_whatever_is_raised_is_one_line(
         raise error
 
     monkeypatch.setattr("concept_cam.methods.method_named", raised)
-    ran = run("localize", "photo.png", *TWINS)
+    ran = run("localize", "photo.png", *TWINS, "--method", "hires_cam")
     assert (ran.code, ran.out, len(ran.err.splitlines())) == (code, "", 1)
     assert ran.err.startswith(f"concept-cam: {line}")
     assert ran.err[:-1].isprintable()
@@ -88,7 +88,7 @@ def test_a_traceback_for_who_asks_for_it(run: Run, monkeypatch: pytest.MonkeyPat
 
     monkeypatch.setattr("concept_cam.methods.method_named", raised)
     monkeypatch.setenv("CONCEPT_CAM_TRACEBACK", "1")
-    ran = run("localize", "photo.png", *TWINS)
+    ran = run("localize", "photo.png", *TWINS, "--method", "hires_cam")
     assert ran.code == 2
     first, *_, last = ran.err.splitlines()
     assert first == "Traceback (most recent call last):"

@@ -144,7 +144,7 @@ def test_figures_are_those_of_a_result(localizer, tmp_path):
     rows = read_rows(write_rows(grid_of(localizer), dataset, tmp_path, {}))
     row = next(r for r in rows if (r.method, r.references, r.strength) == ("hires_cam", "twin", 1.0))
     example = dataset.examples[0]
-    result = localizer(example.image, example.label, example.twin, strength=1.0)
+    result = world.localizer(method="hires_cam")(example.image, example.label, example.twin, strength=1.0)
     assert row.energy == pytest.approx(float(energy_inside(result.heatmap(), example.region())), rel=1e-4)
     bank, scale = localizer.bank(world.species()), own_scale(localizer.backbone)
     pixels = localizer.frame(example.image).pixels[None]

@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from slow import by_default
 
 from concept_cam import decoding, drawing, images, regions, world
 from concept_cam.datasets.files import size_of
@@ -458,7 +459,7 @@ def test_warnings_of_pillow_are_silent_and_those_of_others_are_not(tmp_path):
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 3000), (3000, 1), (65_535, 1), (1, 65_535), (7, 2)])
-@pytest.mark.parametrize("fit", [None, "pad", "squash", "native"])
+@pytest.mark.parametrize("fit", by_default([None, "pad", "squash", "native"], None, "native"))
 def test_odd_images_are_localized_and_drawn(size, fit):
     image = Image.new("RGB", size, (90, 140, 60))
     result = world.localizer(fit=fit)(image, "ember finch", "frost finch") if fit else None

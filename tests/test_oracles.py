@@ -79,6 +79,37 @@ def slow_value_attribution(model, pixels, direction):
     return sum(terms)[1:]
 
 
+def slow_class_stream(model, pixels, direction):
+    steps, _ = by_hand.run(model, pixels)
+    moved, x = torch.zeros(15, dtype=torch.float64, requires_grad=True), steps[0].entered[0]
+    for step in steps:
+        again = by_hand.Step(step.block, x[None], torch.cat([step.block.ln_1(x)[None], step.normed[1:].detach()]))
+        again.look()
+        output = again.output[0] + moved @ step.taken()[1:].detach()
+        x = step.mlp(x + step.project(output))
+    return grads(by_hand.embed(model, x) @ direction, [moved])[0]
+
+
+def slow_own_streams(model, pixels, direction):
+    """Values of patch n times 1 + t_n in the last four blocks: the derivative in t, with keys and values held fixed."""
+    steps, _ = by_hand.run(model, pixels)
+    more, x = torch.zeros(15, dtype=torch.float64, requires_grad=True), steps[-4].entered
+    for step in steps[-4:]:
+        again, heads = by_hand.Step(step.block, x, step.block.ln_1(x)), []
+        again.look()
+        for query, key, value in zip(again.query, step.key, step.value, strict=True):
+            weights = (query @ key.detach().T / key.shape[1] ** 0.5).softmax(1)
+            heads.append(weights @ (value.detach() * torch.cat([torch.ones(1, dtype=torch.float64), 1 + more])[:, None]))
+        x = step.mlp(x + step.project(torch.cat(heads, 1)))
+    return grads(by_hand.embed(model, x[0]) @ direction, [more])[0]
+
+
+def slow_direct(model, pixels, direction):
+    steps, _ = by_hand.run(model, pixels)
+    _, still = by_hand.slopes(model, steps[-1].left[0], direction)
+    return sum(step.taken()[1:] @ step.block.attn.out_proj.weight.T @ still for step in steps)
+
+
 def slow_grad_eclip(model, pixels, direction):
     steps, embedding = by_hand.run(model, pixels)
     last = steps[-1]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import gc
+import pickle
 import re
 import weakref
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from PIL import Image
 
 from concept_cam import ConceptField, Localizer, trace, world
 from concept_cam.errors import ConceptCamError, OptionError
+from concept_cam.evaluation import Settings
 from concept_cam.methods import (
     METHODS,
     FieldMethod,
@@ -23,17 +25,23 @@ from concept_cam.methods import (
     as_method,
     at_scales,
     at_sites,
+    depth_of,
     explain,
     field_vectors,
     grad_cam,
     hires_cam,
     is_linear,
+    last_blocks,
     maskclip,
+    method_named,
     mirrored,
+    name_of,
     rollout,
     sees_score,
     smoothed,
 )
+
+NO_NUMBERS = ("", "0", "-1", "1.5", "04", "four", "4 ", "\u0664", "10000", "9" * 5000, "4:4")
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*no more like:UserWarning")
 
@@ -99,10 +107,35 @@ def test_a_name_that_is_none_suggests_the_nearest(backbone, name, meant):
             asked()
 
 
+def test_a_name_with_a_number_reads_so_many_of_the_last_blocks():
+    two, own = method_named("direct:2"), last_blocks("direct", 2)
+    assert (depth_of(two), depth_of(own)) == (2, 2)
+    assert name_of(two) == name_of(own) == name_of("direct:2") == "direct:2"
+    assert name_of(pickle.loads(pickle.dumps(two.vectors))) == "direct:2"
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        *((f"class_stream:{number}", "has no number of blocks after the colon; expected 1 to 9999") for number in NO_NUMBERS),
+        ("hires_cam:4", "hires_cam cannot be told how many blocks to read; leave out ':4', or use class_stream or direct."),
+        ("rollout:", "rollout cannot be told how many blocks to read"),
+        ("class_strem:4", "No method 'class_strem:4'. Did you mean 'class_stream'"),
+        (":4", "No method ':4'"),
+    ],
+)
+def test_a_number_of_blocks_that_is_none_is_refused(name, message):
+    for asked in (method_named, depth_of, lambda one: Settings((one,))):
+        with pytest.raises(OptionError) as error:
+            asked(name)
+        told = str(error.value)
+        assert message.replace(repr(name), name) in told.replace(repr(name), name)
+        assert len(told.splitlines()) == 1
+
+
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        (None, "None is not a method; expected a name such as 'grad_cam'"),
         (3, "3 is not a method"),
         (True, "True is not a method"),
         (["grad_cam"], "is not a method"),

@@ -149,7 +149,7 @@ def test_what_is_not_there_says_so_and_nothing_else(localizer, birds, finch):
     about = found.provenance
     assert (about["model"], about["method"], about["vocabulary"], about["strength"]) == (
         "world",
-        "hires_cam",
+        "class_stream",
         birds.title,
         1.0,
     )

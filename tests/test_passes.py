@@ -5,11 +5,15 @@ from __future__ import annotations
 import pytest
 import torch
 import zoo
+from slow import by_default
 
-from concept_cam import trace, world
+from concept_cam import Localizer, trace, world
+from concept_cam.evaluation import Grid, Settings, own_scale
 from concept_cam.images import Frame, Placement
-from concept_cam.methods import explain
+from concept_cam.methods import at_scales, depth_of, explain, mirrored, smoothed
+from concept_cam.parts import find_parts, read_parts
 from concept_cam.passes import Pass, each_frame, embedded, ordinary, run
+from concept_cam.world.dataset import twins_dataset
 
 MODES = {
     "plain": torch.enable_grad,
@@ -111,3 +115,90 @@ def test_out_of_the_callers_modes_but_not_of_autocast_unless_a_device_is_named()
         with ordinary(torch.device("cpu")):
             assert not torch.is_autocast_enabled("cpu")
     assert list(run(world.localizer().backbone, [])) == []
+
+
+# ---- passes of methods that read every block ---------------------------------------------------------------------------
+
+
+@pytest.fixture
+def embedded_batches(localizer, monkeypatch):
+    """The batches that the model is given, one number of images for each of its passes."""
+    batches = []
+    kind = type(localizer.backbone)
+    own = kind.embed_pixels
+    monkeypatch.setattr(kind, "embed_pixels", lambda self, pixels: batches.append(len(pixels)) or own(self, pixels))
+    return batches
+
+
+def localized(localizer, methods):
+    for method in methods:
+        Localizer(localizer.backbone, method=method)(world.draw_species("ember finch").image, "ember finch", "frost finch")
+
+
+def with_parts(localizer, methods):
+    for method in methods:
+        found = Localizer(localizer.backbone, method=method, templates=localizer.templates)
+        find_parts(found, world.draw_species("ember finch").image, read_parts("world-parts"))
+
+
+def evaluated(localizer, methods):
+    bank = localizer.bank(world.species())
+    Grid(localizer, bank, own_scale(localizer.backbone), Settings(methods, sanity=True)).rows(twins_dataset(2).examples)
+
+
+def with_averages(localizer, methods):
+    for method in methods:
+        for average in (mirrored, smoothed, lambda one: at_scales(one, (1, 1.5))):
+            localized(localizer, [average(method)])
+
+
+@pytest.mark.parametrize("job", by_default([localized, with_parts, evaluated, with_averages], localized))
+def test_methods_of_every_block_make_no_pass_of_their_own(localizer, embedded_batches, job):
+    """Nor do those of fewer blocks beside them."""
+    last, all_blocks = ("hires_cam", "grad_cam", "value_attribution"), ("class_stream", "direct:2", "class_stream:4")
+    job(localizer, last)  # The closed form is tried at its first use.
+    embedded_batches.clear()
+    job(localizer, last)
+    expected = embedded_batches.copy()
+    embedded_batches.clear()
+    job(localizer, all_blocks)
+    assert embedded_batches == expected
+    assert len(expected) >= 3
+
+
+def test_one_image_takes_one_pass_by_a_method_of_every_block(localizer, embedded_batches):
+    localized(localizer, ["class_stream"])
+    embedded_batches.clear()
+    localized(localizer, ["class_stream"])
+    assert embedded_batches == [1]
+
+
+def test_a_pass_that_kept_nothing_is_made_once_more_and_gives_the_same_maps(localizer, embedded_batches):
+    bank = localizer.bank(["ember finch", "frost finch"])
+    frames = [frame(96, 96, seed) for seed in range(2)]
+    (kept,) = localizer.passes(frames, ["class_stream"])
+    (bare,) = localizer.passes(frames, ["hires_cam"])
+    (four,) = localizer.passes(frames, ["hires_cam", "class_stream:4"])
+    assert (kept.depth, bare.depth, four.depth) == (None, 0, 4)
+    embedded_batches.clear()
+    assert (kept.again(kept.pixels).depth, embedded_batches) == (None, [2])
+    embedded_batches.clear()
+    for method in ("class_stream:4", "direct:4"):
+        maps = [seen.maps(method, bank.vectors[:, None]).stacked for seen in (four, kept, bare)]
+        for others in maps[1:]:
+            torch.testing.assert_close(others, maps[0], rtol=1e-4, atol=1e-6)
+    assert embedded_batches == [2, 2]
+
+
+@pytest.mark.parametrize(
+    ("methods", "depth"),
+    [
+        ((), 0),
+        (("hires_cam", "rollout"), 0),
+        (("hires_cam", "class_stream:4", "direct:2"), 4),
+        (("class_stream:4", "direct"), None),
+        ((mirrored("class_stream:3"),), 3),
+    ],
+)
+def test_the_depth_of_several_methods_is_that_of_the_deepest(methods, depth):
+    assert depth_of(*methods) == depth

@@ -239,7 +239,8 @@ def undone():
 
 def localizers(wrapped, size, form="auto"):
     sizes = (None, size)
-    return [Localizer(wrapped, templates=templates(wrapped), form=form, size=one) for one in sizes]
+    given = {"templates": templates(wrapped), "method": "hires_cam", "form": form}
+    return [Localizer(wrapped, size=one, **given) for one in sizes]
 
 
 def templates(backbone):
@@ -402,7 +403,7 @@ def test_a_copy_describes_the_module_that_it_holds(name, how):
         norm_replaced(localizer.backbone.module)
     for localizer, own_size in zip(copied, (None, size), strict=True):
         anew = wrapped(localizer.backbone.module)
-        fresh = Localizer(anew, templates=templates(anew), form="dense", size=own_size)
+        fresh = Localizer(anew, templates=templates(anew), method="hires_cam", form="dense", size=own_size)
         ours, own = localizer(IMAGE, *concepts), fresh(IMAGE, *concepts)
         torch.testing.assert_close(ours.map, own.map, rtol=1e-5, atol=1e-7)
         assert ours.provenance["gradient"] == "factored"

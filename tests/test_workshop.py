@@ -55,7 +55,7 @@ def test_the_student_is_the_model_that_open_clip_runs(tmp_path):
     """The forward pass of training is written out for speed; it must be the encoder's own."""
     from concept_cam.world.checkpoint import FOLDER
 
-    student = training.Student(FOLDER)
+    student = training.Student(FOLDER, head=True)
     batch = draw_batch(training.np.random.default_rng(5), 3)
     pixels = (batch.pixels.permute(0, 3, 1, 2) / 255 - training.MEAN) / training.STD
     with torch.no_grad():

@@ -47,7 +47,7 @@ def compare_aggregations(
 ) -> tuple[Mapping[tuple[str, str], Findings], Chance]:
     """Energy and pointing with the three nearest names as references, put together in several ways."""
     record = Record()
-    for frames, masks, seen, bank, items in twin_passes(localizer, count, seed):
+    for frames, masks, seen, bank, items in twin_passes(localizer, count, seed, names):
         target = bank.vectors_of([item.target for item in items])
         near = torch.stack([bank.vectors_of(bank.neighbours(item.target, COUNT)) for item in items], 1)
         asked = torch.cat([target[None], near, target - STRENGTH * near, (target - STRENGTH * near.mean(0))[None]])

@@ -28,7 +28,7 @@ from concept_cam.evidence import EvidenceMap
 from concept_cam.gradients import Form
 from concept_cam.images import Frame
 from concept_cam.localizer import Localizer
-from concept_cam.methods import METHODS, sees_score
+from concept_cam.methods import METHODS, as_method, sees_score
 from concept_cam.metrics import energy_inside, paired_difference, pointing_hit
 from concept_cam.passes import Pass
 from concept_cam.world.birds import species, twins
@@ -140,7 +140,7 @@ def compare_methods(
 ) -> tuple[Mapping[tuple[str, str], Findings], Chance]:
     """Energy and pointing of base and contrastive maps of some methods on ``count`` held-out plates; and chance for both."""
     record = Record()
-    for frames, masks, seen, bank, items in twin_passes(localizer, count, seed):
+    for frames, masks, seen, bank, items in twin_passes(localizer, count, seed, names):
         target = bank.vectors_of([item.target for item in items])
         twin = bank.vectors_of([item.twin for item in items])
         near = torch.stack([bank.vectors_of(bank.neighbours(item.target, 3)).mean(0) for item in items])
@@ -148,8 +148,8 @@ def compare_methods(
         record.add_chance(frames, masks, seen)
         for name in names:
             # A map that no direction moves is made once.
-            contrasts = CONTRASTS if sees_score(METHODS[name]) else CONTRASTS[:1]
-            maps = seen.maps(METHODS[name], directions[: len(contrasts)]).single().stacked
+            contrasts = CONTRASTS if sees_score(as_method(name)) else CONTRASTS[:1]
+            maps = seen.maps(as_method(name), directions[: len(contrasts)]).single().stacked
             for contrast, grids in zip(contrasts, maps, strict=True):
                 record.add((name, contrast), frames, masks, grids)
     return record.findings(), record.chance()
@@ -159,11 +159,12 @@ Batch = tuple[list[Frame], list[Bool[Tensor, "height width"]], Pass, ConceptBank
 """Frames, masks of the parts that differ, one pass of the model, all species, and the plates."""
 
 
-def twin_passes(localizer: Localizer, count: int, seed: int) -> Iterator[Batch]:
-    """Held-out twin plates, seen by the model, some at a time."""
+def twin_passes(localizer: Localizer, count: int, seed: int, methods: Sequence[str]) -> Iterator[Batch]:
+    """Held-out twin plates, seen by the model for some methods, some at a time."""
     items = list(twin_plates(count, seed))
     bank = localizer.bank(species())
-    for (frames, seen), start in zip(_passes(localizer, [item.plate for item in items]), range(0, count, _BATCH), strict=True):
+    passes = _passes(localizer, [item.plate for item in items], methods)
+    for (frames, seen), start in zip(passes, range(0, count, _BATCH), strict=True):
         here = items[start : start + _BATCH]
         yield frames, [torch.from_numpy(item.mask) for item in here], seen, bank, here
 
@@ -178,10 +179,10 @@ def drawing_time(count: int = 200) -> float:
     return (time.process_time() - start) / count
 
 
-def _passes(localizer: Localizer, plates: Sequence[Plate]) -> Iterator[tuple[list[Frame], Pass]]:
+def _passes(localizer: Localizer, plates: Sequence[Plate], methods: Sequence[str] = ()) -> Iterator[tuple[list[Frame], Pass]]:
     for start in tqdm(range(0, len(plates), _BATCH), disable=None, leave=False):
         frames = [Frame.of(plate.image, localizer.backbone.preprocess) for plate in plates[start : start + _BATCH]]
-        (seen,) = localizer.passes(frames)
+        (seen,) = localizer.passes(frames, methods)
         yield [frame.covering(seen.layout.span) for frame in frames], seen
 
 
@@ -226,6 +227,24 @@ def methods_table(found: Mapping[tuple[str, str], Findings], chance: Chance) -> 
     return table
 
 
+def beaten_table(found: Mapping[tuple[str, str], Findings], ours: str, contrast: str = "twin 1.0") -> Table:
+    """By how much a method is better than each of the others against the twin, paired over the plates.
+
+    Args:
+        found: figures of all methods.
+        ours: the method.
+        contrast: of its maps; others take part with this one and, where they have none, with their base map.
+    """
+    table = Table(f"{ours} minus", "energy", "hit rate", box=box.MARKDOWN)
+    best = found[ours, contrast]
+    for name in dict.fromkeys(name for name, _ in found if name != ours):
+        theirs = found.get((name, contrast)) or found[name, "base"]
+        pairs = ((best.energy, theirs.energy), (best.hit, theirs.hit))
+        intervals = [paired_difference(mine, other) for mine, other in pairs]
+        table.add_row(name, *(f"{i.mean:+.3f} [{i.low:+.3f}, {i.high:+.3f}]" for i in intervals))
+    return table
+
+
 def main(
     count: Annotated[int, typer.Option(help="Held-out plates.")] = 500,
     seed: Annotated[int, typer.Option(help="Which held-out plates.")] = 0,
@@ -241,7 +260,10 @@ def main(
     console = Console(width=150)
     console.print(f"Drawing a plate of {SIZE} pixels: {1000 * drawing_time():.2f} ms of one core", highlight=False)
     console.print(knowledge_table(knowledge(localizer, count, seed)))
-    console.print(methods_table(*compare_methods(localizer, count, seed, names)))
+    found, chance = compare_methods(localizer, count, seed, names)
+    console.print(methods_table(found, chance))
+    if "class_stream" in names and len(names) > 1:
+        console.print(beaten_table(found, "class_stream"))
 
 
 if __name__ == "__main__":

@@ -1,16 +1,19 @@
-"""Trains the embedded encoder: ``python -m workshop.training DIR``.
+"""Trains an encoder of the embedded world: ``python -m workshop.training DIR``.
 
-Four losses are summed. With f the unit embedding of an image, t of a text and s the learned scale:
+Three losses are summed. With f the unit embedding of an image, t of a text and s the learned scale:
 
 * names: softmax over all species names of ``s f.t`` against *soft* targets, the softmax of ``AFFINITY`` times the number of
   equal attributes. Every bird takes part, also those of no species. A hard target would drive the names of twins apart.
 * features: for each attribute a softmax over its values ("a red crown", "a blue crown", ...).
 * captions: softmax both ways between the images and the captions of a batch; all true pairs are positives.
-* patches: a linear head, thrown away afterwards, reads (part, colour) off each patch token that enters the last block. It
-  teaches the trunk to keep what it knows about a part where the part is, so that a wrong map is the fault of the method.
 
-After 35 % of the steps the class token that enters the last block is another image's. Left alone, a class token gathers
-evidence in every block, and what it took before the last one is in no map of that block; this one learns to gather it there.
+All three read the embedding alone, as the losses of other dual encoders do: nothing tells the encoder where a part is, nor in
+which block the class token is to gather its evidence.
+
+With ``--last-block`` the encoder learns to gather evidence in the last block, as the embedded one did and checkpoints from
+elsewhere do not. A fourth loss, *patches*, has a linear head, thrown away afterwards, read (part, colour) off each patch
+token that enters the last block. It teaches the trunk to keep what it knows about a part where the part is. And after 35 % of
+the steps the class token that enters the last block is another image's.
 """
 
 from __future__ import annotations
@@ -50,13 +53,14 @@ WEIGHTS = {"names": 0.5, "features": 4.0, "captions": 0.5, "patches": 1.0}
 
 
 class Student(nn.Module):
-    """The encoder, and the patch head that only training needs."""
+    """The encoder, and the patch head that only training needs, if it does."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, head: bool = False) -> None:
         super().__init__()
         self.clip = open_clip.create_model(f"local-dir:{folder}", load_weights=False, pretrained_image=False)
         self.tokenizer = open_clip.get_tokenizer(f"local-dir:{folder}")
-        self.patch_head = nn.Sequential(nn.LayerNorm(WIDTH), nn.Linear(WIDTH, 1 + len(PARTS) * len(COLOURS)))
+        labels = 1 + len(PARTS) * len(COLOURS)
+        self.patch_head = nn.Sequential(nn.LayerNorm(WIDTH), nn.Linear(WIDTH, labels)) if head else None
 
     def embed_texts(self, texts: Sequence[str]) -> Float[Tensor, "K E"]:
         """Unit embeddings, as ``encode_text`` gives them but without running over the padding."""
@@ -70,16 +74,16 @@ class Student(nn.Module):
 
     def forward(
         self, pixels: UInt8[Tensor, "B height width 3"], kept: Int64[Tensor, "B kept"] | None = None, swap: bool = False
-    ) -> tuple[Float[Tensor, "B E"], Float[Tensor, "B kept labels"]]:
-        """Unit embeddings, and the patch head's logits, with all patches or only those ``kept``.
+    ) -> tuple[Float[Tensor, "B E"], Float[Tensor, "B kept labels"] | None]:
+        """Unit embeddings, and the logits of the patch head, if there is one, with all patches or only those ``kept``.
 
         With ``swap`` the class token that enters the last block is that of the image before.
         """
         x = self.tokens(pixels, kept)
-        patches = self.patch_head(x[:, 1:])
+        patches = None if self.patch_head is None else self.patch_head(x[:, 1:]).float()
         if swap:
             x = torch.cat([x[:, :1].roll(1, 0), x[:, 1:]], 1)
-        return self.pool(x), patches.float()
+        return self.pool(x), patches
 
     def tokens(
         self, pixels: UInt8[Tensor, "B height width 3"], kept: Int64[Tensor, "B kept"] | None = None
@@ -118,7 +122,7 @@ def run_block(block: Any, x: Tensor) -> Tensor:
 def losses(
     student: Student, batch: Batch, kept: Int64[Tensor, "B kept"], swap: bool, rng: np.random.Generator
 ) -> dict[str, Float[Tensor, ""]]:
-    """The four losses of one batch; see the module's docstring."""
+    """The losses of one batch; see the module's docstring."""
     with torch.autocast("cpu", torch.bfloat16):
         images, patches = student(batch.pixels, kept, swap)
         names = student.embed_texts([FRAMES[rng.integers(len(FRAMES))].format(n) for n in species()])
@@ -127,7 +131,7 @@ def losses(
         captions = student.embed_texts(batch.texts)
     images = student.clip.logit_scale.exp().clamp(max=100) * images
     pairs, truth = images @ captions.T, _truth(batch).float()
-    return {
+    found = {
         "names": of_names(images @ names.T, batch.overlaps),
         "features": of_features(images @ phrases.T, batch.values),
         "captions": (
@@ -135,8 +139,11 @@ def losses(
             + F.cross_entropy(pairs.T, truth.T / truth.T.sum(1, keepdim=True))
         )
         / 2,
-        "patches": F.cross_entropy(patches.flatten(0, 1), batch.patches.gather(1, kept).flatten(), ignore_index=-1),
     }
+    if patches is not None:
+        truths = batch.patches.gather(1, kept).flatten()
+        found["patches"] = F.cross_entropy(patches.flatten(0, 1), truths, ignore_index=-1)
+    return found
 
 
 def of_names(logits: Float[Tensor, "B S"], overlaps: Int64[Tensor, "B S"]) -> Float[Tensor, ""]:
@@ -204,9 +211,9 @@ def rate(step: int, steps: int) -> float:
     return min(1.0, (step + 1) / 100) * (0.51 + 0.49 * math.cos(math.pi * step / steps))
 
 
-def train(folder: Path, steps: int, size: int, seed: int, every: int) -> None:
+def train(folder: Path, steps: int, size: int, seed: int, every: int, last_block: bool = False) -> None:
     """Train, validating and saving a state to resume from every few steps; then write the weights."""
-    options = {"steps": steps, "size": size, "seed": seed}
+    options = {"steps": steps, "size": size, "seed": seed, **({"last_block": True} if last_block else {})}
     state_file, curve_file = folder / "training.pt", folder / "curve.csv"
     state = torch.load(state_file, weights_only=True) if state_file.exists() else None
     if state is not None and state["options"] != options:
@@ -215,7 +222,7 @@ def train(folder: Path, steps: int, size: int, seed: int, every: int) -> None:
         )
     torch.manual_seed(seed)
     write_configuration(folder)
-    student = Student(folder)
+    student = Student(folder, head=last_block)
     schools = optimizers(student)
     bases = [group["lr"] for school in schools for group in school.param_groups]
     step, seconds, means = 0, 0.0, dict[str, float]()
@@ -234,7 +241,7 @@ def train(folder: Path, steps: int, size: int, seed: int, every: int) -> None:
         # Half of the patches are dropped for three quarters of the steps, 15 % after.
         share = 0.5 if step < 0.75 * steps else 0.85
         kept = torch.from_numpy(rng.random((size, patches)).argsort(1)[:, : int(share * patches)])
-        terms = losses(student, batch, kept, step >= 0.35 * steps, rng)
+        terms = losses(student, batch, kept, last_block and step >= 0.35 * steps, rng)
         groups = [group for school in schools for group in school.param_groups]
         for group, base in zip(groups, bases, strict=True):
             group["lr"] = base * rate(step, steps)
@@ -278,11 +285,12 @@ def main(
     size: Annotated[int, typer.Option(help="Images per step.")] = 128,
     seed: Annotated[int, typer.Option(help="Seed of weights and plates.")] = 0,
     every: Annotated[int, typer.Option(help="Steps between validations.")] = 200,
+    last_block: Annotated[bool, typer.Option("--last-block", help="Gather evidence in the last block.")] = False,
 ) -> None:
-    """Train the embedded encoder of the embedded world."""
+    """Train an encoder of the embedded world."""
     if not hasattr(torch.optim, "Muon"):
         raise typer.BadParameter(f"Training needs an optimizer that torch {torch.__version__} has not; take a newer one.")
-    train(folder, steps, size, seed, every)
+    train(folder, steps, size, seed, every, last_block)
 
 
 if __name__ == "__main__":

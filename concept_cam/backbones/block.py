@@ -99,9 +99,10 @@ class Block:
         norm: the first norm. Its input is the residual stream, its output is projected to query, key and value.
         second_norm: the norm before the MLP; it acts on each token by itself.
         projections: of the attention.
-        project: from the attention's output (..., W) to what it adds to the residual (..., D).
+        outward: from the attention's output (..., W), after the inner norm, to what it adds to the residual (..., D): affine.
         mlp: from the residual stream after the attention to that after the MLP, (..., D).
         rotate: for rotary positions.
+        inner: a norm of the attention's output, of those that have one.
         layers: where the block is x = r + W_o o, y = x + W_2 act(W_1 norm x): its W_o, norm, W_1, act and W_2; else None.
     """
 
@@ -109,10 +110,15 @@ class Block:
     norm: nn.Module
     second_norm: nn.Module
     projections: Callable[[], Projections]
-    project: Callable[[Tensor], Tensor]
+    outward: Callable[[Tensor], Tensor]
     mlp: Callable[[Tensor], Tensor]
     rotate: Rotation | None = None
+    inner: nn.Module | None = None
     layers: Callable[[], tuple[Any, Any, Any, Any, Any] | None] = lambda: None
+
+    def project(self, output: Float[Tensor, "... W"]) -> Float[Tensor, "... D"]:
+        """From the output of the attention to what it adds to the residual stream."""
+        return self.outward(output if self.inner is None else self.inner(output))
 
     def finish(self, output: Float[Tensor, "... W"], residual: Float[Tensor, "... D"]) -> Float[Tensor, "... D"]:
         """From the output of the attention to the residual stream after the block."""

@@ -42,7 +42,7 @@ def audit(
         str | None, typer.Option(help="A second model on the same images, with the same options, to compare with.")
     ] = None,
     other_pretrained: Annotated[str | None, typer.Option(help="The tag or the weights of the second model.")] = None,
-    method: options.Method = "hires_cam",
+    method: options.UsualMethod = None,
     site: options.Site = None,
     fit: options.Fit = None,
     size: options.Size = None,
@@ -65,7 +65,7 @@ def audit(
     if not is_drawn(dataset, layout):
         refuse("--seed", seed, f"on {dataset}: it says which plates of the embedded world to draw")
     check_texts(parts=parts, vocabulary=backgrounds)
-    decides = method_named(method)
+    decides = None if method is None else method_named(method)
     data = read_set(dataset, layout, limit, seed or 0, root=root)
     localizers = []
     for one in given:

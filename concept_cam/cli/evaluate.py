@@ -29,7 +29,8 @@ def evaluate(
     layout: options.Layout = None,
     root: options.Root = None,
     methods: Annotated[
-        str | None, typer.Option(help="Names separated by commas.  [default: grad_cam,hires_cam,layer_cam]")
+        str | None,
+        typer.Option(help="Names separated by commas, as those of --method.  [default: grad_cam,hires_cam,layer_cam]"),
     ] = None,
     references: Annotated[
         str | None,

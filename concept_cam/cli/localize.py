@@ -39,7 +39,7 @@ def localize(
         float | None,
         typer.Option(help=f"The weight of the references; 0 gives the base map.  [default: {_STRENGTH}]"),
     ] = None,
-    method: options.Method = "hires_cam",
+    method: options.UsualMethod = None,
     model: options.Model = None,
     pretrained: options.Pretrained = None,
     classes: options.Classes = None,
@@ -69,13 +69,14 @@ def localize(
     from concept_cam.writers import Comparisons, Overlays, Table, localize_images
     from concept_cam.writers.names import names_of
 
-    chosen = method_named(method)
+    chosen = None if method is None else method_named(method)
+    compares = chosen is None or sees_score(chosen)
     references = references_of(against, nearest, rivals)
     if strength is not None:
         check_strength(strength)
     if images:
         refuse("--seed", seed, "where images are given: it says which plate to draw")
-    if not sees_score(chosen):
+    if not compares:
         refuse("--strength", strength, f"with --method {method}, which does not look at the score")
     given = Asked(model, pretrained, classes, device, site, fit, size, templates)
     check_texts(vocabulary=vocabulary)
@@ -84,7 +85,7 @@ def localize(
         if not given.preset.draws:
             raise ImageError("No image given; images are drawn only for the embedded model (without --model).")
         plate, target, twin = draw_one(target, seed or 0)
-        references = references or (twin if sees_score(chosen) else None)
+        references = references or (twin if compares else None)
     elif target is None:
         raise ComparisonError("What shall be found in the image? Name it with --target.")
     if table is not None:

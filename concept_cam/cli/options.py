@@ -75,7 +75,18 @@ Templates = Annotated[
 
 # ---- what is asked ----------------------------------------------------------------------------------------------------
 
-Method = Annotated[str, typer.Option(help="The method that makes the maps; `concept-cam methods` lists them.")]
+_METHODS = (
+    "The method that makes the maps; `concept-cam methods` lists them. class_stream:4 and direct:4 read the last four blocks "
+    "alone."
+)
+Method = Annotated[str, typer.Option(help=_METHODS)]
+UsualMethod = Annotated[
+    str | None,
+    typer.Option(
+        help=f"{_METHODS}  [default: class_stream where the embedding is a class token, else hires_cam; hires_cam for the "
+        "embedded models]"
+    ),
+]
 Vocabulary = Annotated[
     str | None, typer.Option(help="The concepts that references are chosen from: the name of a list, or a file.")
 ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, final
@@ -21,7 +21,7 @@ from concept_cam.evaluation.references import read_references
 from concept_cam.evaluation.sanity import SanityChecks, shuffled
 from concept_cam.evaluation.settings import Settings
 from concept_cam.evidence import EvidenceMap
-from concept_cam.images import WHOLE, Span
+from concept_cam.images import WHOLE, Frame, Span
 from concept_cam.localizer import Localizer
 from concept_cam.methods import sees_score
 from concept_cam.metrics import (
@@ -70,8 +70,11 @@ class Grid:
 
     def rows(self, examples: Sequence[Example]) -> list[GridRow | Skipped]:
         """All rows of some examples, in their order; an example that cannot be used has one row that says why."""
-        rows = each_view(examples, self._view, self.localizer.passes, self._of_pass, _unusable)
+        rows = each_view(examples, self._view, self._passes, self._of_pass, _unusable)
         return [row for of_one in rows for row in of_one]
+
+    def _passes(self, frames: Sequence[Frame]) -> Iterator[Pass]:
+        return self.localizer.passes(frames, self.settings.named.values())
 
     def _view(self, example: Example) -> View:
         self.bank.vectors_of([example.label, example.twin or example.label])

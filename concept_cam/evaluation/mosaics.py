@@ -9,7 +9,7 @@ game, or three at random. Each image that is classified correctly has a mosaic, 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -160,8 +160,11 @@ class Mosaics:
 
         What a row holds is in docs/evaluation.md; ``correct`` is whether the class that scores highest is one of the four.
         """
-        laid = each_view(mosaics, self._laid, self.localizer.passes, self._of_pass, _unusable)
+        laid = each_view(mosaics, self._laid, self._passes, self._of_pass, _unusable)
         return [row for of_one in laid for row in of_one]
+
+    def _passes(self, frames: Sequence[Frame]) -> Iterator[Pass]:
+        return self.localizer.passes(frames, self.settings.named.values())
 
     def _of_pass(self, seen: Pass, laid: Sequence[_Laid]) -> list[list[GridRow | Skipped]]:
         """The rows of each."""

@@ -34,11 +34,12 @@ class Settings:
     sanity: bool = False
 
     def __post_init__(self) -> None:
-        unknown = [name for name in self.methods if isinstance(name, str) and name not in METHODS]
+        unknown = [name for name in self.methods if isinstance(name, str) and name.partition(":")[0] not in METHODS]
         if unknown or not self.methods:
             hint = did_you_mean(unknown[0], METHODS) if unknown else ""
             raise OptionError(f"No method {', '.join(unknown) or 'given'}.{hint} There are {', '.join(METHODS)}.")
-        check_once("methods", [name_of(method) for method in self.methods])
+        check_once("methods", list(map(name_of, self.methods)))
+        _ = self.named
         if not all(0 < strength < float("inf") for strength in self.strengths):
             raise OptionError(f"Strengths are {self.strengths}; expected numbers above 0: the base map, at 0, is made anyway.")
         check_once("strengths", [f"{strength:.6g}" for strength in self.strengths])

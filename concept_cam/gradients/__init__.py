@@ -20,14 +20,21 @@ from concept_cam.gradients.changed import embed_changed, embed_without_channels
 from concept_cam.gradients.dense import DenseTrace, cut_at
 from concept_cam.gradients.exactness import has_exact_head, warn_of_autograd
 from concept_cam.gradients.factored import FactoredTrace, UnlikeTheModel, read_head, single_query
+from concept_cam.gradients.frozen import Frozen
+from concept_cam.gradients.inputs import check_depth
+from concept_cam.gradients.jacobian import linear_part, transposed
 from concept_cam.gradients.pixels import pixel_gradient
+from concept_cam.gradients.stream import ClassStream, Step, follow_class_token, has_stream
 from concept_cam.gradients.unrolled import Layer, Unrolled, attend, joined, unroll
 
 __all__ = [
+    "ClassStream",
     "DenseTrace",
     "FactoredTrace",
     "Form",
+    "Frozen",
     "Layer",
+    "Step",
     "TokenGradient",
     "Trace",
     "Unrolled",
@@ -37,11 +44,15 @@ __all__ = [
     "attend",
     "embed_changed",
     "embed_without_channels",
+    "follow_class_token",
     "has_exact_head",
+    "has_stream",
     "joined",
+    "linear_part",
     "pixel_gradient",
     "single_query",
     "trace",
+    "transposed",
     "unroll",
 ]
 
@@ -53,6 +64,7 @@ def trace(
     pixels: Float[Tensor, "B 3 height width"],
     site: str | None = None,
     form: Form = "auto",
+    depth: int | None = 0,
 ) -> Trace:
     """Run the model once and keep what gradients need.
 
@@ -64,9 +76,11 @@ def trace(
         pixels: its input, on its device and in its precision.
         site: the name of one of ``backbone.sites``; the first by default.
         form: ``factored`` (closed form), ``dense`` (autograd), or by default factored where it exists and is exact.
+        depth: of how many of the last blocks to keep the tokens, for methods that read them (``FieldMethod.depth``); None is
+            all. Without that, such a method makes a pass of its own.
 
     Raises:
-        OptionError: there is no such form.
+        OptionError: there is no such form, or depth is below 0.
         BackboneError: there is no such site, or no closed form for it.
 
     Example:
@@ -78,8 +92,9 @@ def trace(
     """
     if form not in get_args(Form):
         raise OptionError(f"No form {form!r} of a gradient; there are {', '.join(get_args(Form))}.")
+    check_depth(depth or None)
     with ready(backbone, pixels, site) as prepared:
-        return _factored(*prepared, form) or cut_at(*prepared)[0]
+        return _factored(*prepared, form, depth) or cut_at(*prepared)[0]
 
 
 def at_site(seen: Trace, site: str) -> Trace:
@@ -101,12 +116,14 @@ def at_site(seen: Trace, site: str) -> Trace:
     return trace(seen.backbone, seen.pixels, site, "dense" if seen.form == "dense" else "auto")
 
 
-def _factored(backbone: Backbone, pixels: Float[Tensor, "B 3 height width"], site: Site, form: Form) -> FactoredTrace | None:
+def _factored(
+    backbone: Backbone, pixels: Float[Tensor, "B 3 height width"], site: Site, form: Form, depth: int | None
+) -> FactoredTrace | None:
     """In closed form, if that is what is asked for, or where it exists and is exact."""
     if form == "dense" or (form == "auto" and not has_exact_head(backbone, site)):
         return None
     try:
-        return read_head(backbone, pixels, site)
+        return read_head(backbone, pixels, site, depth)
     except UnlikeTheModel as unlike:
         if form == "factored":
             raise

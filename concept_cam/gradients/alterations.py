@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from concept_cam.backbones.backbone import Backbone
+from concept_cam.backbones.block import Block
+from concept_cam.errors import BackboneError
 
 _ALTERATIONS = (
     ("peft.", "adapters of peft", "merge them (model = model.merge_and_unload()) and wrap the model again"),
@@ -20,3 +24,23 @@ def alterations(backbone: Backbone) -> str:
             if type(module).__module__.startswith(start):
                 found.setdefault((what, cure), set()).add(type(module).__name__)
     return "".join(f" It holds {what} ({', '.join(sorted(kinds))}): {cure}." for (what, cure), kinds in found.items())
+
+
+def check_projections(backbone: Backbone, blocks: Iterable[Block], otherwise: str) -> None:
+    """Refuse blocks whose query, key or value is no plain layer any more.
+
+    Args:
+        backbone: the model.
+        blocks: of it.
+        otherwise: what to do, if the model holds no alteration that has a cure of its own.
+
+    Raises:
+        BackboneError: one is not.
+    """
+    try:
+        for block in blocks:
+            block.projections()
+    except ValueError as error:
+        raise BackboneError(
+            f"A block of {backbone.name} cannot be read: {error}.{alterations(backbone) or otherwise}"
+        ) from error

@@ -81,6 +81,7 @@ class Trace(ABC):
         layout: how they lie on the image.
         backbone: the model.
         pixels: its input.
+        rounded: the precision it ran in: that of the caller's autocast, or its own.
     """
 
     form: ClassVar[Literal["factored", "dense"]]
@@ -91,6 +92,7 @@ class Trace(ABC):
     layout: TokenLayout
     backbone: Backbone
     pixels: Float[Tensor, "B 3 height width"]
+    rounded: torch.dtype
 
     @abstractmethod
     def gradient(self, directions: Float[Tensor, "K _ E"]) -> TokenGradient:
@@ -119,8 +121,21 @@ class Trace(ABC):
     @contextmanager
     def evaluating(self) -> Iterator[None]:
         """Run pieces of the model as the whole of it ran: in evaluation mode, and in none of the caller's modes."""
-        with self.backbone.evaluating(), torch.autocast(self.backbone.device.type, enabled=False):
+        with evaluating(self.backbone):
             yield
+
+
+@contextmanager
+def evaluating(backbone: Backbone) -> Iterator[None]:
+    """Run pieces of a model in evaluation mode, and in none of the caller's modes."""
+    with backbone.evaluating(), torch.autocast(backbone.device.type, enabled=False):
+        yield
+
+
+def precision_now(backbone: Backbone) -> torch.dtype:
+    """The precision in which a model would run: that of the caller's autocast, or its own."""
+    kind = backbone.device.type
+    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else backbone.dtype
 
 
 @contextmanager

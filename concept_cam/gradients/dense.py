@@ -13,7 +13,7 @@ from torch import Tensor
 from concept_cam.backbones.backbone import Backbone
 from concept_cam.backbones.site import Site
 from concept_cam.errors import BackboneError, NoSpatialGradient
-from concept_cam.gradients.base import TokenGradient, Trace, for_each
+from concept_cam.gradients.base import TokenGradient, Trace, for_each, precision_now
 from concept_cam.hooks import on_site
 
 
@@ -48,7 +48,16 @@ def cut_at(backbone: Backbone, pixels: Float[Tensor, "B 3 height width"], site: 
     tokens, layout = site.layout.read(leaf.detach())
     others = tuple(other.name for other in backbone.sites if other.name != site.name)
     return DenseTrace(
-        tokens[:, layout.prefix :], embedding.detach(), site, layout, backbone, pixels, leaf, embedding, others
+        tokens[:, layout.prefix :],
+        embedding.detach(),
+        site,
+        layout,
+        backbone,
+        pixels,
+        precision_now(backbone),
+        leaf,
+        embedding,
+        others,
     ), entering
 
 

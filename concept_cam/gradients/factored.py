@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, final
 
 import torch
@@ -12,12 +12,14 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from concept_cam.backbones.backbone import Backbone
+from concept_cam.backbones.block import Block
 from concept_cam.backbones.closed_form import AttentionState, Head, HeadState
 from concept_cam.backbones.site import Site
 from concept_cam.errors import BackboneError
 from concept_cam.gradients.alterations import alterations
-from concept_cam.gradients.base import TokenGradient, Trace, first_output, for_each
+from concept_cam.gradients.base import TokenGradient, Trace, first_output, for_each, precision_now
 from concept_cam.gradients.folded import fold
+from concept_cam.gradients.inputs import BlockInputs, keeping, last_blocks
 from concept_cam.gradients.jacobian import pull, push
 from concept_cam.gradients.tolerance import relative_error, tolerance
 from concept_cam.hooks import on_input, on_site
@@ -34,14 +36,17 @@ class _SiteReached(Exception):
 
 
 class _Read(NamedTuple):
-    """What a pass has left at a site, and the model's own embedding of its first image, (1, E)."""
+    """What a pass has left at a site, the model's own embedding of its first image, (1, E), and what blocks were to keep."""
 
     entering: Tensor
     output: Tensor
     own: Tensor
+    kept: BlockInputs | None = None
 
 
-def read_head(backbone: Backbone, pixels: Float[Tensor, "B 3 height width"], site: Site) -> FactoredTrace:
+def read_head(
+    backbone: Backbone, pixels: Float[Tensor, "B 3 height width"], site: Site, depth: int | None = 0
+) -> FactoredTrace:
     """Run the model as far as the site, and let the head read what is there.
 
     From there on the first image goes through the model alone, so that the embedding of the closed form is
@@ -51,6 +56,7 @@ def read_head(backbone: Backbone, pixels: Float[Tensor, "B 3 height width"], sit
         backbone: the model.
         pixels: its input, on its device and in its precision.
         site: one that has a head.
+        depth: of how many of the last blocks to keep the tokens, where the site is in the last; all if None.
 
     Raises:
         BackboneError: the site has no closed form, or did not run.
@@ -59,20 +65,18 @@ def read_head(backbone: Backbone, pixels: Float[Tensor, "B 3 height width"], sit
     if site.head is None:
         raise BackboneError(f"{backbone.name} has no closed form at {site.name}; use form='dense'.")
     known, name = backbone.original.guard.verdicts, f"{site.name}: the first image goes on alone"
-    read = _with_first_image(backbone, pixels, site, site.head) if known.get(name, True) else None
+    read = _with_first_image(backbone, pixels, site, site.head, depth) if known.get(name, True) else None
     known[name] = read is not None
     read = read or _with_a_second_pass(backbone, pixels, site)
-    seen = read_output(backbone, pixels, site, read.entering, read.output)
-    kind = backbone.device.type
-    rounded = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else backbone.dtype
+    seen = replace(read_output(backbone, pixels, site, read.entering, read.output), kept=read.kept)
     off = relative_error(seen.embedding[:1], read.own.to(seen.embedding))
     # Numbers that are none have an error of their own, whatever made the map.
-    if not off <= tolerance(rounded).embedding and read.own.isfinite().all():
+    if not off <= tolerance(seen.rounded).embedding and read.own.isfinite().all():
         raise UnlikeTheModel(f"its embedding is off by {off:.1e}")
     return seen
 
 
-def _with_first_image(backbone: Backbone, pixels: Tensor, site: Site, head: Head) -> _Read | None:
+def _with_first_image(backbone: Backbone, pixels: Tensor, site: Site, head: Head, depth: int | None) -> _Read | None:
     """Cut the batch down where one tensor holds all of it: at the site, or at the block around it."""
     entered: list[Tensor] = []
     read: list[tuple[Tensor, Tensor]] = []
@@ -90,7 +94,9 @@ def _with_first_image(backbone: Backbone, pixels: Tensor, site: Site, head: Head
         # The other rows are read by nobody after this.
         return (inputs[0][:, :1], *inputs[1:])
 
+    blocks = () if depth == 0 or head.by_row is None else _blocks_to_keep(backbone, depth)
     with ExitStack() as stack:
+        kept = stack.enter_context(keeping(blocks[:-1]))
         if around is not None:
             stack.enter_context(on_input(around, keep_first))
         if head.by_row is not None:
@@ -108,7 +114,19 @@ def _with_first_image(backbone: Backbone, pixels: Tensor, site: Site, head: Head
         return _Read(*read[0], own)
     if len(entered) != 1 or len(entered[0]) != len(pixels) or not torch.equal(entered[0][:1], read[0][0]):
         return None
-    return _Read(entered[0], first_output(site.module(entered[0])), own)
+    output = first_output(site.module(entered[0]))
+    if len(kept) + 1 != len(blocks):
+        return _Read(entered[0], output, own)
+    kept.append((entered[0][:, 0].clone(), output))
+    tokens, normed = zip(*kept, strict=True)
+    return _Read(entered[0], output, own, BlockInputs(tokens, normed))
+
+
+def _blocks_to_keep(backbone: Backbone, depth: int | None) -> tuple[Block, ...]:
+    try:
+        return last_blocks(backbone, depth)
+    except BackboneError:
+        return ()  # The method that asks for them says why not.
 
 
 def _with_a_second_pass(backbone: Backbone, pixels: Tensor, site: Site) -> _Read:
@@ -146,17 +164,23 @@ def read_output(backbone: Backbone, pixels: Tensor, site: Site, entering: Tensor
     with torch.autocast(backbone.device.type, enabled=False):
         reading = site.head.read(entering, tokens, layout.prefix)
         embedding = backbone.normalize(reading.finish(reading.pooled[None])[0])
-    return FactoredTrace(reading.tokens, embedding, site, layout, backbone, pixels, reading)
+    return FactoredTrace(reading.tokens, embedding, site, layout, backbone, pixels, precision_now(backbone), reading)
 
 
 @final
 @dataclass(frozen=True)
 class FactoredTrace(Trace):
-    """What the head has read; the rest of the model is one vector an image."""
+    """What the head has read; the rest of the model is one vector an image.
+
+    Attributes:
+        reading: of the head.
+        kept: what entered the last blocks, if it was to be kept.
+    """
 
     form = "factored"
 
     reading: HeadState
+    kept: BlockInputs | None = None
 
     def gradient(self, directions: Float[Tensor, "K _ E"]) -> TokenGradient:
         """Gamma = dS/do for all directions: one vector an image, so K of them go backwards as one batch."""
@@ -203,7 +227,7 @@ class FactoredTrace(Trace):
         return self.backbone.normalize(self.reading.finish(pooled[None])[0])
 
     def _run(self, backbone: Backbone, pixels: Float[Tensor, "B 3 height width"], site: Site) -> Trace:
-        return read_head(backbone, pixels, site)
+        return read_head(backbone, pixels, site, len(self.kept.normed) if self.kept else 0)
 
 
 def single_query(trace: Trace) -> tuple[AttentionState, FactoredTrace]:

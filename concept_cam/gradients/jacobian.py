@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
 
 import torch
@@ -38,6 +38,24 @@ def pull(
     )
 
 
+def pull_through(
+    embedding: Float[Tensor, "B E"], at: Sequence[Float[Tensor, "B W"]], directions: Float[Tensor, "K B E"], at_once: int
+) -> tuple[Float[Tensor, "K B W"], ...]:
+    """J^T d at several vectors that an embedding was made of, back through the graph that made it.
+
+    Args:
+        embedding: with its graph, which is kept.
+        at: vectors of that graph.
+        directions: of the embedding.
+        at_once: so many go backwards as one batch, which bounds memory.
+    """
+    pulled = [
+        torch.autograd.grad(embedding, at, part, retain_graph=True, is_grads_batched=True)
+        for part in directions.split(at_once)
+    ]
+    return tuple(torch.cat(parts) for parts in zip(*pulled, strict=True))
+
+
 def push(
     finish: Finish, pooled: Float[Tensor, "B W"], tangents: Float[Tensor, "B T W"], at_once: int
 ) -> Float[Tensor, "B T E"]:
@@ -60,6 +78,36 @@ def push(
 
     out: Tensor = torch.func.vmap(moved, in_dims=1, out_dims=1, chunk_size=at_once)(tangents)
     return out
+
+
+def linear_part(affine: Finish, vectors: Float[Tensor, "*batch W"]) -> Float[Tensor, "*batch D"]:
+    """What an affine map makes of vectors, without its constant.
+
+    Example:
+        >>> from concept_cam.gradients import linear_part
+        >>> linear_part(lambda x: 2 * x + 1, torch.tensor([[3.0, 4.0]]))
+        tensor([[6., 8.]])
+    """
+    return affine(vectors) - affine(torch.zeros_like(vectors[(0,) * (vectors.ndim - 1)]))
+
+
+def transposed(affine: Finish, width: int, directions: Float[Tensor, "K B D"]) -> Float[Tensor, "K B W"]:
+    """The transpose of the linear part of an affine map, on some directions.
+
+    Args:
+        affine: from (..., W) to (..., D).
+        width: W.
+        directions: of what it gives.
+
+    Example:
+        >>> from concept_cam.gradients import transposed
+        >>> matrix = torch.tensor([[1.0, 2.0], [0.0, 3.0]])
+        >>> transposed(lambda x: x @ matrix.T + 1, 2, torch.tensor([[[1.0, 1.0]]]))
+        tensor([[[1., 5.]]])
+    """
+    with torch.enable_grad():
+        leaf = directions.new_zeros(*directions.shape[:-1], width).requires_grad_()
+        return torch.autograd.grad(affine(leaf), leaf, directions)[0]
 
 
 @cache

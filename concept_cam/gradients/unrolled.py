@@ -17,10 +17,12 @@ from concept_cam.backbones.block import Block
 from concept_cam.backbones.pooling import Pooling
 from concept_cam.backbones.site import TokenLayout
 from concept_cam.errors import BackboneError
-from concept_cam.gradients.alterations import alterations
+from concept_cam.gradients.alterations import alterations, check_projections
 from concept_cam.gradients.base import Trace
 from concept_cam.gradients.tolerance import relative_error, tolerance
 from concept_cam.hooks import on_output
+
+_OTHERWISE = " Use a method that asks for gradients alone, such as hires_cam."
 
 
 class _BlockReached(Exception):
@@ -88,7 +90,9 @@ class Unrolled:
             return torch.autograd.grad(embedding, attention, direction, retain_graph=True, materialize_grads=True)
 
 
-def unroll(trace: Trace, depth: int | None = None, *, graph: bool = True, image: int | None = None) -> Unrolled:
+def unroll(
+    trace: Trace, depth: int | None = None, *, graph: bool = True, image: int | None = None, streams: bool = False
+) -> Unrolled:
     """Run the model up to the last blocks as it is, and the last blocks with explicit attention.
 
     It costs one forward pass. The embedding is compared with the model's own.
@@ -98,6 +102,7 @@ def unroll(trace: Trace, depth: int | None = None, *, graph: bool = True, image:
         depth: the number of blocks; all by default.
         graph: keep what gradients need.
         image: the number of one image, which bounds memory; all by default.
+        streams: keys and values are leaves of the graph, so that each token follows its own stream.
 
     Raises:
         BackboneError: the model is no transformer of known blocks, or those are not what they were.
@@ -113,8 +118,9 @@ def unroll(trace: Trace, depth: int | None = None, *, graph: bool = True, image:
     backbone, blocks, pooling = trace.backbone, trace.backbone.blocks, trace.backbone.pooling
     chosen = tuple(block for block in blocks[-(depth or len(blocks)) :] if block is not None)
     if len(chosen) < min(depth or len(blocks), len(blocks)) or not chosen or pooling is None:
-        reason = alterations(backbone) or " Use a method that asks for gradients alone, such as hires_cam."
+        reason = alterations(backbone) or _OTHERWISE
         raise BackboneError(f"{backbone.name} ({backbone.family}) has no attention that can be laid open.{reason}")
+    check_projections(backbone, chosen, _OTHERWISE)
     which = slice(None) if image is None else slice(image, image + 1)
     with backbone.evaluating():
         x = _entering(backbone, chosen[0], trace.pixels[which])
@@ -122,15 +128,15 @@ def unroll(trace: Trace, depth: int | None = None, *, graph: bool = True, image:
             x = x.to(backbone.dtype).detach().requires_grad_(graph)
             layers = []
             for block in chosen:
-                layers.append(_run(block, x))
+                layers.append(_run(block, x, streams))
                 x = layers[-1].left
             weights = pooling.weights(x)
             weights = weights if weights.requires_grad or not graph else weights.requires_grad_()
             embedding = backbone.normalize(pooling.finish(pooling.gather(x, weights)))
     own = trace.embedding[which]
     off = relative_error(embedding.detach(), own)
-    if not off <= tolerance(embedding.dtype).embedding:
-        reason = alterations(backbone) or " Use a method that asks for gradients alone, such as hires_cam."
+    if not off <= tolerance(trace.rounded).embedding:
+        reason = alterations(backbone) or _OTHERWISE
         raise BackboneError(
             f"The blocks of {backbone.name}, run piece by piece, give an embedding that is off by {off:.1e}: they are not "
             f"what they were.{reason}"
@@ -152,12 +158,14 @@ def _entering(backbone: Backbone, block: Block, pixels: Tensor) -> Tensor:
     return seen[0]
 
 
-def _run(block: Block, entered: Float[Tensor, "B M D"]) -> Layer:
+def _run(block: Block, entered: Float[Tensor, "B M D"], streams: bool) -> Layer:
     own, normed = block.projections(), block.norm(entered)
     query, key, value = (F.linear(normed, *part).unflatten(-1, (own.heads, -1)) for part in (own.query, own.key, own.value))
     if block.rotate is not None:
         query, key = block.rotate(query, 1), block.rotate(key, 1)
     query, key, value = (part.transpose(1, 2) for part in (query, key, value))
+    if streams:
+        key, value = key.detach(), value.detach().requires_grad_(torch.is_grad_enabled())
     attention = attend(query, key)
     return Layer(block, entered, query, key, value, attention, block.finish(joined(attention @ value), entered))
 

@@ -3,6 +3,8 @@
     gradient       gradient x activation: functions of the gradient at the patch tokens
     path           gradients along a path from a blank image
     attention      attention weights, and their gradients
+    every_block    what the class token gathers on its whole way
+    own_streams    the same where patches are pooled
     similarity     patches in embedding space, without a gradient
     perturbation   forward passes on changed images
     composition    any of these, averaged over views, scales or sites
@@ -19,6 +21,14 @@ from inspect import isfunction
 
 from concept_cam.methods.attention import grad_eclip, legrad, raw_attention, relevance, rollout, value_attribution
 from concept_cam.methods.composition import at_scales, at_sites, mirrored, smoothed
+from concept_cam.methods.every_block import (
+    Shares,
+    by_block,
+    class_stream,
+    direct,
+    last_blocks,
+    shares_of,
+)
 from concept_cam.methods.gradient import (
     eigen_grad_cam,
     grad_cam,
@@ -36,6 +46,7 @@ from concept_cam.methods.method import (
     Method,
     TraceMethod,
     as_method,
+    depth_of,
     explain,
     field_vectors,
     function_of,
@@ -44,9 +55,11 @@ from concept_cam.methods.method import (
     name_of,
     sees_score,
 )
+from concept_cam.methods.own_streams import own_streams
 from concept_cam.methods.path import integrated_grad_cam
 from concept_cam.methods.perturbation import ablation_cam, gscore_cam, occlusion, rise, score_cam
 from concept_cam.methods.similarity import clearclip, clip_surgery, gem, maskclip, naclip, patch_text, sclip
+from concept_cam.methods.usual import usual_method
 
 __all__ = [
     "CARDS",
@@ -56,13 +69,18 @@ __all__ = [
     "FieldMethod",
     "GradientMethod",
     "Method",
+    "Shares",
     "TraceMethod",
     "ablation_cam",
     "as_method",
     "at_scales",
     "at_sites",
+    "by_block",
+    "class_stream",
     "clearclip",
     "clip_surgery",
+    "depth_of",
+    "direct",
     "eigen_grad_cam",
     "explain",
     "field_vectors",
@@ -76,6 +94,7 @@ __all__ = [
     "hires_cam",
     "integrated_grad_cam",
     "is_linear",
+    "last_blocks",
     "layer_cam",
     "legrad",
     "maskclip",
@@ -84,6 +103,7 @@ __all__ = [
     "naclip",
     "name_of",
     "occlusion",
+    "own_streams",
     "patch_text",
     "raw_attention",
     "relevance",
@@ -92,7 +112,9 @@ __all__ = [
     "sclip",
     "score_cam",
     "sees_score",
+    "shares_of",
     "smoothed",
+    "usual_method",
     "value_attribution",
     "xgrad_cam",
 ]
@@ -146,6 +168,11 @@ def _cards() -> Mapping[str, Card]:
                 eigen_grad_cam,
             )
         ),
+        *(
+            Card(method, "gradient", "1", "0 (closed form)", "a class token in known blocks")
+            for method in (class_stream, direct)
+        ),
+        Card(own_streams, "gradient", "2", "1", "known blocks"),
         Card(integrated_grad_cam, "gradient", "18", "0 (closed form) or E in all", "any site"),
         *(Card(method, "attention", "1", "0", "a query with a closed form") for method in (value_attribution, grad_eclip)),
         *(Card(method, "attention", "2", "0", "known blocks") for method in (raw_attention, rollout)),

@@ -21,6 +21,7 @@ from concept_cam.methods.method import (
     FieldMethod,
     Method,
     TraceMethod,
+    depth_of,
     explain,
     field_vectors,
     is_linear,
@@ -166,7 +167,7 @@ def _averaged(method: AnyMethod, how: str, views: Callable[[Trace], list[View]])
             return torch.stack(found).mean(0)
 
         vectors.__name__ = f"{how}_{name_of(method)}"
-        return FieldMethod(vectors)
+        return FieldMethod(vectors, depth=depth_of(method))
 
     def maps(seen: Trace, directions: Float[Tensor, "K B E"]) -> Float[Tensor, "K B N"]:
         return torch.stack([back(explain(method, view, directions)) for view, back in views(seen)]).mean(0).flatten(2)

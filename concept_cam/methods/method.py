@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -29,6 +30,9 @@ class FieldMethod:
 
     Attributes:
         vectors: from a trace to the vectors (B, N, E).
+        maps: from a trace and a few directions (K, B, E) to maps (K, B, N), where those cost less than the vectors.
+        depth: how many of the last blocks it reads, all if None; 0 if only what a trace has anyway.
+        of_last: from a number of blocks to the method that reads the last ones alone; None if it cannot be told how many.
 
     Example:
         >>> from concept_cam import world
@@ -42,6 +46,9 @@ class FieldMethod:
     """
 
     vectors: Callable[[Trace], Float[Tensor, "B N E"]]
+    maps: Callable[[Trace, Tensor], Float[Tensor, "K B N"]] | None = None
+    depth: int | None = 0
+    of_last: Callable[[int], FieldMethod] | None = None
 
 
 @final
@@ -79,20 +86,31 @@ METHODS: dict[str, Method] = {}
 
 
 def method_named(name: str) -> Method:
-    """The method of a name, which is the name of its paper in snake case.
+    """The method of a name, which is that of its paper in snake case; with a number, it reads so many of the last blocks.
 
     Raises:
-        OptionError: there is no such method; the message suggests the nearest spelling.
+        OptionError: there is no such method; the message suggests the nearest spelling. Or it takes no such number.
 
     Example:
-        >>> from concept_cam.methods import grad_cam, method_named
-        >>> method_named("grad_cam") is grad_cam
-        True
+        >>> from concept_cam.methods import depth_of, grad_cam, method_named
+        >>> method_named("grad_cam") is grad_cam, depth_of(method_named("class_stream:4"))
+        (True, 4)
     """
-    if name not in METHODS:
-        spelt = name.lower().replace("++", "_plus_plus").replace("-", "_").replace(" ", "_")
+    known, colon, number = name.partition(":")
+    if known not in METHODS:
+        spelt = known.lower().replace("++", "_plus_plus").replace("-", "_").replace(" ", "_")
         raise OptionError(f"No method {name!r}.{did_you_mean(spelt, METHODS)} There are {', '.join(METHODS)}.")
-    return METHODS[name]
+    method = METHODS[known]
+    if not colon:
+        return method
+    if not isinstance(method, FieldMethod) or method.of_last is None:
+        able = [other for other, one in METHODS.items() if isinstance(one, FieldMethod) and one.of_last is not None]
+        raise OptionError(
+            f"{known} cannot be told how many blocks to read; leave out {colon + number!r}, or use {' or '.join(able)}."
+        )
+    if not re.fullmatch("[1-9][0-9]{0,3}", number):
+        raise OptionError(f"{name!r} has no number of blocks after the colon; expected 1 to 9999, such as {known}:4.")
+    return method.of_last(int(number))
 
 
 def as_method(wanted: AnyMethod) -> Method:
@@ -149,12 +167,12 @@ def explain(method: AnyMethod, trace: Trace, directions: Float[Tensor, "K _ E"])
     directions = directions.to(trace.embedding).expand(-1, len(trace.embedding), -1)
     count, grid = directions.shape[:2], (trace.layout.rows, trace.layout.cols)
     with trace.evaluating():
-        if isinstance(method, FieldMethod):
-            maps = torch.einsum("bne,kbe->kbn", _vectors(method, trace), directions)
-        elif isinstance(method, TraceMethod):
+        if not isinstance(method, FieldMethod | TraceMethod):
+            maps = _answer(method, method(trace.gradient(directions)), "K B rows cols", (*count, *grid))
+        elif method.maps is not None and (isinstance(method, TraceMethod) or len(directions) <= trace.layout.patches):
             maps = _answer(method, method.maps(trace, directions), "K B N", (*count, trace.layout.patches))
         else:
-            maps = _answer(method, method(trace.gradient(directions)), "K B rows cols", (*count, *grid))
+            maps = torch.einsum("bne,kbe->kbn", _vectors(method, trace), directions)
     return maps.to(trace.embedding.device).reshape(*count, *grid)
 
 
@@ -211,7 +229,7 @@ def _answer(method: Method, given: Any, axes: str, shape: tuple[int, ...]) -> Te
 def is_linear(method: AnyMethod) -> bool:
     """Whether a method is linear in the direction. For a plain function, linearity is tested on random tensors.
 
-    The test takes less than a millisecond and is repeated in each call, since a function may depend on variables that change.
+    The test takes less than a millisecond. It is repeated in each call: a function may depend on variables that change.
 
     Raises:
         OptionError: the argument is not a method, or its result is not one map for each direction and image.
@@ -248,8 +266,19 @@ def sees_score(method: AnyMethod) -> bool:
         >>> sees_score("relevance"), sees_score("rollout")
         (True, False)
     """
-    method = as_method(method)
-    return not isinstance(method, TraceMethod) or method.sees_score
+    return not isinstance(found := as_method(method), TraceMethod) or found.sees_score
+
+
+def depth_of(*methods: AnyMethod) -> int | None:
+    """How many of the last blocks some methods read, all if None; 0 if none needs more than one site.
+
+    Example:
+        >>> from concept_cam.methods import depth_of, last_blocks
+        >>> depth_of("hires_cam"), depth_of(last_blocks("class_stream", 4))
+        (0, 4)
+    """
+    found = [method.depth if isinstance(method, FieldMethod) else 0 for method in map(as_method, methods)]
+    return None if None in found else max((depth for depth in found if depth is not None), default=0)
 
 
 def name_of(method: AnyMethod) -> str:
@@ -267,12 +296,14 @@ def name_of(method: AnyMethod) -> str:
 
 def _called(function: Any) -> str:
     """The name of a function, without its address, which would differ in the next run."""
+    name = getattr(function, "__name__", None)
+    if isinstance(name, str):
+        return name
     if isinstance(function, partial):
         given = [_short(value) for value in function.args]
         given += [f"{key}={_short(value)}" for key, value in function.keywords.items()]
         return f"{_called(function.func)}({', '.join(given)})"
-    name = getattr(function, "__name__", None)
-    return name if isinstance(name, str) else type(function).__name__
+    return type(function).__name__
 
 
 def _short(value: Any) -> str:

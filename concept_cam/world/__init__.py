@@ -58,7 +58,8 @@ def localizer(
             ``SHORTCUT``, which has learnt planted shortcuts.
         vocabulary: the concepts from which references are selected; the species by default.
         templates: sentences for the text encoder; by default those it was trained on.
-        method: as in ``Localizer``, like all further options.
+        method: as in ``Localizer``, like all further options; by default ``hires_cam`` for the encoders of the package, which
+            gather their evidence in the last block.
         site: where tokens are read.
         form: of the gradient.
         fit: how an image is fitted to the aspect ratio of the input.
@@ -73,7 +74,6 @@ def localizer(
     from concept_cam.backbones import openclip
     from concept_cam.checks import check_at_load
     from concept_cam.localizer import Localizer
-    from concept_cam.methods import hires_cam
 
     path = Path(checkpoint)
     title = f"world-{path.stem}" if path.is_file() else "world"
@@ -83,7 +83,7 @@ def localizer(
     check_at_load(backbone)
     names = species() if vocabulary is None else vocabulary
     options: dict[str, Any] = {
-        "method": hires_cam if method is None else method,
+        "method": "hires_cam" if method is None and path in MODELS.values() else method,
         "site": site,
         "form": form,
         "fit": fit,

@@ -24,6 +24,22 @@ class Step:
     output: Tensor | None = None
     left: Tensor | None = None
 
+    def look(self) -> None:
+        """Fill in the projections and the attention of each head, and the attention's output."""
+        width, heads = self.normed.shape[1], self.block.attn.num_heads
+        size = width // heads
+        for head in range(heads):
+            for part, kept in enumerate((self.query, self.key, self.value)):
+                rows = slice(part * width + head * size, part * width + (head + 1) * size)
+                kept.append(self.normed @ self.block.attn.in_proj_weight[rows].T + self.block.attn.in_proj_bias[rows])
+            logits = self.query[-1] @ self.key[-1].T / size**0.5
+            self.attention.append(logits.softmax(1))
+        self.output = torch.cat([a @ v for a, v in zip(self.attention, self.value, strict=True)], 1)
+
+    def taken(self) -> Tensor:
+        """What each token gives the class token: its value times its attention, of all heads, (M, D)."""
+        return torch.cat([a[0][:, None] * v for a, v in zip(self.attention, self.value, strict=True)], 1)
+
     def project(self, tokens: Tensor) -> Tensor:
         """The output projection of the attention."""
         return tokens @ self.block.attn.out_proj.weight.T + self.block.attn.out_proj.bias
@@ -51,15 +67,23 @@ def run(model: Any, pixels: Tensor) -> tuple[list[Step], Tensor]:
     steps = []
     for block in visual.transformer.resblocks:
         step = Step(block, x, block.ln_1(x))
-        width, heads = x.shape[1], block.attn.num_heads
-        size = width // heads
-        for head in range(heads):
-            for part, kept in enumerate((step.query, step.key, step.value)):
-                rows = slice(part * width + head * size, part * width + (head + 1) * size)
-                kept.append(step.normed @ block.attn.in_proj_weight[rows].T + block.attn.in_proj_bias[rows])
-            logits = step.query[-1] @ step.key[-1].T / size**0.5
-            step.attention.append(logits.softmax(1))
-        step.output = torch.cat([a @ v for a, v in zip(step.attention, step.value, strict=True)], 1)
+        step.look()
         x = step.left = step.mlp(x + step.project(step.output))
         steps.append(step)
     return steps, embed(model, x[0])
+
+
+def slopes(model: Any, x: Tensor, direction: Tensor) -> tuple[Tensor, Tensor]:
+    """dS/dx at the last class state x (D,), and the same with mean and variance of the last norm, and the length, held fixed.
+
+    Args:
+        model: the model.
+        x: the last class state.
+        direction: of the score, (E,).
+    """
+    leaf, visual = x.detach().requires_grad_(), model.visual
+    (moving,) = torch.autograd.grad(embed(model, leaf) @ direction, leaf)
+    with torch.no_grad():
+        scale = visual.ln_post.weight / (x.var(correction=0) + visual.ln_post.eps).sqrt()
+        still = scale * (visual.proj @ direction) / (visual.ln_post(x) @ visual.proj).norm()
+        return moving, still - still.mean()

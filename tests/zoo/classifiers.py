@@ -20,9 +20,9 @@ def timm_vit(**kwargs: Any) -> nn.Module:
     return shaken(lambda: vision_transformer.vit_base_patch16_224(**{**_VIT, **kwargs}))
 
 
-def timm_dinov3() -> nn.Module:
-    """Rotary positions, four registers, averaged."""
-    return shaken(lambda: eva.vit_small_patch16_dinov3(**_VIT))
+def timm_dinov3(**kwargs: Any) -> nn.Module:
+    """Rotary positions, four registers; averaged, unless told otherwise."""
+    return shaken(lambda: eva.vit_small_patch16_dinov3(**{**_VIT, **kwargs}))
 
 
 def timm_resnet() -> nn.Module:

@@ -55,7 +55,7 @@ class End:
         # Subclasses of the libraries compute in another precision, no more.
         norms = (norm, last_norm)
         normed = all(isinstance(n, nn.LayerNorm) and n.elementwise_affine and is_plain(n) for n in norms)
-        if not linear or not normed or not isinstance(embed, Tensor) or not _is_by_number(activation, embed):
+        if not linear or not normed or not isinstance(embed, Tensor) or not is_by_number(activation, embed):
             return None
         return cls(project, norm, expand, activation, contract, last_norm, embed)
 
@@ -76,7 +76,7 @@ def is_plain(layer: nn.Module) -> bool:
     return "forward" not in vars(layer) and all(is_ours(hook) for hook in hooks)
 
 
-def _is_by_number(activation: Any, like: Tensor) -> bool:
+def is_by_number(activation: Any, like: Tensor) -> bool:
     """Whether a function is elementwise, as the Jacobian of an end assumes; it is tested on a few numbers."""
     some = torch.linspace(-2, 2, 5, dtype=torch.float32, device=like.device)
     try:

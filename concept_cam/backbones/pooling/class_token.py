@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, final
 
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from concept_cam.backbones.block import Block
 from concept_cam.backbones.closed_form import ClassAttention, Head, Rest
@@ -21,12 +21,14 @@ class ClassToken(Pooling):
     """The first token. The closed form follows from its row in the last block.
 
     Attributes:
-        rest: from there to the embedding.
-        last: where the rest is P norm(x): the norm and P, (E, D); else None.
+        norm: the last norm.
+        project: from its output to the embedding: affine.
+        matrix: P, (E, D), where the projection is that and nothing else; else None. It is read anew each time.
     """
 
-    rest: Rest
-    last: Callable[[], tuple[Any, Any] | None] = lambda: None
+    norm: nn.Module
+    project: Rest
+    matrix: Callable[[], Any] = lambda: None
 
     def weights(self, tokens: Float[Tensor, "B M D"]) -> Float[Tensor, "B 1 M"]:
         """One, and zeros."""
@@ -40,10 +42,14 @@ class ClassToken(Pooling):
 
     def finish(self, pooled: Float[Tensor, "*batch D"]) -> Float[Tensor, "*batch E"]:
         """The norm and the projection."""
-        return self.rest(pooled)
+        return self.project(self.norm(pooled))
 
     def closed_form(self, blocks: Sequence[Block | None], sites: Sequence[Site]) -> tuple[Site, Head] | None:
         """At the first norm of the last block, if that is known."""
         block = blocks[-1] if blocks else None
         site = next((site for site in sites if block is not None and site.module is block.norm), None)
-        return None if block is None or site is None else (site, ClassAttention(block, self.rest, self.last))
+        return None if block is None or site is None else (site, ClassAttention(block, self.finish, self._last))
+
+    def _last(self) -> tuple[Any, Any] | None:
+        matrix = self.matrix()
+        return None if matrix is None else (self.norm, matrix)

@@ -68,7 +68,9 @@ def _vit(visual: VisionTransformer) -> Tower | None:
         return offer("CoCa", (pooled, last, *earlier), pooling=_latent_pooling(visual, pooled))
     rest, project = partial(_after_pooling, visual), partial(_project, visual)
     if visual.pool_type == "tok":
-        return offer("ViT, class token", (last, *earlier), pooling=ClassToken(rest, partial(_last, visual)))
+        return offer(
+            "ViT, class token", (last, *earlier), pooling=ClassToken(visual.ln_post, project, partial(_matrix, visual))
+        )
     if visual.pool_type == "avg":
         if visual.final_ln_after_pool:
             averaged = Site(f"visual.transformer.resblocks.{len(norms)}", modules[-1], layout)
@@ -103,7 +105,7 @@ def _block(block: Any) -> Block | None:
         norm=block.ln_1,
         second_norm=block.ln_2,
         projections=lambda: Projections.of(block.attn),
-        project=lambda output: block.ls_1(block.attn.out_proj(output)),
+        outward=lambda output: block.ls_1(block.attn.out_proj(output)),
         mlp=lambda x: x + block.ls_2(block.mlp(block.ln_2(x))),
         layers=layers,
     )
@@ -121,8 +123,8 @@ def _latent_pooling(visual: VisionTransformer, site: Site) -> LatentPooling | No
     return LatentPooling(site, lambda: Projections.of(pool.attn), lambda: pool.ln_q(pool.query)[0], rest)
 
 
-def _last(visual: VisionTransformer) -> tuple[Any, Any] | None:
-    return None if visual.proj is None else (visual.ln_post, visual.proj.T)
+def _matrix(visual: VisionTransformer) -> Tensor | None:
+    return None if visual.proj is None else visual.proj.T
 
 
 def _after_pooling(visual: VisionTransformer, pooled: Tensor) -> Tensor:

@@ -204,7 +204,7 @@ def _vit(trunk: Any, prefix: str, tail: Callable[[Tensor], Tensor]) -> Tower:
         averaged = not getattr(trunk, "pool_include_prefix", False)
         return offer((norms[0], last, *norms[1:]), pooling=PatchMean(last, tail, trunk.norm) if averaged else None)
     if trunk.global_pool == "token":
-        return offer(tuple(norms), pooling=ClassToken(lambda x: tail(trunk.norm(x))))
+        return offer(tuple(norms), pooling=ClassToken(trunk.norm, tail))
     return offer(tuple(norms))
 
 
@@ -225,8 +225,10 @@ def _block(trunk: Any, block: Any) -> Block | None:
     if not known or normed or mixed or shared or getattr(attention, "gate", None) is not None:
         return None
 
-    def project(output: Tensor) -> Tensor:
-        return _scaled(block, 1, attention.proj(attention.norm(output) if hasattr(attention, "norm") else output))
+    inner = getattr(attention, "norm", None)
+
+    def outward(output: Tensor) -> Tensor:
+        return _scaled(block, 1, attention.proj(output))
 
     def mlp(x: Tensor) -> Tensor:
         return x + _scaled(block, 2, block.mlp(block.norm2(x)))
@@ -236,7 +238,8 @@ def _block(trunk: Any, block: Any) -> Block | None:
         norm=block.norm1,
         second_norm=block.norm2,
         projections=partial(_projections, attention),
-        project=project,
+        outward=outward,
+        inner=None if isinstance(inner, nn.Identity) else inner,
         mlp=mlp,
         rotate=_rotation(trunk, attention),
     )

@@ -31,14 +31,10 @@ def describe(trunk: nn.Module, prefix: str, project: Callable[[Tensor], Tensor])
     height, width = _size(model)
     layout = TokenLayout(1, height // model.patch_size, width // model.patch_size)
     layers = list(model.encoder.layers.named_children())
-
-    def rest(x: Tensor) -> Tensor:
-        return project(model.encoder.ln(x))
-
     sites = tuple(Site(f"{prefix}encoder.layers.{name}.ln_1", layer.ln_1, layout) for name, layer in reversed(layers))
     blocks = tuple(_block(layer) for _, layer in layers)
     regular = is_of("torchvision", trunk, model.encoder, *(layer for _, layer in layers))
-    return Tower("ViT, class token", sites, model.patch_size, blocks, ClassToken(rest), regular=regular)
+    return Tower("ViT, class token", sites, model.patch_size, blocks, ClassToken(model.encoder.ln, project), regular=regular)
 
 
 def is_vit(module: nn.Module) -> bool:
@@ -56,7 +52,7 @@ def _block(block: Any) -> Block | None:
         norm=block.ln_1,
         second_norm=block.ln_2,
         projections=lambda: Projections.of(attention),
-        project=attention.out_proj,
+        outward=attention.out_proj,
         mlp=lambda x: x + block.mlp(block.ln_2(x)),
     )
 

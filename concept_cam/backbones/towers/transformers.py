@@ -47,17 +47,16 @@ def describe(model: nn.Module, embed: Callable[[Tensor], Tensor], pixels: Float[
     blocks = tuple(_block(layer) for layer in layers)
     if kind in _CLASS_TOKEN:
 
-        def rest(x: Tensor) -> Tensor:
-            embedding: Tensor = own.visual_projection(vision.post_layernorm(x))
+        def project(x: Tensor) -> Tensor:
+            embedding: Tensor = own.visual_projection(x)
             return embedding
 
-        def last() -> tuple[Any, Any] | None:
-            project = own.visual_projection
-            linear = type(project) is nn.Linear and project.bias is None
-            return (vision.post_layernorm, project.weight) if linear else None
+        def matrix() -> Tensor | None:
+            last: Any = own.visual_projection
+            return last.weight if type(last) is nn.Linear and last.bias is None else None
 
         family = f"transformers {_CLASS_TOKEN[kind]}"
-        return Tower(family, norms, step, blocks, ClassToken(rest, last), regular=regular)
+        return Tower(family, norms, step, blocks, ClassToken(vision.post_layernorm, project, matrix), regular=regular)
     if not hasattr(vision, "head"):
         return None
     pooled = Site("vision_model.post_layernorm", vision.post_layernorm, layout)
@@ -75,7 +74,7 @@ def _block(block: Any) -> Block | None:
         norm=block.layer_norm1,
         second_norm=block.layer_norm2,
         projections=lambda: Projections.of_linears(attention.q_proj, attention.k_proj, attention.v_proj, attention.num_heads),
-        project=attention.out_proj,
+        outward=attention.out_proj,
         mlp=lambda x: x + block.mlp(block.layer_norm2(x)),
         layers=lambda: (attention.out_proj, block.layer_norm2, block.mlp.fc1, block.mlp.activation_fn, block.mlp.fc2),
     )
