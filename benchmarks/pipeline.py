@@ -94,7 +94,7 @@ def table(model_name: str, count: int, rounds: int) -> Iterator[str]:
     model, _, transform = open_clip.create_model_and_transforms(model_name, pretrained=None)
     model.eval().requires_grad_(False)
     tokenizer = open_clip.get_tokenizer(model_name)
-    localizer = Localizer(wrap(model, tokenizer, name=model_name))
+    localizer = Localizer(wrap(model, tokenizer, name=model_name), method="hires_cam")
     marks = (count // 3, count)
     with tempfile.TemporaryDirectory() as folder:
         paths = write_images(Path(folder), count)

@@ -38,7 +38,7 @@ class Localizer:
             by default those that the model was made for, if it is a classifier.
         templates: sentences with a ``{}``, or the name of a file in ``prompts/templates/``: ``photo``. Not of a classifier.
         method: makes the map; any of ``concept_cam.methods``, by itself or by its name, or a function of your own; by default
-            ``class_stream`` where a class token attends in known blocks, else ``hires_cam``.
+            ``class_stream`` at the default site of a class token that attends in known blocks, else ``hires_cam``.
         site: the name of one of ``backbone.sites``; the first by default.
         form: of the gradient; closed form where it exists and is exact.
         fit: ``crop``, ``pad``, ``squash`` or ``native``, see ``Preprocess``; by default as the model was trained.
@@ -75,7 +75,6 @@ class Localizer:
     ) -> None:
         self.backbone, self.form = backbone, form
         self.method = method
-        self._usual = site is None and form == "auto"
         self.site = backbone.site(site).name
         self.preprocess = preprocess_for(backbone, fit, size)
         self.templates = templates_of(templates, backbone)
@@ -86,7 +85,8 @@ class Localizer:
     @property
     def method(self) -> Method:
         """What makes the maps: as it was given, or what is usual for the model as it is now."""
-        return self._method or usual_method(self.backbone, every_block=self._usual)
+        every_block = self.form == "auto" and self.site == self.backbone.sites[0].name
+        return self._method or usual_method(self.backbone, every_block)
 
     @method.setter
     def method(self, method: AnyMethod | None) -> None:

@@ -70,7 +70,7 @@ def test_a_limit_takes_images_from_all_of_the_set(run, tmp_path):
     [
         (("--methods", "grad_kam"), "No method grad_kam"),
         (("--methods", "hires_cam:4"), "hires_cam cannot be told how many blocks to read"),
-        (("--methods", "grad_cam,class_stream:0"), "'class_stream:0' has no number of blocks after the colon"),
+        (("--methods", "grad_cam,class_stream:0"), "'class_stream:0': the number of blocks is a whole number from 1 to 9999"),
         (("--references", "twins"), "No references 'twins'; expected twin or one of nearest:K"),
         (("--strengths", "much"), "--strengths much: expected numbers"),
         (("--strengths", "0"), "expected numbers above 0"),

@@ -2,22 +2,36 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 from contextlib import nullcontext
 
 import peft
 import pytest
 import torch
 import zoo
+from PIL import Image
 from slow import by_default
 from zoo import by_hand
 from zoo.class_tokens import FEW, TOWERS, deeper, stream_maps, summands
 from zoo.families import ROWS
 
-from concept_cam import ConceptField, trace, wrap
+from concept_cam import ConceptField, Localizer, trace, wrap
 from concept_cam.checks import fingerprint
 from concept_cam.errors import BackboneError, NoSpatialGradient, OptionError
-from concept_cam.gradients import follow_class_token, stream as stream_module
-from concept_cam.methods import by_block, class_stream, depth_of, direct, explain, last_blocks, name_of, shares_of
+from concept_cam.gradients import follow_class_token
+from concept_cam.gradients.plain_mlp import PlainMLP
+from concept_cam.methods import (
+    by_block,
+    class_stream,
+    depth_of,
+    direct,
+    explain,
+    field_vectors,
+    last_blocks,
+    name_of,
+    shares_of,
+)
 
 BOTH = ("class_stream", "direct")
 DEPTHS = (None, 1, 2)
@@ -44,6 +58,11 @@ def pixels_of(backbone, count=2):
 def directions_of(seen, count=3):
     generator = torch.Generator().manual_seed(2)
     return torch.randn(count, 1, seen.embedding.shape[-1], generator=generator, dtype=torch.float64).to(seen.embedding)
+
+
+def by_field(method, seen, directions):
+    """The maps, from the vectors of each patch: another way of computing than that of few directions."""
+    return torch.einsum("bne,kbe->kbn", field_vectors(method, seen), directions.expand(-1, len(seen.pixels), -1))
 
 
 def off(got, expected):
@@ -138,7 +157,7 @@ def test_a_field_gives_the_maps(world, method, monkeypatch):
     def cannot(*_):
         raise NotImplementedError("forward differentiation of a user's own layer")
 
-    monkeypatch.setattr(stream_module, "push", cannot)
+    monkeypatch.setattr("torch.func.jvp", cannot)
     assert off(explain(method, world.seen, many)[-3:], maps) <= 1e-9
 
 
@@ -318,6 +337,53 @@ def test_open_clips_own_half_precision(method, precision):
     assert off(rough, fine) <= (0.06 if precision == torch.bfloat16 else 0.01)
 
 
+@pytest.mark.parametrize("method", BOTH)
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_biases_do_not_round_off_what_a_patch_adds(method, dtype):
+    """A patch adds a small part of what its bias is; the difference of two numbers of that size would be rounding."""
+    row = TOWERS["open_clip ViT"]
+    model = deeper(row.build())
+    with torch.random.fork_rng(), torch.no_grad():
+        torch.manual_seed(0)
+        for block in blocks(model):
+            block.attn.out_proj.bias.normal_(std=10)
+    exact, low = (row.wrapped(copy.deepcopy(model).to(one)) for one in (torch.float64, dtype))
+    pixels = pixels_of(exact)
+    fine, rough = (trace(one, pixels.to(one.dtype)) for one in (exact, low))
+    directions = directions_of(fine)
+    expected = explain(method, fine, directions).flatten(2)
+    few = off(explain(method, rough, directions.to(dtype)).double().flatten(2), expected)
+    many = off(by_field(method, rough, directions.to(dtype)).double(), expected)
+    assert max(few, many) <= (0.15 if dtype == torch.bfloat16 else 0.02)
+
+
+@torch.no_grad()
+def test_a_large_channel_does_not_overflow_in_half_precision():
+    row = TOWERS["open_clip ViT"]
+    model = deeper(row.build())
+    blocks(model)[0].ln_2.weight.fill_(100)  # so that the MLP has a part in what comes out, to be seen beside rounding
+    block, low = (row.wrapped(copy.deepcopy(model).to(dtype)).blocks[0] for dtype in (torch.float64, torch.float16))
+    generator = torch.Generator().manual_seed(3)
+    at = torch.randn(2, 32, generator=generator, dtype=torch.float64)
+    at[:, 5] = 600
+    changes = torch.randn(2, 4, 32, generator=generator, dtype=torch.float64)
+    at, changes = at.half().double(), changes.half().double()
+    fine, rough = (PlainMLP.of(one, at.to(dtype)) for one, dtype in ((block, torch.float64), (low, torch.float16)))
+    expected = fine.along(at, changes)
+    assert off(changes, expected) > 0.2
+    assert off(rough.along(at.half(), changes.half()).double(), expected) <= 0.005
+
+
+def test_an_image_that_overflows_leaves_the_others_their_maps(plain):
+    pixels = plain.pixels.clone()
+    pixels[1] *= 1e308
+    seen = trace(plain.backbone, pixels)
+    for method in BOTH:
+        found = explain(method, seen, plain.directions)
+        assert off(found[:, 0], explain(method, plain.seen, plain.directions)[:, 0]) <= 1e-9
+        assert not found[:, 1].isfinite().any()
+
+
 @pytest.mark.parametrize("depth", [0, None])
 @pytest.mark.parametrize("form", ["auto", "dense"])
 @pytest.mark.parametrize("method", [*BOTH, "legrad"])
@@ -433,6 +499,11 @@ class Twice(torch.nn.MultiheadAttention):
         return doubled(self, args, super().forward(*args, **kwargs))
 
 
+class Shifted(torch.nn.LayerNorm):
+    def forward(self, x):
+        return super().forward(x).tanh()
+
+
 def blocks(model):
     return model.visual.transformer.resblocks
 
@@ -455,6 +526,9 @@ SEEN = {
     "patches between blocks": lambda model: blocks(model)[0].register_forward_hook(patches_doubled),
     "what the second norm gives": lambda model: blocks(model)[1].ln_2.register_forward_hook(doubled),
     "what the first norm gives": lambda model: blocks(model)[1].ln_1.register_forward_hook(doubled),
+    "the forward of an MLP": lambda model: setattr(blocks(model)[1].mlp, "forward", lambda x: x.sin()),
+    "what an MLP is scaled by": lambda model: blocks(model)[1].ls_2.register_forward_hook(doubled),
+    "a second norm of one's own": lambda model: setattr(blocks(model)[1], "ln_2", Shifted(32).double()),
     "weights": lambda model: blocks(model)[1].attn.in_proj_weight.data.mul_(1.5),
     "a block of its own kind": lambda model: blocks(model).__setitem__(0, blocks(zoo.openclip_models.vit())[1]),
 }
@@ -471,7 +545,8 @@ def test_a_change_that_the_formulas_do_not_see_is_refused(change, when, plain):
             assert off(explain(method, world.seen, world.directions), explain(method, plain.seen, plain.directions)) <= 1e-12
             continue
         with pytest.raises(
-            BackboneError, match=r"(own_streams, or|anew, or use) a method of one block, such as hires_cam\.$"
+            BackboneError,
+            match=r"se a method of one block, such as hires_cam(; own_streams also .*)?\.$",
         ) as caught:
             explain(method, world.seen, world.directions)
         assert "\n" not in str(caught.value)
@@ -484,10 +559,15 @@ def test_after_a_change_that_they_see_the_map_is_that_of_the_model(change, when)
     world = changed(SEEN[change], when)
     got = explain("class_stream", world.seen, world.directions).flatten(2)
     assert off(got, stream_maps(world.row, world.model, world.pixels, world.directions, 15)) <= 1e-9
+    assert off(by_field("class_stream", world.seen, world.directions), got) <= 1e-9
     unchanged = explain("class_stream", World("open_clip ViT").seen, world.directions)
     assert off(got, unchanged.flatten(2)) > 1e-3
     expected, _ = summands(world.row, world.model, world.pixels, world.directions)
-    assert off(explain("direct", world.seen, world.directions).flatten(2), expected["tokens"][..., 1:, :].sum((0, 4))) <= 1e-9
+    for shares in (
+        explain("direct", world.seen, world.directions).flatten(2),
+        by_field("direct", world.seen, world.directions),
+    ):
+        assert off(shares, expected["tokens"][..., 1:, :].sum((0, 4))) <= 1e-9
 
 
 def changed(change, when):
@@ -507,7 +587,7 @@ def test_weights_that_change_after_the_trace_are_refused(plain):
     seen = trace(world.backbone, world.pixels, depth=None)
     blocks(world.model)[0].attn.in_proj_weight.data.mul_(1.5)
     for one in (world.seen, seen):
-        with pytest.raises(BackboneError, match="its blocks are not what they were"):
+        with pytest.raises(BackboneError, match="a block computes something else than expected"):
             explain("class_stream", one, world.directions)
 
 
@@ -543,14 +623,12 @@ def test_where_a_layer_bends_the_stream_goes_on_and_shares_are_refused(case):
     directions = directions_of(seen)
     got = explain("class_stream", seen, directions).flatten(2)
     assert off(got, stream_maps(row, model, pixels, directions, seen.layout.patches)) <= 1e-9
+    assert off(by_field("class_stream", seen, directions), got) <= 1e-9
     for ask in (lambda: explain("direct", seen, directions), lambda: shares_of(seen, directions)):
-        with pytest.raises(BackboneError, match=r"is not linear, so no share can be told apart\. Use class_stream\.$"):
+        with pytest.raises(
+            BackboneError, match=r"need linear layers after the attention .*; .* has others\. Use class_stream\.$"
+        ):
             ask()
-
-
-class Shifted(torch.nn.LayerNorm):
-    def forward(self, x):
-        return super().forward(x).tanh()
 
 
 @pytest.mark.parametrize("norm", [Shifted, torch.nn.RMSNorm])
@@ -564,8 +642,49 @@ def test_after_a_norm_of_another_kind_shares_are_refused(norm):
     directions = directions_of(seen)
     got = explain("class_stream", seen, directions).flatten(2)
     assert off(got, stream_maps(row, model, pixels, directions, seen.layout.patches)) <= 1e-9
-    with pytest.raises(BackboneError, match=r"layer norm.*, so no share can be told apart\. Use class_stream\.$"):
+    with pytest.raises(BackboneError, match=r"need a (plain )?LayerNorm, but this .*\. Use class_stream\.$"):
         explain("direct", seen, directions)
+
+
+class OfThreeAxes(torch.nn.Module):
+    """An MLP that one token without a sequence is no input of."""
+
+    def __init__(self, mlp):
+        super().__init__()
+        self.mlp = mlp
+
+    def forward(self, x):
+        batch, tokens, width = x.shape
+        return self.mlp(x.reshape(batch * tokens, width)).view(batch, tokens, width)
+
+
+def test_where_the_stream_cannot_run_the_last_block_is_read():
+    row = TOWERS["open_clip ViT"]
+    model = deeper(row.build())
+    blocks(model)[0].mlp = OfThreeAxes(blocks(model)[0].mlp)
+    localizer = Localizer(row.wrapped(model), templates=["a {}"])
+    assert name_of(localizer.method) == "hires_cam"
+    assert localizer(Image.new("RGB", (40, 24)), "red crown", strength=0).map.abs().sum() > 0
+    seen = trace(localizer.backbone, pixels_of(localizer.backbone))
+    with pytest.raises(BackboneError, match=r"cannot run through the blocks alone \(not enough values .*hires_cam"):
+        explain("class_stream", seen, directions_of(seen))
+
+
+def test_the_usual_method_follows_site_and_form(plain):
+    localizer = Localizer(plain.backbone, templates=["a {}"])
+    assert name_of(localizer.method) == "class_stream"
+    localizer.form = "dense"
+    assert name_of(localizer.method) == "hires_cam"
+    localizer.form, localizer.site = "auto", plain.backbone.sites[1].name
+    assert name_of(localizer.method) == "hires_cam"
+
+
+@pytest.mark.parametrize("method", [*BOTH, "own_streams", "class_stream:2"])
+def test_a_localizer_with_such_a_method_pickles(plain, method):
+    localizer = Localizer(plain.backbone, templates=["a {}"], method=method)
+    copied = pickle.loads(pickle.dumps(localizer))
+    pixels = plain.pixels[:1]
+    assert torch.equal(copied(pixels, "bird", strength=0).map, localizer(pixels, "bird", strength=0).map)
 
 
 OTHERS = (
@@ -587,7 +706,7 @@ def test_of_other_towers_it_says_in_one_line_what_to_use(name):
     for method in (*BOTH, last_blocks("class_stream", 2)):
         with pytest.raises(
             BackboneError,
-            match=r"has no class token that .*\. Use own_streams, or a method of one block, such as hires_cam\.$",
+            match=r"has no class token that .*\. Use a method of one block, such as hires_cam; own_streams also .*\.$",
         ):
             explain(method, seen, directions_of(seen))
     with pytest.raises(BackboneError, match="has no class token"):
@@ -616,7 +735,7 @@ def test_a_trace_keeps_no_negative_number_of_blocks(plain):
 @pytest.mark.parametrize("ask", [lambda _, method: last_blocks(method, 2), lambda s, m: by_block(s.seen, s.directions, m)])
 @pytest.mark.parametrize("method", ["hires_cam", "legrad", last_blocks("class_stream", 1)])
 def test_other_methods_have_no_depth(plain, ask, method):
-    with pytest.raises(OptionError, match=r"does not read every block; expected class_stream or direct"):
+    with pytest.raises(OptionError, match=r"has no maps by block; expected class_stream or direct"):
         ask(plain, method)
 
 

@@ -117,7 +117,7 @@ def test_a_name_with_a_number_reads_so_many_of_the_last_blocks():
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        *((f"class_stream:{number}", "has no number of blocks after the colon; expected 1 to 9999") for number in NO_NUMBERS),
+        *((f"class_stream:{number}", ": the number of blocks is a whole number from 1 to 9999") for number in NO_NUMBERS),
         ("hires_cam:4", "hires_cam cannot be told how many blocks to read; leave out ':4', or use class_stream or direct."),
         ("rollout:", "rollout cannot be told how many blocks to read"),
         ("class_strem:4", "No method 'class_strem:4'. Did you mean 'class_stream'"),

@@ -30,7 +30,10 @@ def evaluate(
     root: options.Root = None,
     methods: Annotated[
         str | None,
-        typer.Option(help="Names separated by commas, as those of --method.  [default: grad_cam,hires_cam,layer_cam]"),
+        typer.Option(
+            help="Names separated by commas, as those of --method.  [default: grad_cam,hires_cam,layer_cam, and class_stream "
+            "where it is the default of localize]"
+        ),
     ] = None,
     references: Annotated[
         str | None,

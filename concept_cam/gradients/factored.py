@@ -20,7 +20,7 @@ from concept_cam.gradients.alterations import alterations
 from concept_cam.gradients.base import TokenGradient, Trace, first_output, for_each, precision_now
 from concept_cam.gradients.folded import fold
 from concept_cam.gradients.inputs import BlockInputs, keeping, last_blocks
-from concept_cam.gradients.jacobian import pull, push
+from concept_cam.gradients.jacobian import NotForwards, pull, push
 from concept_cam.gradients.tolerance import relative_error, tolerance
 from concept_cam.hooks import on_input, on_site
 
@@ -197,8 +197,7 @@ class FactoredTrace(Trace):
             if self.layout.patches <= self.embedding.shape[-1]:
                 if (moved := self._push_folded(linear)) is not None:
                     return moved
-                # A layer that torch cannot differentiate forwards is one that a user wrote.
-                with suppress(RuntimeError):
+                with suppress(NotForwards):
                     # Half as many at once: differentiating forwards holds each layer's vectors twice.
                     return push(self._finish, self.reading.pooled, linear, -(-self.layout.patches // 2))
             units = torch.eye(self.embedding.shape[-1], device=self.embedding.device, dtype=torch.float32)[:, None]

@@ -39,9 +39,9 @@ class Folded:
     @classmethod
     def of(cls, end: End) -> Folded:
         """Multiply the matrices of an end, in single precision at least."""
-        project, contract = _exact(end.project.weight), _exact(end.contract.weight)
-        into_hidden = _centred(_exact(end.expand.weight) * _exact(end.norm.weight))
-        into_embedding = _centred(_exact(end.embed) * _exact(end.last_norm.weight))
+        project, contract = exact(end.project.weight), exact(end.contract.weight)
+        into_hidden = _centred(exact(end.expand.weight) * exact(end.norm.weight))
+        into_embedding = _centred(exact(end.embed) * exact(end.last_norm.weight))
         return cls(end, into_hidden @ project, into_embedding @ project, into_embedding @ contract)
 
     def push(
@@ -56,22 +56,22 @@ class Folded:
             residual: r, to which the block adds it.
             tangents: changes of o.
         """
-        end, o = self.end, _exact(output)
-        project, contract = _exact(end.project.weight), _exact(end.contract.weight)
+        end, o = self.end, exact(output)
+        project, contract = exact(end.project.weight), exact(end.contract.weight)
 
-        still = _exact(residual) + _bias(end.project)
-        x, by_x = _standardized(still + o @ project.T, end.norm.eps)
-        told = by_x * (o @ self.hidden.T + _linear(end.expand, _centred(still) * _exact(end.norm.weight)))
+        still = exact(residual) + _bias(end.project)
+        x, by_x = standardized(still + o @ project.T, end.norm.eps)
+        told = by_x * (o @ self.hidden.T + _linear(end.expand, _centred(still) * exact(end.norm.weight)))
         hidden = told + _linear(end.expand, _bias(end.norm)) + _bias(end.expand)
         active = end.activation(hidden)
         # Number by number, so that the sum of a row of its Jacobian is all that row has.
         (slope,) = pull(end.activation, hidden, torch.ones_like(hidden)[None], 1)
 
         still = still + _bias(end.contract)
-        y, by_y = _standardized(still + o @ project.T + active @ contract.T, end.last_norm.eps)
-        rest = (_centred(still) * _exact(end.last_norm.weight)) @ _exact(end.embed).T
+        y, by_y = standardized(still + o @ project.T + active @ contract.T, end.last_norm.eps)
+        rest = (_centred(still) * exact(end.last_norm.weight)) @ exact(end.embed).T
         seen = by_y * (o @ self.direct.T + active @ self.through.T + rest)
-        embedding = seen + _bias(end.last_norm) @ _exact(end.embed).T
+        embedding = seen + _bias(end.last_norm) @ exact(end.embed).T
         length = embedding.norm(dim=-1, keepdim=True)
         unit = embedding / length
 
@@ -101,7 +101,7 @@ def fold(backbone: Backbone, end: End) -> Folded:
     return replace(kept, end=end)
 
 
-def _standardized(x: Float[Tensor, "B D"], eps: float) -> tuple[Float[Tensor, "B D"], Float[Tensor, "B 1"]]:
+def standardized(x: Float[Tensor, "B D"], eps: float) -> tuple[Float[Tensor, "B D"], Float[Tensor, "B 1"]]:
     """The normalised x before the weight of the norm, and its scale."""
     centred = _centred(x)
     scale = (centred.square().mean(-1, keepdim=True) + eps).rsqrt()
@@ -112,13 +112,14 @@ def _centred(x: Float[Tensor, "... D"]) -> Float[Tensor, "... D"]:
     return x - x.mean(-1, keepdim=True)
 
 
-def _exact(x: Tensor) -> Tensor:
+def exact(x: Tensor) -> Tensor:
+    """In single precision at least, without a graph."""
     return x.detach().to(torch.promote_types(x.dtype, torch.float32))
 
 
 def _linear(layer: nn.Linear, x: Tensor) -> Tensor:
-    return x @ _exact(layer.weight).T
+    return x @ exact(layer.weight).T
 
 
 def _bias(layer: nn.Linear | nn.LayerNorm) -> Tensor:
-    return _exact(layer.weight).new_zeros(len(layer.weight)) if layer.bias is None else _exact(layer.bias)
+    return exact(layer.weight).new_zeros(len(layer.weight)) if layer.bias is None else exact(layer.bias)

@@ -21,7 +21,7 @@ _STREAM = " Use class_stream."
 @final
 @dataclass(frozen=True)
 class Frozen:
-    """A layer norm as the linear map that it is once its mean and variance are held fixed: y = S C x + b, S diagonal.
+    """A layer norm with its mean and variance held fixed: y = S C x + b. S is diagonal, and C subtracts the mean.
 
     Attributes:
         scale: S, the weight of the norm over the standard deviation of what entered it, (B, D).
@@ -39,17 +39,18 @@ class Frozen:
             BackboneError: it is no layer norm.
         """
         if not isinstance(norm, nn.LayerNorm):
-            raise BackboneError(f"A {type(norm).__name__} is no layer norm, so no share can be told apart.{_STREAM}")
+            raise BackboneError(f"direct and shares_of need a LayerNorm, but this model has a {type(norm).__name__}.{_STREAM}")
         exact = entered.to(torch.promote_types(entered.dtype, torch.float32))
         deviation = (exact.var(-1, correction=0, keepdim=True) + norm.eps).rsqrt().to(entered)
         weight = torch.ones_like(entered[0]) if norm.weight is None else norm.weight.detach().to(entered)
         bias = torch.zeros_like(entered[0]) if norm.bias is None else norm.bias.detach().to(entered)
         frozen = cls(deviation * weight, bias)
         off = relative_error(frozen.push(entered[:, None])[:, 0] + bias, norm(entered))
-        if not off <= tolerance(entered.dtype).embedding:
+        # Of an image whose numbers are none nothing can be tried; its map has an error of its own.
+        if entered.isfinite().all() and not off <= tolerance(entered.dtype).embedding:
             raise BackboneError(
-                f"A {type(norm).__name__} does more than a layer norm (it is off by {off:.1e}), so no share can be told apart."
-                f"{_STREAM}"
+                f"direct and shares_of need a plain LayerNorm, but this {type(norm).__name__} gives something else (relative "
+                f"error {off:.1e}).{_STREAM}"
             )
         return frozen
 
@@ -76,8 +77,8 @@ def check_affine(affine: Callable[[Tensor], Tensor], vectors: Float[Tensor, "B W
     """
     moved = vectors.roll(1, -1)
     apart, joint = affine(vectors) + affine(moved), affine(vectors + moved) + affine(torch.zeros_like(vectors))
-    if not (apart - joint).norm() <= tolerance(vectors.dtype).embedding * apart.norm():
+    if vectors.isfinite().all() and not (apart - joint).norm() <= tolerance(vectors.dtype).embedding * apart.norm():
         raise BackboneError(
-            f"What follows the attention, or the last norm, of {backbone.name} is not linear, so no share can be told apart."
+            f"direct and shares_of need linear layers after the attention and after the last norm; {backbone.name} has others."
             f"{alterations(backbone) or _STREAM}"
         )

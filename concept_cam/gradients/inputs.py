@@ -17,7 +17,7 @@ from concept_cam.errors import BackboneError, OptionError
 from concept_cam.gradients.alterations import alterations, check_projections
 from concept_cam.hooks import on_output
 
-OTHERWISE = " Use own_streams, or a method of one block, such as hires_cam."
+OTHERWISE = " Use a method of one block, such as hires_cam; own_streams also takes transformers that pool their patches."
 
 
 @final

@@ -11,9 +11,14 @@ from jaxtyping import Float
 from torch import Tensor
 
 from concept_cam.backbones.locks import PROCESS
+from concept_cam.errors import ConceptCamError
 
 Finish = Callable[[Tensor], Tensor]
 """From the pooled vectors (B, W) to the embeddings (B, E); an image does not see the others."""
+
+
+class NotForwards(Exception):
+    """Torch has no formula to differentiate a layer forwards."""
 
 
 def pull(
@@ -30,12 +35,7 @@ def pull(
     with torch.enable_grad():
         leaf = pooled.detach().clone().requires_grad_()
         embedding = finish(leaf)
-    return torch.cat(
-        [
-            torch.autograd.grad(embedding, leaf, part, retain_graph=True, is_grads_batched=True)[0]
-            for part in directions.split(at_once)
-        ]
-    )
+    return pull_through(embedding, [leaf], directions, at_once)[0]
 
 
 def pull_through(
@@ -68,7 +68,7 @@ def push(
         at_once: so many go forwards as one batch, which bounds memory.
 
     Raises:
-        RuntimeError: torch cannot differentiate a layer forwards.
+        NotForwards: torch cannot differentiate a layer forwards.
     """
     _load_forward_formulas()
 
@@ -76,19 +76,31 @@ def push(
         along: Tensor = torch.func.jvp(finish, (pooled,), (tangent,))[1]
         return along
 
-    out: Tensor = torch.func.vmap(moved, in_dims=1, out_dims=1, chunk_size=at_once)(tangents)
+    try:
+        out: Tensor = torch.func.vmap(moved, in_dims=1, out_dims=1, chunk_size=at_once)(tangents)
+    except (torch.cuda.OutOfMemoryError, ConceptCamError):
+        raise
+    except RuntimeError as error:
+        # A layer that torch cannot differentiate forwards is one that a user wrote.
+        raise NotForwards(str(error)) from error
     return out
 
 
-def linear_part(affine: Finish, vectors: Float[Tensor, "*batch W"]) -> Float[Tensor, "*batch D"]:
+def linear_part(affine: Finish, vectors: Float[Tensor, "B N W"]) -> Float[Tensor, "B N D"]:
     """What an affine map makes of vectors, without its constant.
+
+    It goes forwards by differentiation: in half precision the difference to the constant would round off a small vector.
 
     Example:
         >>> from concept_cam.gradients import linear_part
-        >>> linear_part(lambda x: 2 * x + 1, torch.tensor([[3.0, 4.0]]))
-        tensor([[6., 8.]])
+        >>> linear_part(lambda x: 2 * x + 1, torch.tensor([[[3.0, 4.0]]]))
+        tensor([[[6., 8.]]])
     """
-    return affine(vectors) - affine(torch.zeros_like(vectors[(0,) * (vectors.ndim - 1)]))
+    zero = torch.zeros_like(vectors[:, 0])
+    try:
+        return push(affine, zero, vectors, vectors.shape[1])
+    except NotForwards:
+        return affine(vectors) - affine(zero)[:, None]
 
 
 def transposed(affine: Finish, width: int, directions: Float[Tensor, "K B D"]) -> Float[Tensor, "K B W"]:

@@ -1,14 +1,13 @@
 """The class token on its own way through the last blocks, with all that other tokens hand it held fixed.
 
 Of block l let c be the class token that enters. It attends to the other tokens, whose keys and values are constants here, and
-to itself: o = concat_h sum_n a_hn v_hn, c' = m(c + W_O o), m being the MLP with its residual. What one token does costs next
-to nothing beside a forward pass, and all patches of a block reach the embedding through o alone. See *Every block* in
-docs/definition.md.
+to itself: o = concat_h sum_n a_hn v_hn, c' = m(c + W_O o + b_O), m being the MLP with its residual. One token costs little
+beside a forward pass, and all patches of a block reach the embedding through o alone. See *Every block* in docs/definition.md.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import final
@@ -22,14 +21,14 @@ from concept_cam.backbones.backbone import Backbone, noise
 from concept_cam.backbones.block import Block
 from concept_cam.backbones.pooling import ClassToken
 from concept_cam.backbones.site import TokenLayout
-from concept_cam.errors import BackboneError
+from concept_cam.errors import BackboneError, reason
 from concept_cam.gradients.alterations import alterations
 from concept_cam.gradients.base import Trace, evaluating, for_each
 from concept_cam.gradients.exactness import has_exact_head
 from concept_cam.gradients.factored import FactoredTrace, read_head
 from concept_cam.gradients.frozen import check_affine
-from concept_cam.gradients.inputs import OTHERWISE, last_blocks, with_a_pass
-from concept_cam.gradients.jacobian import linear_part, pull_through, push
+from concept_cam.gradients.inputs import OTHERWISE, BlockInputs, last_blocks, with_a_pass
+from concept_cam.gradients.jacobian import NotForwards, pull_through, push
 from concept_cam.gradients.plain_mlp import PlainMLP
 from concept_cam.gradients.tolerance import relative_error, tolerance
 
@@ -76,22 +75,21 @@ class Step:
         return torch.einsum("kbhc,bnc->kbnh", folded, tokens) + torch.einsum("kbhd,hd->kbh", by_head, bias)[:, :, None]
 
     def pushed(self, count: int, entered: Float[Tensor, "B N D"] | None) -> Float[Tensor, "B N D"]:
-        """By how much what each patch adds to o, here and in the blocks before, changes the class token that leaves.
+        """The change of the class token after this block that follows from what each patch adds to o, up to here.
 
         Args:
-            count: of the patches, the last tokens.
-            entered: by how much it changes the class token that enters; None before the first block.
+            count: the number of patches, which are the last tokens.
+            entered: the change of the class token before this block; None in the first block that is read.
         """
         block, taken = self.block, self._taken()
         given = taken.flatten(-2)[:, -count:]
         if entered is not None:
             jacobian = self._attended(taken)
             given.baddbmm_(along(block.norm, self.entered, entered), jacobian.mT)
-        if block.inner is not None:
-            given = along(block.inner, self.output, given)
-        added = linear_part(block.outward, given)
+        added = along(block.project, self.output, given)
         changes = added if entered is None else added.add_(entered)
-        between, plain = self.entered + block.project(self.output), PlainMLP.of(block)
+        between = self.entered + block.project(self.output)
+        plain = PlainMLP.of(block, between)
         return along(block.mlp, between, changes) if plain is None else plain.along(between, changes)
 
     def _taken(self) -> Float[Tensor, "B M H d"]:
@@ -157,8 +155,7 @@ class ClassStream:
         """By how much what each patch adds to all o changes the embedding: one product forwards for each patch."""
         count = self.layout.patches
         with evaluating(self.backbone):
-            with suppress(RuntimeError):
-                # A layer that torch cannot differentiate forwards is one that a user wrote.
+            with suppress(NotForwards):
                 changes: Tensor | None = None
                 for step in self.steps:
                     changes = step.pushed(count, changes)
@@ -170,7 +167,7 @@ class ClassStream:
             return torch.stack(given).sum(0)
 
     def check_linear(self) -> None:
-        """Refuse a model in which a layer between an attention and the stream, or after the last norm, bends.
+        """Refuse a model in which a layer between an attention and the stream, or after the last norm, is not linear.
 
         Raises:
             BackboneError: there is one.
@@ -230,16 +227,18 @@ def attend_from(
 
 
 def follow_class_token(trace: Trace, depth: int | None = None) -> ClassStream:
-    """The stream of the class token through the last blocks; its embedding is compared with the model's own.
+    """Run the class token alone through the last blocks; the keys and values of the other tokens are constants.
 
-    It costs no pass of the model where the trace has kept what entered these blocks (see ``trace``), else one.
+    If the trace kept the inputs of these blocks (``depth`` of ``trace``), this takes no forward pass, otherwise one. The
+    resulting embedding is compared with the model's own.
 
     Args:
-        trace: of the images.
-        depth: the number of blocks; all by default.
+        trace: one forward pass of B images.
+        depth: the number of last blocks; all by default.
 
     Raises:
-        BackboneError: the model has no class token that attends in known blocks, or those are not what they were.
+        OptionError: depth is not above 0.
+        BackboneError: the embedding is not made of a class token, a block is not known, or the embedding is not the model's.
 
     Example:
         >>> from concept_cam import trace, world
@@ -255,28 +254,45 @@ def follow_class_token(trace: Trace, depth: int | None = None) -> ClassStream:
     with trace.evaluating():
         kept = trace.kept.last(len(blocks)) if isinstance(trace, FactoredTrace) and trace.kept else None
         inputs = kept or with_a_pass(backbone, blocks, trace.pixels)
-        steps: list[Step] = []
-        outputs: list[Tensor] = []
-        with torch.enable_grad():
-            x = inputs.entered[0].detach().to(backbone.dtype)
-            for block, normed in zip(blocks, inputs.normed, strict=True):
-                tokens = normed.detach().to(backbone.dtype)
-                attention, output = attend_from(x, block, tokens)
-                if not outputs:
-                    # What comes before has no part in the stream.
-                    output = output.detach().requires_grad_()
-                left = block.finish(output, x)
-                steps.append(Step(block, tokens, x.detach(), attention.detach(), output.detach(), left.detach()))
-                outputs.append(output)
-                x = left
-            embedding = backbone.normalize(pooling.finish(x))
+        try:
+            steps, outputs, embedding = _follow(blocks, inputs, backbone)
+        except (torch.cuda.OutOfMemoryError, BackboneError):
+            raise
+        except (RuntimeError, TypeError, ValueError, LookupError, AttributeError, AssertionError) as error:
+            raise BackboneError(
+                f"The class token of {backbone.name} cannot run through the blocks alone ({reason(error)})."
+                f"{alterations(backbone) or OTHERWISE}"
+            ) from error
     off = relative_error(embedding.detach(), trace.embedding)
-    if not off <= tolerance(trace.rounded).embedding:
+    # Numbers that are none have an error of their own, whatever made the map.
+    if not off <= tolerance(trace.rounded).embedding and trace.embedding.isfinite().all():
         raise BackboneError(
-            f"The class token of {backbone.name}, run block by block, gives an embedding that is off by {off:.1e}: its blocks "
-            f"are not what they were.{alterations(backbone) or OTHERWISE}"
+            f"The class token of {backbone.name}, run block by block, does not give the model's own embedding (relative error "
+            f"{off:.1e}): a block computes something else than expected.{alterations(backbone) or OTHERWISE}"
         )
     return ClassStream(tuple(steps), pooling, embedding.detach(), trace.layout, backbone, (embedding, tuple(outputs)))
+
+
+def _follow(
+    blocks: Sequence[Block], inputs: BlockInputs, backbone: Backbone
+) -> tuple[list[Step], list[Tensor], Float[Tensor, "B E"]]:
+    """The steps; and o of each block, and the embedding, with their graph."""
+    steps: list[Step] = []
+    outputs: list[Tensor] = []
+    assert isinstance(backbone.pooling, ClassToken)
+    with torch.enable_grad():
+        x = inputs.entered[0].detach().to(backbone.dtype)
+        for block, normed in zip(blocks, inputs.normed, strict=True):
+            tokens = normed.detach().to(backbone.dtype)
+            attention, output = attend_from(x, block, tokens)
+            if not outputs:
+                # What comes before has no part in the stream.
+                output = output.detach().requires_grad_()
+            left = block.finish(output, x)
+            steps.append(Step(block, tokens, x.detach(), attention.detach(), output.detach(), left.detach()))
+            outputs.append(output)
+            x = left
+        return steps, outputs, backbone.normalize(backbone.pooling.finish(x))
 
 
 def has_stream(backbone: Backbone) -> bool:

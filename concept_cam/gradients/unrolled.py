@@ -19,6 +19,7 @@ from concept_cam.backbones.site import TokenLayout
 from concept_cam.errors import BackboneError
 from concept_cam.gradients.alterations import alterations, check_projections
 from concept_cam.gradients.base import Trace
+from concept_cam.gradients.inputs import check_depth
 from concept_cam.gradients.tolerance import relative_error, tolerance
 from concept_cam.hooks import on_output
 
@@ -105,6 +106,7 @@ def unroll(
         streams: keys and values are leaves of the graph, so that each token follows its own stream.
 
     Raises:
+        OptionError: depth is not above 0.
         BackboneError: the model is no transformer of known blocks, or those are not what they were.
 
     Example:
@@ -115,6 +117,7 @@ def unroll(
         >>> len(unrolled.layers), unrolled.layers[-1].attention.shape
         (2, torch.Size([1, 6, 145, 145]))
     """
+    check_depth(depth)
     backbone, blocks, pooling = trace.backbone, trace.backbone.blocks, trace.backbone.pooling
     chosen = tuple(block for block in blocks[-(depth or len(blocks)) :] if block is not None)
     if len(chosen) < min(depth or len(blocks), len(blocks)) or not chosen or pooling is None:

@@ -6,7 +6,7 @@ method is linear.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -44,11 +44,12 @@ def mirrored(method: AnyMethod) -> Method:
         torch.Size([12, 12])
     """
 
-    def views(seen: Trace) -> list[View]:
+    def views(seen: Trace) -> Iterator[View]:
         def back(maps: Tensor) -> Tensor:
             return seen.layout.mirrored().moved(maps.flip(-1), seen.layout)
 
-        return [(seen, _as_it_is), (seen.again(seen.pixels.flip(-1)), back)]
+        yield seen, _as_it_is
+        yield seen.again(seen.pixels.flip(-1)), back
 
     return _averaged(method, "mirrored", views)
 
@@ -75,7 +76,7 @@ def smoothed(method: AnyMethod, count: int = 8, noise: float = 0.15, seed: int =
     if count < 1 or noise < 0:
         raise OptionError(f"count is {count} and noise {noise}; expected at least one copy, and noise of 0 or more.")
 
-    def views(seen: Trace) -> list[View]:
+    def views(seen: Trace) -> Iterator[View]:
         generator = torch.Generator().manual_seed(seed)
         spread = (seen.pixels.amax((1, 2, 3), keepdim=True) - seen.pixels.amin((1, 2, 3), keepdim=True)) * noise
         # One noise for all images, so that a batch gives the maps of its single images.
@@ -83,7 +84,7 @@ def smoothed(method: AnyMethod, count: int = 8, noise: float = 0.15, seed: int =
             torch.randn(seen.pixels.shape[1:], generator=generator, dtype=torch.float32, device="cpu").to(seen.pixels)
             for _ in range(count)
         )
-        return [(seen.again(seen.pixels + spread * draw), _as_it_is) for draw in draws]
+        return ((seen.again(seen.pixels + spread * draw), _as_it_is) for draw in draws)
 
     return _averaged(method, "smoothed", views)
 
@@ -109,8 +110,8 @@ def at_scales(method: AnyMethod, scales: Sequence[float] = (1.0, 1.5)) -> Method
     if not scales or min(scales) <= 0:
         raise OptionError(f"scales are {list(scales)}; expected one or more above 0.")
 
-    def views(seen: Trace) -> list[View]:
-        return [_at_scale(seen, scale) for scale in scales]
+    def views(seen: Trace) -> Iterator[View]:
+        return (_at_scale(seen, scale) for scale in scales)
 
     return _averaged(method, "scaled", views)
 
@@ -153,7 +154,7 @@ def at_sites(method: AnyMethod, names: Sequence[str]) -> Method:
     return TraceMethod(maps, sees_score(method))
 
 
-def _averaged(method: AnyMethod, how: str, views: Callable[[Trace], list[View]]) -> Method:
+def _averaged(method: AnyMethod, how: str, views: Callable[[Trace], Iterator[View]]) -> Method:
     if is_linear(method):
 
         def vectors(seen: Trace) -> Float[Tensor, "B N E"]:

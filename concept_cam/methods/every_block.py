@@ -28,19 +28,22 @@ from concept_cam.gradients import (
 from concept_cam.gradients.inputs import check_depth
 from concept_cam.methods.method import AnyMethod, FieldMethod, as_method, name_of
 
+Kind = Callable[..., Float[Tensor, "B N E"]]
+"""The vectors of a method, of a trace and of so many last blocks."""
+
 
 @final
 @dataclass(frozen=True)
 class Shares:
-    """The summands of a score; L blocks, K directions, B images, N patches, P other tokens, H heads.
+    """The terms that add up to a score, for L blocks, K directions, B images, N patches, P other tokens and H heads.
 
     Attributes:
-        patches: of each block, head and patch: what attention takes from there.
-        prefix: of the class token itself and of registers, in the same way.
+        patches: what attention adds to the class token from each patch, by block and head.
+        prefix: the same from the class token itself and from registers.
         mlps: what the MLP of each block adds.
-        biases: of the output projection of each block.
-        entered: the class token before the first of these blocks.
-        constant: the bias of the last norm, and of the projection.
+        biases: what the bias of the attention's output projection adds, by block.
+        entered: the term of the class token that enters the first of these blocks.
+        constant: the term of the biases of the last norm and of the projection to the embedding.
     """
 
     patches: Float[Tensor, "L K B N H"]
@@ -67,8 +70,8 @@ def shares_of(trace: Trace, directions: Float[Tensor, "K _ E"], depth: int | Non
     arXiv 2310.05916), eq. 3 to 5. Departures: no ablation by the mean over images; biases and MLPs are told apart.
 
     Args:
-        trace: of the images.
-        directions: each for all images, or one for each image.
+        trace: one forward pass of B images.
+        directions: (K, 1, E), the same for all images, or (K, B, E), one for each image.
         depth: the number of last blocks; all by default.
 
     Raises:
@@ -156,17 +159,16 @@ class _Direct:
             given = step.contributions(self.stream.layout.patches)
             if step.block.inner is not None:
                 given = self.inner(step).push(given)
-            # Affine: the constants of all blocks are subtracted from the sum, once.
-            added += step.block.outward(given)
-        added -= sum(step.block.outward(torch.zeros_like(step.output[0])) for step in self.stream.steps)
+            added += linear_part(step.block.outward, given)
         return linear_part(self.stream.pooling.project, self.last.push(added)) * self.scale[:, None]
 
 
 def _class_stream(trace: Trace, depth: int | None = None) -> Float[Tensor, "B N E"]:
-    """Class stream: the gradient along the class token's own way through all blocks, times what each patch hands it.
+    """Class stream: what each patch adds to the attention output of the class token, times the gradient there, in all blocks.
 
-    sum_lh a_hn gamma_h v_hn, gamma = dS/do of each block l, with the keys and values of all other tokens held fixed. A map of
-    the last block misses what the class token took before. ``last_blocks`` reads fewer blocks, ``by_block`` shows each.
+    sum_lh a_hn gamma_lh v_hn, gamma_l being the gradient dS/do_l of the score at the attention output of block l. It flows
+    through the class token alone: the keys and values of all other tokens are constants. Methods of the last block leave out
+    what earlier blocks added to the class token. ``last_blocks`` reads fewer blocks, ``by_block`` gives the map of each.
 
     Source: ours (docs/definition.md, Every block).
 
@@ -204,12 +206,17 @@ def _gammas(kind: str, stream: ClassStream, directions: Float[Tensor, "K B E"]) 
     return seen.gammas(seen.weights(directions)[0])
 
 
-def _method(kind: Callable[..., Tensor], depth: int | None = None) -> FieldMethod:
-    def maps(trace: Trace, directions: Float[Tensor, "K B E"]) -> Float[Tensor, "K B N"]:
-        stream = follow_class_token(trace, depth)
-        scores = zip(stream.steps, _gammas(kind.__name__, stream, directions), strict=True)
-        return torch.stack([step.scores(gamma, stream.layout.patches).sum(-1) for step, gamma in scores]).sum(0)
+def _maps(kind: Kind, depth: int | None, trace: Trace, directions: Float[Tensor, "K B E"]) -> Float[Tensor, "K B N"]:
+    """By one product backwards for each direction, or from the vectors, the fewer products."""
+    if len(directions) > trace.layout.patches:
+        return torch.einsum("bne,kbe->kbn", kind(trace, depth), directions)
+    stream = follow_class_token(trace, depth)
+    scores = zip(stream.steps, _gammas(kind.__name__, stream, directions), strict=True)
+    return torch.stack([step.scores(gamma, stream.layout.patches).sum(-1) for step, gamma in scores]).sum(0)
 
+
+def _method(kind: Kind, depth: int | None = None) -> FieldMethod:
+    maps = partial(_maps, kind, depth)
     if depth is None:
         return FieldMethod(kind, maps, depth, partial(_method, kind))
     vectors = partial(kind, depth=depth)
@@ -247,13 +254,13 @@ def by_block(
     """The maps of each block and head, whose sum is the map: where in depth is the evidence?
 
     Args:
-        trace: of the images.
-        directions: each for all images, or one for each image.
+        trace: one forward pass of B images.
+        directions: (K, 1, E), the same for all images, or (K, B, E), one for each image.
         method: ``class_stream`` or ``direct``, or its name.
         depth: the number of last blocks; all by default.
 
     Raises:
-        OptionError: it is another method.
+        OptionError: it is another method, or depth is not above 0.
         BackboneError: see ``follow_class_token``.
 
     Example:
@@ -274,9 +281,9 @@ def by_block(
     return maps
 
 
-def _kind(method: AnyMethod) -> Callable[..., Tensor]:
+def _kind(method: AnyMethod) -> Kind:
     found = as_method(method)
     for one, kind in ((class_stream, _class_stream), (direct, _direct)):
         if found is one:
             return kind
-    raise OptionError(f"{name_of(found)} does not read every block; expected class_stream or direct.")
+    raise OptionError(f"{name_of(found)} has no maps by block; expected class_stream or direct (fewer blocks: depth=).")

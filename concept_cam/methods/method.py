@@ -30,7 +30,7 @@ class FieldMethod:
 
     Attributes:
         vectors: from a trace to the vectors (B, N, E).
-        maps: from a trace and a few directions (K, B, E) to maps (K, B, N), where those cost less than the vectors.
+        maps: from a trace and directions (K, B, E) to maps (K, B, N), where a few maps cost less than the vectors.
         depth: how many of the last blocks it reads, all if None; 0 if only what a trace has anyway.
         of_last: from a number of blocks to the method that reads the last ones alone; None if it cannot be told how many.
 
@@ -109,7 +109,7 @@ def method_named(name: str) -> Method:
             f"{known} cannot be told how many blocks to read; leave out {colon + number!r}, or use {' or '.join(able)}."
         )
     if not re.fullmatch("[1-9][0-9]{0,3}", number):
-        raise OptionError(f"{name!r} has no number of blocks after the colon; expected 1 to 9999, such as {known}:4.")
+        raise OptionError(f"{name!r}: the number of blocks is a whole number from 1 to 9999, as in {known}:4.")
     return method.of_last(int(number))
 
 
@@ -169,7 +169,7 @@ def explain(method: AnyMethod, trace: Trace, directions: Float[Tensor, "K _ E"])
     with trace.evaluating():
         if not isinstance(method, FieldMethod | TraceMethod):
             maps = _answer(method, method(trace.gradient(directions)), "K B rows cols", (*count, *grid))
-        elif method.maps is not None and (isinstance(method, TraceMethod) or len(directions) <= trace.layout.patches):
+        elif method.maps is not None:
             maps = _answer(method, method.maps(trace, directions), "K B N", (*count, trace.layout.patches))
         else:
             maps = torch.einsum("bne,kbe->kbn", _vectors(method, trace), directions)

@@ -14,10 +14,10 @@ _OWN_DEPTH = 4
 
 
 def _own_streams(trace: Trace) -> Float[Tensor, "B N E"]:
-    """Own streams: as ``class_stream``, for towers that pool their patches: the gradient along each token's own way.
+    """Own streams: the counterpart of ``class_stream`` for transformers that pool their patches, in the last four blocks.
 
-    sum_l <dS/dV_n, V_n> over the last four blocks l, V_n being the values of patch n for all heads, with the keys and values
-    of each block as independent leaves of the graph. It takes a backward pass through these blocks for each direction.
+    sum_l <dS/dV_n, V_n> over these blocks l, V_n being the values of patch n in all heads. Keys and values are constants in
+    each block, so gradients flow along each token alone. Each direction takes a backward pass through these blocks.
 
     Source: ours (docs/definition.md, Every block).
 
@@ -33,7 +33,9 @@ def _own_streams(trace: Trace) -> Float[Tensor, "B N E"]:
 
 
 def _own_maps(trace: Trace, directions: Float[Tensor, "K B E"]) -> Float[Tensor, "K B N"]:
-    """One image at a time: the graph of one is held, not that of all."""
+    """One image at a time: the graph of one is held, not that of all. At most one pass for each number of the embedding."""
+    if len(directions) > trace.embedding.shape[-1]:
+        return torch.einsum("bne,kbe->kbn", _own_streams(trace), directions)
     maps = []
     for image in range(len(trace.pixels)):
         unrolled = unroll(trace, _OWN_DEPTH, image=image, streams=True)

@@ -10,11 +10,13 @@ from concept_cam.methods.method import Method
 
 
 def usual_method(backbone: Backbone, every_block: bool = True) -> Method:
-    """The method to take where none is named: ``class_stream`` where a class token has a stream, else ``hires_cam``.
+    """The default method of a model: ``class_stream`` if ``has_stream`` is true of it, else ``hires_cam``.
+
+    A preset can set another: ``world.localizer()`` takes ``hires_cam``.
 
     Args:
         backbone: the model.
-        every_block: False where a site or a form of the gradient was asked for, of which ``class_stream`` has no choice.
+        every_block: False if the caller set another site, or a form of the gradient; ``class_stream`` takes neither.
 
     Example:
         >>> from concept_cam import world

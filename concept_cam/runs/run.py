@@ -150,13 +150,13 @@ class Run:
             batch = Batch(self.folder / "batches" / f"{start // size:05d}", digest, tuple(map(name, some)))
             held.append((batch, some, None if self.settings is None else _read(batch, whole)))
         made = make(some for _, some, files in held if files is None)
-        progress = _Progress(self, len(items), [None if files is None else files[".csv"] for *_, files in held])
-        progress.count = sum(len(some) for _, some, files in held if files is not None)
+        rows = [None if files is None else files[".csv"] for *_, files in held]
+        progress = _Progress(self, [len(some) for _, some, _ in held], rows)
         with progress, tqdm(total=len(items), desc="images", disable=None if len(held) > 1 else True) as bar:
             for k, (batch, some, kept) in enumerate(held):
                 files = next(made) if kept is None else kept
                 if kept is None:
-                    progress.begun = k, batch, files[".csv"], len(some)
+                    progress.begun = k, batch, files[".csv"]
                     if self.settings is not None:
                         batch.write(files)
                     progress.take()
@@ -186,13 +186,12 @@ def _read(batch: Batch, whole: Callable[[Files], bool]) -> Files | None:
 
 @dataclass
 class _Progress:
-    """How far a run is, while it runs: the rows of each batch that is whole, how many items those are, and the batch begun."""
+    """How far a run is, while it runs: the number of items of each batch, the rows of those done, and the batch begun."""
 
     run: Run
-    total: int
+    sizes: list[int]
     rows: list[bytes | None]
-    count: int = 0
-    begun: tuple[int, Batch, bytes, int] | None = None
+    begun: tuple[int, Batch, bytes] | None = None
 
     def __enter__(self) -> None:
         _running.append(self)
@@ -205,20 +204,22 @@ class _Progress:
     def take(self) -> None:
         """Count the batch that was begun as done."""
         if self.begun is not None:
-            k, _, rows, count = self.begun
-            self.begun, self.rows[k] = None, rows
-            self.count += count
+            k, _, rows = self.begun
+            # A signal may come in between: to take it twice does no harm.
+            self.rows[k] = rows
+            self.begun = None
 
     def keep(self) -> str:
         """Write the table of what is done, if there is room for it; says how much that is."""
         # A signal may come between the seal of a batch and its count.
         if self.begun is not None and self.begun[1].read() is not None:
             self.take()
+        count = sum(size for size, rows in zip(self.sizes, self.rows, strict=True) if rows is not None)
         with suppress(OutputError):
-            if self.count:
+            if count:
                 self.run._write_table(self.rows)
         return one_line(
-            f"{self.count:,} of {self.total:,} images are kept in {self.run.folder}; the same command resumes there."
+            f"{count:,} of {sum(self.sizes):,} images are kept in {self.run.folder}; the same command resumes there."
         )
 
 
