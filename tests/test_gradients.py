@@ -16,7 +16,7 @@ from concept_cam.backbones.site import Site
 from concept_cam.errors import BackboneError, NoSpatialGradient, OptionError
 from concept_cam.gradients import DenseTrace, FactoredTrace, has_exact_head, trace
 from concept_cam.gradients.folded import Folded
-from concept_cam.gradients.jacobian import push
+from concept_cam.gradients.jacobian import NotForwards, push
 from concept_cam.methods import grad_cam, hires_cam, layer_cam
 
 FACTORED = [(case, site.name) for case in zoo.CASES for site in zoo.backbone(case).sites if site.head is not None]
@@ -157,10 +157,30 @@ def test_the_matrix_by_products_forwards_and_backwards(products, monkeypatch):
     torch.testing.assert_close(maps, hires_cam(seen.gradient(directions)).flatten(2), rtol=1e-9, atol=1e-13)
 
 
-def _push(products, *given):
-    if products == "backwards":
-        raise NotImplementedError("forward differentiation of a user's own layer")
-    return push(*given)
+def _push(products, finish, *given):
+    if products == "forwards":
+        return push(finish, *given)
+    with pytest.raises(NotForwards, match=r"OnlyBackwards|jvp|forward") as refused:
+        push(lambda pooled: OnlyBackwards.apply(finish(pooled)), *given)
+    raise refused.value
+
+
+class OnlyBackwards(torch.autograd.Function):
+    """A user's own layer, without a forward derivative."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(given):
+        return given.clone()
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        pass
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return gradient
 
 
 FOLDED = [
