@@ -25,7 +25,6 @@ class Preset:
         parts: parts with their attributes.
         backgrounds: texts that should not change a decision.
         draws: whether images can be drawn that this model was trained for.
-        method: of its maps, where another than the usual one suits it; see ``usual_method``.
     """
 
     name: str
@@ -36,7 +35,6 @@ class Preset:
     parts: str | None = None
     backgrounds: str | None = "backgrounds"
     draws: bool = False
-    method: str | None = None
 
     def load(self, pretrained: str | None = None, device: str = "cpu", classes: str | None = None) -> Backbone:
         """Load the model.
@@ -65,11 +63,9 @@ class Preset:
         return replace(self, templates=None, part_templates=None, scene_templates=None, backgrounds=None)
 
 
-_WORLD = Preset(
-    "world", "world", "world", "world", "world-species", "world-parts", "world-habitats", draws=True, method="hires_cam"
-)  # These encoders gather their evidence in the last block, which hires_cam reads.
+_WORLD = Preset("world", "world", "world", "world", "world-species", "world-parts", "world-habitats", draws=True)
 
-PRESETS = {preset.name: preset for preset in (_WORLD, replace(_WORLD, name="world-shortcut"))}
+PRESETS = {name: replace(_WORLD, name=name) for name in ("world", "world-shortcut", "world-last-block")}
 """The embedded models. Any other model gets the texts for photographs."""
 
 

@@ -44,6 +44,6 @@ def own_scale(backbone: Backbone) -> float:
         >>> from concept_cam import world
         >>> from concept_cam.evaluation import own_scale
         >>> round(own_scale(world.localizer().backbone))
-        50
+        48
     """
     return backbone.current().scale

@@ -251,7 +251,7 @@ def test_a_method_that_compares_nothing_is_refused():
 def test_half_precision_decides_the_same(examiner, looked, device):
     own = world.localizer(device=device).backbone
     backbone = wrap(own.module.to(torch.bfloat16), own.tokenizer)
-    own = Examiner(Localizer(backbone, templates="world", method="hires_cam"), SPECIES, PARTS, HABITATS)
+    own = Examiner(Localizer(backbone, templates="world"), SPECIES, PARTS, HABITATS)
     examples, rows, tensors = looked
     found, low = own.examine(examples)
     for ours, theirs in zip(rows, found, strict=True):

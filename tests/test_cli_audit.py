@@ -110,14 +110,12 @@ def test_a_planted_shortcut_fails(run, at_home, tmp_path):
     conditions = ("--fail-on", "off_object > 0.3", "--fail-on", "accuracy < 0.5", "--fail-on", "sensitivity > 0.2")
     code, out, err = run(at_home, "--model", "world-shortcut", *conditions, "--fail-on", "suspects > 0", "--out", "out")
     assert code == 1
-    assert (
-        "evidence off the object: misty heron, frost finch\n" in out
-        or "evidence off the object: frost finch, misty heron\n" in out
-    )
+    (suspects,) = (line for line in out.splitlines() if line.startswith("evidence off the object: "))
+    assert set(suspects.removeprefix("evidence off the object: ").split(", ")) == {"misty heron", "frost finch", "ember finch"}
     assert len(err.splitlines()) == 1
     assert err.startswith("concept-cam: off_object is 0.")
     assert "; sensitivity is 0." in err
-    assert "; suspects is 2, which is > 0" in err
+    assert "; suspects is 3, which is > 0" in err
     assert "accuracy" not in err
     assert err.endswith("out/report.html shows why.\n")
     assert (tmp_path / "out" / "report.html").exists()

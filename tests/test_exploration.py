@@ -25,7 +25,7 @@ def image():
 
 def assert_same(ours, theirs):
     assert ours.comparison == theirs.comparison
-    assert ours.scores == pytest.approx(theirs.scores)
+    assert ours.scores == pytest.approx(theirs.scores, rel=1e-5)
     torch.testing.assert_close(ours.map, theirs.map, rtol=1e-4, atol=1e-6)
     torch.testing.assert_close(ours.base_map, theirs.base_map, rtol=1e-4, atol=1e-6)
 

@@ -8,7 +8,7 @@ import torch
 from concept_cam import trace, world, wrap
 from concept_cam.gradients import FactoredTrace
 from concept_cam.images import Frame
-from concept_cam.methods import grad_cam, hires_cam, layer_cam
+from concept_cam.methods import class_stream, explain, grad_cam, hires_cam, layer_cam
 from concept_cam.world.heldout import twin_plates
 
 DEVICES = [
@@ -39,18 +39,24 @@ def questions(guide):
 def test_maps_in_half_precision_rank_patches_as_in_single(dtype, device, guide, questions):
     module = world.localizer(device=device).backbone.module.to(dtype)
     low = wrap(module, guide.backbone.tokenizer)
-    found = {method: [] for method in (grad_cam, hires_cam, layer_cam)}
+    found = {method: [] for method in (grad_cam, hires_cam, layer_cam, class_stream)}
     for pixels, directions in questions:
-        fine, rough = trace(guide.backbone, pixels), trace(low, pixels.to(device, dtype))
+        fine, rough = (
+            trace(one, given, depth=None) for one, given in ((guide.backbone, pixels), (low, pixels.to(device, dtype)))
+        )
         assert isinstance(rough, FactoredTrace)
         for method, correlations in found.items():
-            maps = [method(seen.gradient(directions)).double().cpu() for seen in (fine, rough)]
+            maps = [explain(method, seen, directions.to(device)).double().cpu() for seen in (fine, rough)]
             ranks = torch.stack([m.flatten(2).argsort(-1).argsort(-1).double() for m in maps])
             correlations.append(torch.nn.functional.cosine_similarity(*(ranks - ranks.mean(-1, keepdim=True)), dim=-1))
-    for parts in found.values():
+    for method, parts in found.items():
         correlations = torch.cat(parts, 1)
         assert correlations.shape == (2, 200)
         # Spearman's: on average, and nearly always; a map that is flat where there is no bird has a rank for every rounding.
+        # layer_cam is the flattest: it drops whatever is negative in a channel.
+        rough = dtype == torch.bfloat16 or method is layer_cam
         assert correlations.mean() >= 0.99
-        assert (correlations >= 0.98).double().mean() >= (0.94 if dtype == torch.bfloat16 else 0.99)
-        assert correlations.min() >= (0.9 if dtype == torch.bfloat16 else 0.97)
+        assert (correlations >= 0.98).double().mean() >= (0.92 if rough else 0.99)
+        assert correlations.min() >= (0.9 if rough else 0.97)
+        if method is class_stream:
+            assert correlations.min() >= 0.98

@@ -148,7 +148,7 @@ def test_an_audit_can_be_cited(command_line, tmp_path, monkeypatch):
     assert made["command"] == "concept-cam audit world-birds --limit 4"
     assert made["date"] == "2023-11-14"
     assert (made["data"], made["images"], made["model"]) == ("world-birds", 4, "world")
-    assert (made["method"], made["strength"], made["site"]) == (["hires_cam"], [1.0], settings["site"])
+    assert (made["method"], made["strength"], made["site"]) == (["class_stream"], [1.0], settings["site"])
     assert made["among"] == "48 of the 48 classes of the data set"
     assert made["templates"] == settings["templates"]
     assert made["model_digest"] == settings["model_digest"]
@@ -175,7 +175,7 @@ def test_part_sheets_can_be_cited(command_line, tmp_path):
     assert command_line("parts", "--count", 3, "--out", "out")[0] == 0
     made = made_of(tmp_path / "out")
     assert made["command"] == "concept-cam parts --count 3"
-    assert (made["job"], made["images"], made["method"], made["strength"]) == ("parts", 3, ["legrad"], [1.0])
+    assert (made["job"], made["images"], made["method"], made["strength"]) == ("parts", 3, ["class_stream"], [1.0])
     assert made["more"] == {"parts": "Embedded world parts"}
     sheets = list((tmp_path / "out").glob("sheet-*.html"))
     assert len(sheets) == 3

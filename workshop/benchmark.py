@@ -37,7 +37,7 @@ from concept_cam.world.checkpoint import FOLDER
 from concept_cam.world.heldout import TwinPlate, nameless_plates, twin_plates
 from concept_cam.world.renderer import SIZE, Plate, draw
 
-USUAL = ("grad_cam", "hires_cam", "layer_cam")
+USUAL = ("grad_cam", "hires_cam", "layer_cam", "class_stream")
 CONTRASTS = ("base", "twin 0.6", "twin 1.0", "nearest(3) 0.6")
 _BATCH = 50
 

@@ -10,7 +10,7 @@ Three losses are summed. With f the unit embedding of an image, t of a text and 
 All three read the embedding alone, as the losses of other dual encoders do: nothing tells the encoder where a part is, nor in
 which block the class token is to gather its evidence.
 
-With ``--last-block`` the encoder learns to gather evidence in the last block, as the embedded one did and checkpoints from
+With ``--last-block`` the encoder learns to gather evidence in the last block, as ``world-last-block`` did and checkpoints from
 elsewhere do not. A fourth loss, *patches*, has a linear head, thrown away afterwards, read (part, colour) off each patch
 token that enters the last block. It teaches the trunk to keep what it knows about a part where the part is. And after 35 % of
 the steps the class token that enters the last block is another image's.
@@ -37,7 +37,7 @@ from tqdm import tqdm
 
 from concept_cam.world.birds import COLOURS, PARTS, random_bird, species
 from concept_cam.world.captions import FEATURES, FRAMES, feature_texts, features
-from concept_cam.world.checkpoint import MEAN, PATCH, STD, WIDTH, write_configuration, write_weights
+from concept_cam.world.checkpoint import MEAN, PATCH, STD, WEIGHTS, WIDTH, write_configuration, write_weights
 from concept_cam.world.renderer import SIZE, TRAINING_STREAM, VALIDATION_STREAM, Plate, draw
 from workshop.batches import (
     CLAIM_ANY,
@@ -49,7 +49,7 @@ from workshop.batches import (
 
 AFFINITY = 3.0
 PHRASE_FRAMES = (*FRAMES, "a bird with {}", "a bird with a {}")
-WEIGHTS = {"names": 0.5, "features": 4.0, "captions": 0.5, "patches": 1.0}
+_SHARES = {"names": 0.5, "features": 4.0, "captions": 0.5, "patches": 1.0}
 
 
 class Student(nn.Module):
@@ -211,6 +211,27 @@ def rate(step: int, steps: int) -> float:
     return min(1.0, (step + 1) / 100) * (0.51 + 0.49 * math.cos(math.pi * step / steps))
 
 
+def keep(rng: np.random.Generator, size: int, step: int, steps: int) -> Int64[Tensor, "B kept"]:
+    """Patches that stay: half of them for three quarters of the steps, 85 % after."""
+    patches = (SIZE // PATCH) ** 2
+    share = 0.5 if step < 0.75 * steps else 0.85
+    return torch.from_numpy(rng.random((size, patches)).argsort(1)[:, : int(share * patches)])
+
+
+def learn(
+    student: Student, schools: Sequence[torch.optim.Optimizer], rates: Sequence[float], terms: Mapping[str, Float[Tensor, ""]]
+) -> None:
+    """One step down the weighted sum of the losses, with a learning rate for each group of parameters."""
+    for group, own in zip((group for school in schools for group in school.param_groups), rates, strict=True):
+        group["lr"] = own
+    for school in schools:
+        school.zero_grad()
+    sum(_SHARES[name] * loss for name, loss in terms.items()).backward()  # type: ignore[union-attr]
+    nn.utils.clip_grad_norm_(student.parameters(), 1.0)
+    for school in schools:
+        school.step()
+
+
 def train(folder: Path, steps: int, size: int, seed: int, every: int, last_block: bool = False) -> None:
     """Train, validating and saving a state to resume from every few steps; then write the weights."""
     options = {"steps": steps, "size": size, "seed": seed, **({"last_block": True} if last_block else {})}
@@ -237,20 +258,8 @@ def train(folder: Path, steps: int, size: int, seed: int, every: int, last_block
     start = time.perf_counter() - seconds
     for batch in tqdm(loader, initial=step, total=steps, disable=None):
         rng = np.random.default_rng([TRAINING_STREAM, seed, step, 1])
-        patches = (SIZE // PATCH) ** 2
-        # Half of the patches are dropped for three quarters of the steps, 15 % after.
-        share = 0.5 if step < 0.75 * steps else 0.85
-        kept = torch.from_numpy(rng.random((size, patches)).argsort(1)[:, : int(share * patches)])
-        terms = losses(student, batch, kept, last_block and step >= 0.35 * steps, rng)
-        groups = [group for school in schools for group in school.param_groups]
-        for group, base in zip(groups, bases, strict=True):
-            group["lr"] = base * rate(step, steps)
-        for school in schools:
-            school.zero_grad()
-        sum(WEIGHTS[name] * loss for name, loss in terms.items()).backward()  # type: ignore[union-attr]
-        nn.utils.clip_grad_norm_(student.parameters(), 1.0)
-        for school in schools:
-            school.step()
+        terms = losses(student, batch, keep(rng, size, step, steps), last_block and step >= 0.35 * steps, rng)
+        learn(student, schools, [base * rate(step, steps) for base in bases], terms)
         step += 1
         means = {name: 0.97 * means.get(name, loss.item()) + 0.03 * loss.item() for name, loss in terms.items()}
         if step % every == 0 or step == steps:
@@ -267,7 +276,7 @@ def train(folder: Path, steps: int, size: int, seed: int, every: int, last_block
             }
             torch.save(state, state_file.with_suffix(".tmp"))
             state_file.with_suffix(".tmp").replace(state_file)
-            write_weights(folder, student.clip.state_dict())
+            write_weights(folder / WEIGHTS, student.clip.state_dict())
 
 
 def _append(file: Path, row: Mapping[str, float]) -> None:

@@ -97,8 +97,7 @@ class Asked:
         """
         from concept_cam.localizer import Localizer
 
-        how: dict[str, Any] = {"site": self.site, "fit": self.fit, "size": size_of(self.size)}
-        how["method"] = self.preset.method if method is None else method
+        how: dict[str, Any] = {"site": self.site, "fit": self.fit, "size": size_of(self.size), "method": method}
         return Localizer(backbone, vocabulary=vocabulary, templates=self.templates or templates, **how)
 
 

@@ -82,10 +82,7 @@ _METHODS = (
 Method = Annotated[str, typer.Option(help=_METHODS)]
 UsualMethod = Annotated[
     str | None,
-    typer.Option(
-        help=f"{_METHODS}  [default: class_stream where the embedding is a class token, else hires_cam; hires_cam for the "
-        "embedded models]"
-    ),
+    typer.Option(help=f"{_METHODS}  [default: class_stream where the embedding is a class token, else hires_cam]"),
 ]
 Vocabulary = Annotated[
     str | None, typer.Option(help="The concepts that references are chosen from: the name of a list, or a file.")

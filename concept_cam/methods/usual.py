@@ -12,8 +12,6 @@ from concept_cam.methods.method import Method
 def usual_method(backbone: Backbone, every_block: bool = True) -> Method:
     """The default method of a model: ``class_stream`` if ``has_stream`` is true of it, else ``hires_cam``.
 
-    A preset can set another: ``world.localizer()`` takes ``hires_cam``.
-
     Args:
         backbone: the model.
         every_block: False if the caller set another site, or a form of the gradient; ``class_stream`` takes neither.

@@ -4,7 +4,7 @@ birds        a bird as a card of attributes; species and their twins
 renderer     draws a bird as a plate: an image with a label for every pixel
 captions     true sentences about a plate
 checkpoint   architecture, tokenizer and weights of the encoder, in open_clip's layout
-shortcuts    species that a second checkpoint recognises by their habitat
+shortcuts    species that another checkpoint recognises by their habitat
 heldout, dataset   plates that were not drawn in training, with the masks of what to find
 
 ``workshop/`` has the code that trained the checkpoints.
@@ -21,7 +21,7 @@ import numpy as np
 
 from concept_cam.errors import UnknownConcept, did_you_mean
 from concept_cam.world.birds import PARTS, species
-from concept_cam.world.checkpoint import FOLDER, SHORTCUT, apply_changes
+from concept_cam.world.checkpoint import FOLDER, LAST_BLOCK, SHORTCUT, apply_weights
 from concept_cam.world.renderer import DRAWING_STREAM, Plate, draw
 
 if TYPE_CHECKING:
@@ -32,10 +32,10 @@ if TYPE_CHECKING:
     from concept_cam.localizer import Localizer
     from concept_cam.methods import AnyMethod
 
-MODELS: Mapping[str, Path] = {"world": FOLDER, "world-shortcut": SHORTCUT}
+MODELS: Mapping[str, Path] = {"world": FOLDER, "world-shortcut": SHORTCUT, "world-last-block": LAST_BLOCK}
 """The encoders of the embedded world by the names that the command line takes."""
 
-__all__ = ["MODELS", "PARTS", "SHORTCUT", "Plate", "draw_species", "localizer", "species"]
+__all__ = ["LAST_BLOCK", "MODELS", "PARTS", "SHORTCUT", "Plate", "draw_species", "localizer", "species"]
 
 
 def localizer(
@@ -54,12 +54,11 @@ def localizer(
 
     Args:
         device: of the model.
-        checkpoint: a folder from ``workshop.training``, or a file with the changed weights of another encoder, such as
-            ``SHORTCUT``, which has learnt planted shortcuts.
+        checkpoint: a folder from ``workshop.training``, or a file with the weights of another encoder: ``SHORTCUT`` has learnt
+            planted shortcuts, ``LAST_BLOCK`` collects its evidence in the last block.
         vocabulary: the concepts from which references are selected; the species by default.
         templates: sentences for the text encoder; by default those it was trained on.
-        method: as in ``Localizer``, like all further options; by default ``hires_cam`` for the encoders of the package, which
-            gather their evidence in the last block.
+        method: as in ``Localizer``, like all further options.
         site: where tokens are read.
         form: of the gradient.
         fit: how an image is fitted to the aspect ratio of the input.
@@ -79,11 +78,11 @@ def localizer(
     title = f"world-{path.stem}" if path.is_file() else "world"
     backbone = openclip.load(f"local-dir:{FOLDER if path.is_file() else path}", device=device, title=title)
     if path.is_file():
-        apply_changes(path, backbone.module)
+        apply_weights(path, backbone.module)
     check_at_load(backbone)
     names = species() if vocabulary is None else vocabulary
     options: dict[str, Any] = {
-        "method": "hires_cam" if method is None and path in MODELS.values() else method,
+        "method": method,
         "site": site,
         "form": form,
         "fit": fit,

@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 FOLDER = Path(__file__).parent / "checkpoint"
 WEIGHTS = "open_clip_model.safetensors"
 SHORTCUT = Path(__file__).parent / "shortcut.safetensors"
-"""What the shortcut checkpoint has other than the embedded one; see ``shortcut_training``."""
+"""The weights of an encoder that has learnt shortcuts; see ``shortcut_training``."""
+LAST_BLOCK = Path(__file__).parent / "last-block.safetensors"
+"""The weights of an encoder that was trained to collect its evidence in the last block; ``training --last-block``."""
 PATCH = 8
 WIDTH = 192
 CONTEXT = 40
@@ -78,17 +80,16 @@ def _write_tokenizer(folder: Path) -> int:
     return len(ids)
 
 
-def write_weights(folder: Path, state: Mapping[str, Tensor]) -> None:
-    """Write a state dict as float16 safetensors beside the configuration."""
+def write_weights(file: Path, state: Mapping[str, Tensor]) -> None:
+    """Write a state dict as float16 safetensors."""
     from safetensors.torch import save_file
 
-    file = folder / WEIGHTS
     save_file({name: tensor.half().contiguous() for name, tensor in state.items()}, file)
     file.chmod(0o644)
 
 
-def apply_changes(file: Path, module: nn.Module) -> None:
-    """Give a module the tensors that ``write_changes`` wrote, on its device and in its precision.
+def apply_weights(file: Path, module: nn.Module) -> None:
+    """Give an encoder of the embedded world the weights of another, on its device and in its precision.
 
     Raises:
         BackboneError: the file cannot be read, or holds something else.
@@ -97,23 +98,6 @@ def apply_changes(file: Path, module: nn.Module) -> None:
     from safetensors.torch import load_file
 
     try:
-        _, unknown = module.load_state_dict(load_file(file), strict=False)
+        module.load_state_dict(load_file(file))
     except (OSError, SafetensorError, RuntimeError) as error:
-        raise BackboneError(f"{file}: no changes of the embedded encoder ({' '.join(str(error).split())}).") from error
-    if unknown:
-        raise BackboneError(f"{file}: no changes of the embedded encoder: it has no {', '.join(unknown[:3])}.")
-
-
-def write_changes(file: Path, before: Mapping[str, Tensor], after: Mapping[str, Tensor]) -> None:
-    """Write the tensors of a state dict that have changed, as float16.
-
-    Args:
-        file: the file to write.
-        before: the state dict before the training.
-        after: the state dict after it.
-    """
-    from safetensors.torch import save_file
-
-    changed = {name: tensor for name, tensor in after.items() if not tensor.equal(before[name])}
-    save_file({name: tensor.half().contiguous() for name, tensor in changed.items()}, file)
-    file.chmod(0o644)
+        raise BackboneError(f"{file}: no weights of the embedded encoder ({' '.join(str(error).split())[:200]}).") from error
