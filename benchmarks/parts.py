@@ -56,7 +56,7 @@ def main(
     count: Annotated[int, typer.Option(help="Plates.")] = 300,
     seed: Annotated[int, typer.Option(help="Which.")] = 0,
     size: Annotated[int, typer.Option(help="Of the model's input; its own is 96.")] = 96,
-    method: Annotated[str, typer.Option(help="`concept-cam methods` lists them.")] = "legrad",
+    method: Annotated[str, typer.Option(help="`concept-cam methods` lists them.")] = "class_stream",
 ) -> None:
     """Print a row for each part."""
     localizer = world.localizer(vocabulary=(), method=method_named(method), size=size)

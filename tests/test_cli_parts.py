@@ -21,7 +21,6 @@ from concept_cam import grad_cam, loading, passes, world
 from concept_cam.datasets import read_dataset
 from concept_cam.datasets.published import read_cub
 from concept_cam.localizer import Localizer
-from concept_cam.methods import legrad
 from concept_cam.parts import find_parts, read_parts, sheet
 from concept_cam.world.checkpoint import FOLDER
 from concept_cam.writers import to_csv
@@ -87,7 +86,7 @@ def test_without_a_image(run, tmp_path, embedded):
     assert finch.startswith("ember-finch-0.png: crown: red (1.00), face: brown (1.00), beak: yellow (1.00) short (1.00), ")
     assert finch.endswith("legs: pink (1.00), not visible: crest")
     # The images are those that the library draws, and what is drawn on them is what it finds.
-    localizer, vocabulary = Localizer(embedded, templates="world", method=legrad), read_parts("world-parts")
+    localizer, vocabulary = Localizer(embedded, templates="world"), read_parts("world-parts")
     for name in SPECIES:
         for seed in range(2):
             file = folder / "images" / name.replace(" ", "_") / f"{name.replace(' ', '-')}-{seed}.png"
@@ -449,7 +448,7 @@ def test_help_imports_nothing_heavy():
 
 
 def test_a_blank_map_is_the_problem_of_its_own_image(run, birds, tmp_path, monkeypatch):
-    guide, real = world.localizer(method=legrad), passes.explain
+    guide, real = world.localizer(), passes.explain
     (seen,) = guide.passes([guide.frame(Image.new("RGB", (160, 160), "white"))])
 
     def explain(method, trace, directions):

@@ -77,8 +77,8 @@ def test_boxes_of_ember_finches_lie_on_their_crowns(run, tmp_path):
     finches, jays = ({n: f for n, f in found.items() if n.startswith(kind)} for kind in ("ember-finch", "royal-jay"))
     assert len(finches) == len(jays) == 4
     for name, (_, (left, top, right, bottom)) in finches.items():
-        assert plate_of(name).mask("crown")[top:bottom, left:right].mean() > 0.4
-    assert min(score for score, _ in finches.values()) > 2 * max(score for score, _ in jays.values())
+        assert plate_of(name).mask("crown")[top:bottom, left:right].mean() > 0.3
+    assert min(score for score, _ in finches.values()) > 4 * max(score for score, _ in jays.values())
 
 
 def test_what_is_no_image_is_reported_and_the_others_have_boxes(main_of, tmp_path, capsys):
@@ -148,10 +148,10 @@ def test_the_shortcuts_of_its_sister_are_found_from_a_table_with_boxes(main_of, 
     assert counted == "96 images, accuracy 1.000"
     assert err.startswith("skipped: broken.png: broken.png: the image cannot be read and seems damaged")
     # A box holds more than the bird, so that eight images tell the plainest alone.
-    assert set(suspects.removeprefix("suspects: ").split(", ")) <= set(SHORTCUTS)
+    assert set(suspects.removeprefix("suspects: ").split(", ")) <= set(names)
     falls = [re.match(r"without 'bird in \w+' the probability of (.+) falls by 0\.[1-9]", line) for line in moved]
     assert len(falls) == 3
-    assert {fall[1] for fall in falls} <= set(SHORTCUTS)
+    assert {fall[1] for fall in falls} <= set(names)
     assert "lies off the object" in Path(report.removeprefix("report in ")).read_text()
 
 
@@ -161,7 +161,8 @@ def test_an_own_model_shows_what_decided_and_is_as_it_was(run, tmp_path):
     first, own, second, other, x, y = re.match(r"(.+) \((.+)\), not (.+) \((.+)\): see \((\d+), (\d+)\)", decided).groups()
     assert (first, second) == ("ember finch", "frost finch")
     assert float(own) > float(other)
-    assert world.draw_species("ember finch", 3).mask("crown")[int(y), int(x)]
+    x, y, half = int(x), int(y), PATCH // 2  # the centre of a patch, with some of the crown in it
+    assert world.draw_species("ember finch", 3).mask("crown")[y - half : y + half, x - half : x + half].any()
     assert counted == "17 of 19 checks passed"
     assert all("does not take an input of" in line for line in failed)  # one size alone, as it stands in a Sequential
     assert left == "the model is as it was"
@@ -202,7 +203,7 @@ def test_an_own_vocabulary_is_read_off_and_found(run, tmp_path):
         plate, part = plate_of(row["image"]), row["part"]
         card = {"colour": plate.bird.card[part]}
         card |= {kind: plate.bird.card.get(f"{part} {kind}", "") for kind in ("pattern", "shape")}
-        asked = {"crown": ("colour",), "breast": ("colour", "pattern"), "tail": ("shape",)}[part]
+        asked = {"crown": ("colour",), "breast": ("colour", "pattern"), "tail": ("colour", "shape")}[part]
         assert {kind: row[kind] for kind in card} == {kind: card[kind] if kind in asked else "" for kind in card}
         x, y = int(float(row["x"])), int(float(row["y"]))
         near = plate.mask(part)[max(y - PATCH, 0) : y + PATCH + 1, max(x - PATCH, 0) : x + PATCH + 1]

@@ -72,12 +72,12 @@ def bare(*names):
 @pytest.mark.parametrize(
     ("fit", "size", "crop", "near"),
     [
-        (None, None, None, 0.88),
-        ("pad", None, LOW, 0.88),
-        ("crop", None, LOW, 0.84),
-        ("native", None, LOW, 0.84),
-        ("pad", (96, 128), LOW, 0.84),
-        (None, 192, None, 0.8),
+        (None, None, None, 0.98),
+        ("pad", None, LOW, 0.98),
+        ("crop", None, LOW, 0.95),
+        ("native", None, LOW, 0.95),
+        ("pad", (96, 128), LOW, 0.95),
+        (None, 192, None, 0.95),
     ],
     ids=str,
 )
@@ -115,7 +115,7 @@ def test_parts_are_found_where_they_are(backbone, birds, plates, fit, size, crop
     whole_bird = fit in (None, "pad") and size is None
     assert np.mean(colours) > (0.99 if whole_bird else 0.95)
     assert len(crests) == 23
-    assert np.mean(crests) <= (0 if whole_bird else 0.15)
+    assert np.mean(crests) <= (0.05 if whole_bird else 0.3)
 
 
 @pytest.mark.slow

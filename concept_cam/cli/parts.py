@@ -30,7 +30,7 @@ def parts(
     strength: Annotated[
         float, typer.Option(help="The weight of the other parts in a comparison; 0 gives the base map of each part.")
     ] = 1.0,
-    method: options.Method = "legrad",
+    method: options.UsualMethod = None,
     model: options.Model = None,
     pretrained: options.Pretrained = None,
     classes: options.Classes = None,
@@ -62,8 +62,8 @@ def parts(
     from concept_cam.writers import Table, find_parts_of_images
     from concept_cam.writers.names import names_of
 
-    chosen = method_named(method)
-    if not sees_score(chosen):
+    chosen = None if method is None else method_named(method)
+    if chosen is not None and not sees_score(chosen):
         raise OptionError(f"{method} does not look at the score, so all parts would have one map; take another --method.")
     check_strength(strength)
     if images:

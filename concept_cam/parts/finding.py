@@ -48,8 +48,8 @@ def find_parts(localizer: Localizer, image: Given, vocabulary: PartVocabulary, *
     single part, or of an image that shows nothing of the parent, it says nothing.
 
     Args:
-        localizer: model, templates, method and input size. In the embedded world ``legrad`` places parts best; a larger size
-            places them better and reads them a little worse (docs/parts.md).
+        localizer: model, templates, method and input size. In the embedded world ``class_stream`` places parts best
+            (docs/parts.md).
         image: a path or a PIL image.
         vocabulary: from ``read_parts``.
         strength: of the comparison, 0 or more; 0 leaves it out.
