@@ -54,7 +54,7 @@ def main(
         localizer = guide if backbone is None else Localizer(backbone, vocabulary=data.classes, templates=guide.templates)
         texts = backbone is None
         bank = guide.bank(data.classes) if texts else fit_probe(*features_of(localizer, data), data.classes, decay)
-        for method in ("grad_cam", "hires_cam"):
+        for method in ("grad_cam", "hires_cam", "own_streams" if name == "probe, mean" else "class_stream"):
             table.add_row(name, method, *(f"{x:+.3f}" for x in shared(localizer, bank, count, method)))
     Console(width=160).print(table)
 

@@ -30,7 +30,9 @@ from concept_cam.world.shortcuts import SHORTCUTS
 def main(
     count: Annotated[int, typer.Option(help="Plates.")] = 480,
     seed: Annotated[int, typer.Option(help="Which.")] = 0,
-    methods: Annotated[str, typer.Option(help="Names with commas between them.")] = "grad_cam,hires_cam,layer_cam,legrad",
+    methods: Annotated[
+        str, typer.Option(help="Names with commas between them.")
+    ] = "grad_cam,hires_cam,layer_cam,legrad,class_stream",
 ) -> None:
     """Print the share of the evidence off the bird, base and against the twin."""
     twin = {name: other for name, other, _ in twins()}

@@ -18,7 +18,7 @@ from torch import Tensor
 from concept_cam import world
 from concept_cam.localizer import Localizer
 from concept_cam.methods import METHODS
-from workshop.benchmark import Chance, Findings, Record, methods_table, twin_passes
+from workshop.benchmark import USUAL, Chance, Findings, Record, methods_table, twin_passes
 
 STRENGTH, COUNT = 0.6, 3
 
@@ -43,7 +43,7 @@ AGGREGATIONS: Mapping[str, Aggregation] = {
 
 
 def compare_aggregations(
-    localizer: Localizer, count: int, seed: int = 0, names: Sequence[str] = ("grad_cam", "hires_cam", "layer_cam")
+    localizer: Localizer, count: int, seed: int = 0, names: Sequence[str] = USUAL
 ) -> tuple[Mapping[tuple[str, str], Findings], Chance]:
     """Energy and pointing with the three nearest names as references, put together in several ways."""
     record = Record()
