@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import resource
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import islice, product
 from typing import Annotated
 
@@ -48,7 +48,7 @@ def contenders(localizer: Localizer) -> dict[str, Contender]:
 def vocabulary_table(sizes: list[int], runs: int) -> Table:
     """Milliseconds of a call, once the vocabulary is embedded."""
     backbone = world.localizer().backbone
-    made = {}
+    made: dict[str, Callable[[], object]] = {}
     for size in sizes:
         localizer = Localizer(backbone, vocabulary=tuple(islice(names(), size)), templates=["a {}"])
         made |= {f"{way}, {size}": call for way, call in contenders(localizer).items()}

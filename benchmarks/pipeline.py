@@ -14,7 +14,7 @@ import statistics
 import tempfile
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -98,7 +98,7 @@ def table(model_name: str, count: int, rounds: int) -> Iterator[str]:
     marks = (count // 3, count)
     with tempfile.TemporaryDirectory() as folder:
         paths = write_images(Path(folder), count)
-        ways = {
+        ways: dict[str, Callable[[list[Path]], Iterable[object]]] = {
             "decode and forward pass alone": lambda some: bare(model, transform, some),
             "Localizer.stream, one concept, saved": lambda some: localized(localizer, some, Path(folder)),
         }

@@ -38,7 +38,7 @@ def test_types_are_right_for_us_and_for_users(tmp_path, monkeypatch):
     """One run: the packages, and a module that imports every public name."""
     (tmp_path / "every_name.py").write_text(f"from concept_cam import {', '.join(concept_cam.__all__)}\n")
     monkeypatch.setenv("MYPYPATH", str(tmp_path))
-    done = run(sys.executable, "-m", "mypy", "-p", "concept_cam", "-p", "workshop", "-m", "every_name")
+    done = run(sys.executable, "-m", "mypy", "-p", "concept_cam", "-p", "workshop", "-p", "benchmarks", "-m", "every_name")
     assert done.returncode == 0, done.stdout + done.stderr
 
 
