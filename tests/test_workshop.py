@@ -10,7 +10,8 @@ import typer
 from safetensors.torch import load_file
 
 from concept_cam import world
-from workshop import training
+from concept_cam.world.checkpoint import FOLDER, WEIGHTS
+from workshop import pooled, training
 from workshop.batches import draw_batch
 
 
@@ -53,8 +54,6 @@ def test_a_training_that_was_interrupted_ends_as_one_that_was_not(tmp_path, monk
 
 def test_the_student_is_the_model_that_open_clip_runs(tmp_path):
     """The forward pass of training is written out for speed; it must be the encoder's own."""
-    from concept_cam.world.checkpoint import FOLDER
-
     student = training.Student(FOLDER, head=True)
     batch = draw_batch(training.np.random.default_rng(5), 3)
     pixels = (batch.pixels.permute(0, 3, 1, 2) / 255 - training.MEAN) / training.STD
@@ -83,3 +82,22 @@ def test_truth_of_captions_across_a_batch():
             assert truth[i, j].item() == held
     assert truth.diagonal().all()
     assert not truth.all()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("pool", pooled.Pool)
+def test_an_encoder_that_pools_its_patches_learns_and_is_explained(pool, tmp_path):
+    student = pooled.PooledStudent(pool)
+    before = {name: tensor.clone() for name, tensor in student.clip.state_dict().items()}
+    batch = draw_batch(training.np.random.default_rng(5), 3)
+    pixels = (batch.pixels.permute(0, 3, 1, 2) / 255 - training.MEAN) / training.STD
+    with torch.no_grad():
+        torch.testing.assert_close(student(batch.pixels)[0], student.clip.encode_image(pixels, normalize=True))
+    # Its blocks are those of the embedded encoder.
+    own = load_file(FOLDER / WEIGHTS)["visual.transformer.resblocks.5.mlp.c_fc.weight"].float()
+    assert torch.equal(before["visual.trunk.blocks.5.mlp.fc1.weight"], own)
+    pooled.train(student, steps=2, size=4, seed=0)
+    assert any(not torch.equal(before[name], tensor) for name, tensor in student.clip.state_dict().items())
+    plate = world.draw_species("ember finch", 3)
+    found = pooled.localizer(student)(plate.image, "ember finch", "frost finch")
+    assert found.map.shape == (12, 12)
