@@ -2,7 +2,8 @@
 
 *share* is the part of all positive evidence that a block has, *energy* the share of the positive evidence of its map inside
 the part in which the twins differ, *hit* the rate at which its strongest patch is within one patch of this part. The second
-half is of the last blocks together, as ``last_blocks`` gives them.
+half is of the last blocks together, as ``last_blocks`` gives them. Below is the energy of the part itself: of a map with the
+share that the part covers of each patch.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Annotated
 
 import torch
+import torch.nn.functional as F
 import typer
 from jaxtyping import Float
 from rich import box
@@ -22,7 +24,9 @@ from torch import Tensor
 from concept_cam import world
 from concept_cam.localizer import Localizer
 from concept_cam.methods import by_block
-from concept_cam.world.checkpoint import FOLDER
+from concept_cam.world.checkpoint import FOLDER, PATCH
+from concept_cam.world.heldout import twin_plates
+from concept_cam.world.renderer import SIZE
 from workshop.benchmark import Record, twin_passes
 
 
@@ -58,6 +62,22 @@ def blocks(localizer: Localizer, count: int, seed: int = 0) -> list[dict[str, fl
     ]
 
 
+def of_the_part(localizer: Localizer, count: int, seed: int = 0) -> float:
+    """The mean energy of a map that has, for each patch, the share of it that the part covers.
+
+    Args:
+        localizer: of the model.
+        count: held-out plates.
+        seed: which.
+    """
+    record, side = Record(), SIZE // PATCH
+    for item in twin_plates(count, seed):
+        mask = torch.from_numpy(item.mask)
+        share = F.adaptive_avg_pool2d(mask[None, None].float(), (side, side))[0]
+        record.add(("part", "itself"), [localizer.frame(item.plate.image)], [mask], share)
+    return float(record.findings()["part", "itself"].energy.mean())
+
+
 def main(
     count: Annotated[int, typer.Option(help="Held-out plates.")] = 300,
     seed: Annotated[int, typer.Option(help="Which held-out plates.")] = 0,
@@ -65,11 +85,14 @@ def main(
     out: Annotated[Path | None, typer.Option(help="A CSV file for the rows.")] = None,
 ) -> None:
     """Print one row for each block."""
-    rows = blocks(world.localizer(checkpoint=checkpoint, method="class_stream"), count, seed)
+    localizer = world.localizer(checkpoint=checkpoint, method="class_stream")
+    rows = blocks(localizer, count, seed)
     table = Table(*rows[0], box=box.MARKDOWN)
     for row in rows:
         table.add_row(*(f"{value:.3f}" if isinstance(value, float) else str(value) for value in row.values()))
-    Console(width=150).print(table)
+    console = Console(width=150)
+    console.print(table)
+    console.print(f"The part itself, at this grid: energy {of_the_part(localizer, count, seed):.3f}", highlight=False)
     if out is not None:
         with out.open("w", newline="") as stream:
             writer = csv.DictWriter(stream, list(rows[0]))
