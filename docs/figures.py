@@ -17,9 +17,8 @@ from concept_cam.world.renderer import DRAWING_STREAM, draw
 from concept_cam.world.shortcuts import SHORTCUTS
 
 DOCS = Path(__file__).parent
-USUAL = DOCS.parent / "workshop" / "usual"
 OTHERS = ("frost finch", "royal jay", "coral heron")
-COLOURS = ("#c22", "#26c", "#282", "#e90", "#82c", "#0aa")
+COLOURS = ("#c22", "#26c", "#282", "#e90", "#82c", "#0aa", "#777", "#a52")
 EXAMPLES = (("ember finch", 3), ("amber kingfisher", 1), ("coral heron", 5), ("royal jay", 2))
 
 
@@ -107,7 +106,7 @@ def shortcuts(side: int = 200) -> Image.Image:
 def depth(side: int = 130) -> Image.Image:
     """Three birds against their twins: the last block by hires_cam, all blocks by class_stream, and each block alone."""
     twin_of = {target: twin for target, twin, _ in twins()}
-    localizer = world.localizer(checkpoint=USUAL)
+    localizer = world.localizer()
     bank = localizer.bank(species())
     blocks = len(localizer.backbone.blocks)
     titles = ("image", "hires_cam", "class_stream", *(f"block {block + 1}" for block in range(blocks)))
@@ -157,8 +156,7 @@ def methods_table(page: str) -> str:
 def parts() -> Image.Image:
     """The parts of one bird, found and read."""
     image = world.draw_species("misty heron", seed=1).image
-    localizer = world.localizer(method=METHODS["legrad"])
-    return annotated(find_parts(localizer, image, read_parts("world-parts")), image)
+    return annotated(find_parts(world.localizer(), image, read_parts("world-parts")), image)
 
 
 def learning_curve() -> str:
@@ -201,7 +199,7 @@ def chart(lines: dict[str, list[tuple[float, float]]], ticks: list[float], width
     for tick in ticks:
         svg.append(f'<text x="{point(tick, 0).split(",")[0]}" y="{height - 10}" text-anchor="middle">{tick:g}</text>')
     free = 0.0
-    for (name, line), colour in sorted(zip(lines.items(), COLOURS, strict=False), key=lambda item: -item[0][1][-1][1]):
+    for (name, line), colour in sorted(zip(lines.items(), COLOURS[: len(lines)], strict=True), key=lambda item: -item[0][1][-1][1]):
         # Names beside the ends of their lines, from above, no two on each other.
         free = max(bottom - line[-1][1] * (bottom - top), free + 14)
         path = " ".join(point(x, value) for x, value in line)
@@ -216,7 +214,7 @@ if __name__ == "__main__":
     sweep().save(DOCS / "sweep.png", optimize=True)
     references().save(DOCS / "by-reference.png", optimize=True)
     parts().quantize(256).save(DOCS / "parts.png", optimize=True)
-    depth().save(DOCS / "depth.png", optimize=True)
+    depth().quantize(256).save(DOCS / "depth.png", optimize=True)
     shortcuts().save(DOCS / "shortcuts.png", optimize=True)
     methods().quantize(256).save(DOCS / "methods.png", optimize=True)
     (DOCS / "methods.md").write_text(methods_table((DOCS / "methods.md").read_text()))

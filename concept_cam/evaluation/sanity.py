@@ -17,10 +17,6 @@ from concept_cam.methods import Method, sees_score
 from concept_cam.metrics import flip_agreement, rank_correlation, shift_agreement
 from concept_cam.passes import Pass, ordinary
 
-SANITY = ("flip", "shift", "parameters", "labels", "input_gradient")
-"""Agreement with the map of the mirrored and of the moved image (higher is better), of the same model with its parameters
-shuffled and of a label that is not there (nearer zero is better), and with the gradient at the pixels (neither)."""
-
 
 def shuffled(backbone: Backbone) -> Backbone:
     """A copy with the numbers of each parameter in another order, the same each time: it has learnt nothing."""
