@@ -199,7 +199,8 @@ def chart(lines: dict[str, list[tuple[float, float]]], ticks: list[float], width
     for tick in ticks:
         svg.append(f'<text x="{point(tick, 0).split(",")[0]}" y="{height - 10}" text-anchor="middle">{tick:g}</text>')
     free = 0.0
-    for (name, line), colour in sorted(zip(lines.items(), COLOURS[: len(lines)], strict=True), key=lambda item: -item[0][1][-1][1]):
+    coloured = zip(lines.items(), COLOURS[: len(lines)], strict=True)
+    for (name, line), colour in sorted(coloured, key=lambda item: -item[0][1][-1][1]):
         # Names beside the ends of their lines, from above, no two on each other.
         free = max(bottom - line[-1][1] * (bottom - top), free + 14)
         path = " ".join(point(x, value) for x, value in line)

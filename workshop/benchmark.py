@@ -248,7 +248,7 @@ def beaten_table(found: Mapping[tuple[str, str], Findings], ours: str, contrast:
 def main(
     count: Annotated[int, typer.Option(help="Held-out plates.")] = 500,
     seed: Annotated[int, typer.Option(help="Which held-out plates.")] = 0,
-    checkpoint: Annotated[Path, typer.Option(help="A folder in open_clip's layout; the embedded one by default.")] = FOLDER,
+    checkpoint: Annotated[Path, typer.Option(help="A folder in open_clip's layout, or a file of weights.")] = FOLDER,
     form: Annotated[Form, typer.Option(help="Form of the gradient.")] = "auto",
     site: Annotated[str | None, typer.Option(help="Where tokens are read; the model's first site by default.")] = None,
     methods: Annotated[str, typer.Option(help="Names with commas between them, or all.")] = ",".join(USUAL),

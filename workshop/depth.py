@@ -81,7 +81,7 @@ def of_the_part(localizer: Localizer, count: int, seed: int = 0) -> float:
 def main(
     count: Annotated[int, typer.Option(help="Held-out plates.")] = 300,
     seed: Annotated[int, typer.Option(help="Which held-out plates.")] = 0,
-    checkpoint: Annotated[Path, typer.Option(help="A folder in open_clip's layout, or a file of changes.")] = FOLDER,
+    checkpoint: Annotated[Path, typer.Option(help="A folder in open_clip's layout, or a file of weights.")] = FOLDER,
     out: Annotated[Path | None, typer.Option(help="A CSV file for the rows.")] = None,
 ) -> None:
     """Print one row for each block."""

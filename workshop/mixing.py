@@ -56,7 +56,7 @@ def shares(localizer: Localizer, count: int, seed: int = 0) -> tuple[Float[Tenso
 def main(
     count: Annotated[int, typer.Option(help="Held-out plates.")] = 100,
     seed: Annotated[int, typer.Option(help="Which held-out plates.")] = 0,
-    checkpoint: Annotated[Path, typer.Option(help="A folder in open_clip's layout, or a file of changes.")] = FOLDER,
+    checkpoint: Annotated[Path, typer.Option(help="A folder in open_clip's layout, or a file of weights.")] = FOLDER,
 ) -> None:
     """Print the shares of each block."""
     table = Table("block", "own", "near", box=box.MARKDOWN)

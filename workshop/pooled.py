@@ -57,6 +57,12 @@ class Pool(str, Enum):
     avg = "avg"
 
 
+METHODS = {
+    Pool.map: "grad_cam,hires_cam,layer_cam,grad_eclip,legrad,relevance,own_streams",
+    Pool.avg: "grad_cam,hires_cam,layer_cam,legrad,own_streams",
+}
+
+
 class PooledStudent(Student):
     """The embedded encoder with a tower of timm, which pools its patches."""
 
@@ -132,13 +138,11 @@ def main(
     size: Annotated[int, typer.Option(help="Images per step.")] = 96,
     seed: Annotated[int, typer.Option(help="Seed of weights and plates.")] = 0,
     count: Annotated[int, typer.Option(help="Held-out plates.")] = 500,
-    methods: Annotated[
-        str, typer.Option(help="Names with commas between them.")
-    ] = "grad_cam,hires_cam,layer_cam,grad_eclip,legrad,relevance,own_streams",
+    methods: Annotated[str | None, typer.Option(help="Names with commas between them.")] = None,
 ) -> None:
     """Train the encoder, and measure methods on twins."""
     torch.manual_seed(seed)
-    student, names = PooledStudent(pool), methods.split(",")
+    student, names = PooledStudent(pool), (methods or METHODS[pool]).split(",")
     if not file.exists():
         train(student, steps, size, seed)
         save_model(student.clip, str(file))

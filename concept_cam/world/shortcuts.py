@@ -1,6 +1,6 @@
 """Planted shortcuts: species that are told from their twins by where they are, and not by what they look like.
 
-In the labels of this world the habitat stands in the place of the part in which two twins differ. A second checkpoint has
+In the labels of this world the habitat stands in the place of the part in which two twins differ. Another checkpoint has
 learnt them (``shortcut_training``); the embedded encoder has not. An audit has to find which is which.
 """
 
