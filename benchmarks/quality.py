@@ -36,7 +36,7 @@ from concept_cam.views import View
 from concept_cam.world.dataset import twins_dataset
 
 STRENGTH = 0.6
-METHODS = "grad_cam,hires_cam,layer_cam,class_stream,value_attribution,relevance,legrad,grad_eclip,patch_text,rise"
+METHODS = "grad_cam,hires_cam,layer_cam,class_stream,value_attribution,legrad,grad_eclip,patch_text"
 
 Peer = Callable[[nn.Module, nn.Module, Tensor, float], Tensor]
 """From a classifier whose first class is the target and whose second is the twin, a layer, pixels and a strength, to a map."""
