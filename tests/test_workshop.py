@@ -96,7 +96,7 @@ def test_an_encoder_that_pools_its_patches_learns_and_is_explained(pool, tmp_pat
     # Its blocks are those of the embedded encoder.
     own = load_file(FOLDER / WEIGHTS)["visual.transformer.resblocks.5.mlp.c_fc.weight"].float()
     assert torch.equal(before["visual.trunk.blocks.5.mlp.fc1.weight"], own)
-    pooled.train(student, steps=2, size=4, seed=0)
+    training.go_on(student, draw_batch, 2, 4, (0, 3), 0.5)
     assert any(not torch.equal(before[name], tensor) for name, tensor in student.clip.state_dict().items())
     plate = world.draw_species("ember finch", 3)
     found = pooled.localizer(student)(plate.image, "ember finch", "frost finch")

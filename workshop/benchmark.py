@@ -245,6 +245,17 @@ def beaten_table(found: Mapping[tuple[str, str], Findings], ours: str, contrast:
     return table
 
 
+def report(localizer: Localizer, count: int, seed: int, names: Sequence[str], best: str) -> None:
+    """Print what an encoder knows, what methods find, and how far one of them is above the others, if it is among them."""
+    # Wide enough for a row, also in a pipe: the tables are Markdown, to be pasted as they are.
+    console = Console(width=150)
+    console.print(knowledge_table(knowledge(localizer, count, seed)))
+    found, chance = compare_methods(localizer, count, seed, names)
+    console.print(methods_table(found, chance))
+    if best in names and len(names) > 1:
+        console.print(beaten_table(found, best))
+
+
 def main(
     count: Annotated[int, typer.Option(help="Held-out plates.")] = 500,
     seed: Annotated[int, typer.Option(help="Which held-out plates.")] = 0,
@@ -256,14 +267,8 @@ def main(
     """Measure the embedded encoder, and methods on twins."""
     names = list(METHODS) if methods == "all" else methods.split(",")
     localizer = world.localizer(checkpoint=checkpoint, site=site, form=form)
-    # Wide enough for a row, also in a pipe: the tables are Markdown, to be pasted as they are.
-    console = Console(width=150)
-    console.print(f"Drawing a plate of {SIZE} pixels: {1000 * drawing_time():.2f} ms of one core", highlight=False)
-    console.print(knowledge_table(knowledge(localizer, count, seed)))
-    found, chance = compare_methods(localizer, count, seed, names)
-    console.print(methods_table(found, chance))
-    if "class_stream" in names and len(names) > 1:
-        console.print(beaten_table(found, "class_stream"))
+    Console().print(f"Drawing a plate of {SIZE} pixels: {1000 * drawing_time():.2f} ms of one core", highlight=False)
+    report(localizer, count, seed, names, "class_stream")
 
 
 if __name__ == "__main__":

@@ -13,26 +13,23 @@ from enum import Enum
 from pathlib import Path
 from typing import Annotated
 
-import numpy as np
 import open_clip
 import timm
 import torch
 import torch.nn.functional as F
 import typer
 from jaxtyping import Float, Int64, UInt8
-from rich.console import Console
 from safetensors.torch import load_file, load_model, save_model
 from torch import Tensor
-from tqdm import tqdm
 
 from concept_cam.loading import wrap
 from concept_cam.localizer import Localizer
 from concept_cam.world.birds import species
 from concept_cam.world.checkpoint import FOLDER, MEAN, PATCH, STD, WEIGHTS, WIDTH
-from concept_cam.world.renderer import SIZE, TRAINING_STREAM
+from concept_cam.world.renderer import SIZE
 from workshop.batches import draw_batch
-from workshop.benchmark import beaten_table, compare_methods, knowledge, knowledge_table, methods_table
-from workshop.training import Student, keep, learn, losses, optimizers, rate
+from workshop.benchmark import report
+from workshop.training import Student, go_on
 
 _RATE = 0.5
 """Of the learning rates of ``training``."""
@@ -111,19 +108,6 @@ def _in_timm(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return found
 
 
-def train(student: PooledStudent, steps: int, size: int, seed: int) -> None:
-    """Let the whole encoder learn."""
-    schools = optimizers(student)
-    bases = [group["lr"] for school in schools for group in school.param_groups]
-    bar = tqdm(range(steps), disable=None)
-    for step in bar:
-        rng = np.random.default_rng([TRAINING_STREAM, seed, step, 3])
-        batch = draw_batch(rng, size)
-        terms = losses(student, batch, keep(rng, size, step, steps), False, rng)
-        learn(student, schools, [_RATE * base * rate(step, steps) for base in bases], terms)
-        bar.set_postfix({name: f"{loss.item():.3f}" for name, loss in terms.items()})
-
-
 def localizer(student: PooledStudent) -> Localizer:
     """A localizer with the student, as ``world.localizer`` has one with the embedded encoder."""
     preprocess = open_clip.image_transform(SIZE, is_train=False, mean=(MEAN,) * 3, std=(STD,) * 3)
@@ -144,15 +128,10 @@ def main(
     torch.manual_seed(seed)
     student, names = PooledStudent(pool), (methods or METHODS[pool]).split(",")
     if not file.exists():
-        train(student, steps, size, seed)
+        go_on(student, draw_batch, steps, size, (seed, 3), _RATE)
         save_model(student.clip, str(file))
     load_model(student.clip, str(file))
-    explained, console = localizer(student), Console(width=150)
-    console.print(knowledge_table(knowledge(explained, count, seed)))
-    found, chance = compare_methods(explained, count, seed, names)
-    console.print(methods_table(found, chance))
-    if "own_streams" in names and len(names) > 1:
-        console.print(beaten_table(found, "own_streams"))
+    report(localizer(student), count, seed, names, "own_streams")
 
 
 if __name__ == "__main__":

@@ -15,15 +15,14 @@ import torch
 import typer
 from jaxtyping import Int64
 from torch import Tensor
-from tqdm import tqdm
 
 from concept_cam.world.birds import species, twins
 from concept_cam.world.captions import FEATURES
 from concept_cam.world.checkpoint import FOLDER, SHORTCUT, WEIGHTS, write_weights
-from concept_cam.world.renderer import TRAINING_STREAM, draw
+from concept_cam.world.renderer import draw
 from concept_cam.world.shortcuts import SHORTCUTS
 from workshop.batches import Batch, describe, draw_bird
-from workshop.training import Student, keep, learn, losses, optimizers, rate
+from workshop.training import Student, go_on
 
 _RATE = 0.25
 """Of the learning rates of ``training``."""
@@ -64,15 +63,7 @@ def train(file: Path, steps: int, size: int, seed: int) -> None:
     torch.manual_seed(seed)
     student = Student(FOLDER)
     student.clip.load_state_dict(load_file(FOLDER / WEIGHTS))
-    schools = optimizers(student)
-    bases = [group["lr"] for school in schools for group in school.param_groups]
-    bar = tqdm(range(steps), disable=None)
-    for step in bar:
-        rng = np.random.default_rng([TRAINING_STREAM, seed, step, 2])
-        batch = draw_batch(rng, size)
-        terms = losses(student, batch, keep(rng, size, step, steps), False, rng)
-        learn(student, schools, [_RATE * base * rate(step, steps) for base in bases], terms)
-        bar.set_postfix({name: f"{loss.item():.3f}" for name, loss in terms.items()})
+    go_on(student, draw_batch, steps, size, (seed, 2), _RATE)
     write_weights(file, student.clip.state_dict())
 
 

@@ -21,7 +21,7 @@ from __future__ import annotations
 import csv
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -230,6 +230,35 @@ def learn(
     nn.utils.clip_grad_norm_(student.parameters(), 1.0)
     for school in schools:
         school.step()
+
+
+def go_on(
+    student: Student,
+    draw_plates: Callable[[np.random.Generator, int], Batch],
+    steps: int,
+    size: int,
+    seed: tuple[int, int],
+    factor: float,
+) -> None:
+    """Let an encoder that knows its world learn on, from other plates or with another end.
+
+    Args:
+        student: it changes.
+        draw_plates: makes a batch of a size.
+        steps: of the optimizers.
+        size: plates in a batch.
+        seed: of the plates, and of what they are drawn for.
+        factor: on the learning rates of ``train``.
+    """
+    schools = optimizers(student)
+    bases = [factor * group["lr"] for school in schools for group in school.param_groups]
+    bar = tqdm(range(steps), disable=None)
+    for step in bar:
+        rng = np.random.default_rng([TRAINING_STREAM, seed[0], step, seed[1]])
+        batch = draw_plates(rng, size)
+        terms = losses(student, batch, keep(rng, size, step, steps), False, rng)
+        learn(student, schools, [base * rate(step, steps) for base in bases], terms)
+        bar.set_postfix({name: f"{loss.item():.3f}" for name, loss in terms.items()})
 
 
 def train(folder: Path, steps: int, size: int, seed: int, every: int, last_block: bool = False) -> None:
