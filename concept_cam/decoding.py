@@ -38,6 +38,9 @@ _SLOW = ("bmp_rle", "ppm", "ppm_plain")
 _MAX_SLOW = 1 << 26
 """Bytes of a file for one of those, which they go through in seconds."""
 
+DEADLY = set[str]()
+"""Paths of images on which processes died: they are not opened here."""
+
 _LARGE = threading.Lock()
 """Images that need an eighth of ``MAX_BYTES`` are decoded one at a time, however many threads read."""
 
@@ -136,6 +139,10 @@ def opened(
     one = f"{'an' if what.startswith(tuple('aeiou')) else 'a'} {what}"
     with ExitStack() as stack:
         stack.enter_context(refusing(called, kind, what))
+        if DEADLY and isinstance(source, Path) and os.path.abspath(source) in DEADLY:  # noqa: PTH100
+            raise kind(
+                f"{called}: three processes died on this file, so it is skipped; a decoder or the model cannot take it."
+            )
         if isinstance(source, Path) and not source.is_file():
             state = "is a folder" if source.is_dir() else "is no file" if source.exists() else "does not exist"
             raise kind(f"{called}: the file {state}; expected {one} such as a JPEG or PNG file.")

@@ -324,7 +324,7 @@ COMMANDS = {
     "localize": {
         *("images", "target", "against", "vocabulary", "nearest", "rivals", "strength", "method", "model", "pretrained"),
         *("classes", "site", "fit", "size", "templates", "device", "sweep", "by_reference", "seed"),
-        *("batch_size", "workers", "table", "out"),
+        *("batch_size", "workers", "processes", "table", "out"),
     },
     "evaluate": {
         *(
@@ -341,7 +341,7 @@ COMMANDS = {
             "cells",
         ),
         *("probe", "decay", "pool", "centred", "among", "limit", "seed", "model", "pretrained", "classes", "site"),
-        *("fit", "size", "templates", "device", "out"),
+        *("fit", "size", "templates", "device", "processes", "out"),
     },
     "audit": {
         *(
@@ -358,11 +358,11 @@ COMMANDS = {
             "classes",
         ),
         *("other_model", "other_pretrained", "method", "site", "fit", "size", "templates", "device"),
-        *("fail_on", "out"),
+        *("fail_on", "processes", "out"),
     },
     "parts": {
         *("images", "parts", "strength", "method", "model", "pretrained", "classes", "site", "fit", "size", "templates"),
-        *("device", "count", "batch_size", "workers", "table", "out"),
+        *("device", "count", "batch_size", "workers", "processes", "table", "out"),
     },
     "report": {"folder", "other", "fail_on"},
     "check": {"model", "pretrained", "classes", "device"},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -49,12 +50,14 @@ def audit(
     templates: options.Templates = None,
     device: options.Device = "cpu",
     fail_on: options.FailOn = None,
+    processes: options.Processes = 1,
     out: options.Out = Path("concept-cam-audit"),
 ) -> None:
     """Find what a model relies on: its accuracy, the classes it confuses, evidence off the object, backgrounds that decide."""
     from concept_cam.among import as_among, chosen_among
     from concept_cam.audit import audit as look_at
     from concept_cam.methods import method_named
+    from concept_cam.runs import run_together
 
     conditions, chosen = read_conditions(fail_on), None if among is None else as_among(among)
     given = [Asked(model, pretrained, classes, device, site, fit, size, templates)]
@@ -77,7 +80,8 @@ def audit(
     for one, localizer, folder in zip(given, localizers, (out, out / "other"), strict=False):
         about = {"data": dataset, "layout": layout, "seed": seed or 0, "pretrained": one.pretrained}
         texts = _texts(one.preset.suiting(localizer.backbone), parts, backgrounds)
-        audits.append(look_at(localizer, data, folder, **texts, among=chosen, about=about, command=command_line()))
+        job = partial(look_at, localizer, data, folder, **texts, among=chosen, about=about, command=command_line())
+        audits.append(run_together(processes, job))
     tell(audits, conditions)
 
 

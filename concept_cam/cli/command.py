@@ -5,13 +5,15 @@ from __future__ import annotations
 import shlex
 import sys
 
+_NO_PART = ("--out", "--processes")
+
 
 def command_line() -> str:
-    """The command in one line, without ``--out``: where results go is no part of how they are made.
+    """The command in one line, without ``--out`` and ``--processes``: where results go and who makes them changes no result.
 
     Example:
         >>> import sys
-        >>> given, sys.argv = sys.argv, ["concept-cam", "audit", "my photos.csv", "--out", "there"]
+        >>> given, sys.argv = sys.argv, ["concept-cam", "audit", "my photos.csv", "--processes", "2", "--out", "there"]
         >>> command_line()
         "concept-cam audit 'my photos.csv'"
         >>> sys.argv = given
@@ -19,8 +21,8 @@ def command_line() -> str:
     words = iter(sys.argv[1:])
     kept = []
     for word in words:
-        if word == "--out":
+        if word in _NO_PART:
             next(words, None)
-        elif not word.startswith("--out="):
+        elif not word.startswith(tuple(f"{name}=" for name in _NO_PART)):
             kept.append(word)
     return shlex.join(["concept-cam", *kept])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -86,12 +87,14 @@ def evaluate(
     size: options.Size = None,
     templates: options.Templates = None,
     device: options.Device = "cpu",
+    processes: options.Processes = 1,
     out: options.Out = Path("concept-cam-evaluation"),
 ) -> None:
     """Measure how well the maps of methods localize, base and contrastive, and whether the score depends on what they mark."""
     from concept_cam.among import as_among
     from concept_cam.evaluation import evaluate as measure
     from concept_cam.evaluation.run import settings_of
+    from concept_cam.runs import run_together
 
     if pool not in (None, "average") or (pool and not probe):
         raise OptionError(f"--pool {pool}: expected average, with --probe; a text knows the model's own pooling alone.")
@@ -124,7 +127,8 @@ def evaluate(
     backbone = given.load()
     usual_templates = given.preset.suiting(backbone).templates
     backbone = backbone.averaged() if pool else backbone
-    found = measure(
+    job = partial(
+        measure,
         given.localizer(backbone, () if backbone.classes else data.classes, usual_templates),
         data,
         out,
@@ -136,6 +140,7 @@ def evaluate(
         about={"data": dataset, "layout": layout, "pretrained": pretrained, "pool": pool, "seed": seed},
         command=command_line(),
     )
+    found = run_together(processes, job)
     for line in found.text.split("\n"):
         say(line, 10_000)
     for problem in found.problems:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -56,6 +57,7 @@ def localize(
     seed: options.Seed = None,
     batch_size: options.BatchSize = 8,
     workers: options.Workers = 2,
+    processes: options.Processes = 1,
     table: options.Table = None,
     out: options.Out = Path("concept-cam-out"),
 ) -> None:
@@ -66,6 +68,7 @@ def localize(
     from concept_cam.comparison import check_strength
     from concept_cam.files import write_image
     from concept_cam.methods import method_named, sees_score
+    from concept_cam.runs import run_together
     from concept_cam.writers import Comparisons, Overlays, Table, localize_images
     from concept_cam.writers.names import names_of
 
@@ -102,7 +105,8 @@ def localize(
     preset = given.preset.suiting(backbone)
     localizer = given.localizer(backbone, vocabulary or preset.vocabulary or (), preset.templates, chosen)
     by_each = (1.0 if strength is None else strength) if by_reference else None
-    failed = localize_images(
+    job = partial(
+        localize_images,
         localizer,
         found,
         out,
@@ -117,6 +121,10 @@ def localize(
         about={"pretrained": pretrained},
         data=called(images or found),
         command=command_line(),
+    )
+    failed = run_together(
+        processes,
+        job,
         told=lambda path, result: _print_table(result, path, out / f"{names[path]}-overlay.png"),
         failed=lambda _, problem: complain(problem),
     )

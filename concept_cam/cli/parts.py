@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -45,6 +46,7 @@ def parts(
     ] = None,
     batch_size: options.BatchSize = 2,
     workers: options.Workers = 2,
+    processes: options.Processes = 1,
     table: options.Table = None,
     out: options.Out = Path("concept-cam-parts"),
 ) -> None:
@@ -59,6 +61,7 @@ def parts(
     from concept_cam.methods import method_named, sees_score
     from concept_cam.parts import read_parts
     from concept_cam.parts.sheet import summary
+    from concept_cam.runs import run_together
     from concept_cam.writers import Table, find_parts_of_images
     from concept_cam.writers.names import names_of
 
@@ -93,7 +96,8 @@ def parts(
         if len(found) <= _FEW:
             say(f"{one_line(path.name, 120)}: {summary(finding)}")
 
-    made = find_parts_of_images(
+    job = partial(
+        find_parts_of_images,
         localizer,
         species,
         out,
@@ -105,6 +109,10 @@ def parts(
         about={"pretrained": pretrained},
         data=called(images or []),
         command=command_line(),
+    )
+    made = run_together(
+        processes,
+        job,
         told=tell,
         failed=lambda _, problem: complain(problem),
         unnamed=lambda error: complain(f"not in cub/: {error}"),

@@ -1,8 +1,9 @@
-"""Regions as data sets store them: grey levels of an image, polygons, run lengths, boxes."""
+"""Regions as data sets store them: grey levels of an image, polygons, run lengths, boxes. They go to other processes."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,12 @@ _FORGIVEN = 1.0
 """Pixels by which a polygon may extend beyond its image, because annotation tools round."""
 
 
-def of_levels(file: Path, image: Path, wanted: Callable[[Any], Any] = lambda levels: levels > 0) -> Region:
+def above_zero(levels: Any) -> Any:
+    """The levels that are part of a region, as a rule."""
+    return levels > 0
+
+
+def of_levels(file: Path, image: Path, wanted: Callable[[Any], Any] = above_zero) -> Region:
     """The region of a mask image: the pixels whose level (or palette index) is selected, by default all above zero.
 
     Args:
@@ -31,15 +37,15 @@ def of_levels(file: Path, image: Path, wanted: Callable[[Any], Any] = lambda lev
         image: the image, which must have the size of the mask.
         wanted: selects levels.
     """
+    return partial(_in_levels, file, image, wanted)
 
-    def region() -> Bool[Tensor, "height width"]:
-        # Both sizes from the headers, before memory is allocated.
-        (height, width), whole = size_of(file, "mask"), size_of(image)
-        if (height, width) != whole:
-            raise DatasetError(f"{file}: the mask is {height} x {width}, the image {whole[0]} x {whole[1]} (upright).")
-        return torch.from_numpy(np.ascontiguousarray(wanted(read_levels(file, kind=DatasetError))))
 
-    return region
+def _in_levels(file: Path, image: Path, wanted: Callable[[Any], Any]) -> Bool[Tensor, "height width"]:
+    # Both sizes from the headers, before memory is allocated.
+    (height, width), whole = size_of(file, "mask"), size_of(image)
+    if (height, width) != whole:
+        raise DatasetError(f"{file}: the mask is {height} x {width}, the image {whole[0]} x {whole[1]} (upright).")
+    return torch.from_numpy(np.ascontiguousarray(wanted(read_levels(file, kind=DatasetError))))
 
 
 def of_boxes(boxes: Sequence[Box], size: tuple[int, int]) -> Region:
@@ -49,14 +55,14 @@ def of_boxes(boxes: Sequence[Box], size: tuple[int, int]) -> Region:
         >>> of_boxes([(0, 0, 1, 2)], (2, 2))().tolist()
         [[True, False], [True, False]]
     """
+    return partial(_in_boxes, boxes, size)
 
-    def region() -> Bool[Tensor, "height width"]:
-        inside = torch.zeros(size, dtype=torch.bool, device="cpu")
-        for left, top, right, bottom in boxes:
-            inside[top:bottom, left:right] = True
-        return inside
 
-    return region
+def _in_boxes(boxes: Sequence[Box], size: tuple[int, int]) -> Bool[Tensor, "height width"]:
+    inside = torch.zeros(size, dtype=torch.bool, device="cpu")
+    for left, top, right, bottom in boxes:
+        inside[top:bottom, left:right] = True
+    return inside
 
 
 def union(regions: Sequence[Region]) -> Region:
@@ -66,18 +72,16 @@ def union(regions: Sequence[Region]) -> Region:
         >>> union([of_boxes([(0, 0, 1, 1)], (1, 3)), of_boxes([(2, 0, 3, 1)], (1, 3))])().tolist()
         [[True, False, True]]
     """
-    if len(regions) == 1:
-        return regions[0]
+    return regions[0] if len(regions) == 1 else partial(_in_any, regions)
 
-    def region() -> Bool[Tensor, "height width"]:
-        first, *others = (each() for each in regions)
-        for other in others:
-            if other.shape != first.shape:
-                raise ValueError(f"it is {list(first.shape)} and {list(other.shape)} pixels large")
-            first = first | other
-        return first
 
-    return region
+def _in_any(regions: Sequence[Region]) -> Bool[Tensor, "height width"]:
+    first, *others = (each() for each in regions)
+    for other in others:
+        if other.shape != first.shape:
+            raise ValueError(f"it is {list(first.shape)} and {list(other.shape)} pixels large")
+        first = first | other
+    return first
 
 
 def of_coco(outlines: Sequence[Any], size: tuple[int, int]) -> Region:
@@ -98,18 +102,20 @@ def of_coco(outlines: Sequence[Any], size: tuple[int, int]) -> Region:
     """
     packed = [outline for outline in outlines if isinstance(outline, Mapping)]
     polygons = [polygon for outline in outlines if not isinstance(outline, Mapping) for polygon in _polygons(outline, size)]
+    return partial(_in_outlines, polygons, packed, size)
 
-    def region() -> Bool[Tensor, "height width"]:
-        canvas = Image.new("1", (size[1], size[0]))
-        pen = ImageDraw.Draw(canvas)
-        for polygon in polygons:
-            pen.polygon(polygon.tolist(), fill=1)
-        inside = np.array(canvas)
-        for outline in packed:
-            inside |= run_lengths(outline, size)
-        return torch.from_numpy(inside)
 
-    return region
+def _in_outlines(
+    polygons: Sequence[Float[np.ndarray, " coordinates"]], packed: Sequence[Mapping[str, Any]], size: tuple[int, int]
+) -> Bool[Tensor, "height width"]:
+    canvas = Image.new("1", (size[1], size[0]))
+    pen = ImageDraw.Draw(canvas)
+    for polygon in polygons:
+        pen.polygon(polygon.tolist(), fill=1)
+    inside = np.array(canvas)
+    for outline in packed:
+        inside |= run_lengths(outline, size)
+    return torch.from_numpy(inside)
 
 
 def _polygons(outline: Any, size: tuple[int, int]) -> Iterable[Float[np.ndarray, " coordinates"]]:

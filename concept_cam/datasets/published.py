@@ -21,6 +21,9 @@ from concept_cam.errors import DatasetError, did_you_mean, one_line, reason, ref
 _SURE = ("3", "4")
 """Of CUB's certainties: probably, definitely."""
 
+_BACKGROUND = 2
+"""The level of a trimap of Oxford-IIIT Pets that is neither the animal nor its outline."""
+
 
 def read_cub(folder: Path, root: Path | None = None) -> Dataset:
     """Read CUB-200-2011 (Wah et al. 2011): boxes, part locations and its own split; the test part is evaluated.
@@ -105,7 +108,7 @@ def read_pets(folder: Path, root: Path | None = None) -> Dataset:
     def read(name: str) -> Example:
         trimap = within(folder / "annotations" / "trimaps", f"{name}.png", root)
         image = within(folder / "images", f"{name}.jpg", root)
-        return Example(name, image, known[name], region=of_levels(trimap, image, lambda levels: levels != 2))
+        return Example(name, image, known[name], region=of_levels(trimap, image, partial(np.not_equal, _BACKGROUND)))
 
     gathered = DatasetBuilder()
     gathered.add(known, read, lambda name: name in training)

@@ -3,6 +3,7 @@
 digests    one number for anything, the same in another process
 identity   what the rows depend on: model, preprocessing, texts, methods, examples, versions
 batches    a batch counts only if it is whole and of this run
+crew       processes that make the batches of a run together
 run        a folder is one run's: its settings are those of ``run.json``, or it is refused
 table      rows are dataclasses: columns, types and help are those of their fields
 tensors    tensors of a batch, each read when it is asked for
@@ -11,6 +12,7 @@ how        how a run is made, so that it can be cited
 
 from __future__ import annotations
 
+from concept_cam.runs.crew import run_together
 from concept_cam.runs.identity import identity_of, name_of_example
 from concept_cam.runs.run import Run, read_settings
 from concept_cam.runs.table import Column, Row, Skipped, columns, csv_of, read_rows
@@ -26,4 +28,5 @@ __all__ = [
     "name_of_example",
     "read_rows",
     "read_settings",
+    "run_together",
 ]

@@ -15,7 +15,7 @@ from concept_cam.outside import read_bytes
 Files: TypeAlias = Mapping[str, bytes]
 """What a batch holds: the content of each of its files, by the ending of its name."""
 
-_SEAL = ".json"
+_SEAL, _TABLE = ".json", ".csv"
 _LARGEST, _LARGEST_SEAL = 1 << 29, 1 << 20
 
 
@@ -64,6 +64,18 @@ class Batch:
             raise
         except Exception:  # noqa: BLE001  (whatever is wrong with a batch, it is made again)
             return None
+
+    def rows(self) -> bytes | None:
+        """The table that was written; None unless the seal and the table are there, and of this run."""
+        try:
+            seal = json.loads(read_bytes(self.file(_SEAL), _LARGEST_SEAL))
+            content = read_bytes(self.file(_TABLE), _LARGEST)
+            ours = {**seal, "files": {_TABLE: seal["files"][_TABLE]}} == self._seal({_TABLE: content})
+        except MemoryError:
+            raise
+        except Exception:  # noqa: BLE001  (as in ``read``)
+            return None
+        return content if ours else None
 
     def _seal(self, files: Files) -> dict[str, Any]:
         return {

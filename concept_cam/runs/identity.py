@@ -18,6 +18,7 @@ from concept_cam.errors import DatasetError
 from concept_cam.localizer import Localizer
 from concept_cam.methods import Method
 from concept_cam.outside import chunks_of
+from concept_cam.runs.crew import crew, share
 from concept_cam.runs.digests import digest_of
 
 _COMPUTE = ("concept-cam", "torch", "torchvision", "open_clip_torch", "timm", "transformers", "numpy", "pillow")
@@ -30,6 +31,8 @@ def identity_of(
     localizer: Localizer, dataset: Dataset, methods: Mapping[str, Method] | None = None, texts: Sequence[str] = ()
 ) -> dict[str, Any]:
     """Versions and digests that are the same in another process: a folder is resumed only where all of them are.
+
+    A worker takes those of the process that has started it, which has read all images.
 
     Args:
         localizer: model and preprocessing.
@@ -48,8 +51,10 @@ def identity_of(
         >>> first == again, [name for name in first if first[name] != fewer[name]]
         (True, ['images_digest', 'labels_digest', 'regions_digest'])
     """
+    if (part := share()) is not None:
+        return dict(part.identity)
     own = localizer.backbone.original
-    return {
+    found = {
         "versions": versions(),
         "device": own.device.type,
         "model_digest": digest_of(own.module, getattr(own, "head", None), getattr(own, "call", None)),
@@ -58,6 +63,9 @@ def identity_of(
         "method_digests": {name: digest_of(method) for name, method in (methods or {}).items()},
         **digests_of_examples(dataset.examples),
     }
+    if (others := crew()) is not None:
+        others.identity = found
+    return found
 
 
 def name_of_example(example: Example) -> str:

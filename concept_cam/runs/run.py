@@ -15,6 +15,7 @@ from concept_cam.errors import OutputError, one_line
 from concept_cam.files import alone_in, clear_leftovers, write_file
 from concept_cam.outside import read_bytes
 from concept_cam.runs.batches import Batch, Files
+from concept_cam.runs.crew import Share, ShareDone, crew, share
 from concept_cam.runs.digests import digest_of
 from concept_cam.tables import table_of
 
@@ -79,6 +80,10 @@ class Run:
         Raises:
             OutputError: the folder holds another run, another process is writing there, or it cannot be written.
         """
+        if share() is not None:
+            # The process that has started this one has the folder, and has looked at all that the rows depend on.
+            yield cls(folder, read_settings(folder), columns, table)
+            return
         # What JSON does not know is known by its digest.
         settings = json.loads(json.dumps(settings, default=digest_of))
         with alone_in(folder):
@@ -143,25 +148,30 @@ class Run:
             OutputError: something cannot be written.
             KeyboardInterrupt: it is interrupted; the table has the rows of all batches that are whole, and the message says
                 how many items those are.
+            ShareDone: this process is a worker, and its share of the batches is made.
         """
-        digest, held = digest_of(self.settings), []
-        for start in range(0, len(items), size):
-            some = items[start : start + size]
-            batch = Batch(self.folder / "batches" / f"{start // size:05d}", digest, tuple(map(name, some)))
-            held.append((batch, some, None if self.settings is None else _read(batch, whole)))
-        made = make(some for _, some, files in held if files is None)
-        rows = [None if files is None else files[".csv"] for *_, files in held]
-        progress = _Progress(self, [len(some) for _, some, _ in held], rows)
-        with progress, tqdm(total=len(items), desc="images", disable=None if len(held) > 1 else True) as bar:
-            for k, (batch, some, kept) in enumerate(held):
-                files = next(made) if kept is None else kept
-                if kept is None:
-                    progress.begun = k, batch, files[".csv"]
-                    if self.settings is not None:
+        groups = [items[start : start + size] for start in range(0, len(items), size)]
+        digest, stem = digest_of(self.settings), self.folder / "batches"
+        batches = [Batch(stem / f"{k:05d}", digest, tuple(map(name, some))) for k, some in enumerate(groups)]
+        if (part := share()) is not None:
+            _make_share(part, batches, groups, make, whole)
+            raise ShareDone
+        held = [None if self.settings is None else _read(batch, whole) for batch in batches]
+        progress = _Progress(self, batches, [None if files is None else files[".csv"] for files in held])
+        with progress:
+            missing = [k for k, files in enumerate(held) if files is None]
+            if (others := crew()) is not None and self.settings is not None and len(missing) > 1:
+                others.make(groups, missing)
+                held = [_read(batch, whole) if files is None else files for batch, files in zip(batches, held, strict=True)]
+            made = make(some for some, files in zip(groups, held, strict=True) if files is None)
+            with tqdm(total=len(items), desc="images", disable=None if len(groups) > 1 else True) as bar:
+                for k, (batch, some, kept) in enumerate(zip(batches, groups, held, strict=True)):
+                    files = next(made) if kept is None else kept
+                    if kept is None and self.settings is not None:
                         batch.write(files)
-                    progress.take()
-                yield batch, some, files, kept is not None
-                bar.update(len(some))
+                    progress.rows[k] = files[".csv"]
+                    yield batch, some, files, kept is not None
+                    bar.update(len(some))
         self._write_table(progress.rows)
 
     @property
@@ -184,14 +194,34 @@ def _read(batch: Batch, whole: Callable[[Files], bool]) -> Files | None:
     return {ending: content for ending, content in files.items() if ending != ".safetensors"}
 
 
+def _make_share(
+    part: Share,
+    batches: Sequence[Batch],
+    groups: Sequence[Sequence[T]],
+    make: Callable[[Iterator[Sequence[T]]], Iterator[Files]],
+    whole: Callable[[Files], bool],
+) -> None:
+    """Make the batches of a worker that are not there: one after another, so that it is known on which one it dies."""
+    for k, (batch, some) in enumerate(zip(batches, groups, strict=True)):
+        if not part.has(k) or _read(batch, whole) is not None:
+            continue
+        if k == part.probed:
+            for number, item in enumerate(some):
+                part.begin(k, number)
+                list(make(iter([[item]])))
+        part.begin(k)
+        (files,) = make(iter([some]))
+        batch.write(files)
+        part.end(len(some))
+
+
 @dataclass
 class _Progress:
-    """How far a run is, while it runs: the number of items of each batch, the rows of those done, and the batch begun."""
+    """How far a run is, while it runs: its batches, and the rows of those that are known to be done."""
 
     run: Run
-    sizes: list[int]
+    batches: Sequence[Batch]
     rows: list[bytes | None]
-    begun: tuple[int, Batch, bytes] | None = None
 
     def __enter__(self) -> None:
         _running.append(self)
@@ -201,26 +231,16 @@ class _Progress:
         if isinstance(error, KeyboardInterrupt) and self.run.settings is not None:
             raise KeyboardInterrupt(self.keep()) from error
 
-    def take(self) -> None:
-        """Count the batch that was begun as done."""
-        if self.begun is not None:
-            k, _, rows = self.begun
-            # A signal may come in between: to take it twice does no harm.
-            self.rows[k] = rows
-            self.begun = None
-
     def keep(self) -> str:
         """Write the table of what is done, if there is room for it; says how much that is."""
-        # A signal may come between the seal of a batch and its count.
-        if self.begun is not None and self.begun[1].read() is not None:
-            self.take()
-        count = sum(size for size, rows in zip(self.sizes, self.rows, strict=True) if rows is not None)
+        # A signal may come between the seal of a batch and its count, and workers make batches that nobody has counted yet.
+        rows = [batch.rows() if own is None else own for batch, own in zip(self.batches, self.rows, strict=True)]
+        sizes = [len(batch.names) for batch in self.batches]
+        count = sum(size for size, own in zip(sizes, rows, strict=True) if own is not None)
         with suppress(OutputError):
             if count:
-                self.run._write_table(self.rows)
-        return one_line(
-            f"{count:,} of {sum(self.sizes):,} images are kept in {self.run.folder}; the same command resumes there."
-        )
+                self.run._write_table(rows)
+        return one_line(f"{count:,} of {sum(sizes):,} images are kept in {self.run.folder}; the same command resumes there.")
 
 
 _running: list[_Progress] = []

@@ -1,0 +1,57 @@
+"""What workers are given in tests: functions of a module, for they go to other processes."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+from functools import partial
+from pathlib import Path
+
+from concept_cam import world
+from concept_cam.localizer import Localizer
+from concept_cam.methods import TraceMethod
+
+
+def _is_worker():
+    return multiprocessing.parent_process() is not None
+
+
+def plain(trace, directions):
+    """HiResCAM, as far as one can see."""
+    return trace.gradient(directions).dot_tokens()
+
+
+def killed_by_white(trace, directions):
+    """Whoever looks at a white image dies, as in a decoder that is broken."""
+    if bool((trace.pixels.flatten(1).std(1) < 0.01).any()):
+        os.kill(os.getpid(), signal.SIGSEGV)
+    return plain(trace, directions)
+
+
+def killed_once(flag: Path, trace, directions):
+    """The first worker that comes here dies."""
+    if _is_worker():
+        try:
+            flag.touch(exist_ok=False)
+        except FileExistsError:
+            return plain(trace, directions)
+        os.kill(os.getpid(), signal.SIGKILL)
+    return plain(trace, directions)
+
+
+def killed_always(trace, directions):
+    """No worker comes beyond this."""
+    if _is_worker():
+        os.kill(os.getpid(), signal.SIGKILL)
+    return plain(trace, directions)
+
+
+def broken(trace, directions):
+    """An error that nobody has foreseen."""
+    raise ZeroDivisionError("as nobody has foreseen")
+
+
+def localizer(maps=plain, *given) -> Localizer:
+    """The embedded encoder with one of these methods."""
+    return world.localizer(method=TraceMethod(partial(maps, *given) if given else maps))

@@ -1,0 +1,263 @@
+"""Several processes make one run: the same bytes, nothing lost, nothing twice, whoever dies."""
+
+from __future__ import annotations
+
+import csv
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import time
+from functools import partial
+from pathlib import Path
+
+import crews
+import pytest
+import written
+from PIL import Image
+from slow import by_default
+
+from concept_cam import world
+from concept_cam.audit import audit
+from concept_cam.datasets import read_dataset
+from concept_cam.datasets.layouts import LAYOUTS
+from concept_cam.errors import OptionError, OutputError
+from concept_cam.evaluation import evaluate
+from concept_cam.parts import read_parts
+from concept_cam.runs import run_together
+from concept_cam.runs.batches import Batch
+from concept_cam.world.dataset import birds_dataset, twins_dataset
+from concept_cam.writers import find_parts_of_images, localize_images
+
+COUNT, SIZE = 18, 2
+"""Images: two batches of eight, and one of two."""
+
+WHITE, BROKEN = "03.png", "12.png"
+
+
+@pytest.fixture(autouse=True)
+def dated(monkeypatch):
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "1700000000")
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("images")
+    for seed in range(COUNT):
+        world.draw_species("ember finch", seed, 96).image.save(folder / f"{seed:02d}.png")
+    return sorted(folder.iterdir())
+
+
+@pytest.fixture(scope="module")
+def whole(images, tmp_path_factory):
+    """What one process makes."""
+    os.environ["SOURCE_DATE_EPOCH"] = "1700000000"
+    folder = tmp_path_factory.mktemp("whole")
+    assert job(images, folder)() == 0
+    return tree(folder)
+
+
+def job(images, folder, localizer=None):
+    return partial(
+        localize_images,
+        localizer or crews.localizer(),
+        images,
+        folder,
+        "ember finch",
+        "frost finch",
+        batch_size=SIZE,
+    )
+
+
+def tree(folder):
+    """Files by their names; a method of another name makes the same maps, but the records say how they are made."""
+    names = (path.relative_to(folder).as_posix() for path in Path(folder).rglob("*") if path.is_file())
+    return {name: (Path(folder) / name).read_bytes() for name in names}
+
+
+def maps(files):
+    """Those that do not say how they are made."""
+    return {name: content for name, content in files.items() if name.endswith((".png", "rows.csv"))}
+
+
+def rows(folder):
+    with (Path(folder) / "rows.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.mark.parametrize("processes", by_default((2, 3), 2))
+def test_the_bytes_are_those_of_one_process(images, whole, tmp_path, processes):
+    heard = []
+    assert run_together(processes, job(images, tmp_path), told=lambda path, result: heard.append(path)) == 0
+    assert tree(tmp_path) == whole
+    assert heard == images
+
+
+def test_what_one_process_has_begun_two_finish(images, whole, tmp_path):
+    assert job(images, tmp_path)() == 0
+    for name in ("rows.csv", "batches/00001.json", "batches/00002.json"):
+        (tmp_path / name).unlink()
+    assert run_together(2, job(images, tmp_path)) == 0
+    assert tree(tmp_path) == whole
+
+
+def test_a_worker_that_dies_is_replaced(images, whole, tmp_path):
+    localizer = crews.localizer(crews.killed_once, tmp_path / "flag")
+    assert run_together(2, job(images, tmp_path / "out", localizer)) == 0
+    assert (tmp_path / "flag").exists()
+    assert maps(tree(tmp_path / "out")) == maps(whole)
+
+
+@pytest.fixture(scope="module")
+def poisoned(images, tmp_path_factory):
+    """Images of which one kills whoever looks at it, and one is none."""
+    folder = tmp_path_factory.mktemp("poisoned")
+    for path in images:
+        (folder / path.name).write_bytes(path.read_bytes())
+    Image.new("RGB", (96, 96), "white").save(folder / WHITE)
+    (folder / BROKEN).write_bytes(b"no image")
+    return sorted(folder.iterdir())
+
+
+@pytest.mark.slow
+def test_an_image_that_kills_is_a_row_that_says_so(poisoned, tmp_path):
+    failed = {}
+    count = run_together(
+        2,
+        job(poisoned, tmp_path, crews.localizer(crews.killed_by_white)),
+        failed=lambda path, problem: failed.update({path.name: problem}),
+    )
+    assert count == 2
+    assert set(failed) == {WHITE, BROKEN}
+    assert "three processes died on this file, so it is skipped" in failed[WHITE]
+    found = rows(tmp_path)
+    assert [Path(row["image"]).name for row in found] == [path.name for path in poisoned]
+    assert [Path(row["image"]).name for row in found if row["problem"]] == [WHITE, BROKEN]
+    # What is known is not tried again.
+    assert run_together(2, job(poisoned, tmp_path, crews.localizer(crews.killed_by_white))) == 2
+    assert rows(tmp_path) == found
+
+
+@pytest.mark.slow
+def test_where_all_workers_die_it_says_so(images, tmp_path):
+    with pytest.raises(OutputError, match=r"Workers died 3 times on .* \(signal 9\); try with one process, which says more\."):
+        run_together(2, job(images, tmp_path, crews.localizer(crews.killed_always)))
+
+
+def test_an_error_of_a_worker_is_that_of_the_run(images, tmp_path):
+    with pytest.raises(ZeroDivisionError, match="as nobody has foreseen"):
+        run_together(2, job(images, tmp_path, crews.localizer(crews.broken)))
+
+
+def test_what_cannot_be_sent_is_said(images, tmp_path):
+    unsendable = lambda bank, target, scores: ("frost finch",)  # noqa: E731
+    asked = partial(localize_images, crews.localizer(), images, tmp_path, "ember finch", unsendable, batch_size=SIZE)
+    with pytest.raises(OptionError, match="The job cannot be sent to other processes"):
+        run_together(2, asked)
+    with pytest.raises(OptionError, match=r"processes is 0; expected 1 or more"):
+        run_together(0, asked)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["parts", "evaluate", "audit"])
+def test_each_job_has_the_bytes_of_one_process(images, tmp_path, name):
+    localizer = world.localizer()
+    jobs = {
+        "parts": lambda folder: partial(
+            find_parts_of_images, localizer, dict.fromkeys(images, "ember finch"), folder, read_parts("world-parts")
+        ),
+        "evaluate": lambda folder: partial(evaluate, localizer, twins_dataset(40), folder, methods="grad_cam"),
+        "audit": lambda folder: partial(audit, localizer, birds_dataset(104), folder),
+    }
+    for processes in (1, 2):
+        run_together(processes, jobs[name](tmp_path / str(processes)))
+    assert tree(tmp_path / "1") == tree(tmp_path / "2")
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_sets_of_each_layout_go_to_other_processes(tmp_path, layout):
+    made = getattr(written, f"write_{layout}")(tmp_path / "set")
+    data = read_dataset(made if isinstance(made, Path) else tmp_path / "set", layout)
+    sent = pickle.loads(pickle.dumps(data))
+    assert (sent.name, sent.classes, len(sent.examples)) == (data.name, data.classes, len(data.examples))
+    for ours, theirs in zip(data.examples, sent.examples, strict=True):
+        assert ours.name == theirs.name
+        assert (ours.region is None) == (theirs.region is None)
+        if ours.region is not None:
+            assert ours.region().equal(theirs.region())
+
+
+def started(images, out, *more):
+    command = (sys.executable, "-m", "concept_cam", "localize", *map(str, images))
+    asked = ("--target", "ember finch", "--against", "frost finch", "--batch-size", "1", "--processes", "2", "--out", str(out))
+    return subprocess.Popen((*command, *asked, *more), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+
+
+def workers_of(process):
+    """The processes that it has started and that work."""
+    found = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    return [int(one) for one in found if b"spawn_main" in Path(f"/proc/{one}/cmdline").read_bytes()]
+
+
+def wait_for(what, seconds=120.0):
+    end = time.monotonic() + seconds
+    while not (found := what()):
+        assert time.monotonic() < end, "it takes too long"
+        time.sleep(0.02)
+    return found
+
+
+def gone(number):
+    try:
+        return Path(f"/proc/{number}/stat").read_text().rsplit(")", 1)[1].split()[0] == "Z"
+    except OSError:
+        return True
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="Linux tells of a process which others it has started")
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+def test_with_the_first_process_all_end_and_the_next_goes_on(tmp_path_factory, tmp_path, number):
+    folder = tmp_path_factory.mktemp("many")
+    for seed in range(48):
+        world.draw_species("ember finch", seed, 96).image.save(folder / f"{seed:02d}.png")
+    images = sorted(folder.iterdir())
+    first = started(images, tmp_path / "out")
+    workers = wait_for(lambda: len(workers_of(first)) == 2 and workers_of(first))
+    wait_for(lambda: len(list((tmp_path / "out" / "batches").glob("*.json"))) >= 1)
+    # Another run in the same folder is refused.
+    for one in (first.pid, *workers):
+        os.kill(one, signal.SIGSTOP)
+    assert "another process is writing a run there" in started(images, tmp_path / "out").communicate()[1]
+    for one in (first.pid, *workers):
+        os.kill(one, signal.SIGCONT)
+    first.send_signal(number)
+    _, err = first.communicate()
+    assert first.returncode == (-number if number == signal.SIGKILL else 128 + number)
+    if number != signal.SIGKILL:
+        assert len(err.splitlines()) == 1
+        kept = int(err.split(";")[1].split()[0])
+        assert 8 <= kept <= 48
+    wait_for(lambda: all(map(gone, workers)), 20.0)
+    for name in ("out", "alone"):
+        again = started(images, tmp_path / name)
+        again.communicate()
+        assert again.returncode == 0
+    ours, theirs = tree(tmp_path / "out"), tree(tmp_path / "alone")
+    assert ours == theirs
+    assert len(rows(tmp_path / "out")) == 48
+
+
+def test_the_rows_of_a_batch_are_read_without_the_rest(tmp_path):
+    batch = Batch(tmp_path / "00000", "run", ("a", "b"))
+    assert batch.rows() is None
+    batch.write({".csv": b"rows", ".safetensors": b"many numbers"})
+    assert batch.rows() == b"rows"
+    batch.file(".safetensors").unlink()
+    assert batch.rows() == b"rows"
+    assert batch.read() is None
+    assert Batch(tmp_path / "00000", "another", ("a", "b")).rows() is None
+    assert Batch(tmp_path / "00000", "run", ("a", "c")).rows() is None
+    batch.file(".csv").write_bytes(b"row5")
+    assert batch.rows() is None
