@@ -128,7 +128,8 @@ class Index:
         nothing = torch.zeros(0, device="cpu")
         found = [(nothing, nothing.long()) for _ in wanted]
         for first, block in self.blocks():
-            scores = torch.from_numpy(wanted @ block.T)
+            # One by one: a product of matrices differs in the last digit with the number of texts.
+            scores = torch.from_numpy(np.stack([block @ one for one in wanted]))
             if not scores.isfinite().all():
                 raise OutputError(f"{self.file}: it holds numbers that are not finite; {_THEN}.")
             numbers = torch.arange(first, first + len(block), dtype=torch.int64, device="cpu")
