@@ -89,7 +89,9 @@ def directions(localizer):
 
 
 def test_packing_is_exact_to_half_precision_and_to_a_level_of_each_patch():
-    vectors = torch.randn(5, 7, generator=torch.Generator().manual_seed(0)) * torch.tensor([[1e3], [1.0], [1e-3], [0.0], [2.0]])
+    vectors = torch.randn(5, 7, generator=torch.Generator().manual_seed(0)) * torch.tensor(
+        [[1e3], [1.0], [1e-3], [0.0], [2.0]]
+    )
     exact, compact = (unpack(*pack(vectors, keep)) for keep in ("exact", "compact"))
     assert ((exact - vectors).abs() <= HALF * vectors.abs() + 2**-24 * vectors.abs().max()).all()
     assert ((compact - vectors).abs() <= vectors.abs().amax(1, keepdim=True) / 254 * 1.001).all()
@@ -178,7 +180,7 @@ def test_references_of_a_search(localizer, stores):
     ):
         with pytest.raises(OptionError, match=message):
             held.search(localizer, wanted, **options)
-    with pytest.raises(UnknownWord, match="never seen the word 'crwn'. Did you mean 'crown'"):
+    with pytest.raises(UnknownWord, match=r"never seen the word 'crwn'\. Did you mean 'crown'"):
         held.search(localizer, "red crwn")
 
 
@@ -240,11 +242,11 @@ def test_a_store_of_nothing_answers_nothing(localizer, tmp_path):
     (answer,) = held.search(localizer, "red crown")
     assert (len(held), answer.hits) == (0, ())
     assert "No image of the store has a field" in write_hits([answer], tmp_path / "found").read_text()
-    for wrong, message in ((dict(images=[]), "There are no images"), (dict(keep="all"), "keep is 'all'")):
+    for wrong, message in (({"images": []}, "There are no images"), ({"keep": "all"}, "keep is 'all'")):
         with pytest.raises(OptionError, match=message):
             store_fields(localizer, **{"images": paths, "folder": tmp_path / "other", **wrong})
+    world.draw_species("ember finch", 0, 96).image.save(tmp_path / "c.png")
     with pytest.raises(OptionError, match="layer_cam is not linear"):
-        world.draw_species("ember finch", 0, 96).image.save(tmp_path / "c.png")
         store_fields(world.localizer(method="layer_cam"), [tmp_path / "c.png"], tmp_path / "other")
 
 
@@ -374,14 +376,17 @@ DAMAGED = {
 }
 
 
+def localized(localizer, folder):
+    (answer,) = Store.open(folder).search(localizer, "red crown", "bird")
+    return [answer.localize(hit) for hit in answer.hits]
+
+
 @pytest.mark.parametrize("case", DAMAGED)
 def test_what_is_damaged_is_refused_in_one_line(localizer, folder, case):
     damage, message = DAMAGED[case]
     damage(folder)
     with pytest.raises(OutputError, match=message) as caught:
-        (answer,) = Store.open(folder).search(localizer, "red crown", "bird")
-        for hit in answer.hits:
-            answer.localize(hit)
+        localized(localizer, folder)
     assert "\n" not in str(caught.value)
 
 
@@ -444,7 +449,10 @@ def test_an_image_that_is_gone_or_changed_is_listed_without_overlay(localizer, i
     (tmp_path / "1.png").write_bytes(images[3].read_bytes())
     answers = Store.open(tmp_path / "store").search(localizer, "red crown", "bird")
     write_hits(answers, tmp_path / "found")
-    told = {Path(hit["image"]).name: hit for hit in json.loads((tmp_path / "found" / "hits.json").read_text())["answers"][0]["hits"]}
+    told = {
+        Path(hit["image"]).name: hit
+        for hit in json.loads((tmp_path / "found" / "hits.json").read_text())["answers"][0]["hits"]
+    }
     assert len(told) == 4
     assert "the image is gone" in told["0.png"]["problem"]
     assert "has changed since it was stored" in told["1.png"]["problem"]
@@ -466,13 +474,13 @@ def test_an_image_that_is_gone_or_changed_is_listed_without_overlay(localizer, i
 def test_a_red_crown_is_found_and_the_peak_is_on_it(localizer, tmp_path):
     """Of 600 birds of no species some 55 have a red crown."""
 
-    def plate(index: int):
-        rng = np.random.default_rng([HELD_OUT_STREAM, 0, index, 2000])
+    def plate(number: int):
+        rng = np.random.default_rng([HELD_OUT_STREAM, 0, number, 2000])
         return draw(random_bird(rng), rng, 192)
 
-    paths = [tmp_path / f"{index:03d}.png" for index in range(600)]
-    for index, path in enumerate(paths):
-        plate(index).image.save(path)
+    paths = [tmp_path / f"{number:03d}.png" for number in range(600)]
+    for number, path in enumerate(paths):
+        plate(number).image.save(path)
     store_fields(localizer, paths, tmp_path / "store", "compact", batch_size=16)
     (answer,) = Store.open(tmp_path / "store").search(localizer, "red crown", "bird", top=20)
     right = hits = 0
@@ -481,9 +489,9 @@ def test_a_red_crown_is_found_and_the_peak_is_on_it(localizer, tmp_path):
         mask, peak = torch.from_numpy(found.mask("crown")), answer.localize(hit).peak()
         right += found.bird.card["crown"] == "red"
         hits += bool(mask.any()) and bool(pointing_hit(torch.tensor([peak]), mask[None], 16.0))
-    print(f"of the first 20, {right} have a red crown, and in {hits} the peak is on it")
-    assert right >= 17
-    assert hits >= 17
+    told = f"of the first 20, {right} have a red crown, and in {hits} the peak is on it"
+    assert right >= 17, told
+    assert hits >= 17, told
 
 
 def test_the_settings_are_those_of_a_run(stores):
