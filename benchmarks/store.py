@@ -154,9 +154,9 @@ def found_table(localizer: Localizer, folder: Path, count: int) -> Table:
             start = time.perf_counter()
             (answer,) = store.search(localizer, phrase(part, colour), "bird", top=_TOP)
             ranked = time.perf_counter()
-            results = [answer.localize(hit) for hit in answer.hits]
+            results = [answer.localize(match) for match in answer.matches]
             done = time.perf_counter()
-            plates = [plate(int(hit.image.stem)) for hit in answer.hits]
+            plates = [plate(int(match.image.stem)) for match in answer.matches]
             right = sum(one.bird.card[part] == colour for one in plates)
             on = [
                 sum(_on(result.peak(), one, part, slack) for result, one in zip(results, plates, strict=True))
@@ -186,9 +186,9 @@ def index_table(folder: Path, rows: int, queries: int = 3) -> Table:
     for several in (1, queries):
         times = []
         for _ in range(3):
-            start = time.perf_counter()
+            begun = time.perf_counter()
             index.best(directions[:several], _TOP)
-            times.append(time.perf_counter() - start)
+            times.append(time.perf_counter() - begun)
         table.add_row(f"{rows:,}", str(_WIDTH), str(several), f"{sorted(times)[1]:.2f}", f"{before:.0f}", f"{_most():.0f}")
     return table
 
@@ -207,14 +207,14 @@ def main(
     """Print the three tables."""
     console, localizer = Console(width=200), world.localizer()
     print(f"{machine()}\n")
-    if count:
-        console.print(losses_table(localizer, count))
     with tempfile.TemporaryDirectory() as temporary:
         place = folder or Path(temporary)
         if rows:
             console.print(index_table(place, rows))
         if images:
             console.print(found_table(localizer, place, images))
+    if count:
+        console.print(losses_table(localizer, count))
 
 
 if __name__ == "__main__":

@@ -50,17 +50,17 @@ def test_from_images_to_a_page(run: Run, birds: Path) -> None:
     assert lines[0] == "red crown: 3 of 4 images; the first is ember finch.png"
     assert lines[1].startswith("long beak: 3 of 4 images; the first is misty heron.png")
     assert lines[2] == "page in found/search.html"
-    assert names(Path("found")) == {"hits.csv", "hits.json", "how.json", "overlays", "search.html"}
+    assert names(Path("found")) == {"matches.csv", "matches.json", "how.json", "overlays", "search.html"}
     assert names(Path("found", "overlays")) == {f"{k:02d}-{rank:04d}.png" for k in (1, 2) for rank in (1, 2, 3)}
     with Image.open("found/overlays/01-0001.png") as overlay:
         assert overlay.size == (96, 96)
-    rows = read_table(Path("found", "hits.csv").read_bytes())
+    rows = read_table(Path("found", "matches.csv").read_bytes())
     assert [(row["target"], row["rank"]) for row in rows] == [
         (t, str(k)) for t in ("red crown", "long beak") for k in (1, 2, 3)
     ]
     assert rows[0]["image"] == str(birds / "ember finch.png")
     assert {row["references"] for row in rows} == {"bird"}
-    told = json.loads(Path("found", "hits.json").read_text())
+    told = json.loads(Path("found", "matches.json").read_text())
     assert told["images"] == 4
     page = Path("found", "search.html").read_text()
     assert "<h1>Search: red crown, long beak</h1>" in page
@@ -85,12 +85,12 @@ def test_references_and_strength(run: Run, stored: Path) -> None:
         ((), None, "0"),
     ):
         assert run("search", stored, "ember finch", *options, "--out", "found").code == 0
-        row = read_table(Path("found", "hits.csv").read_bytes())[0]
+        row = read_table(Path("found", "matches.csv").read_bytes())[0]
         assert row.get("references", "").split("; ")[0] == (references or "")
         assert row["strength"] == strength
     Path("own.txt").write_text("royal jay\nmisty heron\n")
     assert run("search", stored, "ember finch", "--nearest", 1, "--vocabulary", "own.txt", "--out", "found").code == 0
-    assert read_table(Path("found", "hits.csv").read_bytes())[0]["references"] in ("royal jay", "misty heron")
+    assert read_table(Path("found", "matches.csv").read_bytes())[0]["references"] in ("royal jay", "misty heron")
 
 
 def test_the_input_of_the_store_need_not_be_said_again(run: Run, birds: Path) -> None:
@@ -106,7 +106,7 @@ def test_images_that_are_gone_are_listed(run: Run, stored: Path, birds: Path, tm
     Path("moved", "ember finch.png").unlink()
     done = run("search", stored, "red crown", "--root", "moved", "--out", "found")
     assert (done.code, done.err) == (0, "")
-    rows = read_table(Path("found", "hits.csv").read_bytes())
+    rows = read_table(Path("found", "matches.csv").read_bytes())
     assert {Path(row["image"]).name: "problem" in row for row in rows} == {
         f"{name}.png": name == SPECIES[0] for name in SPECIES
     }

@@ -22,7 +22,7 @@ from concept_cam.localizer import Localizer
 from concept_cam.metrics import pointing_hit, rank_correlation
 from concept_cam.page import html
 from concept_cam.runs.digests import digest_of
-from concept_cam.store import Store, index, pack, store, store_fields, storing, unpack, write_hits
+from concept_cam.store import Store, index, pack, store, store_fields, storing, unpack, write_matches
 from concept_cam.store.index import NAME, Index, header_of
 from concept_cam.tables import read_table
 from concept_cam.world.birds import COLOURS, PARTS, phrase, random_bird, twins
@@ -135,10 +135,12 @@ def test_the_ranking_is_that_of_the_scores(localizer, images, stores, keep):
     for answer in answers:
         direction = bank.vectors_of([answer.comparison.target])[0] - 0.8 * bank.vectors_of(["bird"])[0]
         scores = embeddings @ direction
-        assert [hit.image for hit in answer.hits] == [good[k] for k in scores.argsort(descending=True).tolist()]
-        torch.testing.assert_close(torch.tensor([hit.score for hit in answer.hits]), scores.sort(descending=True).values)
+        assert [match.image for match in answer.matches] == [good[k] for k in scores.argsort(descending=True).tolist()]
+        torch.testing.assert_close(
+            torch.tensor([match.score for match in answer.matches]), scores.sort(descending=True).values
+        )
     (first,) = Store.open(stores / keep).search(localizer, "red crown", "bird", strength=0.8, top=2)
-    assert first.hits == answers[0].hits[:2]
+    assert first.matches == answers[0].matches[:2]
 
 
 @pytest.mark.filterwarnings("ignore:.*no more like:UserWarning")  # the species are more similar to each other
@@ -146,15 +148,15 @@ def test_a_hit_is_localized_as_its_field_is(localizer, stores):
     held = Store.open(stores / "exact")
     bank = localizer.bank(["red crown", "bird"])
     (answer,) = held.search(localizer, "red crown", "bird")
-    for hit in answer.hits:
-        ours, own = answer.localize(hit), held.field(hit.number).localize(bank, "red crown", "bird")
+    for match in answer.matches:
+        ours, own = answer.localize(match), held.field(match.number).localize(bank, "red crown", "bird")
         assert torch.equal(ours.map, own.map)
         assert torch.equal(ours.base_map, own.base_map)
         assert (ours.comparison, dict(ours.scores), ours.peak()) == (own.comparison, dict(own.scores), own.peak())
-        model = localizer(hit.image, "red crown", "bird")
+        model = localizer(match.image, "red crown", "bird")
         torch.testing.assert_close(ours.map, model.map, rtol=1e-2, atol=2e-3 * float(model.map.abs().max()))
         assert ours.peak() == model.peak()
-        assert hit.score == pytest.approx(ours.scores["red crown"] - 0.6 * ours.scores["bird"], abs=1e-5)
+        assert match.score == pytest.approx(ours.scores["red crown"] - 0.6 * ours.scores["bird"], abs=1e-5)
 
 
 @pytest.mark.filterwarnings("ignore:.*no more like:UserWarning")
@@ -162,11 +164,11 @@ def test_references_of_a_search(localizer, stores):
     held = Store.open(stores / "exact")
     (base,) = held.search(localizer, "red crown")
     assert (base.comparison.references, base.comparison.strength) == ((), 0.0)
-    assert base.hits[0].score == pytest.approx(base.localize(base.hits[0]).scores["red crown"], abs=1e-6)
+    assert base.matches[0].score == pytest.approx(base.localize(base.matches[0]).scores["red crown"], abs=1e-6)
     (near,) = held.search(localizer, "ember finch", nearest(2))
-    own = localizer(near.hits[0].image, "ember finch", nearest(2))
+    own = localizer(near.matches[0].image, "ember finch", nearest(2))
     assert near.comparison.references == own.comparison.references
-    assert near.localize(near.hits[0]).comparison.references == own.comparison.references
+    assert near.localize(near.matches[0]).comparison.references == own.comparison.references
     (named,) = held.search(localizer, "ember finch", against("frost finch", "bird"))
     assert named.comparison.references == ("frost finch", "bird")
     # A second text that is looked for is no reference of the first.
@@ -240,8 +242,8 @@ def test_a_store_of_nothing_answers_nothing(localizer, tmp_path):
     assert told == paths
     held = Store.open(tmp_path / "store")
     (answer,) = held.search(localizer, "red crown")
-    assert (len(held), answer.hits) == (0, ())
-    assert "No image of the store has a field" in write_hits([answer], tmp_path / "found").read_text()
+    assert (len(held), answer.matches) == (0, ())
+    assert "No image of the store has a field" in write_matches([answer], tmp_path / "found").read_text()
     for wrong, message in (({"images": []}, "There are no images"), ({"keep": "all"}, "keep is 'all'")):
         with pytest.raises(OptionError, match=message):
             store_fields(localizer, **{"images": paths, "folder": tmp_path / "other", **wrong})
@@ -378,7 +380,7 @@ DAMAGED = {
 
 def localized(localizer, folder):
     (answer,) = Store.open(folder).search(localizer, "red crown", "bird")
-    return [answer.localize(hit) for hit in answer.hits]
+    return [answer.localize(match) for match in answer.matches]
 
 
 @pytest.mark.parametrize("case", DAMAGED)
@@ -424,19 +426,19 @@ def test_the_model_is_compared_once(localizer, stores, monkeypatch):
 
 def test_names_are_safe_in_the_table_and_on_the_page(localizer, stores, tmp_path):
     answers = Store.open(stores / "exact").search(localizer, ["red crown", "blue wing"], "bird")
-    page = write_hits(answers, tmp_path / "found", "concept-cam search <b>")
-    text, rows = page.read_text(), read_table((tmp_path / "found" / "hits.csv").read_bytes())
+    page = write_matches(answers, tmp_path / "found", "concept-cam search <b>")
+    text, rows = page.read_text(), read_table((tmp_path / "found" / "matches.csv").read_bytes())
     assert {Path(row["image"]).name for row in rows} == {f"{name}.png" for name in SPECIES} | set(ODD)
-    assert (tmp_path / "found" / "hits.csv").read_text().count("\n") == 1 + len(rows) + 2  # one name has a line break
+    assert (tmp_path / "found" / "matches.csv").read_text().count("\n") == 1 + len(rows) + 2  # one name has a line break
     assert "<img src=x" not in text
     assert "&lt;img src=x onerror=alert(1)&gt;.png" in text
     assert "<b>" not in text
-    told = json.loads((tmp_path / "found" / "hits.json").read_text())
+    told = json.loads((tmp_path / "found" / "matches.json").read_text())
     assert [answer["comparison"]["target"] for answer in told["answers"]] == ["red crown", "blue wing"]
-    first, result = told["answers"][0]["hits"][0], answers[0].localize(answers[0].hits[0])
+    first, result = told["answers"][0]["matches"][0], answers[0].localize(answers[0].matches[0])
     assert (tuple(first["peak"]), first["boxes"]) == (result.peak(), [list(box) for box in result.boxes()])
     overlays = {file.relative_to(page.parent).as_posix() for file in (page.parent / "overlays").iterdir()}
-    assert overlays == {hit["overlay"] for answer in told["answers"] for hit in answer["hits"]}
+    assert overlays == {match["overlay"] for answer in told["answers"] for match in answer["matches"]}
     assert all(f'href="{name}"' in text for name in overlays)
     assert "http" not in html._asset("page.css")
     assert json.loads((tmp_path / "found" / "how.json").read_text())["job"] == "search"
@@ -448,26 +450,26 @@ def test_an_image_that_is_gone_or_changed_is_listed_without_overlay(localizer, i
     (tmp_path / "0.png").unlink()
     (tmp_path / "1.png").write_bytes(images[3].read_bytes())
     answers = Store.open(tmp_path / "store").search(localizer, "red crown", "bird")
-    write_hits(answers, tmp_path / "found")
+    write_matches(answers, tmp_path / "found")
     told = {
-        Path(hit["image"]).name: hit
-        for hit in json.loads((tmp_path / "found" / "hits.json").read_text())["answers"][0]["hits"]
+        Path(match["image"]).name: match
+        for match in json.loads((tmp_path / "found" / "matches.json").read_text())["answers"][0]["matches"]
     }
     assert len(told) == 4
     assert "the image is gone" in told["0.png"]["problem"]
     assert "has changed since it was stored" in told["1.png"]["problem"]
-    assert {name for name, hit in told.items() if hit["overlay"] is None} == {"0.png", "1.png"}
-    assert all(len(hit["peak"]) == 2 for hit in told.values())
+    assert {name for name, match in told.items() if match["overlay"] is None} == {"0.png", "1.png"}
+    assert all(len(match["peak"]) == 2 for match in told.values())
     (tmp_path / "moved").mkdir()
     for name in ("2.png", "3.png"):
         (tmp_path / name).rename(tmp_path / "moved" / name)
     answers = Store.open(tmp_path / "store", tmp_path / "moved").search(localizer, "red crown", "bird")
-    write_hits(answers, tmp_path / "again")
+    write_matches(answers, tmp_path / "again")
     assert len(list((tmp_path / "again" / "overlays").iterdir())) == 2
     with pytest.raises(OutputError, match="holds a run of several images"):
-        write_hits(answers, tmp_path / "store")
+        write_matches(answers, tmp_path / "store")
     with pytest.raises(ConceptCamError, match="no answers"):
-        write_hits([], tmp_path / "again")
+        write_matches([], tmp_path / "again")
 
 
 @pytest.mark.slow
@@ -484,9 +486,9 @@ def test_a_red_crown_is_found_and_the_peak_is_on_it(localizer, tmp_path):
     store_fields(localizer, paths, tmp_path / "store", "compact", batch_size=16)
     (answer,) = Store.open(tmp_path / "store").search(localizer, "red crown", "bird", top=20)
     right = hits = 0
-    for hit in answer.hits:
-        found = plate(int(hit.image.stem))
-        mask, peak = torch.from_numpy(found.mask("crown")), answer.localize(hit).peak()
+    for match in answer.matches:
+        found = plate(int(match.image.stem))
+        mask, peak = torch.from_numpy(found.mask("crown")), answer.localize(match).peak()
         right += found.bird.card["crown"] == "red"
         hits += bool(mask.any()) and bool(pointing_hit(torch.tensor([peak]), mask[None], 16.0))
     told = f"of the first 20, {right} have a red crown, and in {hits} the peak is on it"

@@ -44,13 +44,13 @@ def search(
         "concept-cam-search"
     ),
 ) -> None:
-    """Rank the images of a store by texts, and show where: search.html, hits.csv, hits.json and overlays/.
+    """Rank the images of a store by texts, and show where: search.html, matches.csv, matches.json and overlays/.
 
     The model is the one that the store was made with, of which the text encoder alone is run. Templates and input are those of
     the store. Images are opened only to be drawn on.
     """
     from concept_cam.comparison import check_strength
-    from concept_cam.store import Store, write_hits
+    from concept_cam.store import Store, write_matches
 
     references = references_of(against, nearest, None)
     if strength is not None:
@@ -68,11 +68,11 @@ def search(
     localizer = _localizer(held, backbone, names)
     answers = held.search(localizer, targets, references, strength=_STRENGTH if strength is None else strength, top=top)
     written = [out / "overlays" / f"{k:02d}-{rank:04d}.png" for k in range(1, len(answers) + 1) for rank in range(1, top + 1)]
-    check_apart([hit.image for answer in answers for hit in answer.hits], written)
-    page = write_hits(answers, out, command_line())
+    check_apart([match.image for answer in answers for match in answer.matches], written)
+    page = write_matches(answers, out, command_line())
     for answer in answers:
-        best = f"; the first is {one_line(answer.hits[0].image.name, 120)}" if answer.hits else ""
-        say(f"{one_line(answer.comparison.target, 120)}: {len(answer.hits)} of {len(held):,} images{best}")
+        best = f"; the first is {one_line(answer.matches[0].image.name, 120)}" if answer.matches else ""
+        say(f"{one_line(answer.comparison.target, 120)}: {len(answer.matches)} of {len(held):,} images{best}")
     say(f"page in {page}")
 
 

@@ -40,7 +40,7 @@ _COMPARED = {
 
 @final
 @dataclass(frozen=True)
-class Hit:
+class Match:
     """An image that a search found.
 
     Attributes:
@@ -63,18 +63,18 @@ class Answer:
 
     Attributes:
         comparison: target, references, weights, similarities, strength.
-        hits: the images with the highest scores, the highest first.
+        matches: the images with the highest scores, the highest first.
         bank: of the target and all that references are chosen from.
         store: that answers.
     """
 
     comparison: Comparison
-    hits: tuple[Hit, ...]
+    matches: tuple[Match, ...]
     bank: ConceptBank
     store: Store
 
-    def localize(self, hit: Hit) -> Localization:
-        """Where the image of a hit shows it, from the field that is kept: what ``ConceptField.localize`` gives.
+    def localize(self, match: Match) -> Localization:
+        """Where the image of a match shows it, from the field that is kept: what ``ConceptField.localize`` gives.
 
         Raises:
             OutputError: the batch of the image is damaged.
@@ -82,7 +82,7 @@ class Answer:
         """
         asked = self.comparison
         against = asked.references or None
-        return self.store.field(hit.number).localize(self.bank, asked.target, against, strength=asked.strength)
+        return self.store.field(match.number).localize(self.bank, asked.target, against, strength=asked.strength)
 
 
 @final
@@ -108,7 +108,7 @@ class Store:
         ...         world.draw_species(name, 3, 96).image.save(plate)
         ...     failures = store_fields(localizer, list(plates.values()), f"{folder}/store")
         ...     (answer,) = Store.open(f"{folder}/store").search(localizer, "red crown", against="bird")
-        ...     answer.hits[0].image.name, answer.localize(answer.hits[0]).map.shape
+        ...     answer.matches[0].image.name, answer.localize(answer.matches[0]).map.shape
         ('ember finch.png', torch.Size([12, 12]))
     """
 
@@ -190,7 +190,7 @@ class Store:
             raise OutputError(f"{self.index.file}: its embeddings have not {directions.shape[1]} numbers; store them again.")
         best = self.index.best(directions, top)
         return [
-            Answer(comparison, tuple(map(self._hit, numbers.tolist(), scores.tolist())), bank, self)
+            Answer(comparison, tuple(map(self._match, numbers.tolist(), scores.tolist())), bank, self)
             for (comparison, bank), (scores, numbers) in zip(asked, best, strict=True)
         ]
 
@@ -231,9 +231,9 @@ class Store:
         unknown = torch.zeros(len(bank.names), device="cpu")
         return compare(bank, target, selector, unknown, strength if selector else 0.0), bank
 
-    def _hit(self, number: int, score: float) -> Hit:
+    def _match(self, number: int, score: float) -> Match:
         _, entries, place = self._entry(number)
-        return Hit(number, score, self.images / entries[place].image, entries[place].sha256)
+        return Match(number, score, self.images / entries[place].image, entries[place].sha256)
 
     def _entry(self, number: int) -> tuple[Path, list[Entry], int]:
         """The batch of an image, what it says of its images, and the place of this one."""

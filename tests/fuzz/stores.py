@@ -12,7 +12,7 @@ from typing import Any
 from unittest import mock
 
 from concept_cam import world
-from concept_cam.store import Store, store_fields, write_hits
+from concept_cam.store import Store, store_fields, write_matches
 from fuzz.runs import DAMAGES
 
 _SPECIES = ("ember finch", "frost finch", "royal jay", "misty heron", "copper finch")
@@ -29,7 +29,7 @@ def case(rng: random.Random, folder: Path) -> Callable[[], object]:
     def search() -> object:
         try:
             answers = Store.open(out).search(_localizer(), ["red crown", "blue wing"], "bird")
-            return write_hits(answers, folder / "found").read_bytes()
+            return write_matches(answers, folder / "found").read_bytes()
         finally:
             for file in out.rglob("*"):
                 if file.is_file() and not file.is_symlink():
