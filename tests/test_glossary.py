@@ -227,6 +227,8 @@ NAMED = {
     "read_image": "concept_cam.images.read_image",
     "relative_drop": "concept_cam.metrics.relative_drop",
     "rivals(k)": "concept_cam.rivals",
+    "store.Match": "concept_cam.store.Match",
+    "store.Store": "concept_cam.store.Store",
     "trace": "concept_cam.trace",
     "uniform": "concept_cam.uniform",
     "world.Plate": "concept_cam.world.Plate",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -494,6 +495,16 @@ def test_a_red_crown_is_found_and_the_peak_is_on_it(localizer, tmp_path):
     told = f"of the first 20, {right} have a red crown, and in {hits} the peak is on it"
     assert right >= 17, told
     assert hits >= 17, told
+
+
+def test_the_python_of_the_page_about_stores_runs(tmp_path, monkeypatch, capsys):
+    (code,) = re.findall(r"```python\n(.*?)```", (Path(__file__).parents[1] / "docs" / "scale.md").read_text(), re.S)
+    monkeypatch.chdir(tmp_path)
+    exec(compile(code, "scale.md", "exec"), {})
+    first, second = capsys.readouterr().out.splitlines()
+    assert "ember finch.png 0.1" in first
+    assert ".png" in second
+    assert Path("found", "search.html").is_file()
 
 
 def test_the_settings_are_those_of_a_run(stores):
