@@ -127,6 +127,9 @@ def test_mistakes_are_one_line(run: Run, stored: Path, birds: Path) -> None:
     batch = stored / "batches" / "00000.safetensors"
     batch.write_bytes(batch.read_bytes()[:-100])
     assert "not fields" in run("search", stored, "red crown", "--out", "found").line()
+    shutil.copy(birds / "royal jay.png", "jay.png")
+    Path("rows.csv").write_text("file,label\njay.png,jay\n")
+    assert "rows.csv is one of the images, or their list" in run("fields", "rows.csv", "--out", ".").line()
     Path("bad.png").write_bytes(b"no image")
     done = run("fields", "bad.png", birds / "ember finch.png", "--out", "some")
     assert done.code == 2

@@ -10,20 +10,22 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from slow import by_default
+from zoo import classifiers
 
-from concept_cam import against, nearest, rivals, world
+from concept_cam import Preprocess, against, nearest, rivals, world, wrap
 from concept_cam.errors import ConceptCamError, OptionError, OutputError, UnknownWord
 from concept_cam.localizer import Localizer
 from concept_cam.metrics import pointing_hit, rank_correlation
 from concept_cam.page import html
 from concept_cam.runs.digests import digest_of
-from concept_cam.store import Store, index, pack, store, store_fields, storing, unpack, write_matches
+from concept_cam.store import Store, batches, index, pack, store, store_fields, storing, unpack, write_matches
 from concept_cam.store.index import NAME, Index, header_of
 from concept_cam.tables import read_table
 from concept_cam.world.birds import COLOURS, PARTS, phrase, random_bird, twins
@@ -253,20 +255,49 @@ def test_a_store_of_nothing_answers_nothing(localizer, tmp_path):
         store_fields(world.localizer(method="layer_cam"), [tmp_path / "c.png"], tmp_path / "other")
 
 
-@pytest.mark.parametrize("batches", by_default([0, 1, 3], 1))
-def test_an_interrupted_run_ends_with_the_same_bytes(localizer, images, stores, tmp_path, small, monkeypatch, batches):
+def test_a_field_that_could_not_be_read_back_is_a_row(localizer, images, tmp_path, monkeypatch):
+    """Or the run would end there each time."""
+    monkeypatch.setattr(batches, "MOST_NUMBERS", 144 * 192 - 1)
+    assert store_fields(localizer, images[:2], tmp_path / "store") == 2
+    assert "144 vectors of 192 numbers; at most" in (tmp_path / "store" / "rows.csv").read_text()
+    monkeypatch.undo()
+    real = storing.each_frame
+    monkeypatch.setattr(storing, "each_frame", lambda *given: [replace(one, vectors=one.vectors / 0) for one in real(*given)])
+    assert store_fields(localizer, images[:2], tmp_path / "other") == 2
+    assert "not finite" in (tmp_path / "other" / "rows.csv").read_text()
+
+
+@pytest.mark.filterwarnings("ignore:.*no more like:UserWarning")  # random weights
+def test_a_classifier_has_a_store_too(images, tmp_path):
+    backbone = wrap(
+        classifiers.timm_resnet(), preprocess=Preprocess((32, 32), (0.5,) * 3, (0.5,) * 3), classes=classifiers.CLASSES
+    )
+    localizer = Localizer(backbone, method="hires_cam")
+    first, second = backbone.classes[:2]
+    store_fields(localizer, images[:2], tmp_path / "store")
+    (answer,) = Store.open(tmp_path / "store").search(localizer, first, second)
+    for match in answer.matches:
+        own = localizer(match.image, first, second)
+        torch.testing.assert_close(answer.localize(match).map, own.map, rtol=1e-2, atol=2e-3 * float(own.map.abs().max()))
+        assert answer.localize(match).scores == pytest.approx(dict(own.scores), rel=1e-4)
+    with pytest.raises(ConceptCamError, match="has no class 'red crown'"):
+        Store.open(tmp_path / "store").search(localizer, "red crown")
+
+
+@pytest.mark.parametrize("done", by_default([0, 1, 3], 1))
+def test_an_interrupted_run_ends_with_the_same_bytes(localizer, images, stores, tmp_path, small, monkeypatch, done):
     made, real = [], storing.files_of
 
     def stopped(*arguments):
-        if len(made) == batches:
+        if len(made) == done:
             raise KeyboardInterrupt
         made.append(1)
         return real(*arguments)
 
     monkeypatch.setattr(storing, "files_of", stopped)
-    with pytest.raises(KeyboardInterrupt, match=f"{2 * batches} of 9 images are kept"):
+    with pytest.raises(KeyboardInterrupt, match=f"{2 * done} of 9 images are kept"):
         store_fields(localizer, images, tmp_path / "store", batch_size=2)
-    if batches:
+    if done:
         with pytest.raises(OutputError, match="the store is not finished; start the same"):
             Store.open(tmp_path / "store")
     monkeypatch.setattr(storing, "files_of", real)

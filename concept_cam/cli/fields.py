@@ -11,7 +11,7 @@ from concept_cam.cli import options
 from concept_cam.cli.command import command_line
 from concept_cam.cli.encoders import Asked
 from concept_cam.cli.folders import sources
-from concept_cam.cli.images import called, check_all, make_folder
+from concept_cam.cli.images import called, check_all, check_apart, make_folder
 from concept_cam.cli.tabled import of_tables
 from concept_cam.cli.terminal import complain, say
 
@@ -52,6 +52,7 @@ def fields(
     given = Asked(model, pretrained, classes, device, site, fit, size, templates)
     found = sources(of_tables(images)[0], but=out)
     make_folder(out)
+    check_apart((*found, *images), [out / name for name in ("run.json", "how.json", "rows.csv", "index.safetensors")])
     backbone = given.load()
     localizer = given.localizer(backbone, templates=given.preset.suiting(backbone).templates, method=chosen)
     failed = store_fields(

@@ -15,7 +15,7 @@ from jaxtyping import Float
 from safetensors.torch import save
 from torch import Tensor
 
-from concept_cam.errors import OutputError
+from concept_cam.errors import NoSpatialGradient, OutputError
 from concept_cam.field import ConceptField
 from concept_cam.images import Placement
 from concept_cam.outside import parse_json, read_bytes
@@ -77,6 +77,23 @@ class Entry:
     def cells(self) -> int:
         """Of its maps; 0 if there is no field."""
         return self.grid[0] * self.grid[1]
+
+
+def check_stored(found: Stored) -> None:
+    """Raise NoSpatialGradient or OutputError if a field cannot be kept, or could not be read back.
+
+    Args:
+        found: of an image.
+    """
+    own, kept = found.field, found.field.placement
+    rows, cols, width = own.vectors.shape
+    if not (own.vectors.isfinite().all() and own.embedding.isfinite().all()):
+        raise NoSpatialGradient("The field is not finite.")
+    try:
+        placed(json.loads(json.dumps(kept.as_dict())), sides([rows, cols], "grid", MOST_CELLS))
+        _check_size(rows * cols, width)
+    except ValueError as error:
+        raise OutputError(f"The field cannot be stored ({error}).") from error
 
 
 def files_of(items: Sequence[tuple[str, Stored | str]], keep: str) -> Files:
@@ -183,8 +200,7 @@ def read_field(stem: Path, entries: Sequence[Entry], place: int, keep: str) -> C
     start = sum(one.cells for one in before)
     stop = start + entry.cells
     with stored_tensors(stem.with_name(f"{stem.name}{_TENSORS}"), "fields", AGAIN) as held:
-        if entry.cells * width > MOST_NUMBERS:
-            raise ValueError(f"{entry.cells:,} vectors of {width:,} numbers; at most {MOST_NUMBERS:,} numbers are read")
+        _check_size(entry.cells, width)
         numbers = held.part(KEEP[keep], start * width, stop * width).reshape(entry.cells, width)
         scales = held.part("scales", *((len(before), len(before) + 1) if keep == "exact" else (start, stop)))
         if _digest(numbers, scales, embedding) != entry.field_sha256:
@@ -226,6 +242,12 @@ def _entry(held: Mapping[str, Any], hows: Sequence[Mapping[str, Any]]) -> Entry:
     grid = sides(held["grid"], "grid", MOST_CELLS)
     name = _text(held["image"], "image")
     return Entry(name, "", digests[0], digests[1], grid, placed(held["placement"], grid), hows[held["how"]])
+
+
+def _check_size(cells: int, width: int) -> None:
+    """Raise ValueError if a field is too large."""
+    if cells * width > MOST_NUMBERS:
+        raise ValueError(f"{cells:,} vectors of {width:,} numbers; at most {MOST_NUMBERS:,} numbers are read")
 
 
 def _text(value: Any, name: str) -> str:

@@ -58,6 +58,8 @@ class Index:
             if held.about != {"run": run}:
                 raise ValueError("it is that of another store")
             count, width = held.shape("embeddings")
+            if count and not width:
+                raise ValueError("its embeddings have no numbers")
             held.offset("places", 2 * count)
             return cls(file, count, width, held.offset("embeddings", count, width))
 

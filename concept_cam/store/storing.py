@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, TypeAlias, final
 
 from concept_cam.datasets import Dataset, Example
-from concept_cam.errors import ConceptCamError, ImageError, NoSpatialGradient, OptionError, reason
+from concept_cam.errors import ConceptCamError, ImageError, OptionError, reason
 from concept_cam.field import ConceptField
 from concept_cam.images import Frame
 from concept_cam.localizer import Localizer
@@ -25,7 +25,7 @@ from concept_cam.runs.batches import LARGEST, Files
 from concept_cam.runs.digests import digest_of
 from concept_cam.runs.how import how_it_is_made
 from concept_cam.runs.table import problem_of
-from concept_cam.store.batches import COLUMNS, Stored, files_of, read_entries
+from concept_cam.store.batches import COLUMNS, Stored, check_stored, files_of, read_entries
 from concept_cam.store.index import Index
 from concept_cam.store.packing import check_keep
 from concept_cam.writers.found import named_within
@@ -183,8 +183,7 @@ class _Makes:
             return ConceptField.of(seen.trace, localizer.method, seen.placements, localizer.provenance(seen))
 
         fields = each_frame(localizer.passes([frame for _, (frame, _) in batch]), fields_of)
-        pairs = zip(fields, batch, strict=True)
-        return [_checked(found, path) or Stored(found, digest) for found, (path, (_, digest)) in pairs]
+        return [_checked(Stored(found, digest)) for found, (_, (_, digest)) in zip(fields, batch, strict=True)]
 
     def _fail(self, path: Path, error: ConceptCamError) -> None:
         """Keep why an image failed; a method without fields fails for all."""
@@ -205,8 +204,10 @@ class _Makes:
             yield files
 
 
-def _checked(found: ConceptField, path: Path) -> ConceptCamError | None:
-    """What is wrong with a field."""
-    if not (found.vectors.isfinite().all() and found.embedding.isfinite().all()):
-        return NoSpatialGradient(f"{path}: the field is not finite.")
-    return None
+def _checked(found: Stored) -> Stored | ConceptCamError:
+    """What is stored, or why it cannot be."""
+    try:
+        check_stored(found)
+    except ConceptCamError as error:
+        return error
+    return found
