@@ -498,6 +498,9 @@ def test_an_image_that_is_gone_or_changed_is_listed_without_overlay(localizer, i
     answers = Store.open(tmp_path / "store", tmp_path / "moved").search(localizer, "red crown", "bird")
     write_matches(answers, tmp_path / "again")
     assert len(list((tmp_path / "again" / "overlays").iterdir())) == 2
+    shutil.copytree(tmp_path / "store", tmp_path / "both" / "store")
+    shutil.copytree(tmp_path / "moved", tmp_path / "both", dirs_exist_ok=True)
+    assert Store.open(tmp_path / "both" / "store").images == tmp_path / "both"
     with pytest.raises(OutputError, match="holds a run of several images"):
         write_matches(answers, tmp_path / "store")
     with pytest.raises(ConceptCamError, match="no answers"):

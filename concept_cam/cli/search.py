@@ -34,7 +34,8 @@ def search(
     strength: Annotated[float | None, typer.Option(help=f"The weight of the references.  [default: {_STRENGTH}]")] = None,
     top: Annotated[int, typer.Option(min=1, max=_MOST, help="The number of images for each text.")] = 50,
     root: Annotated[
-        Path | None, typer.Option(help="The folder that the images lie in now.  [default: where they were stored from]")
+        Path | None,
+        typer.Option(help="The folder that the images lie in now.  [default: where they were, seen from the store]"),
     ] = None,
     model: options.Model = None,
     pretrained: options.Pretrained = None,

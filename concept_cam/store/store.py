@@ -124,7 +124,7 @@ class Store:
 
         Args:
             folder: of the store.
-            images: the folder that the images lie in now; by default where they were.
+            images: the folder that the images lie in now; by default where they were, seen from the store.
 
         Raises:
             OutputError: it is no store, it is not finished, or its files are damaged.
@@ -148,7 +148,8 @@ class Store:
             index = Index.open(folder, run)
         except OutputError:
             index = Index.make(folder, run, count, size)
-        return cls(folder, settings, Path(settings["folder"] if images is None else images), index)
+        place = folder / settings["folder"] if images is None else images
+        return cls(folder, settings, Path(os.path.abspath(place)), index)  # noqa: PTH100  (links are not followed)
 
     def __len__(self) -> int:
         """How many images have a field."""

@@ -103,7 +103,7 @@ def store_fields(
     settings = {
         "job": "fields",
         "images": len(images),
-        "folder": str(held_by(images)),
+        "folder": _seen_from(folder, held_by(images)),
         "keep": keep,
         "batch": size,
         "batch_size": batch_size,
@@ -125,6 +125,14 @@ def store_fields(
                         failed(path, entry.problem)
         Index.make(folder, digest_of(run.settings), len(images), size)
     return failures
+
+
+def _seen_from(folder: Path, images: Path) -> str:
+    """The path of the images from the store, so that both can be moved; where there is none, on another drive, their own."""
+    try:
+        return os.path.relpath(images, folder)
+    except ValueError:
+        return str(images)
 
 
 def probe_texts(localizer: Localizer) -> list[str]:
