@@ -1,10 +1,10 @@
-"""Does an audit raise the alarms that it should, and no others? ``python -m benchmarks.alarms``: many draws of plates.
+"""Does an audit raise the alarms that it should, and no others? ``python -m benchmarks.alarms``: many samples of plates.
 
 The *clean* encoder has learnt no shortcut, so that every alarm is false. The *planted* one has learnt six, and sees plates of
 the world in which they hold. A shortcut is that of a species, which is told by its habitat, and of its twin, which is told by
 the absence of this habitat: an alarm for either is right. With ten images of a class each of the six is to be found, and no
 other class. One and three images of a class are too few to say, and an audit says so. An image is looked at once: the first n
-of each class are a draw of n.
+of each class are a sample of n.
 """
 
 from __future__ import annotations
@@ -81,8 +81,8 @@ def main(
     first: Annotated[int, typer.Option(help="The first seed.")] = 0,
 ) -> None:
     """Print in how many draws there are alarms, and which."""
-    heads = ("encoder", "images of a class", "draws", "classes judged", "draws with alarms", "shortcuts found")
-    kinds = ("for planted", "for their twins", "for others")
+    heads = ("encoder", "images of a class", "samples", "classes judged", "samples with alarms", "shortcuts found")
+    kinds = ("alarms for planted", "for their twins", "for others")
     table = Table(*heads, *kinds, *(f"bootstrap: {kind}" for kind in kinds), box=box.MARKDOWN)
     twin_of = {name: twin for name, twin, _ in twins()}
     for name, (encoder, plates) in SETS.items():

@@ -25,8 +25,8 @@ from concept_cam.hooks import on_input
 OWN = "the model's own forward pass"
 STRUCTURE = "structure: modules, attributes, hooks (each pass)"
 IMAGE = "the first image on to the model's own embedding (each pass)"
-TEXTS = "every number of the text encoder (each call that uses embedded texts)"
-FOLDED = "every number of the end whose products are kept (each field)"
+TEXTS = "all weights of the text encoder (each call that uses embedded texts)"
+FOLDED = "all weights of the end whose products are kept (each field)"
 
 
 def contenders(bench: Bench) -> Mapping[str, Contender]:

@@ -21,9 +21,9 @@ from concept_cam.gradients import Trace
 from concept_cam.methods import AnyMethod, class_stream, depth_of, direct, explain, name_of
 
 LAYER_ALONE = ", gradients of the layer alone"
-AT_HAND = "1,000 texts on fields at hand"
+AT_HAND = "1,000 texts on stored fields"
 
-STREAM_AT_HAND = "1,000 texts on fields of class_stream at hand"
+STREAM_AT_HAND = "1,000 texts on stored fields of class_stream"
 
 EVERY_BLOCK: Mapping[str, AnyMethod] = {"class_stream": class_stream, "direct": direct}
 """Methods that read all blocks, not the last alone."""

@@ -40,7 +40,7 @@ def main() -> None:
     few = {name: way for name, way in contenders.items() if name == OWN or CARDS[name].kind != "perturbation"}
     seconds = alternate(few, 7)
     print(f"{machine()}\n")
-    print("| method | passes forwards | time, relative | memory, MB |")
+    print("| method | forward passes | time, relative | memory, MB |")
     print("|---|---|---|---|")
     for name, contender in contenders.items():
         passes = "1" if name == OWN else CARDS[name].forwards

@@ -111,7 +111,7 @@ def table(model_name: str, count: int, rounds: int) -> Iterator[str]:
     first, last = marks
     yield f"### {model_name}, {count} JPEG files of 500 x 375, batches of {BATCH}, float32"
     yield ""
-    yield f"| medians of {rounds} | images a second | relative | MB held at {first} | MB held at {last} |"
+    yield f"| medians of {rounds} | images a second | relative | MB after {first} images | MB after {last} images |"
     yield "|---|---|---|---|---|"
     rates = {name: statistics.median(run.rate for run in some) for name, some in runs.items()}
     for name, rate in rates.items():

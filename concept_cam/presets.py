@@ -40,12 +40,12 @@ class Preset:
         """Load the model.
 
         Args:
-            pretrained: a tag or a file of weights; not of the embedded models.
+            pretrained: a tag or a file of weights; not of the embedded encoders.
             device: where it runs.
-            classes: names for the rows of a classifier; not of the embedded models.
+            classes: names for the rows of a classifier; not of the embedded encoders.
 
         Raises:
-            OptionError: weights or classes are given for an embedded model.
+            OptionError: weights or classes are given for an embedded encoder.
             BackboneError: see ``load``.
         """
         from concept_cam import loading, world  # noqa: PLC0415  (torch is imported only when a model is loaded)
@@ -66,11 +66,11 @@ class Preset:
 _WORLD = Preset("world", "world", "world", "world", "world-species", "world-parts", "world-habitats", draws=True)
 
 PRESETS = {name: replace(_WORLD, name=name) for name in ("world", "world-shortcut", "world-last-block")}
-"""The embedded models. Any other model gets the texts for photographs."""
+"""The embedded encoders. Any other model gets the texts for photographs."""
 
 
 def preset_of(name: str | None = None) -> Preset:
-    """The preset of a model; by default that of the embedded model.
+    """The preset of a model; by default that of the embedded encoder.
 
     Example:
         >>> preset_of("world").parts, preset_of("ViT-B-16/laion400m_e32").templates

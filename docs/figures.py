@@ -144,7 +144,7 @@ def depth_curve() -> str:
 
 def methods_table(page: str) -> str:
     """The page with its first table, that of the methods, written anew."""
-    header = "| method | kind | compares | forwards | backwards | needs |"
+    header = "| method | kind | compares | forward passes | backward passes | needs |"
     rows = [
         f"| {name} | {card.kind} | {card.compares} | {card.forwards} | {card.backwards} | {card.needs} |"
         for name, card in CARDS.items()

@@ -8,7 +8,7 @@ The data are a folder of classes (``house_finch/*.jpg``), a CSV file with column
 ``read_dataset``. Suspects need the position of the objects: boxes (left, top, right, bottom) or masks (mask) in the CSV file.
 Each audit has its own folder; an interrupted one is resumed.
 
-Without data, birds of the embedded world are drawn, some in the habitat of a planted shortcut. The embedded model relies on
+Without data, birds of the embedded world are drawn, some in the habitat of a planted shortcut. The embedded encoder relies on
 the birds; world-shortcut was trained to recognise six of them by their habitat.
 """
 

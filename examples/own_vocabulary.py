@@ -5,7 +5,7 @@
         --model ViT-B-16/laion400m_e32 --out insects.csv
 
 Copy ``birds-at-my-feeder.yaml`` and ``sentences.txt`` and change the words. For each attribute one of the listed values is
-predicted, whether it fits or not, so list all that you expect. The embedded model, the default, knows the words of its world
+predicted, whether it fits or not, so list all that you expect. The embedded encoder, the default, knows the words of its world
 and refuses others; other models take any. Without a folder, plates of the embedded world are drawn.
 """
 

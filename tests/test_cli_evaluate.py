@@ -78,7 +78,7 @@ def test_a_limit_takes_images_from_all_of_the_set(run, tmp_path):
         (("nowhere",), "nowhere: there is no such file or folder"),
         (("world", "--layout", "cubs"), "there is no such file or folder"),
         (("--pretrained", "openai"), "needs a --model"),
-        (("--model", "world-shortcut", "--pretrained", "openai"), "--pretrained is not for the embedded model"),
+        (("--model", "world-shortcut", "--pretrained", "openai"), "--pretrained is not for the embedded encoder"),
         (("world-atributes",), "Did you mean 'world-attributes'"),
         (("world-attributes", "--probe"), "leave out --probe"),
     ],

@@ -78,7 +78,7 @@ def test_a_writer(run):
 def test_a_figure_of_the_audit(run):
     pytest.importorskip("concept_cam.audit.columns")
     found = run("A figure of the audit")
-    assert list(found["columns"](found["Row"]))[-1] == "spread"
+    assert list(found["columns"](found["Spread"]))[-1] == "spread"
 
 
 def test_a_command(run, capsys):

@@ -1,4 +1,4 @@
-"""Sets written in each of the nine layouts, with masks, boxes, both or neither: tables, or a line that says why not."""
+"""Sets written in each layout, with masks, boxes, both or neither: tables, or a line that says why not."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from slow import pairs
 
 from concept_cam import world
 from concept_cam.audit import audit, write_report
+from concept_cam.cli import options
 from concept_cam.datasets import read_dataset
 from concept_cam.datasets.layouts import LAYOUTS
 from concept_cam.errors import OptionError
@@ -196,8 +197,14 @@ def localizer():
     return world.localizer()
 
 
-def test_every_layout_is_here():
+def test_every_layout_is_here_and_where_users_look():
     assert {layout for layout, _ in WRITERS} == set(LAYOUTS)
+    (option,) = options.Layout.__metadata__
+    listed = option.help.partition(": ")[2].partition(". ")[0].replace(" or ", ", ").split(", ")
+    assert listed == list(LAYOUTS)
+    page = (Path(__file__).parents[1] / "docs" / "evaluation.md").read_text()
+    table = page.partition("| layout | what is read |\n|---|---|\n")[2].partition("\n\n")[0]
+    assert [line.split("|")[1].strip() for line in table.splitlines()] == list(LAYOUTS)
 
 
 @pytest.mark.parametrize(("written", "labels"), pairs(WRITERS, SETS))

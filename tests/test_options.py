@@ -410,11 +410,11 @@ DROPPED: Mapping[str, tuple[tuple[str, ...], str]] = {
         (*_ASK, "red crown", "--method", "rollout", "--strength", "0.6"),
         "--strength 0.6 has no effect with --method rollout",
     ),
-    "weights of the embedded model": ((*_OWN, "--pretrained", "w.pt"), "--pretrained w.pt needs a --model"),
-    "names of the embedded model": ((*_OWN, "--classes", "names.txt"), "--classes names.txt needs a --model"),
+    "weights of the embedded encoder": ((*_OWN, "--pretrained", "w.pt"), "--pretrained w.pt needs a --model"),
+    "names of the embedded encoder": ((*_OWN, "--classes", "names.txt"), "--classes names.txt needs a --model"),
     "names of its sister": (
         (*_OWN, "--model", "world-shortcut", "--classes", "names.txt"),
-        "--classes is not for the embedded model",
+        "--classes is not for the embedded encoder",
     ),
     "weights of transformers": ((*_SINGLE, "--pretrained", "nowhere.pt"), "leave out pretrained='nowhere.pt'"),
     "templates of transformers' classifier": ((*_SINGLE, "--templates", "photo"), "leave the templates out"),
@@ -437,7 +437,7 @@ DROPPED: Mapping[str, tuple[tuple[str, ...], str]] = {
     "seed, of a set on disk": (("evaluate", "set", "--seed", "1"), "--seed 1 has no effect on set"),
     "layout, of a drawn set": (("evaluate", "--layout", "folders"), "world"),
     "seed, of an audit on disk": (("audit", "set", "--seed", "1"), "--seed 1 has no effect on set"),
-    "names, of an audit of the embedded model": (("audit", "--classes", "names.txt"), "--classes names.txt needs a --model"),
+    "names, of an audit of the embedded encoder": (("audit", "--classes", "names.txt"), "--classes names.txt needs a --model"),
     "other weights": (("audit", "--other-pretrained", "w.pt"), "--other-pretrained w.pt needs an --other-model"),
     "templates, of an audit": (
         ("audit", "set", "--model", "{timm folder}", "--classes", "names.txt", "--templates", "photo"),

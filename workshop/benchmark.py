@@ -204,7 +204,7 @@ def knowledge_table(figures: Mapping[str, float]) -> Table:
 
 def methods_table(found: Mapping[tuple[str, str], Findings], chance: Chance) -> Table:
     """One row for each method and contrast; gains are paired differences to the base with 95 % intervals."""
-    table = Table("method", "against", "energy", "x area", "gain", "hit rate", "gain", box=box.MARKDOWN)
+    table = Table("method", "against", "energy", "energy / area", "gain", "hit rate", "gain", box=box.MARKDOWN)
     for (name, contrast), findings in found.items():
         base = found[name, "base"]
         gains = ["", ""]

@@ -71,7 +71,7 @@ class Asked:
                 such = "ViT-B-16" if option == "--pretrained" else "resnet50"
                 raise OptionError(f"{option} {value} needs a --model, such as {such}.")
             if value is not None and self.preset.draws:
-                raise OptionError(f"{option} is not for the embedded model; name another with --model.")
+                raise OptionError(f"{option} is not for the embedded encoder; name another with --model.")
         if not self.preset.draws and sys.stderr.isatty():
             complain(f"loading {self.model} ...")
         match = _FUNCTION.fullmatch(self.model or "")

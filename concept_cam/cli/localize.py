@@ -83,7 +83,7 @@ def localize(
     plate = None
     if not images:
         if not given.preset.draws:
-            raise ImageError("No image given; images are drawn only for the embedded model (without --model).")
+            raise ImageError("No image given; images are drawn only for the embedded encoder (without --model).")
         plate, target, twin = draw_one(target, seed or 0)
         references = references or (twin if compares else None)
     elif target is None:

@@ -11,7 +11,7 @@ def methods() -> None:
 
     from concept_cam.methods import CARDS
 
-    columns = ("--method", "kind", "what it is", "compares", "passes forwards", "backwards for each concept", "needs")
+    columns = ("--method", "kind", "what it is", "compares", "forward passes", "backward passes for each concept", "needs")
     table = Table(*columns)
     for name, card in CARDS.items():
         table.add_row(name, card.kind, card.summary, card.compares, card.forwards, card.backwards, card.needs)

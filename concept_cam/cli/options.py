@@ -47,8 +47,8 @@ Model = Annotated[
     str | None,
     typer.Option(
         help="A model that `concept-cam models` lists, a folder of one, or package.module:function, which returns a model or "
-        "what concept_cam.wrap returns. world-shortcut is the embedded model with planted shortcuts, world-last-block one "
-        "that collects its evidence in the last block.  [default: world, the embedded model]"
+        "what concept_cam.wrap returns. world-shortcut is the embedded encoder with planted shortcuts, world-last-block one "
+        "that collects its evidence in the last block.  [default: world, the embedded encoder]"
     ),
 ]
 Pretrained = Annotated[str | None, typer.Option(help="An open_clip tag (downloaded on first use) or a file of weights.")]
@@ -91,7 +91,7 @@ Parts = Annotated[
     str | None,
     typer.Option(
         help="The parts of the object and their attributes: the name of a list, such as birds, or a YAML or CSV file."
-        "  [default for the embedded model: world-parts]"
+        "  [default for the embedded encoder: world-parts]"
     ),
 ]
 

@@ -76,7 +76,7 @@ def parts(
     if table is not None:
         Table(table).discard()  # A mistake is told before the work.
     if not images and not given.preset.draws:
-        raise ImageError("No image given; images are drawn only for the embedded model (without --model).")
+        raise ImageError("No image given; images are drawn only for the embedded encoder (without --model).")
     listed, labels = of_tables(images or [])
     found = sources(listed, but=out)
     make_folder(out, "annotated", "findings", "cub", "images")

@@ -39,7 +39,7 @@ class FieldMethod:
         >>> from concept_cam.methods import FieldMethod
         >>> @FieldMethod
         ... def tokens(trace):
-        ...     return trace.tokens  # in the embedded model they happen to be as wide as the embedding
+        ...     return trace.tokens  # in the embedded encoder they happen to be as wide as the embedding
         >>> plate = world.draw_species("ember finch")
         >>> world.localizer(method=tokens)(plate.image, "ember finch", "frost finch").map.shape
         torch.Size([12, 12])
