@@ -62,7 +62,7 @@ class Provenance:
     """How the results of a run were made.
 
     Attributes:
-        job: what was run: ``audit``, ``evaluation``, ``localize``, ``parts``.
+        job: what was run: ``audit``, ``evaluation``, ``fields``, ``localize``, ``parts``, ``search``.
         data: name of the dataset.
         images: how many examples it has.
         data_digest: SHA-256 of names, labels and images.
@@ -72,7 +72,7 @@ class Provenance:
         site: where tokens are read.
         gradient: factored, dense, or auto: factored where the model has a closed form.
         input: how images are fitted, and to which size.
-        strength: of the references, one or more.
+        strength: of the references, one or more; none where nothing is compared.
         templates: sentences around names.
         among: the classes among which the model decides, in words; None where it does not.
         more: what else was asked for, in words: a vocabulary, backgrounds.
@@ -107,10 +107,11 @@ class Provenance:
     def cite(self) -> str:
         """One line to cite the results."""
         among = f" among {self.among}" if self.among else ""
+        strength = f"strength {self._strengths}, " if self.strength else ""
         return (
             f"concept-cam {self.versions['concept-cam']}, {self.job} of {self.data} ({self.images:,} images, SHA-256 "
             f"{self.data_digest[:_SHORT]}) with {self.model} (weights SHA-256 {self.model_digest[:_SHORT]}){among}, "
-            f"{', '.join(self.method)} at {self.site}, strength {self._strengths}, {self.date}."
+            f"{', '.join(self.method)} at {self.site}, {strength}{self.date}."
         )
 
     @property
@@ -125,7 +126,7 @@ class Provenance:
             ("model", f"{self.model}, weights SHA-256 {self.model_digest}"),
             ("input", self.input),
             ("method", f"{', '.join(self.method)} at {self.site}, {self.gradient} gradient"),
-            ("strength", self._strengths),
+            *((("strength", self._strengths),) if self.strength else ()),
             ("templates", "; ".join(self.templates) or "none"),
             *((("classes", self.among),) if self.among else ()),
             *self.more.items(),

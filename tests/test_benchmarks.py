@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 import zoo
 
-from benchmarks import checks, pipeline, speed, timing
+from benchmarks import checks, pipeline, speed, store, timing
 from benchmarks.contenders import AT_HAND, LAYER_ALONE, PER_GRAPH, STREAM_AT_HAND, Bench, every_block, ours, peers
 from concept_cam import world
 
@@ -162,3 +162,18 @@ def test_the_checks_that_are_timed_are_those_of_a_pass(bench):
         backbone.module.ln_final.weight.data[0] -= 1
     assert timed[checks.STRUCTURE]() == before[checks.STRUCTURE]
     assert timed[checks.FOLDED]() == before[checks.FOLDED]
+
+
+def test_the_tables_of_a_store(tmp_path):
+    localizer = world.localizer()
+    columns = {column.header: list(column.cells) for column in store.losses_table(localizer, 3).columns}
+    size, kept = columns["bytes an image"], columns["parts against bird: rank correlation"]
+    assert columns["kept as"][:2] == ["exact", "compact"]
+    assert size[:2] == ["55,300", "28,224"]
+    assert float(kept[0]) > 0.9999
+    assert float(kept[1]) > 0.997 > float(kept[2])
+    found = {column.header: list(column.cells) for column in store.found_table(localizer, tmp_path, 4).columns}
+    assert len(found["text"]) == 6
+    assert found["of the first 50"][:3] == found["of the first 50"][3:]
+    (rows, *_) = store.index_table(tmp_path, 100).columns
+    assert list(rows.cells) == ["100", "100"]

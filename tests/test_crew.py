@@ -27,6 +27,7 @@ from concept_cam.evaluation import evaluate
 from concept_cam.parts import read_parts
 from concept_cam.runs import run_together
 from concept_cam.runs.batches import Batch
+from concept_cam.store import store_fields
 from concept_cam.world.dataset import birds_dataset, twins_dataset
 from concept_cam.writers import find_parts_of_images, localize_images
 
@@ -160,7 +161,7 @@ def test_what_cannot_be_sent_is_said(images, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["parts", "evaluate", "audit"])
+@pytest.mark.parametrize("name", ["parts", "evaluate", "audit", "fields"])
 def test_each_job_has_the_bytes_of_one_process(images, tmp_path, name):
     localizer = world.localizer()
     jobs = {
@@ -169,6 +170,7 @@ def test_each_job_has_the_bytes_of_one_process(images, tmp_path, name):
         ),
         "evaluate": lambda folder: partial(evaluate, localizer, twins_dataset(40), folder, methods="grad_cam"),
         "audit": lambda folder: partial(audit, localizer, birds_dataset(104), folder),
+        "fields": lambda folder: partial(store_fields, localizer, 3 * images, folder),
     }
     for processes in (1, 2):
         run_together(processes, jobs[name](tmp_path / str(processes)))

@@ -60,7 +60,7 @@ def interrupted(*arguments: str) -> str:
 @pytest.mark.slow
 def test_what_is_stopped_goes_on_to_the_same_bytes():
     """In a process of its own, which has run nothing before it is copied."""
-    assert interrupted("--count", "2").count("2 cases of") == 4
+    assert interrupted("--count", "2").count("2 cases of") == 5
 
 
 @pytest.mark.slow
@@ -70,4 +70,4 @@ def test_what_is_killed_five_times_goes_on_to_the_same_bytes():
 
 @pytest.mark.full
 def test_what_is_stopped_often_goes_on_to_the_same_bytes():
-    assert interrupted("--count", "30").count("30 cases of") == 4
+    assert interrupted("--count", "30").count("30 cases of") == 5

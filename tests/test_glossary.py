@@ -231,6 +231,8 @@ NAMED = {
     "relative_drop": "concept_cam.metrics.relative_drop",
     "rivals(k)": "concept_cam.rivals",
     "shares_of": "concept_cam.methods.shares_of",
+    "store.Match": "concept_cam.store.Match",
+    "store.Store": "concept_cam.store.Store",
     "trace": "concept_cam.trace",
     "uniform": "concept_cam.uniform",
     "world.Plate": "concept_cam.world.Plate",

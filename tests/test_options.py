@@ -364,6 +364,14 @@ COMMANDS = {
         *("images", "parts", "strength", "method", "model", "pretrained", "classes", "site", "fit", "size", "templates"),
         *("device", "count", "batch_size", "workers", "processes", "table", "out"),
     },
+    "fields": {
+        *("images", "keep", "method", "model", "pretrained", "classes", "site", "fit", "size", "templates", "device"),
+        *("batch_size", "workers", "processes", "out"),
+    },
+    "search": {
+        *("store", "targets", "against", "vocabulary", "nearest", "strength", "top", "root"),
+        *("model", "pretrained", "classes", "device", "out"),
+    },
     "report": {"folder", "other", "fail_on"},
     "check": {"model", "pretrained", "classes", "device"},
     "world": {"folder", "plates", "seed", "size"},
@@ -440,6 +448,15 @@ DROPPED: Mapping[str, tuple[tuple[str, ...], str]] = {
         "has no class",
     ),
     "parts of a classifier": (("parts", "photo.png", "--model", "{timm folder}", "--parts", "birds"), "has no class"),
+    "strength, of a search for one text": (
+        ("search", "nowhere", "red crown", "--strength", "1"),
+        "--strength 1.0 has no effect without --against or --nearest",
+    ),
+    "vocabulary, of a search that chooses none": (
+        ("search", "nowhere", "red crown", "--vocabulary", "names.txt"),
+        "--vocabulary names.txt has no effect without --nearest",
+    ),
+    "names, of fields of the embedded model": (("fields", "photo.png", "--classes", "names.txt"), "--classes names.txt needs"),
     "weights, of a check": (("check", "{transformers, dual}", "--pretrained", "nowhere.pt"), "leave out pretrained="),
 }
 

@@ -19,11 +19,13 @@ from typer.main import get_command
 from concept_cam.cli.audit import audit
 from concept_cam.cli.checked import Command
 from concept_cam.cli.evaluate import evaluate
+from concept_cam.cli.fields import fields
 from concept_cam.cli.localize import localize
 from concept_cam.cli.methods import methods
 from concept_cam.cli.models import check, models
 from concept_cam.cli.parts import parts
 from concept_cam.cli.report import report
+from concept_cam.cli.search import search
 from concept_cam.cli.terminal import complain, finish, give_up
 from concept_cam.cli.world import world
 from concept_cam.errors import AuditFailed, ConceptCamError, UnknownWord
@@ -54,7 +56,7 @@ def about(
     """Where in this image is the thing that makes it THIS concept and not that similar one?"""
 
 
-for command in (localize, methods, models, check, evaluate, audit, report, parts, world):
+for command in (localize, methods, models, check, evaluate, audit, report, parts, fields, search, world):
     app.command(cls=Command)(command)
 
 

@@ -16,7 +16,8 @@ Files: TypeAlias = Mapping[str, bytes]
 """What a batch holds: the content of each of its files, by the ending of its name."""
 
 _SEAL, _TABLE = ".json", ".csv"
-_LARGEST, _LARGEST_SEAL = 1 << 29, 1 << 20
+LARGEST, _LARGEST_SEAL = 1 << 29, 1 << 20
+"""Bytes of a file, and of a seal."""
 
 
 @final
@@ -56,7 +57,7 @@ class Batch:
             sizes = {ending: int(held["bytes"]) for ending, held in seal["files"].items()}
             # Nothing is read for a batch of another run, nor a file that is longer than it was.
             ours = {**seal, "files": None} == {**self._seal({}), "files": None}
-            if not ours or not all(0 <= size <= _LARGEST for size in sizes.values()):
+            if not ours or not all(0 <= size <= LARGEST for size in sizes.values()):
                 return None
             files = {ending: read_bytes(self.file(ending), size) for ending, size in sizes.items()}
             return files if found == _bytes_of(self._seal(files)) else None
@@ -69,7 +70,7 @@ class Batch:
         """The table that was written; None unless the seal and the table are there, and of this run."""
         try:
             seal = json.loads(read_bytes(self.file(_SEAL), _LARGEST_SEAL))
-            content = read_bytes(self.file(_TABLE), _LARGEST)
+            content = read_bytes(self.file(_TABLE), LARGEST)
             ours = {**seal, "files": {_TABLE: seal["files"][_TABLE]}} == self._seal({_TABLE: content})
         except MemoryError:
             raise

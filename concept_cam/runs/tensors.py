@@ -21,8 +21,16 @@ from concept_cam.errors import OutputError, reason
 from concept_cam.outside import opened, parse_json
 from concept_cam.stored import mapping
 
-_KINDS = {"F32": torch.float32, "F64": torch.float64, "I64": torch.int64, "U8": torch.uint8}
+_KINDS = {
+    "F16": torch.float16,
+    "F32": torch.float32,
+    "F64": torch.float64,
+    "I8": torch.int8,
+    "I64": torch.int64,
+    "U8": torch.uint8,
+}
 _TYPES = {"grids": "I64", "source_ends": "I64", "placements": "F64", "digests": "U8", "sources": "U8"}
+_TYPES |= {"halves": "F16", "levels": "I8", "places": "I64"}
 """Of tensors that are no maps and no figures, which are F32."""
 
 _LONGEST = 1 << 16
@@ -52,6 +60,11 @@ class StoredTensors:
     def names(self) -> list[str]:
         """Of all tensors."""
         return [name for name in self._header if name != "__metadata__"]
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """What the file says of itself."""
+        return mapping(self._header.get("__metadata__", {}), "its metadata")
 
     def shape(self, name: str) -> tuple[int, ...]:
         """The shape of a tensor.
@@ -90,7 +103,28 @@ class StoredTensors:
             raise ValueError(f"{name} has not the numbers {start} to {stop}")
         return self._numbers(name, start, stop)
 
+    def offset(self, name: str, *shape: int) -> int:
+        """The byte of the file at which a tensor of an expected shape begins, for those who map it into memory.
+
+        Raises:
+            KeyError, ValueError: there is none, or it is another.
+        """
+        if self.shape(name) != shape:
+            raise ValueError(f"{name} is {list(self.shape(name))}; expected {list(shape)}")
+        return self._found(name)[1]
+
     def _numbers(self, name: str, start: int, stop: int) -> Tensor:
+        kind, offset = self._found(name)
+        size = (stop - start) * kind.itemsize
+        self._stream.seek(offset + start * kind.itemsize)
+        content = self._stream.read(size)
+        numbers = torch.frombuffer(bytearray(content), dtype=kind) if size else torch.empty(0, dtype=kind, device="cpu")
+        if not numbers.isfinite().all():
+            raise ValueError(f"{name} holds numbers that are not finite")
+        return numbers
+
+    def _found(self, name: str) -> tuple[torch.dtype, int]:
+        """The type of a tensor, and the byte at which it begins, after a check that the file holds all of it."""
         held = mapping(self._header[name], name)
         kind, offsets = _KINDS[_TYPES.get(name, "F32")], held.get("data_offsets")
         if (
@@ -104,18 +138,19 @@ class StoredTensors:
             raise ValueError(f"{name} has not as many bytes as its shape has numbers")
         if self._start + offsets[1] > os.fstat(self._stream.fileno()).st_size:
             raise ValueError(f"{name} is cut short")
-        size = (stop - start) * kind.itemsize
-        self._stream.seek(self._start + offsets[0] + start * kind.itemsize)
-        content = self._stream.read(size)
-        numbers = torch.frombuffer(bytearray(content), dtype=kind) if size else torch.empty(0, dtype=kind, device="cpu")
-        if not numbers.isfinite().all():
-            raise ValueError(f"{name} holds numbers that are not finite")
-        return numbers
+        return kind, self._start + offsets[0]
 
 
 @contextmanager
-def stored_tensors(file: Path) -> Iterator[StoredTensors]:
+def stored_tensors(
+    file: Path, what: str = "the maps of an audit", then: str = "delete the folder and run it again"
+) -> Iterator[StoredTensors]:
     """Open a file of tensors; whatever is wrong with it in the block is one line.
+
+    Args:
+        file: in the format of safetensors.
+        what: it should hold, for the message.
+        then: what to do where it does not.
 
     Raises:
         OutputError: it is no such file, or not what is asked of it.
@@ -127,4 +162,4 @@ def stored_tensors(file: Path) -> Iterator[StoredTensors]:
         raise
     except Exception as error:  # what is not foreseen of a damaged file is one line too
         said = f"it has no {error}" if isinstance(error, KeyError) else reason(error)
-        raise OutputError(f"{file}: not the maps of an audit ({said}); delete the folder and run it again.") from error
+        raise OutputError(f"{file}: not {what} ({said}); {then}.") from error

@@ -48,6 +48,7 @@ COMMANDS = {
     "parts": ("images", "--method", "hires_cam", "--batch-size", "1", "--out", "out"),
     "evaluate": ("set.csv", "--methods", "grad_cam", "--references", "twin", "--strengths", "1", "--out", "out"),
     "audit": ("set.csv", "--backgrounds", "scenes.txt", "--out", "out"),
+    "fields": ("images", "--keep", "compact", "--batch-size", "1", "--out", "out"),
 }
 _SIGNALS = {"KILL": signal.SIGKILL, "TERM": signal.SIGTERM, "HUP": signal.SIGHUP, "INT": signal.SIGINT}
 _DISKS = ("full", "small")
@@ -56,7 +57,8 @@ _DISKS = ("full", "small")
 _HEAVY = (
     "concept_cam.cli concept_cam.audit.report concept_cam.evaluation.run concept_cam.localizer concept_cam.world.dataset "
     "concept_cam.parts.sheet concept_cam.backbones.openclip concept_cam.backbones.towers.timm concept_cam.checks "
-    "open_clip timm transformers concept_cam.writers concept_cam.datasets.layouts concept_cam.page rich.console rich.table"
+    "open_clip timm transformers concept_cam.store concept_cam.writers concept_cam.datasets.layouts concept_cam.page "
+    "rich.console rich.table"
 )
 
 
@@ -89,6 +91,8 @@ def main() -> None:
     os.environ |= {"SOURCE_DATE_EPOCH": "1700000000", "OMP_NUM_THREADS": "1", "TQDM_DISABLE": "1"}
     for name in _HEAVY.split():
         importlib.import_module(name)
+    # A batch has more images than there are; here it shall have one.
+    importlib.import_module("concept_cam.store.storing")._BATCH = 1
     with tempfile.TemporaryDirectory() as folder:
         world = Path(folder) / "world"
         code = run(Path(folder), _write_world, "world").code

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fuzz import coco, configs, images, layouts, results, runs, tables, vocabularies
+from fuzz import coco, configs, images, layouts, results, runs, stores, tables, vocabularies
 from fuzz.harness import Case
 
 KINDS: dict[str, tuple[Case, int, int]] = {
@@ -13,6 +13,7 @@ KINDS: dict[str, tuple[Case, int, int]] = {
     "layouts": (layouts.case, 600, 60),
     "results": (results.case, 1_000, 150),
     "runs": (runs.case, 300, 40),
+    "stores": (stores.case, 600, 60),
     "tables": (tables.case, 700, 80),
     "yaml": (vocabularies.case, 600, 60),
 }

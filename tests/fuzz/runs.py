@@ -29,7 +29,7 @@ def case(rng: random.Random, folder: Path) -> Callable[[], object]:
     out = folder / "out"
     shutil.copytree(whole, out)
     for _ in range(rng.randint(1, 3)):
-        rng.choice(_DAMAGES)(rng, out)
+        rng.choice(DAMAGES)(rng, out)
 
     def resume() -> object:
         try:
@@ -273,4 +273,4 @@ def _more(rng: random.Random, out: Path) -> None:
         rng.choice((lambda: place.write_bytes(rng.randbytes(20)), lambda: os.mkfifo(place), lambda: place.symlink_to(".")))()
 
 
-_DAMAGES = (_bytes, _bytes, _lines, _json, _json, _maps, _kind, _kind, _places, _places, _more)
+DAMAGES = (_bytes, _bytes, _lines, _json, _json, _maps, _kind, _kind, _places, _places, _more)

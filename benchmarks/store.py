@@ -1,0 +1,221 @@
+"""What does a store lose, how large is it, and how long does a search take? ``python -m benchmarks.store``.
+
+Losses are those of the maps of plates of the embedded world for many texts: species against their twins, and parts with a
+colour ("red crown") against "bird". ``exact`` and ``compact`` are what ``concept-cam fields --keep`` offers; below them stand
+ways that were tried and are not offered. The search is measured on drawn plates, and on an index of random vectors.
+"""
+
+from __future__ import annotations
+
+import resource
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Annotated, TypeAlias
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+import typer
+from jaxtyping import Float
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor
+from tqdm import tqdm
+
+from benchmarks.timing import machine
+from concept_cam import Localizer, world
+from concept_cam.files import FileWriter, write_image
+from concept_cam.metrics import pointing_hit, rank_correlation
+from concept_cam.store import KEEP, Store, pack, store_fields, unpack
+from concept_cam.store.index import NAME, Index, header_of
+from concept_cam.world import PARTS, Plate
+from concept_cam.world.birds import COLOURS, phrase, random_bird, twins
+from concept_cam.world.dataset import attributes_dataset
+from concept_cam.world.renderer import HELD_OUT_STREAM, draw
+
+Fields: TypeAlias = Float[Tensor, "B N E"]
+Way: TypeAlias = Callable[[Fields], tuple[Fields, float]]
+"""Fields as they are read back, and the bytes of each."""
+
+_TOP, _SIZE, _WIDTH = 50, 192, 512
+
+
+def directions_of(localizer: Localizer, strength: float = 0.6) -> Mapping[str, Float[Tensor, "K E"]]:
+    """Species against their twins, and every part in every colour against "bird"."""
+    phrases = [phrase(part, colour) for part in PARTS for colour in COLOURS]
+    bank = localizer.bank([*world.species(), *phrases, "bird"])
+    pairs = {
+        "species against twins": [(name, twin) for name, twin, _ in twins()],
+        "parts against bird": [(name, "bird") for name in phrases],
+    }
+    return {
+        kind: torch.stack([bank.vectors[bank.index(a)] - strength * bank.vectors[bank.index(b)] for a, b in of_kind])
+        for kind, of_kind in pairs.items()
+    }
+
+
+def ways(localizer: Localizer) -> Mapping[str, Way]:
+    """Those that are offered, and those that were tried: low rank, and a projection on texts, seen or not."""
+    species = localizer.bank(world.species()).vectors
+    texts = torch.cat([species, *(found for found in directions_of(localizer).values())])
+    offered: dict[str, Way] = {keep: _packed(keep) for keep in KEEP}
+    return offered | {
+        "rank 32, 8 bits": _of_rank(32),
+        "rank 48, 8 bits": _of_rank(48),
+        "128 dimensions of all these texts, 8 bits": _projected(texts, 128),
+        "48 dimensions of the species' names, 8 bits": _projected(species, 48),
+    }
+
+
+def _packed(keep: str) -> Way:
+    def way(fields: Fields) -> tuple[Fields, float]:
+        packed = [pack(one, keep) for one in fields]
+        size = sum(tensor.numel() * tensor.element_size() for tensor in packed[0])
+        return torch.stack([unpack(*one) for one in packed]), size
+
+    return way
+
+
+def _of_rank(rank: int) -> Way:
+    """Of the field whose patches are divided by the root of their size, so that weak patches count."""
+
+    def way(fields: Fields) -> tuple[Fields, float]:
+        sizes = fields.norm(dim=2, keepdim=True).clamp(min=1e-30).sqrt()
+        left, values, right = torch.linalg.svd(fields / sizes, full_matrices=False)
+        root = values[:, None, :rank].sqrt()
+        parts = _in_8_bits(left[:, :, :rank] * root) * sizes, _in_8_bits(right[:, :rank] * root.mT)
+        return parts[0] @ parts[1], rank * (fields.shape[1] + fields.shape[2])
+
+    return way
+
+
+def _projected(texts: Float[Tensor, "K E"], dimensions: int) -> Way:
+    def way(fields: Fields) -> tuple[Fields, float]:
+        axes = torch.linalg.svd(texts, full_matrices=False)[2][:dimensions]
+        return _in_8_bits(fields @ axes.T) @ axes, dimensions * fields.shape[1]
+
+    return way
+
+
+def _in_8_bits(numbers: Fields) -> Fields:
+    scales = numbers.abs().amax(2, keepdim=True).clamp(min=1e-30) / 127
+    return (numbers / scales).round() * scales
+
+
+def losses_table(localizer: Localizer, count: int) -> Table:
+    """Rank correlation with the model's own maps, mean and least, and peaks that moved by more than a patch."""
+    examples = attributes_dataset(count).examples
+    found = []
+    for start in tqdm(range(0, count, 16), disable=None, leave=False):
+        found += localizer.fields([example.read() for example in examples[start : start + 16]])
+    cols = found[0].vectors.shape[1]
+    fields = torch.stack([one.vectors.flatten(0, 1) for one in found])
+    columns = ("rank correlation", "least", "peaks moved, %")
+    kinds = directions_of(localizer)
+    table = Table("kept as", "bytes an image", *(f"{kind}: {name}" for kind in kinds for name in columns), box=box.MARKDOWN)
+    for name, way in ways(localizer).items():
+        read, size = way(fields)
+        cells = []
+        for directions in kinds.values():
+            own, kept = (torch.einsum("ke,bne->kbn", directions, each).flatten(0, 1) for each in (fields, read))
+            alike = rank_correlation(own[:, None], kept[:, None])
+            (ours, theirs) = (torch.stack([one.argmax(1) // cols, one.argmax(1) % cols]) for one in (own, kept))
+            moved = ((ours - theirs).abs().amax(0) > 1).double().mean()
+            cells += [f"{alike.mean():.4f}", f"{alike.min():.3f}", f"{100 * moved:.2f}"]
+        table.add_row(name, f"{size:,.0f}", *cells)
+    return table
+
+
+# ---- the search ---------------------------------------------------------------------------------------------------------
+
+
+def plate(index: int) -> Plate:
+    """A held-out bird of no species."""
+    rng = np.random.default_rng([HELD_OUT_STREAM, 0, index, 2000])
+    return draw(random_bird(rng), rng, _SIZE)
+
+
+def found_table(localizer: Localizer, folder: Path, count: int) -> Table:
+    """Of the first 50 images of some texts, how many show them, and in how many the peak is on the part."""
+    paths = [folder / "images" / f"{index:05d}.png" for index in range(count)]
+    for index in tqdm(range(count), disable=None, leave=False):
+        if not paths[index].exists():
+            write_image(paths[index], plate(index).image)
+    titles = ("kept as", "text", "of the first 50", "peak on the part", "within a patch", "ms", "ms with maps", "peak MB")
+    table = Table(*titles, box=box.MARKDOWN)
+    for keep in KEEP:
+        store_fields(localizer, paths, folder / keep, keep, batch_size=16)
+        store = Store.open(folder / keep)
+        store.search(localizer, "bird", top=1)  # the model is compared with that of the store once
+        for part, colour in (("crown", "red"), ("wing", "blue"), ("tail", "yellow")):
+            start = time.perf_counter()
+            (answer,) = store.search(localizer, phrase(part, colour), "bird", top=_TOP)
+            ranked = time.perf_counter()
+            results = [answer.localize(match) for match in answer.matches]
+            done = time.perf_counter()
+            plates = [plate(int(match.image.stem)) for match in answer.matches]
+            right = sum(one.bird.card[part] == colour for one in plates)
+            on = [
+                sum(_on(result.peak(), one, part, slack) for result, one in zip(results, plates, strict=True))
+                for slack in (0.0, _SIZE / 12)
+            ]
+            times = (f"{1000 * (moment - start):.0f}" for moment in (ranked, done))
+            table.add_row(keep, phrase(part, colour), str(right), *map(str, on), *times, f"{_most():.0f}")
+    return table
+
+
+def _on(peak: tuple[float, float], one: Plate, part: str, slack: float) -> bool:
+    mask = torch.from_numpy(one.mask(part))
+    return bool(mask.any()) and bool(pointing_hit(torch.tensor([peak]), mask[None], slack))
+
+
+def index_table(folder: Path, rows: int, queries: int = 3) -> Table:
+    """Seconds and memory of a search among random vectors."""
+    file, rng = folder / "stub" / NAME, np.random.default_rng(0)
+    with FileWriter(file) as writer:
+        writer.write(header_of("stub", rows, _WIDTH) + np.zeros((rows, 2), "<i8").tobytes())
+        for start in tqdm(range(0, rows, 10_000), disable=None, leave=False):
+            writer.write(rng.standard_normal((min(10_000, rows - start), _WIDTH), dtype=np.float32).tobytes())
+    index = Index.open(file.parent, "stub")
+    directions = F.normalize(torch.randn(queries, _WIDTH, generator=torch.Generator().manual_seed(0)), dim=1)
+    before = _most()
+    table = Table("images", "numbers each", "texts", "seconds", "peak MB before", "peak MB after", box=box.MARKDOWN)
+    for several in (1, queries):
+        times = []
+        for _ in range(3):
+            begun = time.perf_counter()
+            index.best(directions[:several], _TOP)
+            times.append(time.perf_counter() - begun)
+        table.add_row(f"{rows:,}", str(_WIDTH), str(several), f"{sorted(times)[1]:.2f}", f"{before:.0f}", f"{_most():.0f}")
+    return table
+
+
+def _most() -> float:
+    """Megabytes that the process has held at once."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def main(
+    count: Annotated[int, typer.Option(help="Plates for the losses.")] = 300,
+    images: Annotated[int, typer.Option(help="Plates that are stored and searched; 0 for none.")] = 1000,
+    rows: Annotated[int, typer.Option(help="Rows of the index of random vectors; 0 for none.")] = 1_000_000,
+    folder: Annotated[Path | None, typer.Option(help="Where plates and stores stay.  [default: a temporary folder]")] = None,
+) -> None:
+    """Print the three tables."""
+    console, localizer = Console(width=200), world.localizer()
+    print(f"{machine()}\n")
+    with tempfile.TemporaryDirectory() as temporary:
+        place = folder or Path(temporary)
+        if rows:
+            console.print(index_table(place, rows))
+        if images:
+            console.print(found_table(localizer, place, images))
+    if count:
+        console.print(losses_table(localizer, count))
+
+
+if __name__ == "__main__":
+    typer.run(main)

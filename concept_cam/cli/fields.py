@@ -1,0 +1,76 @@
+"""``concept-cam fields``: the fields of many images in a store, which ``concept-cam search`` searches."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from concept_cam.cli import options
+from concept_cam.cli.command import command_line
+from concept_cam.cli.encoders import Asked
+from concept_cam.cli.folders import sources
+from concept_cam.cli.images import called, check_all, check_apart, make_folder
+from concept_cam.cli.tabled import of_tables
+from concept_cam.cli.terminal import complain, say
+
+
+def fields(
+    images: Annotated[
+        list[Path], typer.Argument(help="Image files, folders of images or of one folder for each species, and tables.")
+    ],
+    keep: Annotated[
+        str,
+        typer.Option(
+            help="exact, in half precision; or compact, in half of the bytes, with the loss that docs/scale.md states."
+        ),
+    ] = "exact",
+    method: options.UsualMethod = None,
+    model: options.Model = None,
+    pretrained: options.Pretrained = None,
+    classes: options.Classes = None,
+    site: options.Site = None,
+    fit: options.Fit = None,
+    size: options.Size = None,
+    templates: options.Templates = None,
+    device: options.Device = "cpu",
+    batch_size: options.BatchSize = 8,
+    workers: options.Workers = 2,
+    processes: options.Processes = 1,
+    out: options.Out = Path("concept-cam-store"),
+) -> None:
+    """Store the fields of images, which answer any text without the images and without the image encoder.
+
+    The store is a run with a table, rows.csv; a run that was interrupted is resumed by the same command.
+    """
+    from concept_cam.methods import method_named
+    from concept_cam.runs import run_together
+    from concept_cam.store import store_fields
+    from concept_cam.store.packing import check_keep
+
+    check_keep(keep)
+    chosen = None if method is None else method_named(method)
+    given = Asked(model, pretrained, classes, device, site, fit, size, templates)
+    found = sources(of_tables(images)[0], but=out)
+    make_folder(out)
+    check_apart((*found, *images), [out / name for name in ("run.json", "how.json", "rows.csv", "index.safetensors")])
+    backbone = given.load()
+    localizer = given.localizer(backbone, templates=given.preset.suiting(backbone).templates, method=chosen)
+    job = partial(
+        store_fields,
+        localizer,
+        found,
+        out,
+        keep,
+        batch_size=batch_size,
+        workers=workers,
+        about={"pretrained": pretrained},
+        data=called(images),
+        command=command_line(),
+    )
+    failed = run_together(processes, job, failed=lambda _, problem: complain(problem))
+    if failed < len(found):
+        say(f"{len(found) - failed:,} fields in {out}; `concept-cam search {out} TEXT` searches them")
+    check_all(len(found), failed, out)

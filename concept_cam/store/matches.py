@@ -1,0 +1,210 @@
+"""The answers of a store as files: a page with overlays, a table and JSON."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, final
+
+from PIL import Image, ImageDraw
+
+from concept_cam.decoding import MAX_BYTES
+from concept_cam.drawing import overlay
+from concept_cam.errors import ImageError, NoSpatialGradient, OptionError, OutputError, one_line, reason
+from concept_cam.files import write_file, write_image
+from concept_cam.images import read_image
+from concept_cam.outside import read_bytes
+from concept_cam.page import Page, Section, Table, Thumbnail, how_made, to_html
+from concept_cam.provenance import Provenance, today
+from concept_cam.result import Localization
+from concept_cam.runs.table import problem_of
+from concept_cam.store.store import Answer, Match
+from concept_cam.writers.regions import boxes_of
+from concept_cam.writers.table import LOCALIZED, LocalizationRow, csv_of
+
+_PAGE, _TABLE, _JSON, _OVERLAYS = "search.html", "matches.csv", "matches.json", "overlays"
+_SMALL = 224
+_INK = (255, 255, 255)
+_SHOWN = 200
+"""Thumbnails of one answer; the table has all."""
+
+_COLUMNS = ("rank", "direction_score", *LOCALIZED)
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class _Found:
+    """A match with what is written of it."""
+
+    rank: int
+    match: Match
+    result: Localization | None
+    problem: str
+    overlay: str | None = None
+    small: Image.Image | None = None
+
+
+def write_matches(answers: Sequence[Answer], folder: str | os.PathLike[str], command: str | None = None) -> Path:
+    """Write a page, ``matches.csv``, ``matches.json`` and an overlay of each match into a folder.
+
+    An image that is gone, or is not the one that was stored, is listed without its overlay.
+
+    Args:
+        answers: of one store.
+        folder: for the files; those of an earlier search are written over.
+        command: the command line, for ``how.json``.
+
+    Returns:
+        The page.
+
+    Raises:
+        OptionError: there are no answers.
+        OutputError: the folder holds a run, something cannot be written, or the store is damaged.
+
+    Example:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> from concept_cam import world
+        >>> from concept_cam.store import Store, store_fields, write_matches
+        >>> localizer = world.localizer()
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     plate = Path(folder, "finch.png")
+        ...     world.draw_species("ember finch", 3, 96).image.save(plate)
+        ...     failures = store_fields(localizer, [plate], f"{folder}/store")
+        ...     answers = Store.open(f"{folder}/store").search(localizer, "red crown", against="bird")
+        ...     page = write_matches(answers, f"{folder}/found")
+        ...     sorted(file.name for file in page.parent.iterdir())
+        ['how.json', 'matches.csv', 'matches.json', 'overlays', 'search.html']
+    """
+    folder = Path(folder)
+    if not answers:
+        raise OptionError("There are no answers; search for one target or more.")
+    if (folder / "run.json").exists():
+        raise OutputError(f"{folder} holds a run of several images; choose another folder, or delete it.")
+    made = _made(answers, command)
+    sections, rows, told = [], [], []
+    for number, answer in enumerate(answers, 1):
+        found = list(_found(answer, folder, number))
+        sections.append(_section(answer, found))
+        rows += [_row(answer, one) for one in found]
+        told.append({"comparison": asdict(answer.comparison), "matches": [_told(one) for one in found]})
+    count = len(answers[0].store)
+    lead = f"The images with the highest scores among {count:,}, and where the maps of their stored fields have their peak."
+    facts = (("images", f"{count:,}"), ("texts", str(len(answers))))
+    page = Page(_title(answers), lead, (*sections, *([] if made is None else [how_made(made.kept(folder))])), facts)
+    write_file(folder / _TABLE, csv_of(rows, _COLUMNS))
+    about = {"store": str(answers[0].store.folder), "images": count, "answers": told}
+    write_file(folder / _JSON, (json.dumps(about, indent=2) + "\n").encode())
+    return write_file(folder / _PAGE, to_html(page).encode())
+
+
+def _found(answer: Answer, folder: Path, number: int) -> Iterator[_Found]:
+    """Each match with its localization and its overlay, one image at a time."""
+    for rank, match in enumerate(answer.matches, 1):
+        try:
+            result = answer.localize(match)
+        except NoSpatialGradient as error:
+            yield _Found(rank, match, None, problem_of(error))
+            continue
+        try:
+            drawn = _marked(overlay(result, _image(match)), result)
+        except ImageError as error:
+            yield _Found(rank, match, result, problem_of(error))
+            continue
+        name = f"{_OVERLAYS}/{number:02d}-{rank:04d}.png"
+        write_image(folder / name, drawn)
+        drawn.thumbnail((_SMALL, _SMALL), Image.Resampling.LANCZOS)
+        yield _Found(rank, match, result, "", name, drawn)
+
+
+def _marked(image: Image.Image, result: Localization) -> Image.Image:
+    """The overlay with the boxes of the map, and a ring around its peak."""
+    pen, line = ImageDraw.Draw(image), max(1, round(max(image.size) / 250))
+    for left, top, right, bottom in boxes_of(result):
+        pen.rectangle((left, top, right - 1, bottom - 1), outline=_INK, width=line)
+    if boxes_of(result):
+        x, y = result.peak()
+        pen.ellipse((x - 4 * line, y - 4 * line, x + 4 * line, y + 4 * line), outline=_INK, width=line)
+    return image
+
+
+def _image(match: Match) -> Image.Image:
+    """The image of a match as it was stored.
+
+    Raises:
+        ImageError: it is gone, or is another now.
+    """
+    try:
+        # What is drawn is what was compared: the file is read once.
+        content = read_bytes(match.image, MAX_BYTES)
+    except (OSError, ValueError) as error:
+        raise ImageError(f"{match.image}: the image is gone ({reason(error)}).") from error
+    if hashlib.sha256(content).hexdigest() != match.sha256:
+        raise ImageError(f"{match.image}: the image has changed since it was stored.")
+    return read_image(content)
+
+
+def _section(answer: Answer, found: Sequence[_Found]) -> Section:
+    asked = answer.comparison
+    against = f" against {', '.join(map(_short, asked.references))}, strength {asked.strength:g}" if asked.references else ""
+    columns = ("rank", "image", "score of the direction", f"score of {_short(asked.target)}", "peak", "problem")
+    table = Table(columns, tuple(_cells(asked.target, one) for one in found))
+    shown = [
+        Thumbnail(one.small, f"{one.rank}. {_short(one.match.image.name)}", one.overlay)
+        for one in found[:_SHOWN]
+        if one.small is not None
+    ]
+    return Section(
+        f"{_short(asked.target)}{against}", "" if found else "No image of the store has a field.", table, tuple(shown)
+    )
+
+
+def _cells(target: str, one: _Found) -> tuple[Any, ...]:
+    x, y = (None, None) if one.result is None else one.result.peak()
+    peak = "" if x is None or y is None else f"({x:.0f}, {y:.0f})"
+    score = None if one.result is None else float(one.result.scores[target])
+    return one.rank, _short(one.match.image), one.match.score, score, peak, one.problem
+
+
+def _row(answer: Answer, one: _Found) -> dict[str, Any]:
+    name = str(one.match.image)
+    known = LocalizationRow(name, answer.comparison.target) if one.result is None else LocalizationRow.of(name, one.result)
+    cells = replace(known, problem=one.problem).cells()
+    return {"rank": one.rank, "direction_score": one.match.score, **cells}
+
+
+def _told(one: _Found) -> dict[str, Any]:
+    """A match as JSON knows it."""
+    result = one.result
+    known = {} if result is None else {"scores": dict(result.scores), "peak": result.peak(), "boxes": boxes_of(result)}
+    about = {"rank": one.rank, "image": str(one.match.image), "direction_score": one.match.score}
+    return {**about, **known, "overlay": one.overlay, "problem": one.problem or None}
+
+
+def _made(answers: Sequence[Answer], command: str | None) -> Provenance | None:
+    """How the answers were made: as the store was, with their texts; None if the store does not say."""
+    store = answers[0].store
+    made = Provenance.load(store.folder)
+    if made is None:
+        return None
+    strengths = tuple(dict.fromkeys(float(answer.comparison.strength) for answer in answers))
+    asked = {
+        "texts": "; ".join(answer.comparison.target for answer in answers),
+        "references": "; ".join(dict.fromkeys(", ".join(answer.comparison.references) for answer in answers)) or "none",
+    }
+    more = {**made.more, **{key: one_line(text) for key, text in asked.items()}}
+    command = None if command is None else one_line(command, 10_000)
+    return replace(made, job="search", strength=strengths, more=more, command=command, date=today())
+
+
+def _title(answers: Sequence[Answer]) -> str:
+    names = [_short(answer.comparison.target) for answer in answers]
+    return f"Search: {', '.join(names[:3])}{', ...' if len(names) > 3 else ''}"
+
+
+def _short(text: object) -> str:
+    return one_line(text, 120)
