@@ -1,7 +1,7 @@
 """What does it take to share a run? ``python -m benchmarks.processes``: maps of many plates, by one process and by several.
 
-*bare* decodes the same images and runs the model on them, in this process, and nothing else. The others are ``localize_images``
-without its start: the seconds of so many images minus those of a few. One thread each, as for workers beside each other.
+*bare* decodes the same images and runs the model on them, in this process, and nothing else. The others are the jobs without
+their start: the seconds of so many images minus those of a few. One thread each, as for workers beside each other.
 """
 
 from __future__ import annotations
