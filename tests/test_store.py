@@ -531,9 +531,12 @@ def test_a_red_crown_is_found_and_the_peak_is_on_it(localizer, tmp_path):
     assert hits >= 17, told
 
 
-def test_the_python_of_the_page_about_stores_runs(tmp_path, monkeypatch, capsys):
-    (code,) = re.findall(r"```python\n(.*?)```", (Path(__file__).parents[1] / "docs" / "scale.md").read_text(), re.S)
+def test_the_python_of_the_page_about_scale_runs(tmp_path, monkeypatch, capsys):
+    shared, code = re.findall(r"```python\n(.*?)```", (Path(__file__).parents[1] / "docs" / "scale.md").read_text(), re.S)
     monkeypatch.chdir(tmp_path)
+    exec(compile(shared, "scale.md", "exec"), {"__name__": "__main__"})
+    assert capsys.readouterr().out == "0 images failed\n"
+    assert len(list(Path("maps").glob("*-overlay.png"))) == 3
     exec(compile(code, "scale.md", "exec"), {})
     first, second = capsys.readouterr().out.splitlines()
     assert "ember finch.png 0.1" in first

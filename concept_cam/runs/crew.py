@@ -51,7 +51,7 @@ class ShareDone(BaseException):
 @final
 @dataclass(frozen=True, eq=False)
 class Share:
-    """What a worker makes of a run, and what it tells of itself.
+    """Which batches of a run are a worker's, and what it tells of itself.
 
     Attributes:
         worker: its number.

@@ -127,11 +127,11 @@ def files_of(items: Sequence[tuple[str, Stored | str]], keep: str) -> Files:
         size = zip(("height", "width", "rows", "cols"), (*placement.image_size, *grid), strict=True)
         rows.append({**known, **dict(size)})
     tensors = {
-        "embeddings": torch.stack(embeddings) if embeddings else torch.zeros(0, 0, device="cpu"),
+        "embeddings": torch.stack(embeddings) if embeddings else torch.zeros(0, 0, dtype=torch.float32, device="cpu"),
         KEEP[keep]: torch.cat([one.flatten() for one in numbers])
         if numbers
-        else pack(torch.zeros(1, 1, device="cpu"), keep)[0][0, :0],
-        "scales": torch.cat(scales) if scales else torch.zeros(0, device="cpu"),
+        else pack(torch.zeros(1, 1, dtype=torch.float32, device="cpu"), keep)[0][0, :0],
+        "scales": torch.cat(scales) if scales else torch.zeros(0, dtype=torch.float32, device="cpu"),
     }
     return {
         ".csv": table_of(rows, COLUMNS),

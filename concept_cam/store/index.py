@@ -127,7 +127,7 @@ class Index:
             OutputError: an embedding is not finite.
         """
         wanted = directions.detach().float().cpu().numpy()
-        nothing = torch.zeros(0, device="cpu")
+        nothing = torch.zeros(0, dtype=torch.float32, device="cpu")
         found = [(nothing, nothing.long()) for _ in wanted]
         for first, block in self.blocks():
             # One by one: a product of matrices differs in the last digit with the number of texts.

@@ -229,7 +229,7 @@ class Store:
         others = tuple(name for name in known if name not in localizer.kept.names)
         made = localizer.bank_around(others) if chooses else localizer.bank(known)
         bank = ConceptBank(made.names, made.vectors.float().cpu(), None if made.biases is None else made.biases.float().cpu())
-        unknown = torch.zeros(len(bank.names), device="cpu")
+        unknown = torch.zeros(len(bank.names), dtype=torch.float32, device="cpu")
         return compare(bank, target, selector, unknown, strength if selector else 0.0), bank
 
     def _match(self, number: int, score: float) -> Match:
