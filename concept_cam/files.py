@@ -119,7 +119,8 @@ def write_file(path: str | os.PathLike[str], content: bytes) -> Path:
 def write_image(path: str | os.PathLike[str], image: Image.Image) -> Path:
     """Write an image as PNG, as ``write_file`` does."""
     stream = io.BytesIO()
-    image.save(stream, "PNG")
+    # A level of 3 takes half of the time of Pillow's own 6; a drawing gets a tenth larger, a photograph does not.
+    image.save(stream, "PNG", compress_level=3)
     return write_file(path, stream.getvalue())
 
 

@@ -11,7 +11,10 @@ from pathlib import Path
 if "PYTEST_XDIST_WORKER" in os.environ:  # before torch: workers share the cores
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import open_clip  # noqa: F401  (these before the hook: what is first imported within it is compiled anew in each process)
 import pytest
+import timm  # noqa: F401
+import transformers  # noqa: F401
 from jaxtyping import install_import_hook
 
 # beartype looks at a random item of a container. It shall draw from a generator of its own: the tests watch the global one.

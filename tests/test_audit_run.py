@@ -59,14 +59,16 @@ def test_what_was_interrupted_goes_on(localizer, tmp_path, small, monkeypatch):
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"localizer": lambda: world.localizer(checkpoint=world.SHORTCUT)}, "another model;"),
+        pytest.param(
+            {"localizer": lambda: world.localizer(checkpoint=world.SHORTCUT)}, "another model;", marks=pytest.mark.slow
+        ),
         ({"localizer": lambda: world.localizer(method=METHODS["grad_cam"])}, "another method;"),
         pytest.param({"localizer": lambda: world.localizer(templates=["a {}"])}, "another templates;", marks=pytest.mark.slow),
         pytest.param({"localizer": lambda: world.localizer(size=192)}, "another size;", marks=pytest.mark.slow),
         ({"strength": 0.5}, "another strength;"),
-        ({"backgrounds": HABITATS[:3]}, "another backgrounds;"),
+        pytest.param({"backgrounds": HABITATS[:3]}, "another backgrounds;", marks=pytest.mark.slow),
         pytest.param({"parts": None}, "another parts;", marks=pytest.mark.slow),
-        ({"about": {"pretrained": "other"}}, "another pretrained;"),
+        pytest.param({"about": {"pretrained": "other"}}, "another pretrained;", marks=pytest.mark.slow),
     ],
 )
 def test_a_folder_is_for_one_audit(localizer, tmp_path, changed, message):

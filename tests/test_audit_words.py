@@ -10,7 +10,6 @@ import pytest
 import torch
 import torch.nn.functional as F
 from audits import HABITATS, PARTS, SPECIES, examiner, localizer
-from slow import by_default
 
 from benchmarks import words as benchmark_of_words
 from concept_cam import world
@@ -95,7 +94,8 @@ def test_of_a_direction_without_a_meaning_nothing_is_told(examiner):
         assert not any(one.describes(1.0) for one in examiner.words.difference((ours - theirs)[order], 99))
 
 
-@pytest.mark.parametrize("model", by_default(world.MODELS, "world-shortcut"))
+@pytest.mark.slow
+@pytest.mark.parametrize("model", world.MODELS)
 def test_no_word_is_told_of_what_neither_bird_has(model):
     """Of all twins, on plates that no floor was chosen by; of planted ones the habitat is told, or nothing."""
     localizer = world.localizer(vocabulary=(), checkpoint=world.MODELS[model])

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from clis import RESULTS, RUN, TWINS, Run, embedded, finch, names, plate, results, run, summaries
 from PIL import Image
+from slow import by_default
 
 from concept_cam import loading, passes, world
 from concept_cam.cli.folders import sources
@@ -96,7 +97,10 @@ def test_what_does_not_see_the_score_has_no_twin(run: Run, finch: Path, tmp_path
     assert "does not look at the score" in ran.err
 
 
-@pytest.mark.parametrize("method", ["grad_cam", "layer_cam", "eigen_grad_cam", "relevance", "gem", "occlusion"])
+METHODS = ("grad_cam", "layer_cam", "eigen_grad_cam", "relevance", "gem", "occlusion")
+
+
+@pytest.mark.parametrize("method", by_default(METHODS, "grad_cam", "relevance", "gem"))
 def test_methods(run: Run, finch: Path, tmp_path: Path, method: str) -> None:
     assert run("localize", finch, *TWINS, "--method", method, "--out", "found").code == 0
     assert Localization.load(tmp_path / "found" / "finch.safetensors").provenance["method"] == method
@@ -435,7 +439,7 @@ def test_an_image_that_changes_between_its_map_and_its_drawing(
     assert not (tmp_path / "found" / "2-overlay.png").exists()
 
 
-@pytest.mark.parametrize("change", ["another", "gone"])
+@pytest.mark.parametrize("change", by_default(["another", "gone"], "gone"))
 def test_an_image_that_changes_after_an_exploration_is_drawn_as_it_was(
     run: Run, folder: Path, plate: Image.Image, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: str
 ) -> None:

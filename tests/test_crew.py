@@ -16,7 +16,6 @@ import crews
 import pytest
 import written
 from PIL import Image
-from slow import by_default
 
 from concept_cam import world
 from concept_cam.audit import audit
@@ -87,7 +86,8 @@ def rows(folder):
         return list(csv.DictReader(file))
 
 
-@pytest.mark.parametrize("processes", by_default((2, 3), 2))
+@pytest.mark.slow
+@pytest.mark.parametrize("processes", [2, 3])
 def test_the_bytes_are_those_of_one_process(images, whole, tmp_path, processes):
     heard = []
     assert run_together(processes, job(images, tmp_path), told=lambda path, result: heard.append(path)) == 0
@@ -95,6 +95,7 @@ def test_the_bytes_are_those_of_one_process(images, whole, tmp_path, processes):
     assert heard == images
 
 
+@pytest.mark.slow
 def test_what_one_process_has_begun_two_finish(images, whole, tmp_path):
     assert job(images, tmp_path)() == 0
     for name in ("rows.csv", "batches/00001.json", "batches/00002.json"):
@@ -103,6 +104,7 @@ def test_what_one_process_has_begun_two_finish(images, whole, tmp_path):
     assert tree(tmp_path) == whole
 
 
+@pytest.mark.slow
 def test_a_worker_that_dies_is_replaced(images, whole, tmp_path):
     localizer = crews.localizer(crews.killed_once, tmp_path / "flag")
     assert run_together(2, job(images, tmp_path / "out", localizer)) == 0
@@ -146,6 +148,7 @@ def test_where_all_workers_die_it_says_so(images, tmp_path):
         run_together(2, job(images, tmp_path, crews.localizer(crews.killed_always)))
 
 
+@pytest.mark.slow
 def test_an_error_of_a_worker_is_that_of_the_run(images, tmp_path):
     with pytest.raises(ZeroDivisionError, match="as nobody has foreseen"):
         run_together(2, job(images, tmp_path, crews.localizer(crews.broken)))

@@ -183,7 +183,7 @@ def test_who_writes_into_a_bank_changes_no_result():
 COSINE = 1 - 1e-5
 
 
-@pytest.mark.parametrize("count", [3, 513, 3000])
+@pytest.mark.parametrize("count", [3, 513, pytest.param(3000, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("width", [2, 3, 6, 64])
 def test_doubles_are_those_that_comparing_each_with_each_finds(count, width):
     for seed in range(8):

@@ -462,7 +462,7 @@ def wide() -> Page:
 
 
 @pytest.mark.parametrize("touch", [False, True], ids=["desk", "telephone"])
-@pytest.mark.parametrize("script", [True, False], ids=["script", "no script"])
+@pytest.mark.parametrize("script", by_default([True, False], True), ids=["script", "no script"])
 @pytest.mark.parametrize("width", by_default([320, 380, 700, 1280], 320))
 @pytest.mark.parametrize("page", [example, wide])
 def test_nothing_overflows(opened, page, width: int, script: bool, touch: bool):

@@ -13,7 +13,7 @@ KINDS: dict[str, tuple[Case, int, int]] = {
     "layouts": (layouts.case, 600, 60),
     "results": (results.case, 1_000, 150),
     "runs": (runs.case, 300, 40),
-    "stores": (stores.case, 600, 60),
+    "stores": (stores.case, 600, 15),
     "tables": (tables.case, 700, 80),
     "yaml": (vocabularies.case, 600, 60),
 }
