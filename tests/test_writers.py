@@ -288,7 +288,7 @@ def test_what_is_no_finding_is_one_line(damage, findings, maps, tmp_path):
 MAPS, PARTS = "maps", "parts"
 
 
-@pytest.fixture(params=[MAPS, PARTS])
+@pytest.fixture(params=by_default([MAPS, PARTS], MAPS))
 def work(request, localizer, files, tmp_path, monkeypatch):
     """Run a job on four images, two kept together, in a folder; its failures."""
     monkeypatch.setenv("SOURCE_DATE_EPOCH", "1700000000")

@@ -157,7 +157,7 @@ if hasattr(transformers, "MetaClip2Model"):
     ROWS = {**ROWS, "MetaCLIP 2": _transformers("MetaCLIP 2", _P.metaclip2, _HF)}
 
 FEW = (
-    *("open_clip ViT", "open_clip ResNet", "CoCa", "SigLIP", "EVA-02", "transformers CLIP", "transformers SigLIP 2 NaFlex"),
+    *("open_clip ViT", "open_clip ResNet", "SigLIP", "EVA-02", "transformers CLIP", "transformers SigLIP 2 NaFlex"),
     *("timm ViT, average", "torchvision ViT", "a user's own"),
 )
 """One of each kind of tower, pooling and library: what the tests run by default."""
