@@ -26,6 +26,7 @@ from concept_cam.evaluation import evaluate
 from concept_cam.parts import read_parts
 from concept_cam.runs import run_together
 from concept_cam.runs.batches import Batch
+from concept_cam.runs.crew import Crew, share
 from concept_cam.store import store_fields
 from concept_cam.world.dataset import birds_dataset, twins_dataset
 from concept_cam.writers import find_parts_of_images, localize_images
@@ -47,6 +48,31 @@ def images(tmp_path_factory):
     for seed in range(COUNT):
         world.draw_species("ember finch", seed, 96).image.save(folder / f"{seed:02d}.png")
     return sorted(folder.iterdir())
+
+
+@pytest.fixture
+def shared(monkeypatch):
+    """How many batches were missing each time, all of which others than this process have made."""
+    counts, real = [], Crew.make
+
+    def make(crew, batches, missing):
+        real(crew, batches, missing)
+        counts.append(len(missing))
+
+    monkeypatch.setattr(Crew, "make", make)
+    return counts
+
+
+@pytest.fixture
+def alone(monkeypatch):
+    """A run of which this process makes nothing."""
+    real = Batch.write
+
+    def write(batch, files):
+        assert share() is not None, "this process has made a batch"
+        real(batch, files)
+
+    return lambda: monkeypatch.setattr(Batch, "write", write)
 
 
 @pytest.fixture(scope="module")
@@ -88,11 +114,13 @@ def rows(folder):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("processes", [2, 3])
-def test_the_bytes_are_those_of_one_process(images, whole, tmp_path, processes):
+def test_the_bytes_are_those_of_one_process(images, whole, tmp_path, processes, shared, alone):
     heard = []
+    alone()
     assert run_together(processes, job(images, tmp_path), told=lambda path, result: heard.append(path)) == 0
     assert tree(tmp_path) == whole
     assert heard == images
+    assert shared == [3]
 
 
 @pytest.mark.slow
@@ -105,7 +133,8 @@ def test_what_one_process_has_begun_two_finish(images, whole, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_worker_that_dies_is_replaced(images, whole, tmp_path):
+def test_a_worker_that_dies_is_replaced(images, whole, tmp_path, alone):
+    alone()
     localizer = crews.localizer(crews.killed_once, tmp_path / "flag")
     assert run_together(2, job(images, tmp_path / "out", localizer)) == 0
     assert (tmp_path / "flag").exists()
@@ -143,9 +172,16 @@ def test_an_image_that_kills_is_a_row_that_says_so(poisoned, tmp_path):
 
 
 @pytest.mark.slow
-def test_where_all_workers_die_it_says_so(images, tmp_path):
-    with pytest.raises(OutputError, match=r"Workers died 3 times on .* \(signal 9\); try with one process, which says more\."):
-        run_together(2, job(images, tmp_path, crews.localizer(crews.killed_always)))
+def test_a_large_error_arrives_in_words(images, tmp_path):
+    with pytest.raises(OutputError, match="A process stopped: UnicodeDecodeError: 'ascii' codec"):
+        run_together(2, job(images, tmp_path, crews.localizer(crews.verbose)))
+
+
+@pytest.mark.slow
+def test_many_deaths_after_a_good_batch_end_the_run(images, tmp_path):
+    """With a GPU that is lost, no image shall be blamed."""
+    with pytest.raises(OutputError, match=r"Processes died 3 times on .* \(signal 9\); try with one process"):
+        run_together(2, job(images, tmp_path / "out", crews.localizer(crews.killed_later, tmp_path)))
 
 
 @pytest.mark.slow
@@ -165,19 +201,24 @@ def test_what_cannot_be_sent_is_said(images, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["parts", "evaluate", "audit", "fields"])
-def test_each_job_has_the_bytes_of_one_process(images, tmp_path, name):
+def test_each_job_has_the_bytes_of_one_process(images, tmp_path, name, shared, alone):
     localizer = world.localizer()
+    more = [tmp_path / f"{k:02d}-{path.name}" for k in range(3) for path in images]
+    for k, path in enumerate(more):
+        path.write_bytes(images[k % COUNT].read_bytes())
     jobs = {
         "parts": lambda folder: partial(
             find_parts_of_images, localizer, dict.fromkeys(images, "ember finch"), folder, read_parts("world-parts")
         ),
-        "evaluate": lambda folder: partial(evaluate, localizer, twins_dataset(40), folder, methods="grad_cam"),
+        "evaluate": lambda folder: partial(evaluate, localizer, twins_dataset(104), folder, methods="grad_cam", strengths=1.0),
         "audit": lambda folder: partial(audit, localizer, birds_dataset(104), folder),
-        "fields": lambda folder: partial(store_fields, localizer, 3 * images, folder),
+        "fields": lambda folder: partial(store_fields, localizer, more, folder),
     }
     for processes in (1, 2):
         run_together(processes, jobs[name](tmp_path / str(processes)))
+        alone()
     assert tree(tmp_path / "1") == tree(tmp_path / "2")
+    assert shared[0] > 1
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -196,7 +237,13 @@ def test_sets_of_each_layout_go_to_other_processes(tmp_path, layout):
 def started(images, out, *more):
     command = (sys.executable, "-m", "concept_cam", "localize", *map(str, images))
     asked = ("--target", "ember finch", "--against", "frost finch", "--batch-size", "1", "--processes", "2", "--out", str(out))
-    return subprocess.Popen((*command, *asked, *more), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    told = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
+    # Where the tests run in the background, SIGINT is ignored, and so it would be by what they start.
+    return subprocess.Popen(
+        (*command, *asked, *more),
+        **told,
+        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
+    )
 
 
 def workers_of(process):
@@ -225,7 +272,7 @@ def gone(number):
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 def test_with_the_first_process_all_end_and_the_next_goes_on(tmp_path_factory, tmp_path, number):
     folder = tmp_path_factory.mktemp("many")
-    for seed in range(48):
+    for seed in range(96):
         world.draw_species("ember finch", seed, 96).image.save(folder / f"{seed:02d}.png")
     images = sorted(folder.iterdir())
     first = started(images, tmp_path / "out")
@@ -243,7 +290,7 @@ def test_with_the_first_process_all_end_and_the_next_goes_on(tmp_path_factory, t
     if number != signal.SIGKILL:
         assert len(err.splitlines()) == 1
         kept = int(err.split(";")[1].split()[0])
-        assert 8 <= kept <= 48
+        assert 8 <= kept <= 96
     wait_for(lambda: all(map(gone, workers)), 20.0)
     for name in ("out", "alone"):
         again = started(images, tmp_path / name)
@@ -251,7 +298,7 @@ def test_with_the_first_process_all_end_and_the_next_goes_on(tmp_path_factory, t
         assert again.returncode == 0
     ours, theirs = tree(tmp_path / "out"), tree(tmp_path / "alone")
     assert ours == theirs
-    assert len(rows(tmp_path / "out")) == 48
+    assert len(rows(tmp_path / "out")) == 96
 
 
 def test_the_rows_of_a_batch_are_read_without_the_rest(tmp_path):

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import pickle
 import signal
 import sys
 import threading
@@ -40,8 +41,11 @@ image kills alone, or on as many images in a row."""
 _RAISED = 3
 """Exit code of a worker that has said what was wrong."""
 
-_SECONDS = 0.2
-"""Between two looks at how far the workers are."""
+_LARGEST_ERROR = 4096
+"""Bytes of an error that is sent whole: a pipe that is full stops the one who writes to it."""
+
+_SECONDS, _PATIENCE = 0.2, 5.0
+"""Between two looks at how far the workers are; and for them to end when they are told to."""
 
 
 class ShareDone(BaseException):
@@ -55,7 +59,7 @@ class Share:
 
     Attributes:
         worker: its number.
-        workers: how many there are; a worker makes each of their batches in turn.
+        batches: the numbers of those that it makes.
         threads: of torch.
         probed: a batch whose images it looks at one by one first.
         deadly: paths of images that are not opened.
@@ -65,17 +69,13 @@ class Share:
     """
 
     worker: int
-    workers: int
+    batches: frozenset[int]
     threads: int
     probed: int
     deadly: frozenset[str]
     identity: Mapping[str, Any]
     at: Any
     made: Any
-
-    def has(self, batch: int) -> bool:
-        """Whether this worker makes a batch."""
-        return batch % self.workers == self.worker
 
     def begin(self, batch: int, image: int = _NOWHERE) -> None:
         """Tell which batch is being made, and which of its images, where that is known."""
@@ -104,18 +104,18 @@ def crew() -> Crew[Any] | None:
 def run_together(processes: int, job: Callable[..., R], **heard: Any) -> R:
     """Run a job whose batches are made by several processes, each with a model of its own.
 
-    The result is that of ``job(**heard)``, and so are the bytes in the folder. A worker that dies is replaced. An image on
-    which three processes die is a row with the reason. The threads of torch are divided among the workers.
+    The result is that of ``job(**heard)``, and so are the bytes in the folder. A process that dies is replaced. An image on
+    which three processes die is a row with the reason. The threads of torch are divided among the processes.
 
     Args:
         processes: how many; with 1 the job is called here.
         job: one of ``localize_images``, ``find_parts_of_images``, ``evaluate`` and ``audit`` with its arguments
-            (``functools.partial``). Workers are new processes, so job and arguments must pickle.
+            (``functools.partial``). Processes are new ones, so job and arguments must pickle.
         heard: further arguments that only this process needs and that need not pickle, such as ``told``.
 
     Raises:
         OptionError: the job does not pickle.
-        OutputError: workers die at once, or all who make one batch.
+        OutputError: processes die at once, or all that make one batch.
 
     Example:
         >>> import tempfile
@@ -180,40 +180,48 @@ class Crew(Generic[R]):
         at = context.RawArray("q", [_NOWHERE] * (2 * count))
         made = context.RawArray("q", [0] * count)
         threads = max(1, torch.get_num_threads() // count)
-        total = sum(len(batches[number]) for number in missing)
+        # Not as multiprocessing sends tensors, in memory that all share: a model may write into itself while it runs.
+        job = _pickled(self.job)
         workers: dict[int, tuple[Any, Connection]] = {}
 
         def start(worker: int, probed: int = _NOWHERE) -> None:
-            given = Share(worker, count, threads, probed, frozenset(self.deadly), self.identity, at, made)
+            own, deadly = frozenset(missing[worker::count]), frozenset(self.deadly)
+            given = Share(worker, own, threads, probed, deadly, self.identity, at, made)
             # A pipe and not a queue: of that a semaphore is left where this process is killed.
             here, there = context.Pipe(duplex=False)
-            process = context.Process(target=_work, args=(self.job, given, there), daemon=True)
+            process = context.Process(target=_work, args=(job, given, there), daemon=True)
             with _quietly(), there:
-                _start(process)
+                process.start()
             workers[worker] = process, here
 
         try:
             for worker in range(count):
                 start(worker)
-            with tqdm(total=total, desc="images", disable=None) as bar:
+            seen = 0
+            with tqdm(total=sum(len(batches[number]) for number in missing), desc="images", disable=None) as bar:
                 while workers:
                     wait([process.sentinel for process, _ in workers.values()], _SECONDS)
-                    if sum(made) > bar.n:
-                        self.in_a_row = 0
-                    bar.update(sum(made) - bar.n)
+                    now = sum(made)
+                    if now > seen:
+                        self.in_a_row, self.deaths[_NOWHERE] = 0, 0
+                    bar.update(now - seen)
+                    seen = now
                     for worker, (process, here) in list(workers.items()):
                         if process.exitcode is None:
                             continue
                         del workers[worker]
-                        if process.exitcode == _RAISED:
-                            raise here.recv()
-                        here.close()
+                        with here:
+                            error = _received(here) if process.exitcode == _RAISED else None
+                        if error is not None:
+                            raise error
                         if process.exitcode != 0:
                             start(worker, self._next(worker, at, batches, process.exitcode))
         finally:
             for process, _ in workers.values():
-                process.kill()
+                process.terminate()
             for process, here in workers.values():
+                process.join(_PATIENCE)
+                process.kill()
                 process.join()
                 here.close()
 
@@ -237,7 +245,8 @@ class Crew(Generic[R]):
         if self.deaths[batch] >= _TRIES or self.in_a_row >= _TRIES:
             how = f"signal {-code}" if code < 0 else f"exit code {code}"
             where = "before the first batch" if batch == _NOWHERE else f"on batch {batch}" if path is None else f"on {path}"
-            raise OutputError(f"Workers died {_TRIES} times {where} ({how}); try with one process, which says more.")
+            hint = '; a script needs `if __name__ == "__main__":`' if batch == _NOWHERE else ""
+            raise OutputError(f"Processes died {_TRIES} times {where} ({how}){hint}; try with one process, which says more.")
         return int(batch)
 
 
@@ -247,10 +256,15 @@ def path_of(item: object) -> str | None:
     return os.path.abspath(image) if isinstance(image, str | Path) else None  # noqa: PTH100
 
 
-def _start(process: Any) -> None:
+def _pickled(job: Callable[..., object]) -> bytes:
+    """A job as it is sent.
+
+    Raises:
+        OptionError: it does not pickle.
+    """
     try:
-        process.start()
-    except (OSError, MemoryError):
+        return pickle.dumps(job)
+    except MemoryError:
         raise
     except Exception as error:
         raise OptionError(
@@ -273,33 +287,52 @@ def _quietly() -> Iterator[None]:
             os.environ["TQDM_DISABLE"] = before
 
 
-def _work(job: Callable[..., object], given: Share, there: Connection) -> None:
+def _work(job: bytes, given: Share, there: Connection) -> None:
     """What a worker does."""
     global _share  # noqa: PLW0603  (a process is one worker)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # The terminal tells all of them; the first process ends the others.
+    signal.signal(signal.SIGTERM, _end)
     threading.Thread(target=_end_with_the_first, daemon=True).start()
-    sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115, PTH123  (as long as the process)
+    sys.stdout = sys.stderr = open(os.devnull, "w", encoding="utf-8", errors="replace")  # noqa: SIM115, PTH123  (to the end)
     torch.set_num_threads(given.threads)
     decoding.DEADLY.update(given.deadly)
     _share = given
     try:
-        job()
+        pickle.loads(job)()  # noqa: S301  (our own bytes)
     except ShareDone:
         pass
     except BaseException as error:  # noqa: BLE001  (whatever it is, the first process raises it)
-        there.send(_sendable(error))
+        there.send_bytes(_sendable(error))
         os._exit(_RAISED)
+    # At once: what libraries do as Python ends can fail, and all is written.
+    os._exit(0)
 
 
-def _sendable(error: BaseException) -> BaseException:
+def _sendable(error: BaseException) -> bytes:
     """An error that arrives as it was sent, or what it says."""
-    import pickle  # noqa: PLC0415
-
     try:
-        pickle.loads(pickle.dumps(error))  # noqa: S301  (our own bytes)
-    except Exception:  # noqa: BLE001
-        return OutputError(f"A worker stopped: {type(error).__name__}: {one_line(error, 300)}")
-    return error
+        sent = pickle.dumps(error)
+        if len(sent) <= _LARGEST_ERROR:
+            pickle.loads(sent)  # noqa: S301  (our own bytes)
+            return sent
+    except Exception:  # noqa: BLE001, S110  (it is told in words)
+        pass
+    return pickle.dumps(OutputError(f"A process stopped: {type(error).__name__}: {one_line(error, 300)}"))
+
+
+def _received(here: Connection) -> BaseException | None:
+    """What a worker has said; None if it died with that exit code and said nothing."""
+    try:
+        error = pickle.loads(here.recv_bytes(1 << 16))  # noqa: S301  (from a process that we have started)
+    except (EOFError, OSError):
+        return None
+    return error if isinstance(error, BaseException) else None
+
+
+def _end(*_: object) -> None:
+    """End without unfinished files."""
+    remove_unfinished()
+    os._exit(1)
 
 
 def _end_with_the_first() -> None:
@@ -307,5 +340,4 @@ def _end_with_the_first() -> None:
     parent = multiprocessing.parent_process()
     if parent is not None:
         wait([parent.sentinel])
-        remove_unfinished()
-        os._exit(1)
+        _end()

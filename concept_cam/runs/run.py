@@ -163,13 +163,14 @@ class Run:
             if (others := crew()) is not None and self.settings is not None and len(missing) > 1:
                 others.make(groups, missing)
                 held = [_read(batch, whole) if files is None else files for batch, files in zip(batches, held, strict=True)]
-            made = make(some for some, files in zip(groups, held, strict=True) if files is None)
+            made = make(iter([some for some, files in zip(groups, held, strict=True) if files is None]))
             with tqdm(total=len(items), desc="images", disable=None if len(groups) > 1 else True) as bar:
                 for k, (batch, some, kept) in enumerate(zip(batches, groups, held, strict=True)):
                     files = next(made) if kept is None else kept
                     if kept is None and self.settings is not None:
                         batch.write(files)
                     progress.rows[k] = files[".csv"]
+                    held[k] = None  # of many batches the rows alone are kept in memory
                     yield batch, some, files, kept is not None
                     bar.update(len(some))
         self._write_table(progress.rows)
@@ -203,7 +204,7 @@ def _make_share(
 ) -> None:
     """Make the batches of a worker that are not there: one after another, so that it is known on which one it dies."""
     for k, (batch, some) in enumerate(zip(batches, groups, strict=True)):
-        if not part.has(k) or _read(batch, whole) is not None:
+        if k not in part.batches or _read(batch, whole) is not None:
             continue
         if k == part.probed:
             for number, item in enumerate(some):

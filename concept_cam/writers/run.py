@@ -19,6 +19,7 @@ from concept_cam.errors import ConceptCamError, ImageError, OptionError, OutputE
 from concept_cam.outside import chunks_of, parse_json
 from concept_cam.runs import Run
 from concept_cam.runs.batches import Files
+from concept_cam.runs.crew import share
 from concept_cam.runs.table import problem_of
 from concept_cam.writers.table import Row, csv_of
 from concept_cam.writers.writer import Writer
@@ -70,6 +71,11 @@ class Job(Generic[R]):
     failed: Callable[[Path, str], None]
     batch_size: int
 
+    @property
+    def gathering(self) -> Sequence[Writer[R]]:
+        """Those of ``whole`` that write in this process: none in a worker, which has a share of the images."""
+        return self.whole if share() is None else ()
+
     def run(self, run: Run) -> int:
         """Make what is not kept, and write all files.
 
@@ -85,7 +91,7 @@ class Job(Generic[R]):
         """
         failures = 0
         with ExitStack() as stack:
-            for writer in self.whole:
+            for writer in self.gathering:
                 stack.enter_context(writer)
             makes = _Makes(self, run.folder, run.columns)
             # What is resumed goes through the model in the same company: batches of other images differ in the last digit.
@@ -162,7 +168,7 @@ class _Makes(Generic[R]):
     def _take(self, path: Path, result: R, image: Image.Image) -> None:
         name = self._job.names[path]
         written = [file for writer in self._job.each for file in writer.add(name, result, image)]
-        for writer in self._job.whole:
+        for writer in self._job.gathering:
             writer.add(name, result, image)
         # What is written is read back: a batch counts only as long as its files are these.
         files = {file.relative_to(self._folder).as_posix(): _state(file) for file in written}
