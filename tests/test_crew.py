@@ -26,7 +26,8 @@ from concept_cam.evaluation import evaluate
 from concept_cam.parts import read_parts
 from concept_cam.runs import run_together
 from concept_cam.runs.batches import Batch
-from concept_cam.runs.crew import Crew, share
+from concept_cam.runs.crew import Crew
+from concept_cam.runs.share import share
 from concept_cam.store import store_fields
 from concept_cam.world.dataset import birds_dataset, twins_dataset
 from concept_cam.writers import find_parts_of_images, localize_images

@@ -13,9 +13,6 @@ from __future__ import annotations
 import multiprocessing
 import os
 import pickle
-import signal
-import sys
-import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -27,73 +24,20 @@ from typing import Any, Generic, TypeVar, final
 import torch
 from tqdm import tqdm
 
-from concept_cam import decoding
 from concept_cam.errors import OptionError, OutputError, one_line
-from concept_cam.files import remove_unfinished
+from concept_cam.runs.share import NOWHERE, RAISED, Share, work
 
 R = TypeVar("R")
 
-_NOWHERE = -1
 _TRIES = 3
 """Deaths that an image costs before it is skipped; the run ends after as many before a first batch, on a batch of which no
 image kills alone, or on as many images in a row."""
-
-_RAISED = 3
-"""Exit code of a worker that has said what was wrong."""
-
-_LARGEST_ERROR = 4096
-"""Bytes of an error that is sent whole: a pipe that is full stops the one who writes to it."""
 
 _SECONDS, _PATIENCE = 0.2, 5.0
 """Between two looks at how far the workers are; and for them to end when they are told to."""
 
 
-class ShareDone(BaseException):
-    """Raised in a worker once its share is made, to leave the job: what follows is for the process that has the folder."""
-
-
-@final
-@dataclass(frozen=True, eq=False)
-class Share:
-    """Which batches of a run are a worker's, and what it tells of itself.
-
-    Attributes:
-        worker: its number.
-        batches: the numbers of those that it makes.
-        threads: of torch.
-        probed: a batch whose images it looks at one by one first.
-        deadly: paths of images that are not opened.
-        identity: of the run, see ``identity_of``.
-        at: of each worker the batch and the image it is at.
-        made: of each worker how many images it has made.
-    """
-
-    worker: int
-    batches: frozenset[int]
-    threads: int
-    probed: int
-    deadly: frozenset[str]
-    identity: Mapping[str, Any]
-    at: Any
-    made: Any
-
-    def begin(self, batch: int, image: int = _NOWHERE) -> None:
-        """Tell which batch is being made, and which of its images, where that is known."""
-        self.at[2 * self.worker], self.at[2 * self.worker + 1] = batch, image
-
-    def end(self, images: int) -> None:
-        """Tell how many images are made."""
-        self.made[self.worker] += images
-        self.begin(_NOWHERE)
-
-
-_share: Share | None = None
 _crew: Crew[Any] | None = None
-
-
-def share() -> Share | None:
-    """The share of this process, if it is a worker."""
-    return _share
 
 
 def crew() -> Crew[Any] | None:
@@ -177,19 +121,19 @@ class Crew(Generic[R]):
         """
         count = min(self.processes, len(missing))
         context = multiprocessing.get_context("spawn")
-        at = context.RawArray("q", [_NOWHERE] * (2 * count))
+        at = context.RawArray("q", [NOWHERE] * (2 * count))
         made = context.RawArray("q", [0] * count)
         threads = max(1, torch.get_num_threads() // count)
         # Not as multiprocessing sends tensors, in memory that all share: a model may write into itself while it runs.
         job = _pickled(self.job)
         workers: dict[int, tuple[Any, Connection]] = {}
 
-        def start(worker: int, probed: int = _NOWHERE) -> None:
+        def start(worker: int, probed: int = NOWHERE) -> None:
             own, deadly = frozenset(missing[worker::count]), frozenset(self.deadly)
             given = Share(worker, own, threads, probed, deadly, self.identity, at, made)
             # A pipe and not a queue: of that a semaphore is left where this process is killed.
             here, there = context.Pipe(duplex=False)
-            process = context.Process(target=_work, args=(job, given, there), daemon=True)
+            process = context.Process(target=work, args=(job, given, there), daemon=True)
             with _quietly(), there:
                 process.start()
             workers[worker] = process, here
@@ -203,7 +147,7 @@ class Crew(Generic[R]):
                     wait([process.sentinel for process, _ in workers.values()], _SECONDS)
                     now = sum(made)
                     if now > seen:
-                        self.in_a_row, self.deaths[_NOWHERE] = 0, 0
+                        self.in_a_row, self.deaths[NOWHERE] = 0, 0
                     bar.update(now - seen)
                     seen = now
                     for worker, (process, here) in list(workers.items()):
@@ -211,7 +155,7 @@ class Crew(Generic[R]):
                             continue
                         del workers[worker]
                         with here:
-                            error = _received(here) if process.exitcode == _RAISED else None
+                            error = _received(here) if process.exitcode == RAISED else None
                         if error is not None:
                             raise error
                         if process.exitcode != 0:
@@ -232,8 +176,8 @@ class Crew(Generic[R]):
             OutputError: too many have died.
         """
         batch, image = at[2 * worker], at[2 * worker + 1]
-        at[2 * worker] = at[2 * worker + 1] = _NOWHERE
-        path = path_of(batches[batch][image]) if image != _NOWHERE else None
+        at[2 * worker] = at[2 * worker + 1] = NOWHERE
+        path = path_of(batches[batch][image]) if image != NOWHERE else None
         if path is None:
             self.deaths[batch] += 1
         else:
@@ -244,8 +188,8 @@ class Crew(Generic[R]):
                 self.in_a_row += 1
         if self.deaths[batch] >= _TRIES or self.in_a_row >= _TRIES:
             how = f"signal {-code}" if code < 0 else f"exit code {code}"
-            where = "before the first batch" if batch == _NOWHERE else f"on batch {batch}" if path is None else f"on {path}"
-            hint = '; a script needs `if __name__ == "__main__":`' if batch == _NOWHERE else ""
+            where = "before the first batch" if batch == NOWHERE else f"on batch {batch}" if path is None else f"on {path}"
+            hint = '; a script needs `if __name__ == "__main__":`' if batch == NOWHERE else ""
             raise OutputError(f"Processes died {_TRIES} times {where} ({how}){hint}; try with one process, which says more.")
         return int(batch)
 
@@ -287,39 +231,6 @@ def _quietly() -> Iterator[None]:
             os.environ["TQDM_DISABLE"] = before
 
 
-def _work(job: bytes, given: Share, there: Connection) -> None:
-    """What a worker does."""
-    global _share  # noqa: PLW0603  (a process is one worker)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # The terminal tells all of them; the first process ends the others.
-    signal.signal(signal.SIGTERM, _end)
-    threading.Thread(target=_end_with_the_first, daemon=True).start()
-    sys.stdout = sys.stderr = open(os.devnull, "w", encoding="utf-8", errors="replace")  # noqa: SIM115, PTH123  (to the end)
-    torch.set_num_threads(given.threads)
-    decoding.DEADLY.update(given.deadly)
-    _share = given
-    try:
-        pickle.loads(job)()  # noqa: S301  (our own bytes)
-    except ShareDone:
-        pass
-    except BaseException as error:  # noqa: BLE001  (whatever it is, the first process raises it)
-        there.send_bytes(_sendable(error))
-        os._exit(_RAISED)
-    # At once: what libraries do as Python ends can fail, and all is written.
-    os._exit(0)
-
-
-def _sendable(error: BaseException) -> bytes:
-    """An error that arrives as it was sent, or what it says."""
-    try:
-        sent = pickle.dumps(error)
-        if len(sent) <= _LARGEST_ERROR:
-            pickle.loads(sent)  # noqa: S301  (our own bytes)
-            return sent
-    except Exception:  # noqa: BLE001, S110  (it is told in words)
-        pass
-    return pickle.dumps(OutputError(f"A process stopped: {type(error).__name__}: {one_line(error, 300)}"))
-
-
 def _received(here: Connection) -> BaseException | None:
     """What a worker has said; None if it died with that exit code and said nothing."""
     try:
@@ -327,17 +238,3 @@ def _received(here: Connection) -> BaseException | None:
     except (EOFError, OSError):
         return None
     return error if isinstance(error, BaseException) else None
-
-
-def _end(*_: object) -> None:
-    """End without unfinished files."""
-    remove_unfinished()
-    os._exit(1)
-
-
-def _end_with_the_first() -> None:
-    """A worker whose first process is gone ends too, without unfinished files."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        wait([parent.sentinel])
-        _end()

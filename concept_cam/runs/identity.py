@@ -18,8 +18,9 @@ from concept_cam.errors import DatasetError
 from concept_cam.localizer import Localizer
 from concept_cam.methods import Method
 from concept_cam.outside import chunks_of
-from concept_cam.runs.crew import crew, share
+from concept_cam.runs.crew import crew
 from concept_cam.runs.digests import digest_of
+from concept_cam.runs.share import share
 
 _COMPUTE = ("concept-cam", "torch", "torchvision", "open_clip_torch", "timm", "transformers", "numpy", "pillow")
 """Whose version may change a row."""

@@ -15,8 +15,9 @@ from concept_cam.errors import OutputError, one_line
 from concept_cam.files import alone_in, clear_leftovers, write_file
 from concept_cam.outside import read_bytes
 from concept_cam.runs.batches import Batch, Files
-from concept_cam.runs.crew import Share, ShareDone, crew, share
+from concept_cam.runs.crew import crew
 from concept_cam.runs.digests import digest_of
+from concept_cam.runs.share import Share, ShareDone, share
 from concept_cam.tables import table_of
 
 T = TypeVar("T")

@@ -19,7 +19,7 @@ from concept_cam.errors import ConceptCamError, ImageError, OptionError, OutputE
 from concept_cam.outside import chunks_of, parse_json
 from concept_cam.runs import Run
 from concept_cam.runs.batches import Files
-from concept_cam.runs.crew import share
+from concept_cam.runs.share import share
 from concept_cam.runs.table import problem_of
 from concept_cam.writers.table import Row, csv_of
 from concept_cam.writers.writer import Writer
