@@ -65,6 +65,23 @@ class Plain:
         return made
 
 
+def test_a_batch_that_has_to_be_made_again_is_not_counted_as_kept(tmp_path):
+    """Though its rows are there and as they were."""
+    Plain(tmp_path).run()
+    (tmp_path / "batches" / "00000.safetensors").unlink()
+
+    def interrupted(items):
+        raise KeyboardInterrupt
+
+    with (
+        pytest.raises(KeyboardInterrupt, match=r"^3 of 5 images are kept"),
+        Run.held(tmp_path, {"seed": 0}, ("image", "energy")) as run,
+    ):
+        run.batches(range(5), 2, str, interrupted)
+    assert [line.split(",")[0] for line in (tmp_path / "rows.csv").read_text().splitlines()] == ["image", "2", "3", "4"]
+    assert Plain(tmp_path).run() == [0]
+
+
 # ---- what is looked at, by the command line ---------------------------------------------------------------------------
 
 

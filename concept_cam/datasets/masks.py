@@ -24,12 +24,12 @@ _FORGIVEN = 1.0
 """Pixels by which a polygon may extend beyond its image, because annotation tools round."""
 
 
-def above_zero(levels: Any) -> Any:
+def _above_zero(levels: Any) -> Any:
     """The levels that are part of a region, as a rule."""
     return levels > 0
 
 
-def of_levels(file: Path, image: Path, wanted: Callable[[Any], Any] = above_zero) -> Region:
+def of_levels(file: Path, image: Path, wanted: Callable[[Any], Any] = _above_zero) -> Region:
     """The region of a mask image: the pixels whose level (or palette index) is selected, by default all above zero.
 
     Args:

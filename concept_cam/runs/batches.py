@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias, final
@@ -65,6 +66,11 @@ class Batch:
             raise
         except Exception:  # noqa: BLE001  (whatever is wrong with a batch, it is made again)
             return None
+
+    def unseal(self) -> None:
+        """Let nobody take it for whole, before it is made again."""
+        with suppress(OSError):
+            self.file(_SEAL).unlink()
 
     def rows(self) -> bytes | None:
         """The table that was written; None unless the seal and the table are there, and of this run."""

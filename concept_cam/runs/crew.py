@@ -53,8 +53,8 @@ def run_together(processes: int, job: Callable[..., R], **heard: Any) -> R:
 
     Args:
         processes: how many; with 1 the job is called here.
-        job: one of ``localize_images``, ``find_parts_of_images``, ``evaluate`` and ``audit`` with its arguments
-            (``functools.partial``). Processes are new ones, so job and arguments must pickle.
+        job: one of ``localize_images``, ``find_parts_of_images``, ``store_fields``, ``evaluate`` and ``audit`` with its
+            arguments (``functools.partial``). It goes to new processes, so job and arguments must pickle.
         heard: further arguments that only this process needs and that need not pickle, such as ``told``.
 
     Raises:

@@ -161,6 +161,8 @@ class Run:
         progress = _Progress(self, batches, [None if files is None else files[".csv"] for files in held])
         with progress:
             missing = [k for k, files in enumerate(held) if files is None]
+            for k in missing if self.settings is not None else ():
+                batches[k].unseal()
             if (others := crew()) is not None and self.settings is not None and len(missing) > 1:
                 others.make(groups, missing)
                 held = [_read(batch, whole) if files is None else files for batch, files in zip(batches, held, strict=True)]
