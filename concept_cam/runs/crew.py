@@ -212,8 +212,8 @@ def _pickled(job: Callable[..., object]) -> bytes:
         raise
     except Exception as error:
         raise OptionError(
-            f"The job cannot be sent to other processes ({one_line(error, 200)}); run it with one process, or name functions "
-            "that a module has."
+            f"The job cannot be sent to other processes ({one_line(error, 200)}); run it with one process, or use functions "
+            "that are defined in a module."
         ) from error
 
 

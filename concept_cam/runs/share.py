@@ -85,9 +85,9 @@ def work(job: bytes, given: Share, there: Connection) -> None:
         there: where an error is told.
     """
     global _share  # noqa: PLW0603  (a process is one worker)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # The terminal tells all of them; the first process ends the others.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all of them; the process that started them ends them.
     signal.signal(signal.SIGTERM, _end)
-    threading.Thread(target=_end_with_the_first, daemon=True).start()
+    threading.Thread(target=_end_with_the_starter, daemon=True).start()
     sys.stdout = sys.stderr = open(os.devnull, "w", encoding="utf-8", errors="replace")  # noqa: SIM115, PTH123  (to the end)
     torch.set_num_threads(given.threads)
     decoding.DEADLY.update(given.deadly)
@@ -96,7 +96,7 @@ def work(job: bytes, given: Share, there: Connection) -> None:
         pickle.loads(job)()  # noqa: S301  (our own bytes)
     except ShareDone:
         pass
-    except BaseException as error:  # noqa: BLE001  (whatever it is, the first process raises it)
+    except BaseException as error:  # noqa: BLE001  (whatever it is, it is raised where the job began)
         there.send_bytes(_sendable(error))
         os._exit(RAISED)
     # At once: what libraries do as Python ends can fail, and all is written.
@@ -121,8 +121,8 @@ def _end(*_: object) -> None:
     os._exit(1)
 
 
-def _end_with_the_first() -> None:
-    """A worker whose first process is gone ends too, without unfinished files."""
+def _end_with_the_starter() -> None:
+    """If the process that started this one is gone, end too, without unfinished files."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         wait([parent.sentinel])
