@@ -26,11 +26,12 @@ _KINDS = {
     "F32": torch.float32,
     "F64": torch.float64,
     "I8": torch.int8,
+    "I32": torch.int32,
     "I64": torch.int64,
     "U8": torch.uint8,
 }
 _TYPES = {"grids": "I64", "source_ends": "I64", "placements": "F64", "digests": "U8", "sources": "U8"}
-_TYPES |= {"halves": "F16", "levels": "I8", "places": "I64"}
+_TYPES |= {"halves": "F16", "levels": "I8", "places": "I64", "sums": "I32"}
 """Of tensors that are no maps and no figures, which are F32."""
 
 _LONGEST = 1 << 16

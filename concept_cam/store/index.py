@@ -1,7 +1,12 @@
-"""The embeddings of all images of a store in one file, each with the place of its image; it is derived, and made anew."""
+"""The embeddings of all images of a store in one file, each with the place of its image; it is derived, and made anew.
+
+A digest in the header covers the places and a sum for each embedding, and is compared when the file is opened. The sums are
+compared when embeddings are read: a digest of them all would take ten times as long as the search.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -21,8 +26,8 @@ from concept_cam.store.batches import embeddings_of, read_entries, stem_of
 
 NAME = "index.safetensors"
 _WHAT, _THEN = "the index of this store", "delete it, and it is made anew"
-_BLOCK = 1 << 25
-"""Bytes of embeddings that are looked at together."""
+_BLOCK, _PART = 1 << 25, 1 << 20
+"""Bytes of embeddings that are looked at together, and numbers of other tensors."""
 
 
 @final
@@ -55,12 +60,18 @@ class Index:
         """
         file = folder / NAME
         with stored_tensors(file, _WHAT, _THEN) as held:
-            if held.about != {"run": run}:
+            told, (count, width) = held.about, held.shape("embeddings")
+            if told.get("run") != run:
                 raise ValueError("it is that of another store")
-            count, width = held.shape("embeddings")
             if count and not width:
                 raise ValueError("its embeddings have no numbers")
-            held.offset("places", 2 * count)
+            digest = hashlib.sha256()
+            for name, length in (("places", 2 * count), ("sums", count)):
+                held.offset(name, length)
+                for start in range(0, length, _PART):
+                    digest.update(held.part(name, start, min(start + _PART, length)).numpy().tobytes())
+            if told.get("sha256") != digest.hexdigest():
+                raise ValueError("its places or its sums have changed")
             return cls(file, count, width, held.offset("embeddings", count, width))
 
     @classmethod
@@ -76,7 +87,7 @@ class Index:
         Raises:
             OutputError: a batch is not there or is damaged, or the index cannot be written.
         """
-        held, width = [torch.zeros(0, 2, dtype=torch.int64, device="cpu")], 0
+        places, sums, width = [np.zeros((0, 2), "<i8")], [np.zeros(0, "<i4")], 0
         batches = range(-(-images // size))
         for number in batches:
             stem = stem_of(folder, number)
@@ -86,10 +97,10 @@ class Index:
                 raise OutputError(f"{stem}: its embeddings have {found.shape[1]} numbers, those before it {width}.")
             width = found.shape[1] if len(found) else width
             good = [(number, place) for place, entry in enumerate(entries) if not entry.problem]
-            held.append(torch.tensor(good, dtype=torch.int64, device="cpu").reshape(-1, 2))
-        places = torch.cat(held)
+            places.append(np.array(good, "<i8").reshape(-1, 2))
+            sums.append(sums_of(found.numpy()))
         with FileWriter(folder / NAME) as writer:
-            writer.write(header_of(run, len(places), width) + places.numpy().tobytes())
+            writer.write(head_of(run, np.concatenate(places), np.concatenate(sums), width))
             for stem in (stem_of(folder, number) for number in batches):
                 writer.write(embeddings_of(stem, read_entries(stem, size)).numpy().tobytes())
         return cls.open(folder, run)
@@ -105,13 +116,20 @@ class Index:
         return batch, place
 
     def blocks(self) -> Iterator[tuple[int, Float[np.ndarray, "n E"]]]:
-        """The embeddings in blocks, each with the number of its first image; of the file, one block is mapped at a time."""
+        """The embeddings in blocks, each with the number of its first image; of the file, one block is mapped at a time.
+
+        Raises:
+            OutputError: numbers of the block have changed since the index was made.
+        """
         step = max(1, _BLOCK // (4 * max(1, self.width)))
-        with opened(self.file) as stream:
+        with stored_tensors(self.file, _WHAT, _THEN) as held, opened(self.file) as stream:
             for first in range(0, self.count, step):
-                shape = min(step, self.count - first), self.width
+                stop = min(first + step, self.count)
                 offset = self.start + 4 * first * self.width
-                yield first, np.memmap(stream, np.dtype("<f4"), "r", offset, shape)
+                block = np.memmap(stream, np.dtype("<f4"), "r", offset, (stop - first, self.width))
+                if not np.array_equal(sums_of(block), held.part("sums", first, stop).numpy()):
+                    raise ValueError(f"numbers of the embeddings {first} to {stop - 1} have changed")
+                yield first, block
 
     def best(self, directions: Float[Tensor, "Q E"], count: int) -> list[tuple[Float[Tensor, " n"], Int[Tensor, " n"]]]:
         """For each direction the images with the highest scores, the highest first; ties are in the order of the images.
@@ -124,7 +142,7 @@ class Index:
             The scores, and the numbers of the images in the index.
 
         Raises:
-            OutputError: an embedding is not finite.
+            OutputError: an embedding has changed since the index was made, or a score is not finite.
         """
         wanted = directions.detach().float().cpu().numpy()
         nothing = torch.zeros(0, dtype=torch.float32, device="cpu")
@@ -139,23 +157,35 @@ class Index:
         return found
 
 
-def header_of(run: str, count: int, width: int) -> bytes:
-    """What the file of an index begins with; the numbers after it are aligned.
+def sums_of(embeddings: Float[np.ndarray, "n E"]) -> Int[np.ndarray, " n"]:
+    """For each embedding the sum of its 32-bit words, modulo 2^32, by which one that has changed is known."""
+    sums: Int[np.ndarray, " n"] = embeddings.view("<i4").sum(axis=1, dtype="<i4")
+    return sums
+
+
+def head_of(run: str, places: Int[np.ndarray, "n 2"], sums: Int[np.ndarray, " n"], width: int) -> bytes:
+    """What the file of an index holds before the embeddings, which are aligned.
 
     Args:
         run: digest of the settings of the store.
-        count: of the images.
+        places: the batch of each image, and its place in the batch.
+        sums: from ``sums_of``, for all embeddings.
         width: of an embedding.
     """
-    middle, end = 16 * count, 16 * count + 4 * count * width
+    count, tables = len(places), places.astype("<i8").tobytes() + sums.astype("<i4").tobytes()
     told = {
-        "__metadata__": {"run": run},
-        "places": {"dtype": "I64", "shape": [2 * count], "data_offsets": [0, middle]},
-        "embeddings": {"dtype": "F32", "shape": [count, width], "data_offsets": [middle, end]},
+        "__metadata__": {"run": run, "sha256": hashlib.sha256(tables).hexdigest()},
+        "places": {"dtype": "I64", "shape": [2 * count], "data_offsets": [0, 16 * count]},
+        "sums": {"dtype": "I32", "shape": [count], "data_offsets": [16 * count, 20 * count]},
+        "embeddings": {
+            "dtype": "F32",
+            "shape": [count, width],
+            "data_offsets": [20 * count, 20 * count + 4 * count * width],
+        },
     }
     content = json.dumps(told).encode()
     content += b" " * (-len(content) % 8)
-    return len(content).to_bytes(8, "little") + content
+    return len(content).to_bytes(8, "little") + content + tables
 
 
 def _highest(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, final
@@ -143,11 +143,10 @@ class Store:
         for batch in (-(-count // size) - 1, 0):
             if not stem_of(folder, batch).with_name(f"{batch:05d}.json").exists():
                 raise OutputError(f"{folder}: the store is not finished; start the same `concept-cam fields` again.")
-        run = digest_of(settings)
         try:
-            index = Index.open(folder, run)
+            index = Index.open(folder, digest_of(settings))
         except OutputError:
-            index = Index.make(folder, run, count, size)
+            index = _made_anew(folder, settings)
         place = folder / settings["folder"] if images is None else images
         return cls(folder, settings, Path(os.path.abspath(place)), index)  # noqa: PTH100  (links are not followed)
 
@@ -189,7 +188,11 @@ class Store:
         directions = torch.stack([comparison.direction(bank) for comparison, bank in asked])
         if self.index.count and directions.shape[1] != self.index.width:
             raise OutputError(f"{self.index.file}: its embeddings have not {directions.shape[1]} numbers; store them again.")
-        best = self.index.best(directions, top)
+        try:
+            best = self.index.best(directions, top)
+        except OutputError:
+            # Its numbers have changed; those of the batches, which are the same again, are read once.
+            best = _made_anew(self.folder, self.settings).best(directions, top)
         return [
             Answer(comparison, tuple(map(self._match, numbers.tolist(), scores.tolist())), bank, self)
             for (comparison, bank), (scores, numbers) in zip(asked, best, strict=True)
@@ -243,3 +246,8 @@ class Store:
         entries = read_entries(stem, _MOST_TOGETHER)
         check_place(entries, place, self.folder / NAME)
         return stem, entries, place
+
+
+def _made_anew(folder: Path, settings: Mapping[str, Any]) -> Index:
+    """The index of a store, made from its batches."""
+    return Index.make(folder, digest_of(settings), int(settings["images"]), int(settings["batch"]))
