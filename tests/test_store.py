@@ -501,6 +501,9 @@ def test_names_are_safe_in_the_table_and_on_the_page(localizer, stores, tmp_path
     assert "<img src=x" not in text
     assert "&lt;img src=x onerror=alert(1)&gt;.png" in text
     assert "<b>" not in text
+    assert re.findall(r'class="(images|scroll)"', text) == ["images", "scroll"] * 2 + ["scroll"]
+    plain = next(row for row in rows if "ember" in row["image"])
+    assert f"{plain['rank']}. ember finch.png: {float(plain['direction_score']):.3f}</figcaption>" in text
     told = json.loads((tmp_path / "found" / "matches.json").read_text())
     assert [answer["comparison"]["target"] for answer in told["answers"]] == ["red crown", "blue wing"]
     first, result = told["answers"][0]["matches"][0], answers[0].localize(answers[0].matches[0])
@@ -518,7 +521,8 @@ def test_an_image_that_is_gone_or_changed_is_listed_without_overlay(localizer, i
     (tmp_path / "0.png").unlink()
     (tmp_path / "1.png").write_bytes(images[3].read_bytes())
     answers = Store.open(tmp_path / "store").search(localizer, "red crown", "bird")
-    write_matches(answers, tmp_path / "found")
+    page = write_matches(answers, tmp_path / "found")
+    assert "In the table alone: 2 of 4 matches." in page.read_text()
     told = {
         Path(match["image"]).name: match
         for match in json.loads((tmp_path / "found" / "matches.json").read_text())["answers"][0]["matches"]

@@ -73,8 +73,8 @@ class Section:
     Attributes:
         title: its heading.
         text: paragraphs, separated by blank lines.
-        table: below the text.
-        images: below the table.
+        table: below the images.
+        images: below the text.
     """
 
     title: str

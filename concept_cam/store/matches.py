@@ -93,7 +93,7 @@ def write_matches(answers: Sequence[Answer], folder: str | os.PathLike[str], com
         rows += [_row(answer, one) for one in found]
         told.append({"comparison": asdict(answer.comparison), "matches": [_told(one) for one in found]})
     count = len(answers[0].store)
-    lead = f"The images with the highest scores among {count:,}, and where the maps of their stored fields have their peak."
+    lead = f"The images with the highest scores among {count:,}. A ring is the peak of a map, a box a region of it."
     facts = (("images", f"{count:,}"), ("texts", str(len(answers))))
     page = Page(_title(answers), lead, (*sections, *([] if made is None else [how_made(made.kept(folder))])), facts)
     write_file(folder / _TABLE, csv_of(rows, _COLUMNS))
@@ -152,22 +152,27 @@ def _section(answer: Answer, found: Sequence[_Found]) -> Section:
     asked = answer.comparison
     against = f" against {', '.join(map(_short, asked.references))}, strength {asked.strength:g}" if asked.references else ""
     columns = ("rank", "image", "score of the direction", f"score of {_short(asked.target)}", "peak", "problem")
-    table = Table(columns, tuple(_cells(asked.target, one) for one in found))
+    table = Table(columns, tuple(_cells(answer, one) for one in found))
     shown = [
-        Thumbnail(one.small, f"{one.rank}. {_short(one.match.image.name)}", one.overlay)
+        Thumbnail(one.small, f"{one.rank}. {_short(one.match.image.name)}: {one.match.score:.3f}", one.overlay)
         for one in found[:_SHOWN]
         if one.small is not None
     ]
-    return Section(
-        f"{_short(asked.target)}{against}", "" if found else "No image of the store has a field.", table, tuple(shown)
+    about = (
+        "Below each image is the score of the direction. " if shown else "" if found else "No image of the store has a field."
     )
+    if others := len(found) - len(shown):
+        about += f"In the table alone: {others:,} of {len(found):,} matches."
+    return Section(f"{_short(asked.target)}{against}", about, table, tuple(shown))
 
 
-def _cells(target: str, one: _Found) -> tuple[Any, ...]:
+def _cells(answer: Answer, one: _Found) -> tuple[Any, ...]:
     x, y = (None, None) if one.result is None else one.result.peak()
-    peak = "" if x is None or y is None else f"({x:.0f}, {y:.0f})"
-    score = None if one.result is None else float(one.result.scores[target])
-    return one.rank, _short(one.match.image), one.match.score, score, peak, one.problem
+    peak = "" if x is None or y is None else f"({x:.0f},\N{NO-BREAK SPACE}{y:.0f})"
+    score = None if one.result is None else float(one.result.scores[answer.comparison.target])
+    image, within = one.match.image, answer.store.images
+    name = image.relative_to(within) if image.is_relative_to(within) else image
+    return one.rank, _short(name), one.match.score, score, peak, one.problem
 
 
 def _row(answer: Answer, one: _Found) -> dict[str, Any]:
