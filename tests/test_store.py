@@ -168,6 +168,25 @@ def test_a_hit_is_localized_as_its_field_is(localizer, stores):
         assert match.score == pytest.approx(ours.scores["red crown"] - 0.6 * ours.scores["bird"], abs=1e-5)
 
 
+@pytest.mark.parametrize("keep", ["exact", "compact"])
+@pytest.mark.parametrize("references", [None, "bird", nearest(2)], ids=["base", "against", "nearest"])
+@pytest.mark.filterwarnings("ignore:.*no more like:UserWarning")
+def test_answers_are_those_of_the_model(localizer, stores, keep, references):
+    for answer in Store.open(stores / keep).search(localizer, ["ember finch", "red crown"], references, top=3):
+        assert len(answer.matches) == 3
+        for match in answer.matches:
+            ours, model = answer.localize(match), localizer(match.image, answer.comparison.target, references)
+            # Without references a search ranks by the target alone, of which the model has the base map.
+            wanted = model.base_map if references is None else model.map
+            assert ours.comparison.references == (() if references is None else model.comparison.references)
+            assert dict(ours.scores) == pytest.approx({name: model.scores[name] for name in ours.scores}, abs=1e-5)
+            if keep == "exact":
+                torch.testing.assert_close(ours.map, wanted, rtol=1e-2, atol=2e-3 * float(wanted.abs().max()))
+                assert ours.map.argmax() == wanted.argmax()
+            else:
+                assert rank_correlation(ours.map[None], wanted[None]) > 0.95
+
+
 @pytest.mark.filterwarnings("ignore:.*no more like:UserWarning")
 def test_references_of_a_search(localizer, stores):
     held = Store.open(stores / "exact")
@@ -202,7 +221,7 @@ def test_ties_are_in_the_order_of_the_images_and_blocks_change_nothing(tmp_path,
     found = Index.open(tmp_path, "a")
     whole = found.best(wanted, 20)
     monkeypatch.setattr(index, "_BLOCK", 4 * 8 * 7)
-    assert [block.shape for _, block in found.blocks()] == [(7, 8)] * 7 + [(1, 8)]
+    assert [block.shape for _, block, _ in found.blocks()] == [(7, 8)] * 7 + [(1, 8)]
     for direction, (scores, which), (same, again) in zip(wanted, whole, found.best(wanted, 20), strict=True):
         own = numbers @ direction
         assert which.tolist() == own.argsort(descending=True, stable=True)[:20].tolist() == again.tolist()

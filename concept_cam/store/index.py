@@ -26,8 +26,8 @@ from concept_cam.store.batches import embeddings_of, read_entries, stem_of
 
 NAME = "index.safetensors"
 _WHAT, _THEN = "the index of this store", "delete it, and it is made anew"
-_BLOCK, _PART = 1 << 25, 1 << 20
-"""Bytes of embeddings that are looked at together, and numbers of other tensors."""
+_BLOCK, _PIECE, _PART = 1 << 25, 1 << 19, 1 << 20
+"""Bytes of embeddings that are mapped together, and that a core's cache holds; numbers of other tensors read together."""
 
 
 @final
@@ -115,21 +115,15 @@ class Index:
             batch, place = held.part("places", 2 * number, 2 * number + 2).tolist()
         return batch, place
 
-    def blocks(self) -> Iterator[tuple[int, Float[np.ndarray, "n E"]]]:
-        """The embeddings in blocks, each with the number of its first image; of the file, one block is mapped at a time.
-
-        Raises:
-            OutputError: numbers of the block have changed since the index was made.
-        """
+    def blocks(self) -> Iterator[tuple[int, Float[np.ndarray, "n E"], Int[np.ndarray, " n"]]]:
+        """The embeddings in blocks, each with the number of its first image and the sums; one block is mapped at a time."""
         step = max(1, _BLOCK // (4 * max(1, self.width)))
         with stored_tensors(self.file, _WHAT, _THEN) as held, opened(self.file) as stream:
             for first in range(0, self.count, step):
                 stop = min(first + step, self.count)
                 offset = self.start + 4 * first * self.width
                 block = np.memmap(stream, np.dtype("<f4"), "r", offset, (stop - first, self.width))
-                if not np.array_equal(sums_of(block), held.part("sums", first, stop).numpy()):
-                    raise ValueError(f"numbers of the embeddings {first} to {stop - 1} have changed")
-                yield first, block
+                yield first, np.asarray(block), held.part("sums", first, stop).numpy()
 
     def best(self, directions: Float[Tensor, "Q E"], count: int) -> list[tuple[Float[Tensor, " n"], Int[Tensor, " n"]]]:
         """For each direction the images with the highest scores, the highest first; ties are in the order of the images.
@@ -147,14 +141,26 @@ class Index:
         wanted = directions.detach().float().cpu().numpy()
         nothing = torch.zeros(0, dtype=torch.float32, device="cpu")
         found = [(nothing, nothing.long()) for _ in wanted]
-        for first, block in self.blocks():
-            # One by one: a product of matrices differs in the last digit with the number of texts.
-            scores = torch.from_numpy(np.stack([block @ one for one in wanted]))
+        for first, block, sums in self.blocks():
+            scores = torch.from_numpy(self._products(block, wanted, sums))
             if not scores.isfinite().all():
                 raise OutputError(f"{self.file}: it holds numbers that are not finite; {_THEN}.")
             numbers = torch.arange(first, first + len(block), dtype=torch.int64, device="cpu")
             found = [_highest(*held, own, numbers, count) for held, own in zip(found, scores, strict=True)]
         return found
+
+    def _products(
+        self, block: Float[np.ndarray, "n E"], wanted: Float[np.ndarray, "Q E"], sums: Int[np.ndarray, " n"]
+    ) -> Float[np.ndarray, "Q n"]:
+        """Of the embeddings of a block with directions; each is compared with its sum while the cache holds it."""
+        products, step = np.empty((len(wanted), len(block)), np.float32), max(1, _PIECE // (4 * self.width))
+        for piece in (slice(start, start + step) for start in range(0, len(block), step)):
+            if not np.array_equal(sums_of(block[piece]), sums[piece]):
+                raise OutputError(f"{self.file}: its embeddings have changed; {_THEN}.")
+            for number, one in enumerate(wanted):
+                # One by one: a product of matrices differs in the last digit with the number of texts.
+                products[number, piece] = block[piece] @ one
+        return products
 
 
 def sums_of(embeddings: Float[np.ndarray, "n E"]) -> Int[np.ndarray, " n"]:
