@@ -66,10 +66,10 @@ def _direction(bank: ConceptBank, name: str, reference: str) -> Float[Tensor, " 
     return bank.vectors[bank.index(name)] - _STRENGTH * bank.vectors[bank.index(reference)]
 
 
-def ways(localizer: Localizer) -> Mapping[str, Way]:
+def ways(localizer: Localizer, kinds: Mapping[str, Float[Tensor, "K E"]]) -> Mapping[str, Way]:
     """Those that are offered, and those that were tried: low rank, and a projection on texts, seen or not."""
     species = localizer.bank(world.species()).vectors
-    texts = torch.cat([species, *(found for found in directions_of(localizer).values())])
+    texts = torch.cat([species, *kinds.values()])
     offered: dict[str, Way] = {keep: _packed(keep) for keep in KEEP}
     return offered | {
         "rank 32, 8 bits": _of_rank(32),
@@ -124,7 +124,7 @@ def losses_table(localizer: Localizer, count: int) -> Table:
     fields = torch.stack([one.vectors.flatten(0, 1) for one in found])
     kinds = directions_of(localizer)
     table = Table("kept as", "bytes an image", *(f"{len(texts)}: {kind}" for kind, texts in kinds.items()), box=box.MARKDOWN)
-    for name, way in ways(localizer).items():
+    for name, way in ways(localizer, kinds).items():
         read, size = way(fields)
         cells = []
         for texts in kinds.values():
