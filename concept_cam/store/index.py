@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import final
@@ -13,6 +14,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from concept_cam.address import Address
 from concept_cam.errors import OutputError
 from concept_cam.files import FileWriter
 from concept_cam.outside import opened
@@ -107,7 +109,10 @@ class Index:
     def blocks(self) -> Iterator[tuple[int, Float[np.ndarray, "n E"]]]:
         """The embeddings in blocks, each with the number of its first image; of the file, one block is mapped at a time."""
         step = max(1, _BLOCK // (4 * max(1, self.width)))
-        with opened(self.file) as stream:
+        with ExitStack() as stack:
+            # Of an object all is fetched, once; nothing else can be mapped.
+            held = self.file.fetched() if isinstance(self.file, Address) else None
+            stream = stack.enter_context(opened(self.file)) if held is None else held.file
             for first in range(0, self.count, step):
                 shape = min(step, self.count - first), self.width
                 offset = self.start + 4 * first * self.width
