@@ -155,7 +155,7 @@ def fetched(url: str) -> Held:
 
 @lru_cache(_FETCHED)
 def _fetched(url: str, _: int) -> Held:
-    held = Held(tempfile.TemporaryFile())
+    held = Held(tempfile.TemporaryFile())  # noqa: SIM115  (``Held`` closes it)
     with opened_at(url) as stream:
         shutil.copyfileobj(stream, held.file, 1 << 24)
     held.file.flush()

@@ -95,6 +95,10 @@ def same(found, wanted, names=()):
         own = found[name]
         for one, other in names:
             own = own.replace(one.encode(), other.encode())
+        if name == "index.safetensors":  # its header has the digest of run.json
+            start = 8 + int.from_bytes(content[:8], "little")
+            assert own[start:] == content[start:]
+            continue
         if not name.startswith("batches/") and name not in ("how.json", "run.json"):
             assert own == content, name
 
@@ -240,10 +244,10 @@ def test_the_whole_flow_in_a_store(s3, photos, localizer, tmp_path):
     """localize, parts, fields and search read there and write there what they read and write here."""
     remote = sources([Path("s3://bucket/photos")])
     assert [str(image) for image in remote] == [f"s3://bucket/photos/{k:02d}.png" for k in range(COUNT)]
-    names = [("s3://bucket/photos", str(photos))]
+    names, parts = [("s3://bucket/photos", str(photos))], read_parts("world-parts")
     for top, images in ((tmp_path, sources([photos])), (address_of("s3://bucket/flow"), remote)):
         assert localize_images(localizer, images, top / "maps", "ember finch", "frost finch", table=top / "all.csv") == 0
-        find_parts_of_images(localizer, dict.fromkeys(images, "finch"), top / "parts", read_parts("world-parts"))
+        find_parts_of_images(localizer, dict.fromkeys(images, "finch"), top / "parts", parts, data="photos")
         assert store_fields(localizer, images, top / "fields") == 0
         found = Store.open(top / "fields", photos if top == tmp_path else None).search(localizer, "red crown", "bird")
         write_matches(found, top / "found")
@@ -283,9 +287,9 @@ def test_who_comes_second_does_not_claim_the_folder(s3, monkeypatch):
 
 
 def test_an_object_is_there_whole_or_not_at_all(s3):
-    with pytest.raises(ZeroDivisionError), FileWriter("s3://bucket/whole/a.bin") as file:
-        file.write(b"half")
-        raise ZeroDivisionError
+    file = FileWriter("s3://bucket/whole/a.bin")
+    file.write(b"half")
+    file.discard()
     assert not s3.exists("bucket/whole/a.bin")
     with FileWriter("s3://bucket/whole/b.bin") as file:
         file.write(b"one, ")
@@ -348,11 +352,15 @@ def test_a_store_that_refuses_or_is_not_there(s3, monkeypatch, localizer):
         with pytest.raises(ConceptCamError, match=r"install concept-cam\[s3\]"):
             read_image("s3://bucket/photos/00.png")
 
-    def refuse(*_, **__):
-        raise PermissionError("Forbidden")
+    class Refusing:
+        def __getattr__(self, name):
+            return getattr(s3, name)
+
+        def cat_file(self, *_, **__):
+            raise PermissionError("Forbidden")
 
     images = sources([Path("s3://bucket/photos")])
-    monkeypatch.setattr(type(s3), "cat_file", refuse)
+    monkeypatch.setattr("concept_cam.remote._system", lambda _: Refusing())
     with pytest.raises(Unreachable, match=r"00.png: the store refuses it \(Forbidden\); check the credentials"):
         localize_images(localizer, images, "s3://bucket/refused", "ember finch", "frost finch")
     assert not s3.exists("bucket/refused/run.json")
