@@ -19,6 +19,7 @@ from concept_cam.errors import ConceptCamError, ImageError, reason
 from concept_cam.exif import first_values, orientation_in, png_exif
 from concept_cam.formats import FORMATS
 from concept_cam.metered import Metered
+from concept_cam.outside import length_of
 from concept_cam.quiet import quiet_libtiff, quiet_pillow
 
 MAX_SIDE = 65_535
@@ -145,12 +146,14 @@ def opened(
             raise kind(
                 f"{called}: three processes died on this file, so it is skipped; a decoder or the model cannot take it."
             )
-        if isinstance(source, Path) and not source.is_file():
+        file: io.BufferedIOBase
+        if isinstance(source, Address):
+            file = stack.enter_context(_at(source, called, kind, one))
+        elif isinstance(source, Path) and not source.is_file():
             state = "is a folder" if source.is_dir() else "is no file" if source.exists() else "does not exist"
             raise kind(f"{called}: the file {state}; expected {one} such as a JPEG or PNG file.")
-        file: io.BufferedIOBase = stack.enter_context(source.open("rb") if isinstance(source, Path) else io.BytesIO(source))
-        if isinstance(source, Address):
-            file = _whole(file)
+        else:
+            file = stack.enter_context(source.open("rb") if isinstance(source, Path) else io.BytesIO(source))
         metered = Metered(file)
         if metered.size == 0:
             raise kind(f"{called}: the file is empty; expected {one} such as a JPEG or PNG file.")
@@ -176,11 +179,16 @@ def opened(
         yield stored
 
 
-def _whole(file: io.BufferedIOBase) -> io.BufferedIOBase:
-    """A file at an address, fetched at once where it is not too large: decoders go back and forth in it."""
-    size = file.seek(0, io.SEEK_END)
-    file.seek(0)
-    return io.BytesIO(file.read()) if size <= MAX_BYTES else file
+def _at(source: Address, called: str, kind: type[ConceptCamError], one: str) -> io.BufferedIOBase:
+    """What is at an address, fetched at once where it is not too large: decoders go back and forth in it."""
+    try:
+        file: io.BufferedReader = source.open()
+    except FileNotFoundError as error:
+        raise kind(f"{called}: the file does not exist; expected {one} such as a JPEG or PNG file.") from error
+    if length_of(file) > MAX_BYTES:
+        return file
+    with file:
+        return io.BytesIO(file.read())
 
 
 def check_size(size: tuple[int, int], name: str, kind: type[ConceptCamError] = ImageError) -> None:

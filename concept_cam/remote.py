@@ -116,6 +116,10 @@ class _Object(io.RawIOBase):
     def tell(self) -> int:
         return self._place
 
+    def readall(self) -> bytes:
+        # At once, and not in pieces of 8 kB, as Python does.
+        return self.read(max(0, self._size - self._place)) or b""
+
     def readinto(self, buffer: Any) -> int:
         wanted = max(0, min(len(buffer), self._size - self._place))
         if not wanted:

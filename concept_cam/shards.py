@@ -88,6 +88,10 @@ class _Member(io.RawIOBase):
     def tell(self) -> int:
         return self._place
 
+    def readall(self) -> bytes:
+        # At once, and not in pieces of 8 kB, as Python does.
+        return self.read(max(0, self._size - self._place)) or b""
+
     def readinto(self, buffer: Any) -> int:
         content = self._shard.read(self._start + self._place, max(0, min(len(buffer), self._size - self._place)))
         buffer[: len(content)] = content
@@ -154,7 +158,7 @@ def _indexed(held: Held) -> Shard:
     else:
         if not members:
             raise ValueError("it is no tar file")
-        problems.append(f"it has no end after {len(members):,} files; is it all there?")
+        problems.append(f"it has no end after {len(members):,} files; some may be missing")
     return Shard(held, members, tuple(problems))
 
 

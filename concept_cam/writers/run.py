@@ -15,7 +15,7 @@ from PIL import Image
 
 from concept_cam import images
 from concept_cam.errors import ConceptCamError, ImageError, OptionError, OutputError, Unreachable
-from concept_cam.outside import chunks_of, parse_json
+from concept_cam.outside import length_of, opened, parse_json
 from concept_cam.runs import Run
 from concept_cam.runs.batches import Files
 from concept_cam.runs.share import share
@@ -226,10 +226,6 @@ def _are_there(folder: Path, files: Files) -> bool:
 
 def _state(file: Path) -> dict[str, Any]:
     """What a file holds, of a large one how much: the overlays of 10,000 photographs are not read again to resume a run."""
-    size = file.stat().st_size
-    if size > _LARGE:
-        return {"bytes": size}
-    digest = hashlib.sha256()
-    for chunk in chunks_of(file):
-        digest.update(chunk)
-    return {"bytes": size, "sha256": digest.hexdigest()}
+    with opened(file) as stream:
+        size = length_of(stream)
+        return {"bytes": size} if size > _LARGE else {"bytes": size, "sha256": hashlib.sha256(stream.read()).hexdigest()}
