@@ -84,7 +84,7 @@ class Address(type(Path())):  # type: ignore[misc]
         size, number = shard.members[name][1], found.st_ino ^ hash((found.st_size, found.st_mtime_ns, name))
         return os.stat_result((stat.S_IFREG, number, found.st_dev, 1, 0, 0, size, *found[7:10]))
 
-    def open(self, mode: str = "rb", *_: Any, **__: Any) -> Any:
+    def open(self, mode: str = "rb") -> Any:
         """Open it to be read, from any place of it.
 
         Raises:

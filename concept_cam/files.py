@@ -18,7 +18,7 @@ from PIL import Image
 
 from concept_cam.address import address_of, is_remote
 from concept_cam.errors import OutputError, Unreachable
-from concept_cam.remote import send
+from concept_cam.remote import create, send
 
 if sys.platform != "win32":
     import fcntl
@@ -132,6 +132,23 @@ def write_file(path: str | os.PathLike[str], content: bytes) -> Path:
     with FileWriter(path) as file:
         file.write(content)
     return file.path
+
+
+def create_file(path: Path, content: bytes) -> None:
+    """Write a file that is not there; in a store that knows such a condition, an object that has come to be there stays.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    if not is_remote(path):
+        write_file(path, content)
+        return
+    try:
+        create(str(path), content)
+    except Unreachable:
+        raise
+    except OSError as error:
+        raise OutputError(f"{path}: cannot be written ({error.strerror or error}).") from error
 
 
 def write_image(path: str | os.PathLike[str], image: Image.Image) -> Path:

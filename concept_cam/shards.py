@@ -38,7 +38,7 @@ class Shard:
     Attributes:
         file: open as long as a member is read.
         members: where each regular file begins, and how many bytes it has.
-        problems: one line for each member that is left out, or why the file ends early.
+        problems: one line for each member that is skipped, or why the file ends early.
     """
 
     file: Held

@@ -11,11 +11,10 @@ from typing import Any, TypeVar, final
 
 from tqdm import tqdm
 
-from concept_cam.address import address_of, is_remote
+from concept_cam.address import address_of
 from concept_cam.errors import OutputError, Unreachable, one_line
-from concept_cam.files import alone_in, clear_leftovers, write_file
+from concept_cam.files import alone_in, clear_leftovers, create_file, write_file
 from concept_cam.outside import read_bytes
-from concept_cam.remote import create
 from concept_cam.runs.batches import Batch, Files
 from concept_cam.runs.crew import crew
 from concept_cam.runs.digests import digest_of
@@ -290,13 +289,9 @@ def read_settings(folder: Path) -> dict[str, Any]:
 
 
 def _claim(file: Path, settings: Mapping[str, Any]) -> None:
-    content = (json.dumps(settings, indent=2) + "\n").encode()
     if not file.exists() and not file.is_symlink():
-        if not is_remote(file):
-            write_file(file, content)
-            return
-        # Nobody holds a folder there: another run may have come first, so what is there is read back.
-        create(str(file), content)
+        create_file(file, (json.dumps(settings, indent=2) + "\n").encode())
+    # Nobody holds a folder of a store: another run may have come first.
     held = read_settings(file.parent)
     other = [key for key in (*settings, *held) if _text(held, key) != _text(settings, key)]
     if other:
