@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import io
-import os
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import cache
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
 from PIL import Image, UnidentifiedImageError
 
+from concept_cam.address import Address, absolute, address_of
 from concept_cam.errors import ConceptCamError, ImageError, reason
 from concept_cam.exif import first_values, orientation_in, png_exif
 from concept_cam.formats import FORMATS
 from concept_cam.metered import Metered
+from concept_cam.outside import length_of
 from concept_cam.quiet import quiet_libtiff, quiet_pillow
 
 MAX_SIDE = 65_535
@@ -113,11 +115,12 @@ class Stored:
         return image
 
 
-def located(source: str | os.PathLike[str] | bytes, name: str | None) -> tuple[Path | bytes, str]:
+def located(source: str | PathLike[str] | bytes, name: str | None) -> tuple[Path | bytes, str]:
     """A path, or the content of a file, and its name in messages, by default the path."""
     if isinstance(source, bytes):
         return source, name or "the image"
-    return Path(source), name or str(source)
+    path = address_of(source)
+    return path, name or str(path)
 
 
 @contextmanager
@@ -139,14 +142,18 @@ def opened(
     one = f"{'an' if what.startswith(tuple('aeiou')) else 'a'} {what}"
     with ExitStack() as stack:
         stack.enter_context(refusing(called, kind, what))
-        if DEADLY and isinstance(source, Path) and os.path.abspath(source) in DEADLY:  # noqa: PTH100
+        if DEADLY and isinstance(source, Path) and str(absolute(source)) in DEADLY:
             raise kind(
                 f"{called}: three processes died on this file, so it is skipped; a decoder or the model cannot take it."
             )
-        if isinstance(source, Path) and not source.is_file():
+        file: io.BufferedIOBase
+        if isinstance(source, Address):
+            file = stack.enter_context(_at(source, called, kind, one))
+        elif isinstance(source, Path) and not source.is_file():
             state = "is a folder" if source.is_dir() else "is no file" if source.exists() else "does not exist"
             raise kind(f"{called}: the file {state}; expected {one} such as a JPEG or PNG file.")
-        file: io.BufferedIOBase = stack.enter_context(source.open("rb") if isinstance(source, Path) else io.BytesIO(source))
+        else:
+            file = stack.enter_context(source.open("rb") if isinstance(source, Path) else io.BytesIO(source))
         metered = Metered(file)
         if metered.size == 0:
             raise kind(f"{called}: the file is empty; expected {one} such as a JPEG or PNG file.")
@@ -170,6 +177,18 @@ def opened(
         if needed > MAX_BYTES // 8:
             stack.enter_context(_LARGE)
         yield stored
+
+
+def _at(source: Address, called: str, kind: type[ConceptCamError], one: str) -> io.BufferedIOBase:
+    """What is at an address, fetched at once where it is not too large: decoders go back and forth in it."""
+    try:
+        file: io.BufferedReader = source.open()
+    except FileNotFoundError as error:
+        raise kind(f"{called}: the file does not exist; expected {one} such as a JPEG or PNG file.") from error
+    if length_of(file) > MAX_BYTES:
+        return file
+    with file:
+        return io.BytesIO(file.read())
 
 
 def check_size(size: tuple[int, int], name: str, kind: type[ConceptCamError] = ImageError) -> None:

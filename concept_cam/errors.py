@@ -73,6 +73,10 @@ class OutputError(ConceptCamError, OSError):
     """A result that cannot be written or read back."""
 
 
+class Unreachable(OutputError):
+    """An object store that cannot be reached or refuses; it ends the run, and the next start goes on."""
+
+
 def one_line(text: object, limit: int = LONGEST) -> str:
     r"""A text on one line of printable characters, which is safe to show on a terminal, in a log and in a table.
 
@@ -130,8 +134,8 @@ def reason(error: BaseException, limit: int = 200) -> str:
 def refused_as(kind: type[ConceptCamError], name: object, what: str = "") -> Iterator[None]:
     """Turn any exception while something from outside is read into an error of one class, with the name of what was read.
 
-    Decoders and parsers raise exceptions of many classes on a damaged file. An error of the class itself and a ``MemoryError``
-    are passed on.
+    Decoders and parsers raise exceptions of many classes on a damaged file. An error of the class itself,
+    ``Unreachable`` and a ``MemoryError`` are passed on.
 
     Args:
         kind: class of the error.
@@ -146,7 +150,7 @@ def refused_as(kind: type[ConceptCamError], name: object, what: str = "") -> Ite
     """
     try:
         yield
-    except (kind, MemoryError):
+    except (kind, MemoryError, Unreachable):
         raise
     except Exception as error:
         raise kind(f"{name}: {what}{' ' if what else ''}cannot be read ({reason(error)}).") from error

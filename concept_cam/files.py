@@ -11,11 +11,14 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import final
+from tempfile import TemporaryFile
+from typing import IO, final
 
 from PIL import Image
 
-from concept_cam.errors import OutputError
+from concept_cam.address import address_of, is_remote
+from concept_cam.errors import OutputError, Unreachable
+from concept_cam.remote import create, send
 
 if sys.platform != "win32":
     import fcntl
@@ -37,18 +40,24 @@ def remove_unfinished() -> None:
 class FileWriter:
     """A file that is written piece by piece: it gets its name when it is closed, whole, or not at all.
 
-    It is written under a temporary name beside the path, then renamed: a full disk or an interrupt leaves no half file. The
-    content is on the disk before it gets its name, so that a power failure leaves the old file or the new one. As a context it
-    is closed at the end, and discarded if an exception ends it.
+    An object of a store is sent when it is closed, and is there whole or not at all.
+
+    Elsewhere it is written under a temporary name beside the path, then renamed: a full disk or an interrupt leaves no half
+    file. The content is on the disk before it gets its name, so that a power failure leaves the old file or the new one. As a
+    context it is closed at the end, and discarded if an exception ends it.
 
     Raises:
         OutputError: the folder cannot be made or the file cannot be written; so do the methods.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        self.path = Path(path)
+        self.path = address_of(path)
         self._temporary = self.path.parent / f".{secrets.token_hex(8)}.concept-cam-tmp"
+        self._stream: IO[bytes]
         with self._refused():
+            if is_remote(self.path):
+                self._stream = TemporaryFile()  # noqa: SIM115  (closed when it is sent)
+                return
             self.path.parent.mkdir(parents=True, exist_ok=True)
             _unfinished.add(self._temporary)
             self._stream = self._temporary.open("xb")
@@ -62,6 +71,10 @@ class FileWriter:
     def close(self) -> Path:
         """Give the file its name."""
         with self._refused():
+            if is_remote(self.path):
+                with self._stream:
+                    send(str(self.path), self._stream)
+                return self.path
             with self._stream:
                 self._stream.flush()
                 os.fsync(self._stream.fileno())
@@ -79,6 +92,8 @@ class FileWriter:
         # What is still in the buffer may have no room on the disk either.
         with suppress(OSError, AttributeError):
             self._stream.close()
+        if is_remote(self.path):
+            return
         with suppress(OSError):
             self._temporary.unlink(missing_ok=True)
         _unfinished.discard(self._temporary)
@@ -97,6 +112,9 @@ class FileWriter:
         """Whatever goes wrong leaves no file, and what the disk refuses is an OutputError."""
         try:
             yield
+        except Unreachable:
+            self.discard()
+            raise
         except OSError as error:
             self.discard()
             raise OutputError(f"{self.path}: cannot be written ({error.strerror or error}).") from error
@@ -116,6 +134,23 @@ def write_file(path: str | os.PathLike[str], content: bytes) -> Path:
     return file.path
 
 
+def create_file(path: Path, content: bytes) -> None:
+    """Write a file that is not there; in a store that knows such a condition, an object that has come to be there stays.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    if not is_remote(path):
+        write_file(path, content)
+        return
+    try:
+        create(str(path), content)
+    except Unreachable:
+        raise
+    except OSError as error:
+        raise OutputError(f"{path}: cannot be written ({error.strerror or error}).") from error
+
+
 def write_image(path: str | os.PathLike[str], image: Image.Image) -> Path:
     """Write an image as PNG, as ``write_file`` does."""
     stream = io.BytesIO()
@@ -130,6 +165,8 @@ def clear_leftovers(folder: Path, *below: str) -> None:
     A temporary file is locked while it is written. One that is not locked has nobody who will rename it. Where the system or
     the disk has no locks, nothing is deleted.
     """
+    if is_remote(folder):
+        return
     places = [folder]
     for top in (folder / name for name in below):
         # What is linked may be anything; it is not gone through.
@@ -145,11 +182,15 @@ def clear_leftovers(folder: Path, *below: str) -> None:
 def alone_in(folder: Path) -> Iterator[None]:
     """Hold a folder, which is made if it is not there, so that no two processes write one run.
 
-    The lock is on the folder itself: nothing is left behind, however the process ends.
+    The lock is on the folder itself: nothing is left behind, however the process ends. An object store has no locks; there
+    nothing is held.
 
     Raises:
         OutputError: another process holds it, or it cannot be made.
     """
+    if is_remote(folder):
+        yield
+        return
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

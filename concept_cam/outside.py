@@ -6,10 +6,12 @@ import json
 import os
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
-from io import BufferedReader
+from contextlib import contextmanager, suppress
+from io import SEEK_END, BufferedReader, UnsupportedOperation
 from math import isfinite
 from typing import Any
+
+from concept_cam.address import Address, address_of
 
 DEEPEST = 64
 """Lists and mappings of JSON may be so many levels deep."""
@@ -23,7 +25,7 @@ def read_bytes(path: str | os.PathLike[str], most: int) -> bytes:
         ValueError: it is no regular file, such as a pipe, which might never end; or it has more than ``most`` bytes.
     """
     with opened(path) as stream:
-        size = os.fstat(stream.fileno()).st_size
+        size = length_of(stream)
         if size > most:
             raise ValueError(f"it has {size:,} bytes; at most {most:,} are read")
         # A file of /proc says that it has none.
@@ -33,7 +35,17 @@ def read_bytes(path: str | os.PathLike[str], most: int) -> bytes:
     return content
 
 
-def chunks_of(path: str | os.PathLike[str], size: int = 1 << 20) -> Iterator[bytes]:
+def length_of(stream: BufferedReader) -> int:
+    """How many bytes an open file has; one of /proc says that it has none."""
+    with suppress(UnsupportedOperation):
+        return os.fstat(stream.fileno()).st_size
+    here = stream.tell()
+    length = stream.seek(0, SEEK_END)
+    stream.seek(here)
+    return length
+
+
+def chunks_of(path: str | os.PathLike[str], size: int = 1 << 23) -> Iterator[bytes]:
     """The bytes of a file of any size, piece by piece.
 
     Raises:
@@ -46,11 +58,15 @@ def chunks_of(path: str | os.PathLike[str], size: int = 1 << 20) -> Iterator[byt
 
 @contextmanager
 def opened(path: str | os.PathLike[str]) -> Iterator[BufferedReader]:
-    """Open a regular file to be read; to open a pipe would wait for who writes to it.
+    """Open a regular file, or what is at an address, to be read; to open a pipe would wait for who writes to it.
 
     Raises:
         OSError, ValueError: it cannot be opened, or is no regular file.
     """
+    if isinstance(found := address_of(path), Address):
+        with found.open() as stream:
+            yield stream
+        return
     handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
     mode = os.fstat(handle).st_mode
     if not stat.S_ISREG(mode):

@@ -12,7 +12,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, final
 
-from concept_cam.errors import OptionError, one_line
+from concept_cam.errors import OptionError, Unreachable, one_line
 from concept_cam.files import write_file
 from concept_cam.gradients import Trace
 from concept_cam.methods import AnyMethod, name_of
@@ -203,6 +203,8 @@ def _start_of(file: Path, run: Provenance) -> dict[str, Any]:
         held = parse_json(read_bytes(file, _LARGEST))
         start = {"date": held["date"], "command": held["command"]}
         same = replace(run, **start).as_json() == held
+    except Unreachable:
+        raise
     except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
         return {}
     well = isinstance(start["date"], str) and _DAY.fullmatch(start["date"])

@@ -13,7 +13,7 @@ from safetensors.torch import load
 from torch import Tensor
 
 from concept_cam.decoding import MAX_PIXELS
-from concept_cam.errors import OutputError, one_line
+from concept_cam.errors import OutputError, Unreachable, one_line
 from concept_cam.images import Placement
 from concept_cam.outside import parse_json, read_bytes
 
@@ -37,14 +37,14 @@ _FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 @contextmanager
 def refused(path: str | os.PathLike[str], kind: str) -> Iterator[None]:
-    """Turn any exception in the block into an ``OutputError`` of one line; a ``MemoryError`` is passed on.
+    """Turn any exception in the block into an ``OutputError`` of one line; ``Unreachable`` and a ``MemoryError`` pass.
 
     Raises:
         OutputError: the file is not such a result.
     """
     try:
         yield
-    except MemoryError:
+    except (MemoryError, Unreachable):
         raise
     except Exception as error:
         said = f"it has no {error}" if isinstance(error, KeyError) else str(error) or type(error).__name__

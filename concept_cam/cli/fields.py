@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from concept_cam.address import address_of
 from concept_cam.cli import options
 from concept_cam.cli.command import command_line
 from concept_cam.cli.encoders import Asked
@@ -53,6 +54,7 @@ def fields(
     check_keep(keep)
     chosen = None if method is None else method_named(method)
     given = Asked(model, pretrained, classes, device, site, fit, size, templates)
+    out = address_of(out)
     found = sources(of_tables(images)[0], but=out)
     make_folder(out)
     check_apart((*found, *images), [out / name for name in ("run.json", "how.json", "rows.csv", "index.safetensors")])

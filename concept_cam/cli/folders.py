@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from concept_cam.address import absolute, address_of
+from concept_cam.cli.addressed import meant
 from concept_cam.cli.terminal import complain
 from concept_cam.errors import ImageError, one_line
 from concept_cam.formats import SUFFIXES
@@ -22,7 +24,7 @@ def sources(images: Sequence[Path], *, but: Path | None = None) -> list[Path]:
     A folder without images of its own stands for the folders in it, to any depth: one for each species, as a rule.
 
     Args:
-        images: files, taken at their word, and folders.
+        images: files, taken at their word, and folders; patterns, tar files and addresses.
         but: a folder that is not looked into: that of the results.
 
     Raises:
@@ -30,9 +32,11 @@ def sources(images: Sequence[Path], *, but: Path | None = None) -> list[Path]:
     """
     found: dict[str, Path] = {}
     for given in images:
+        elsewhere = meant(given)
         # os.path says no, where Path raises on a name that is too long
-        for path in _within(given, but) if os.path.isdir(given) else [given]:  # noqa: PTH112
-            found.setdefault(os.path.abspath(path), path)  # noqa: PTH100
+        within = elsewhere or (_within(given, but) if os.path.isdir(given) else [address_of(given)])  # noqa: PTH112
+        for path in within:
+            found.setdefault(str(absolute(path)), path)
     return list(found.values())
 
 

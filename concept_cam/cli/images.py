@@ -7,9 +7,13 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from tempfile import TemporaryFile
 
-from concept_cam.errors import ImageError, OptionError, OutputError
+from concept_cam.address import Address
+from concept_cam.errors import ImageError, OptionError, OutputError, Unreachable
 
 _NAMED = 3
+
+_TRIED = ".concept-cam-tmp"
+"""An object that is written and deleted, to find out whether that is allowed."""
 
 LARGEST_INPUT = 16_384
 """The side of a model's input; attention over more patches than that has would take terabytes."""
@@ -55,15 +59,22 @@ def make_folder(folder: Path, *below: str) -> None:
     Raises:
         OutputError: they cannot.
     """
-    from concept_cam.files import clear_leftovers
+    from concept_cam.files import clear_leftovers, write_file
 
     try:
+        if isinstance(folder, Address):
+            write_file(folder / _TRIED, b"").unlink()
+            return
         folder.mkdir(parents=True, exist_ok=True)
         with TemporaryFile(dir=folder):
             pass
         clear_leftovers(folder, *below)
+    except Unreachable:
+        raise
     except OSError as error:
-        reason = error.strerror or "not a folder that can be written to"
+        reason = (
+            error.strerror or (str(error) if isinstance(folder, Address) else None) or "not a folder that can be written to"
+        )
         raise OutputError(f"{folder}: cannot write results there ({reason}); choose another --out.") from error
 
 

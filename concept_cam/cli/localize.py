@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from concept_cam.address import address_of
 from concept_cam.cli import options
 from concept_cam.cli.command import command_line
 from concept_cam.cli.drawn import draw_one
@@ -91,6 +92,7 @@ def localize(
         references = references or (twin if compares else None)
     elif target is None:
         raise ComparisonError("What shall be found in the image? Name it with --target.")
+    out, table = address_of(out), None if table is None else address_of(table)
     if table is not None:
         Table(table).discard()  # A mistake is told before the work.
     found = sources(of_tables(images or [])[0], but=out)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from concept_cam.address import address_of
 from concept_cam.cli import options
 from concept_cam.cli.command import command_line
 from concept_cam.cli.drawn import draw_several
@@ -76,6 +77,7 @@ def parts(
     if wanted is None:
         raise OptionError(f"Which parts? Give --parts: {', '.join(vocabularies_of_parts())}, or a .yaml file of your own.")
     known = read_parts(wanted)
+    out, table = address_of(out), None if table is None else address_of(table)
     if table is not None:
         Table(table).discard()  # A mistake is told before the work.
     if not images and not given.preset.draws:

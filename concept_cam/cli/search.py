@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from concept_cam.address import address_of
 from concept_cam.cli import options
 from concept_cam.cli.command import command_line
 from concept_cam.cli.encoders import Asked
@@ -62,6 +63,7 @@ def search(
         refuse("--vocabulary", vocabulary, "without --nearest")
     given = Asked(model, pretrained, classes, device)
     check_texts(vocabulary=vocabulary)
+    out = address_of(out)
     held = Store.open(store, root)
     make_folder(out, "overlays")
     backbone = given.load()

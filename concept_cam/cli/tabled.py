@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from concept_cam.address import TAR, absolute, address_of
 from concept_cam.cli.terminal import complain
+from concept_cam.formats import SUFFIXES
 
 TABLES = (".csv", ".parquet", ".tsv")
 """Endings of files that list images and are none."""
@@ -24,7 +25,7 @@ def of_tables(given: Sequence[Path]) -> tuple[list[Path], dict[Path, str]]:
 
     found: list[Path] = []
     labels: dict[Path, str] = {}
-    for path in given:
+    for path in map(address_of, given):
         if path.suffix.lower() not in TABLES:
             found.append(path)
             continue
@@ -50,10 +51,15 @@ def species_of(images: Sequence[Path], given: Sequence[Path], parent: str) -> di
     """
     from concept_cam.datasets.files import words
 
-    roots = [Path(os.path.abspath(path)) for path in given if os.path.isdir(path)]  # noqa: PTH100, PTH112
-    folders = {path: _below(Path(os.path.abspath(path)).parent, roots) for path in images}  # noqa: PTH100
+    roots = [folder for folder in map(absolute, given) if _holds_images(folder)]
+    folders = {path: _below(absolute(path).parent, roots) for path in images}
     told = len(set(folders.values())) > 1 or bool(roots)
     return {path: (words(folder.name) if told else "") or parent for path, folder in folders.items()}
+
+
+def _holds_images(given: Path) -> bool:
+    """Whether it is a folder, or a tar file."""
+    return given.suffix.lower() == TAR or (given.suffix.lower() not in SUFFIXES and given.is_dir())
 
 
 def _below(folder: Path, roots: Sequence[Path]) -> Path:

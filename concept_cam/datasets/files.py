@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -9,8 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from concept_cam import formats
+from concept_cam.address import absolute, address_of, is_remote
 from concept_cam.decoding import opened
 from concept_cam.errors import DatasetError, one_line, reason, refused_as
+from concept_cam.outside import read_bytes
 from concept_cam.regions import Box
 from concept_cam.textfiles import MAX_ROWS, TextTable, lines_of, table_of, text_of
 
@@ -39,14 +42,40 @@ def within(folders: Path | Sequence[Path], name: str, root: Path | None = None) 
     """
     tried = [folders] if isinstance(folders, Path) else list(folders)
     with refused_as(DatasetError, one_line(name, 120)):
-        folder = next((folder for folder in tried if (folder / name).is_file()), tried[0])
-        file, inside = folder / name, root or folder
+        if is_remote(name) or is_remote(tried[0]):
+            return _listed(name, tried[0], root)
+        folder = next((folder for folder in tried if address_of(folder / name).is_file()), tried[0])
+        file, inside = address_of(folder / name), root or folder
         if not file.resolve().is_relative_to(inside.resolve()):
             hint = "give a root that holds it" if root is None else "the root holds all files of the set"
             raise DatasetError(f"{one_line(name, 120)}: leads out of {inside}, so it is not opened; {hint}.")
         if not file.is_file():
             raise DatasetError(f"{one_line(file, 300)}: there is no such file.")
     return file
+
+
+_STORES = ("s3:", "s3a:", "gs:", "gcs:", "az:", "abfs:", "abfss:", "https:", "hf:")
+"""Protocols of the addresses that a table may list; it may come from others."""
+
+
+def _listed(name: str, folder: Path, root: Path | None) -> Path:
+    """An address that a table lists.
+
+    Raises:
+        DatasetError: it is not of a store of images.
+    """
+    listed = is_remote(name)
+    found = address_of(name) if listed else absolute(folder / name)
+    if listed and (found.parts[0] not in (*_STORES, folder.parts[0]) or ".." in found.parts):
+        raise DatasetError(
+            f"{one_line(name, 120)}: addresses in a table begin with {', '.join(f'{one}//' for one in _STORES)}."
+        )
+    root = folder if root is None and not listed else root
+    if root is not None and not found.is_relative_to(address_of(root)):
+        raise DatasetError(
+            f"{one_line(name, 120)}: leads out of {root}, so it is not opened; the root holds all files of the set."
+        )
+    return found
 
 
 def files_in(folder: Path, problems: list[str]) -> Iterator[Path]:
@@ -110,7 +139,9 @@ def _parquet(file: Path) -> TextTable:
         raise DatasetError(f"{file}: to read Parquet, install concept-cam[parquet].") from error
     try:
         # Not by read_table, which takes folders such as year=2024 on the way to the file for columns.
-        with pyarrow.parquet.ParquetFile(file) as held:
+        # Of an address, all of it is read: it is no larger than a table may be.
+        given = file if type(file) is type(Path()) else io.BytesIO(read_bytes(file, MAX_TABLE))
+        with pyarrow.parquet.ParquetFile(given) as held:
             about, types = held.metadata, {field.name: field.type for field in held.schema_arrow}
         unpacked = sum(about.row_group(k).total_byte_size for k in range(about.num_row_groups))
         if about.num_rows > MAX_ROWS or unpacked > 4 * MAX_TABLE:
@@ -120,7 +151,7 @@ def _parquet(file: Path) -> TextTable:
         names = tuple(name for name, kind in types.items() if not _is_binary(kind) and not pyarrow.types.is_nested(kind))
         # Texts stay in dictionaries: one long text, told a thousand times, is held once.
         texts = [name for name in names if pyarrow.types.is_string(types[name]) or pyarrow.types.is_large_string(types[name])]
-        with pyarrow.parquet.ParquetFile(file, read_dictionary=texts) as held:
+        with pyarrow.parquet.ParquetFile(given, read_dictionary=texts) as held:
             batches = held.iter_batches(1024, columns=list(names))
             rows = tuple(enumerate((_named(row) for batch in batches for row in batch.to_pylist()), 1))
     except MemoryError as error:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import final
 
+from concept_cam.address import address_of
 from concept_cam.datasets.builder import DatasetBuilder
 from concept_cam.datasets.coco import read_coco
 from concept_cam.datasets.example import Dataset, Example
@@ -117,6 +118,7 @@ def read_dataset(path: Path, layout: str | None = None, root: Path | None = None
         ...     read_dataset(Path(folder)).classes
         ('house finch',)
     """
+    path, root = address_of(path), None if root is None else address_of(root)
     with refused_as(DatasetError, one_line(path, 300)):
         if not path.exists():
             raise DatasetError(f"{path}: there is no such file or folder.")

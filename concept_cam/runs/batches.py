@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias, final
 
+from concept_cam.errors import Unreachable
 from concept_cam.files import write_file
 from concept_cam.outside import read_bytes
 
@@ -62,7 +63,7 @@ class Batch:
                 return None
             files = {ending: read_bytes(self.file(ending), size) for ending, size in sizes.items()}
             return files if found == _bytes_of(self._seal(files)) else None
-        except MemoryError:
+        except (MemoryError, Unreachable):
             raise
         except Exception:  # noqa: BLE001  (whatever is wrong with a batch, it is made again)
             return None
@@ -78,7 +79,7 @@ class Batch:
             seal = json.loads(read_bytes(self.file(_SEAL), _LARGEST_SEAL))
             content = read_bytes(self.file(_TABLE), LARGEST)
             ours = {**seal, "files": {_TABLE: seal["files"][_TABLE]}} == self._seal({_TABLE: content})
-        except MemoryError:
+        except (MemoryError, Unreachable):
             raise
         except Exception:  # noqa: BLE001  (as in ``read``)
             return None

@@ -24,6 +24,7 @@ from typing import Any, Generic, TypeVar, final
 import torch
 from tqdm import tqdm
 
+from concept_cam.address import absolute
 from concept_cam.errors import OptionError, OutputError, one_line
 from concept_cam.runs.share import NOWHERE, RAISED, Share, work
 
@@ -197,7 +198,7 @@ class Crew(Generic[R]):
 def path_of(item: object) -> str | None:
     """The file of an item of a run: a path itself, or the image of an example."""
     image = getattr(item, "image", item)
-    return os.path.abspath(image) if isinstance(image, str | Path) else None  # noqa: PTH100
+    return str(absolute(image)) if isinstance(image, str | Path) else None
 
 
 def _pickled(job: Callable[..., object]) -> bytes:

@@ -14,7 +14,7 @@ import torch
 
 from concept_cam.backbones.backbone import Backbone
 from concept_cam.datasets import Dataset, Example
-from concept_cam.errors import DatasetError
+from concept_cam.errors import DatasetError, Unreachable
 from concept_cam.localizer import Localizer
 from concept_cam.methods import Method
 from concept_cam.outside import chunks_of
@@ -128,7 +128,7 @@ def _image(example: Example) -> bytes:
                 digest.update(chunk)
             return digest.digest()
         return digest_of(image() if callable(image) else image).encode()
-    except MemoryError:
+    except (MemoryError, Unreachable):
         raise
     except Exception as error:  # noqa: BLE001  (whatever comes of it, it is a row that says so)
         return type(error).__name__.encode()

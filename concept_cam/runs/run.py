@@ -11,8 +11,9 @@ from typing import Any, TypeVar, final
 
 from tqdm import tqdm
 
-from concept_cam.errors import OutputError, one_line
-from concept_cam.files import alone_in, clear_leftovers, write_file
+from concept_cam.address import address_of
+from concept_cam.errors import OutputError, Unreachable, one_line
+from concept_cam.files import alone_in, clear_leftovers, create_file, write_file
 from concept_cam.outside import read_bytes
 from concept_cam.runs.batches import Batch, Files
 from concept_cam.runs.crew import crew
@@ -87,6 +88,7 @@ class Run:
             return
         # What JSON does not know is known by its digest.
         settings = json.loads(json.dumps(settings, default=digest_of))
+        folder = address_of(folder)
         with alone_in(folder):
             _claim(folder / SETTINGS, settings)
             clear_leftovers(folder, "batches", *below)
@@ -278,6 +280,8 @@ def read_settings(folder: Path) -> dict[str, Any]:
             raise ValueError("no mapping")
         # What is too deep to be written again is not what a run has written.
         json.dumps(held)
+    except Unreachable:
+        raise
     except (OSError, ValueError, RecursionError) as error:
         reason = getattr(error, "strerror", None) or "it is damaged"
         raise OutputError(f"{file}: not the settings of a run ({reason}); choose another folder, or delete it.") from error
@@ -286,8 +290,8 @@ def read_settings(folder: Path) -> dict[str, Any]:
 
 def _claim(file: Path, settings: Mapping[str, Any]) -> None:
     if not file.exists() and not file.is_symlink():
-        write_file(file, (json.dumps(settings, indent=2) + "\n").encode())
-        return
+        create_file(file, (json.dumps(settings, indent=2) + "\n").encode())
+    # Nobody holds a folder of a store: another run may have come first.
     held = read_settings(file.parent)
     other = [key for key in (*settings, *held) if _text(held, key) != _text(settings, key)]
     if other:

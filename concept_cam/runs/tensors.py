@@ -7,7 +7,6 @@ not UTF-8.
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from io import BufferedReader
@@ -17,8 +16,8 @@ from typing import Any, final
 import torch
 from torch import Tensor
 
-from concept_cam.errors import OutputError, reason
-from concept_cam.outside import opened, parse_json
+from concept_cam.errors import OutputError, Unreachable, reason
+from concept_cam.outside import length_of, opened, parse_json
 from concept_cam.stored import mapping
 
 _KINDS = {
@@ -137,7 +136,7 @@ class StoredTensors:
             raise ValueError(f"{name} is no tensor that is read here")
         if offsets[0] < 0 or offsets[1] - offsets[0] != math.prod(self.shape(name)) * kind.itemsize:
             raise ValueError(f"{name} has not as many bytes as its shape has numbers")
-        if self._start + offsets[1] > os.fstat(self._stream.fileno()).st_size:
+        if self._start + offsets[1] > length_of(self._stream):
             raise ValueError(f"{name} is cut short")
         return kind, self._start + offsets[0]
 
@@ -159,7 +158,7 @@ def stored_tensors(
     try:
         with opened(file) as stream:
             yield StoredTensors.of(stream)
-    except MemoryError:
+    except (MemoryError, Unreachable):
         raise
     except Exception as error:  # what is not foreseen of a damaged file is one line too
         said = f"it has no {error}" if isinstance(error, KeyError) else reason(error)

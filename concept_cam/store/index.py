@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import final
@@ -18,6 +19,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from concept_cam.address import Address
 from concept_cam.errors import OutputError
 from concept_cam.files import FileWriter
 from concept_cam.outside import opened
@@ -118,7 +120,11 @@ class Index:
     def blocks(self) -> Iterator[tuple[int, Float[np.ndarray, "n E"], Int[np.ndarray, " n"]]]:
         """The embeddings in blocks, each with the number of its first image and the sums; one block is mapped at a time."""
         step = max(1, _BLOCK // (4 * max(1, self.width)))
-        with stored_tensors(self.file, _WHAT, _THEN) as held, opened(self.file) as stream:
+        with ExitStack() as stack:
+            held = stack.enter_context(stored_tensors(self.file, _WHAT, _THEN))
+            # Of an object all is fetched, once; nothing else can be mapped.
+            whole = self.file.fetched() if isinstance(self.file, Address) else None
+            stream = stack.enter_context(opened(self.file)) if whole is None else whole.file
             for first in range(0, self.count, step):
                 stop = min(first + step, self.count)
                 offset = self.start + 4 * first * self.width

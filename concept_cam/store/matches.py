@@ -12,9 +12,10 @@ from typing import Any, final
 
 from PIL import Image, ImageDraw
 
+from concept_cam.address import address_of
 from concept_cam.decoding import MAX_BYTES
 from concept_cam.drawing import overlay
-from concept_cam.errors import ImageError, NoSpatialGradient, OptionError, OutputError, one_line, reason
+from concept_cam.errors import ImageError, NoSpatialGradient, OptionError, OutputError, Unreachable, one_line, reason
 from concept_cam.files import write_file, write_image
 from concept_cam.images import read_image
 from concept_cam.outside import read_bytes
@@ -80,7 +81,7 @@ def write_matches(answers: Sequence[Answer], folder: str | os.PathLike[str], com
         ...     sorted(file.name for file in page.parent.iterdir())
         ['how.json', 'matches.csv', 'matches.json', 'overlays', 'search.html']
     """
-    folder = Path(folder)
+    folder = address_of(folder)
     if not answers:
         raise OptionError("There are no answers; search for one target or more.")
     if (folder / "run.json").exists():
@@ -141,6 +142,8 @@ def _image(match: Match) -> Image.Image:
     try:
         # What is drawn is what was compared: the file is read once.
         content = read_bytes(match.image, MAX_BYTES)
+    except Unreachable:
+        raise
     except (OSError, ValueError) as error:
         raise ImageError(f"{match.image}: the image is gone ({reason(error)}).") from error
     if hashlib.sha256(content).hexdigest() != match.sha256:

@@ -10,11 +10,12 @@ from typing import Any, final
 
 import torch
 
+from concept_cam.address import absolute, address_of
 from concept_cam.comparison import Comparison, compare
 from concept_cam.concepts import ConceptBank
 from concept_cam.datasets import Dataset
 from concept_cam.decoding import MAX_PIXELS
-from concept_cam.errors import OptionError, OutputError, one_line
+from concept_cam.errors import OptionError, OutputError, Unreachable, one_line
 from concept_cam.field import ConceptField
 from concept_cam.localizer import Localizer
 from concept_cam.result import Localization
@@ -129,7 +130,7 @@ class Store:
         Raises:
             OutputError: it is no store, it is not finished, or its files are damaged.
         """
-        folder = Path(folder)
+        folder = address_of(folder)
         settings = read_settings(folder)
         if settings.get("job") != "fields":
             raise OutputError(f"{folder}: it holds no fields; `concept-cam fields` makes a store.")
@@ -145,10 +146,13 @@ class Store:
                 raise OutputError(f"{folder}: the store is not finished; start the same `concept-cam fields` again.")
         try:
             index = Index.open(folder, digest_of(settings))
+        except Unreachable:
+            raise
         except OutputError:
             index = _made_anew(folder, settings)
+        # A store may come from others: it cannot name another store of images by itself, which would be asked.
         place = folder / settings["folder"] if images is None else images
-        return cls(folder, settings, Path(os.path.abspath(place)), index)  # noqa: PTH100  (links are not followed)
+        return cls(folder, settings, absolute(place), index)
 
     def __len__(self) -> int:
         """How many images have a field."""
@@ -237,7 +241,7 @@ class Store:
 
     def _match(self, number: int, score: float) -> Match:
         _, entries, place = self._entry(number)
-        return Match(number, score, self.images / entries[place].image, entries[place].sha256)
+        return Match(number, score, address_of(self.images / entries[place].image), entries[place].sha256)
 
     def _entry(self, number: int) -> tuple[Path, list[Entry], int]:
         """The batch of an image, what it says of its images, and the place of this one."""

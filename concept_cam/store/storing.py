@@ -11,8 +11,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias, final
 
+from concept_cam.address import absolute, address_of, is_remote
 from concept_cam.datasets import Dataset, Example
-from concept_cam.errors import ConceptCamError, ImageError, OptionError, reason
+from concept_cam.errors import ConceptCamError, ImageError, OptionError, Unreachable, reason
 from concept_cam.field import ConceptField
 from concept_cam.images import Frame
 from concept_cam.localizer import Localizer
@@ -90,7 +91,7 @@ def store_fields(
         (0, 2)
     """
     check_keep(keep)
-    folder = Path(folder)
+    folder, images = address_of(folder), [address_of(path) for path in images]
     if not images:
         raise OptionError("There are no images; give one or more.")
     if batch_size < 1 or workers < 1:
@@ -128,7 +129,11 @@ def store_fields(
 
 
 def _seen_from(folder: Path, images: Path) -> str:
-    """The path of the images from the store, so that both can be moved; where there is none, on another drive, their own."""
+    """The path of the images from the store, so that both can be moved; where there is none, their own."""
+    folder = absolute(folder)
+    if is_remote(folder) or is_remote(images):
+        near = folder.parts[:2] == images.parts[:2]
+        return os.path.relpath("/".join(images.parts), "/".join(folder.parts)) if near else str(images)
     try:
         return os.path.relpath(images, folder)
     except ValueError:
@@ -178,6 +183,8 @@ class _Makes:
         try:
             for chunk in chunks_of(path):
                 digest.update(chunk)
+        except Unreachable:
+            raise
         except (OSError, ValueError) as error:
             raise ImageError(f"{path}: cannot be read ({reason(error)}).") from error
         if state_of(path) != before:
@@ -195,7 +202,7 @@ class _Makes:
 
     def _fail(self, path: Path, error: ConceptCamError) -> None:
         """Keep why an image failed; a method without fields fails for all."""
-        if isinstance(error, OptionError):
+        if isinstance(error, OptionError | Unreachable):
             raise error
         self.found[path] = problem_of(error)
 

@@ -10,6 +10,7 @@ from typing import Any, final
 import torch
 from PIL import Image
 
+from concept_cam.address import address_of
 from concept_cam.errors import OptionError
 from concept_cam.files import FileWriter
 from concept_cam.runlengths import compressed
@@ -53,7 +54,7 @@ class Coco(Writer[Result]):
     """Writes ``to_coco`` of many results to one file, one result after another."""
 
     def __init__(self, path: str | Path) -> None:
-        self._path, self._entries = Path(path), _Entries()
+        self._path, self._entries = address_of(path), _Entries()
         self._file: FileWriter | None = None
 
     def add(self, name: str, result: Result, image: Image.Image | None = None) -> tuple[Path, ...]:

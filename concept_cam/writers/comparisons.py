@@ -7,6 +7,7 @@ from typing import final
 
 from PIL import Image
 
+from concept_cam.address import address_of
 from concept_cam.drawing import by_reference, strip
 from concept_cam.errors import OptionError
 from concept_cam.exploration import Exploration
@@ -28,7 +29,7 @@ class Comparisons(Writer[Exploration]):
     """Of the files."""
 
     def __init__(self, folder: str | Path) -> None:
-        self._folder = Path(folder)
+        self._folder = address_of(folder)
 
     def add(self, name: str, result: Exploration, image: Image.Image | None = None) -> tuple[Path, ...]:
         """Draw what an exploration has; see ``Writer``.

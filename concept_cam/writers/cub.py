@@ -8,6 +8,7 @@ from typing import NamedTuple, final
 
 from PIL import Image
 
+from concept_cam.address import address_of
 from concept_cam.errors import OptionError, did_you_mean
 from concept_cam.files import write_file
 from concept_cam.regions import Box
@@ -67,7 +68,7 @@ class Cub(Writer[Result]):
         classes: Mapping[str, str] | None = None,
         refused: Callable[[OptionError], object] | None = None,
     ) -> None:
-        self._folder, self._classes, self._refused = Path(folder), classes, refused
+        self._folder, self._classes, self._refused = address_of(folder), classes, refused
         self._first: tuple[str, Regions] | None = None
         self._entries: list[_Entry] = []
 

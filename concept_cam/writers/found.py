@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, final
 
+from concept_cam.address import absolute, address_of
 from concept_cam.datasets import Dataset, Example
 from concept_cam.errors import OptionError
 from concept_cam.localizer import Localizer
@@ -107,7 +108,9 @@ def find_parts_of_images(
         ...     find_parts_of_images(world.localizer(), plates, f"{folder}/out", read_parts("world-parts")).asked
         24
     """
-    folder, names = Path(folder), names_of(species)
+    folder = address_of(folder)
+    species = {address_of(path): label for path, label in species.items()}
+    names = names_of(species)
     if not names:
         raise OptionError("There are no images; give one or more.")
     stream = partial(stream_parts, localizer, strength=strength, batch_size=batch_size, workers=workers)
@@ -182,4 +185,4 @@ def named_within(images: Iterable[Path]) -> dict[Path, str]:
     """
     paths = list(images)
     folder = held_by(paths)
-    return {path: Path(os.path.abspath(path)).relative_to(folder).as_posix() for path in paths}  # noqa: PTH100
+    return {path: absolute(path).relative_to(folder).as_posix() for path in paths}

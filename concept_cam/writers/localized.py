@@ -10,6 +10,7 @@ from typing import Any
 
 from PIL import Image
 
+from concept_cam.address import address_of
 from concept_cam.datasets import Dataset, Example
 from concept_cam.errors import OptionError
 from concept_cam.exploration import STRENGTHS, Exploration
@@ -95,7 +96,8 @@ def localize_images(
         >>> failures, len(rows)
         (0, 3)
     """
-    folder, names = Path(folder), names_of(images)
+    folder, images = address_of(folder), [address_of(path) for path in images]
+    names = names_of(images)
     if not names:
         raise OptionError("There are no images; give one or more.")
     if against is not None and not callable(against) and not isinstance(against, str | int):

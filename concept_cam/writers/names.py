@@ -8,6 +8,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from unicodedata import normalize
 
+from concept_cam.address import absolute, address_of, is_remote
+from concept_cam.errors import OptionError
+
 _LONGEST_STEM = 200
 """In bytes; names of 255 are the most that disks take, and endings and numbers are still to come."""
 
@@ -63,5 +66,13 @@ def held_by(images: Iterable[Path]) -> Path:
 
     Args:
         images: files, at least one.
+
+    Raises:
+        OptionError: they are in several stores, or in one and on the disk.
     """
-    return Path(os.path.commonpath([Path(os.path.abspath(path)).parent for path in images]))  # noqa: PTH100
+    # Of an address, as a path from the root: what is above the bucket is none.
+    parents = [absolute(path).parent for path in images]
+    remote = [bool(is_remote(parent)) for parent in parents]
+    if any(remote) and not (all(remote) and len({parent.parts[:2] for parent in parents}) == 1):
+        raise OptionError("The images are in several places: give those of one bucket, or those of this machine, in one run.")
+    return address_of(os.path.commonpath(["/".join(parent.parts) if any(remote) else parent for parent in parents]))

@@ -9,6 +9,7 @@ from typing import final
 
 from PIL import Image
 
+from concept_cam.address import address_of
 from concept_cam.drawing import overlay, side_by_side
 from concept_cam.errors import OptionError
 from concept_cam.files import write_file, write_image
@@ -35,7 +36,7 @@ class Overlays(Writer[Result]):
     """Of the files of a localization."""
 
     def __init__(self, folder: str | Path) -> None:
-        self._folder = Path(folder)
+        self._folder = address_of(folder)
 
     def add(self, name: str, result: Result, image: Image.Image | None = None) -> tuple[Path, ...]:
         """Draw a result; see ``Writer``.
@@ -63,7 +64,7 @@ class Saved(Writer[Result]):
     """
 
     def __init__(self, folder: str | Path) -> None:
-        self._folder = Path(folder)
+        self._folder = address_of(folder)
 
     def add(self, name: str, result: Result, image: Image.Image | None = None) -> tuple[Path, ...]:
         """Save a result; see ``Writer``."""
@@ -84,7 +85,7 @@ class Summaries(Writer[Localization]):
     """
 
     def __init__(self, folder: str | Path, images: Mapping[str, Path]) -> None:
-        self._folder, self._images = Path(folder), images
+        self._folder, self._images = address_of(folder), images
 
     def add(self, name: str, result: Localization, image: Image.Image | None = None) -> tuple[Path, ...]:
         """Write what is said of a result; see ``Writer``."""

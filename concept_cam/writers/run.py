@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
@@ -15,8 +14,8 @@ from typing import Any, Generic, TypeAlias, TypeVar, final
 from PIL import Image
 
 from concept_cam import images
-from concept_cam.errors import ConceptCamError, ImageError, OptionError, OutputError
-from concept_cam.outside import chunks_of, parse_json
+from concept_cam.errors import ConceptCamError, ImageError, OptionError, OutputError, Unreachable
+from concept_cam.outside import length_of, opened, parse_json
 from concept_cam.runs import Run
 from concept_cam.runs.batches import Files
 from concept_cam.runs.share import share
@@ -129,7 +128,7 @@ class _Makes(Generic[R]):
         self._waiting: deque[Sequence[Path]] = deque()
         # Rows and not results, which hold masks.
         self._outcomes: dict[Path, tuple[list[Row], dict[str, Any]]] = {}
-        self._states: dict[Path, tuple[int, ...] | None] = {}
+        self._states: dict[Path, tuple[object, ...] | None] = {}
 
     def files(self, groups: Iterator[Sequence[Path]]) -> Iterator[Files]:
         """The files of each group, in order."""
@@ -177,7 +176,7 @@ class _Makes(Generic[R]):
 
     def _fail(self, path: Path, error: ConceptCamError, passing: bool = False) -> None:
         """Keep why an image failed; where that may pass, its batch is made again the next time."""
-        if len(self._job.names) == 1:
+        if len(self._job.names) == 1 or isinstance(error, Unreachable):
             raise error
         problem = problem_of(error)
         self._outcomes[path] = self._job.rows(path, problem), {"problem": problem} | ({"passing": True} if passing else {})
@@ -196,14 +195,16 @@ class _Makes(Generic[R]):
             }
 
 
-def state_of(path: Path) -> tuple[int, ...] | None:
+def state_of(path: Path) -> tuple[object, ...] | None:
     """What changes when a file is written to or replaced; None if it cannot be looked at.
 
     Args:
         path: a file.
     """
     try:
-        found = os.stat(path)  # noqa: PTH116  (says no, where Path raises on a name that is too long)
+        found = path.stat()
+    except Unreachable:
+        raise
     except (OSError, ValueError):
         return None
     return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
@@ -217,16 +218,14 @@ def _are_there(folder: Path, files: Files) -> bool:
             return False
         held = [item for outcome in outcomes for item in outcome.get("files", {}).items()]
         return all(_state(folder / name) == state for name, state in held)
+    except Unreachable:
+        raise
     except (OSError, ValueError, LookupError, TypeError, AttributeError):
         return False
 
 
 def _state(file: Path) -> dict[str, Any]:
     """What a file holds, of a large one how much: the overlays of 10,000 photographs are not read again to resume a run."""
-    size = file.stat().st_size
-    if size > _LARGE:
-        return {"bytes": size}
-    digest = hashlib.sha256()
-    for chunk in chunks_of(file):
-        digest.update(chunk)
-    return {"bytes": size, "sha256": digest.hexdigest()}
+    with opened(file) as stream:
+        size = length_of(stream)
+        return {"bytes": size} if size > _LARGE else {"bytes": size, "sha256": hashlib.sha256(stream.read()).hexdigest()}

@@ -10,6 +10,7 @@ from typing import final
 
 from PIL import Image
 
+from concept_cam.address import address_of
 from concept_cam.errors import OptionError
 from concept_cam.files import write_file
 from concept_cam.page import to_html
@@ -33,7 +34,7 @@ class Sheets(Writer[PartFinding]):
     draws = True
 
     def __init__(self, folder: str | Path, species: Mapping[str, str], made: Provenance | None = None) -> None:
-        self._folder, self._made, self._kept = Path(folder), made, False
+        self._folder, self._made, self._kept = address_of(folder), made, False
         self._species, self._left = species, Counter(species.values())
         self._open: dict[str, PartSheet] = {}
         self._files: dict[str, Path] = {}

@@ -13,6 +13,7 @@ from typing import Any, TypeAlias, final
 
 from PIL import Image
 
+from concept_cam.address import address_of
 from concept_cam.errors import DatasetError, OptionError, OutputError
 from concept_cam.files import FileWriter
 from concept_cam.parts.part import PartFinding
@@ -131,7 +132,7 @@ class Table(Writer[Result]):
     """
 
     def __init__(self, path: str | os.PathLike[str], attributes: Sequence[str] = ()) -> None:
-        self._path, self._attributes = Path(path), attributes
+        self._path, self._attributes = address_of(path), attributes
         if self._path.suffix.lower() not in (".csv", ".parquet"):
             raise OptionError(f"{self._path}: expected a table that ends in .csv or .parquet.")
         if self._path.suffix.lower() == ".parquet":

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fuzz import coco, configs, images, layouts, results, runs, stores, tables, vocabularies
+from fuzz import coco, configs, images, layouts, results, runs, stores, tables, tars, vocabularies
 from fuzz.harness import Case
 
 KINDS: dict[str, tuple[Case, int, int]] = {
@@ -15,5 +15,6 @@ KINDS: dict[str, tuple[Case, int, int]] = {
     "runs": (runs.case, 300, 40),
     "stores": (stores.case, 600, 15),
     "tables": (tables.case, 700, 80),
+    "tars": (tars.case, 600, 60),
     "yaml": (vocabularies.case, 600, 60),
 }

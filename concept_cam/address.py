@@ -1,0 +1,208 @@
+"""OUTSIDE: what is no file of its own on the disk has an address: an object of a store, or an image within a tar file."""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, final
+
+from concept_cam.errors import OptionError
+from concept_cam.remote import Held, below, exists, fetched, information, matching, opened_at, remove
+from concept_cam.shards import Shard, shard_of
+
+_PROTOCOL = re.compile("[a-z][a-z0-9+.-]+:")
+_LOCAL = ("file:", "local:")
+TAR = ".tar"
+
+
+@final
+class Address(type(Path())):  # type: ignore[misc]
+    """A path such as ``s3://bucket/a/b.png``, ``shards/000.tar/b.png`` or ``s3://bucket/000.tar/b.png``.
+
+    It is a ``Path``: names, suffixes, parents and ``/`` are as ever, and what asks for the file asks the store or the tar
+    file. ``address_of`` makes it.
+
+    Example:
+        >>> from concept_cam.address import address_of
+        >>> image = address_of("s3://bucket/photos/finch.png")
+        >>> print(image, image.name, image.parent / "jay.png")
+        s3://bucket/photos/finch.png finch.png s3://bucket/photos/jay.png
+    """
+
+    __slots__ = ()
+
+    def __str__(self) -> str:
+        text: str = super().__str__()
+        if not self.is_remote:
+            return text
+        protocol, _, rest = text.replace("\\", "/").partition("/")
+        return f"{protocol}//{rest}"
+
+    def __fspath__(self) -> str:
+        return str(self)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Address, tuple(self.parts)
+
+    @property
+    def is_remote(self) -> bool:
+        """Whether it is in an object store."""
+        return bool(self.parts) and _PROTOCOL.fullmatch(self.parts[0]) is not None
+
+    def _split(self) -> tuple[Address, str]:
+        """The tar file and the name within; the address itself and nothing where there is none."""
+        for place, part in enumerate(self.parts[:-1], 1):
+            if part.lower().endswith(TAR):
+                return Address(*self.parts[:place]), "/".join(self.parts[place:])
+        return self, ""
+
+    def shard(self) -> Shard:
+        """The tar file that this is, or is in.
+
+        Raises:
+            OSError, ValueError: it cannot be read, or is no tar file.
+        """
+        file, _ = self._split()
+        found = file.stat()
+        return shard_of(str(file), (found.st_ino, found.st_size, found.st_mtime_ns))
+
+    def stat(self, **options: Any) -> os.stat_result:
+        """As of any path.
+
+        Raises:
+            OSError, ValueError: there is nothing.
+        """
+        file, name = self._split()
+        if not name:
+            return information(str(self)) if self.is_remote else os.stat(self, **options)  # noqa: PTH116
+        found, shard = file.stat(), self.shard()
+        if name not in shard.members:
+            raise FileNotFoundError(2, "the tar file has no such image", str(self))
+        size, number = shard.members[name][1], found.st_ino ^ hash((found.st_size, found.st_mtime_ns, name))
+        return os.stat_result((stat.S_IFREG, number, found.st_dev, 1, 0, 0, size, *found[7:10]))
+
+    def open(self, mode: str = "rb") -> Any:
+        """Open it to be read, from any place of it.
+
+        Raises:
+            OSError, ValueError: there is nothing.
+        """
+        if mode != "rb":
+            raise ValueError(f"mode is {mode!r}; an address is read as bytes")
+        _, name = self._split()
+        if name:
+            return self.shard().opened(name)
+        return opened_at(str(self)) if self.is_remote else open(self, "rb")  # noqa: PTH123
+
+    def exists(self, **_: Any) -> bool:
+        """Whether there is anything."""
+        if self._split()[1]:
+            return self.is_file()
+        return exists(str(self)) if self.is_remote else os.path.exists(self)  # noqa: PTH110
+
+    def is_file(self, **_: Any) -> bool:
+        """Whether there is an object or a file."""
+        return self._is(stat.S_ISREG)
+
+    def is_dir(self, **_: Any) -> bool:
+        """Whether there is a folder."""
+        return self._is(stat.S_ISDIR)
+
+    def _is(self, kind: Any) -> bool:
+        try:
+            return bool(kind(self.stat().st_mode))
+        except (FileNotFoundError, NotADirectoryError, ValueError):
+            return False
+
+    def is_symlink(self) -> bool:
+        """Stores have none."""
+        return False
+
+    def absolute(self) -> Address:
+        """What is in a store has no other place; without ``..``."""
+        if self.is_remote:
+            return Address(os.path.normpath("/".join(self.parts)))
+        return Address(os.path.abspath(self))  # noqa: PTH100
+
+    def resolve(self, strict: bool = False) -> Address:
+        """As ``absolute``, of a tar file with its links followed; stores have none."""
+        return self.absolute() if self.is_remote else Address(os.path.realpath(self))
+
+    def mkdir(self, *args: Any, **options: Any) -> None:
+        """A store has no folders that need to be made."""
+        if not self.is_remote:
+            super().mkdir(*args, **options)
+
+    def unlink(self, missing_ok: bool = False) -> None:
+        """Delete an object."""
+        remove(str(self))
+
+    def below(self) -> list[Address]:
+        """All objects below it."""
+        return [Address(one) for one in below(str(self))]
+
+    def matching(self) -> list[Address]:
+        """All objects that it means as a pattern."""
+        return [Address(one) for one in matching(str(self))]
+
+    def fetched(self) -> Held:
+        """A file without a name that holds all of an object."""
+        return fetched(str(self))
+
+
+def address_of(path: str | os.PathLike[str]) -> Path:
+    """A path, as an ``Address`` if it is one.
+
+    A name of a protocol before the first slash makes it one, and so does a file that ends in ``.tar`` on the way.
+
+    Raises:
+        OptionError: it is the address of a file on this machine.
+
+    Example:
+        >>> from concept_cam.address import address_of
+        >>> print(address_of(Path("s3://bucket/a.png")), type(address_of("photos/a.png")) is type(Path()))
+        s3://bucket/a.png True
+    """
+    if isinstance(path, Address):
+        return path
+    path = Path(path)
+    if path.parts and _PROTOCOL.fullmatch(path.parts[0]):
+        if path.parts[0] in _LOCAL:
+            raise OptionError(f"{path}: this is a file of this machine; give its path alone.")
+        return Address(*path.parts)
+    for place, part in enumerate(path.parts[:-1], 1):
+        if part.lower().endswith(TAR) and os.path.isfile(Path(*path.parts[:place])):  # noqa: PTH113
+            return Address(path)
+    return path
+
+
+def absolute(path: str | os.PathLike[str]) -> Path:
+    """A path or an address from the root; links are not followed.
+
+    Args:
+        path: of anything.
+    """
+    found = address_of(path)
+    return found.absolute() if isinstance(found, Address) else Path(os.path.abspath(found))  # noqa: PTH100
+
+
+def is_remote(path: str | os.PathLike[str]) -> bool:
+    """Whether a path is an address in an object store.
+
+    Args:
+        path: of anything.
+    """
+    found = address_of(path)
+    return isinstance(found, Address) and found.is_remote
+
+
+def images_within(path: Address) -> Iterator[Address]:
+    """What is in a tar file, in the order of the file.
+
+    Raises:
+        OSError, ValueError: it cannot be read.
+    """
+    yield from (Address(path, name) for name in path.shard().members)
