@@ -194,6 +194,8 @@ class Store:
             raise OutputError(f"{self.index.file}: its embeddings have not {directions.shape[1]} numbers; store them again.")
         try:
             best = self.index.best(directions, top)
+        except Unreachable:
+            raise
         except OutputError:
             # Its numbers have changed; those of the batches, which are the same again, are read once.
             best = _made_anew(self.folder, self.settings).best(directions, top)
