@@ -6,8 +6,12 @@ import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from tempfile import TemporaryFile
+from typing import TYPE_CHECKING
 
 from concept_cam.errors import ImageError, OptionError, OutputError
+
+if TYPE_CHECKING:
+    from concept_cam.writers.dataset import Output
 
 _NAMED = 3
 
@@ -65,6 +69,30 @@ def make_folder(folder: Path, *below: str) -> None:
     except OSError as error:
         reason = error.strerror or "not a folder that can be written to"
         raise OutputError(f"{folder}: cannot write results there ({reason}); choose another --out.") from error
+
+
+def output_of(name: str, table: Path | None) -> Output:
+    """How results are written.
+
+    Args:
+        name: that was given.
+        table: a further table that was asked for.
+
+    Raises:
+        OptionError: there is no such way, or it has no such table.
+        DatasetError: the extra that it needs is not there.
+    """
+    from concept_cam.writers.dataset import OUTPUTS, check_output
+
+    check_output(name, table)
+    return next(one for one in OUTPUTS if one == name)
+
+
+def data_of(out: Path) -> str:
+    """Where a data set is, for people."""
+    from concept_cam.runs.batches import DATA
+
+    return f"{out / DATA}/*.parquet"
 
 
 def check_all(count: int, failed: int, out: Path) -> None:
