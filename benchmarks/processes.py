@@ -49,8 +49,8 @@ def bare(localizer: Localizer, images: list[Path]) -> float:
 
 def vit() -> Localizer:
     """A model of full size, with random weights."""
-    model, _, transform = open_clip.create_model_and_transforms("ViT-B-16")
-    return Localizer(wrap(model.eval(), transform, open_clip.get_tokenizer("ViT-B-16")), method="hires_cam")
+    model, *_ = open_clip.create_model_and_transforms("ViT-B-16", pretrained=None)
+    return Localizer(wrap(model.eval(), open_clip.get_tokenizer("ViT-B-16"), name="ViT-B-16"), method="hires_cam")
 
 
 def parquet(localizer: Localizer, images: list[Path]) -> float:

@@ -26,6 +26,7 @@ from concept_cam.result import Localization
 from concept_cam.runlengths import compressed
 from concept_cam.runs.batches import DATA
 from concept_cam.stored import refused
+from concept_cam.writers.regions import marked
 from concept_cam.writers.run import BatchFile
 from concept_cam.writers.table import Row, as_text, pyarrow_of
 
@@ -81,7 +82,7 @@ def file_of_maps(localizer: Localizer, target: str, about: Mapping[str, Any]) ->
         if isinstance(result, str):
             return [{**known, "target": target, "problem": as_text(result)}]
         comparison, scores = result.comparison, result.scores
-        mask, boxes = result.evidence.regions()
+        mask, boxes = marked(result)
         peak = zip(("peak_x", "peak_y"), result.peak(), strict=True)
         row = {
             "target": comparison.target,
