@@ -89,14 +89,14 @@ def test_a_run_does_not_hold_the_rows_of_all_batches(tmp_path):
     def peak():
         tracemalloc.start()
         with Run.held(tmp_path, {}, ("image", "energy")) as run:
-            run.batches(range(20), 1, str, lambda _: {".csv": bytes(bytearray(rows))})
+            run.batches(range(40), 1, str, lambda _: {".csv": bytes(bytearray(rows))})
         most = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
         return most
 
-    assert peak() < 8 * 2**20  # made
-    assert peak() < 8 * 2**20  # and resumed
-    assert (tmp_path / "rows.csv").stat().st_size > 20 * 2**20
+    assert peak() < 20 * 2**20  # made
+    assert peak() < 20 * 2**20  # and resumed: 16 MiB may have run.json
+    assert (tmp_path / "rows.csv").stat().st_size > 40 * 2**20
 
 
 # ---- what is looked at, by the command line ---------------------------------------------------------------------------

@@ -94,7 +94,7 @@ class Batch:
         try:
             seal = json.loads(read_bytes(self.file(_SEAL), _LARGEST_SEAL))
             held = {ending: about for ending, about in seal["files"].items() if wanted(ending)}
-            files = {ending: read_bytes(self.file(ending), LARGEST) for ending in held}
+            files = {ending: read_bytes(self.file(ending), min(int(held[ending]["bytes"]), LARGEST)) for ending in held}
             return files if {**seal, "files": held} == self._seal(files) else None
         except MemoryError:
             raise
