@@ -82,9 +82,14 @@ class EvidenceMap:
 
     def boxes(self, threshold: float = 0.5) -> tuple[Box, ...]:
         """The connected regions of ``mask(threshold)`` as half-open (left, top, right, bottom), the strongest first."""
+        return self.regions(threshold)[1]
+
+    def regions(self, threshold: float = 0.5) -> tuple[Bool[Tensor, "height width"], tuple[Box, ...]]:
+        """``mask(threshold)`` and ``boxes(threshold)``, of one heat map."""
         heatmap = self.heatmap()
         bar = _bar(threshold, 0.0, float(heatmap.nan_to_num(nan=float("-inf")).max()))
-        return bounding_boxes(heatmap >= bar, heatmap)
+        mask = heatmap >= bar
+        return mask, bounding_boxes(mask, heatmap)
 
     def peak_cell(self) -> tuple[int, int]:
         """(row, column) of the cell with the strongest evidence, among those that are shown."""

@@ -324,7 +324,7 @@ COMMANDS = {
     "localize": {
         *("images", "target", "against", "vocabulary", "nearest", "rivals", "strength", "method", "model", "pretrained"),
         *("classes", "site", "fit", "size", "templates", "device", "sweep", "by_reference", "seed"),
-        *("batch_size", "workers", "processes", "table", "out"),
+        *("batch_size", "workers", "processes", "table", "output", "overlays", "out"),
     },
     "evaluate": {
         *(
@@ -362,7 +362,7 @@ COMMANDS = {
     },
     "parts": {
         *("images", "parts", "strength", "method", "model", "pretrained", "classes", "site", "fit", "size", "templates"),
-        *("device", "count", "batch_size", "workers", "processes", "table", "out"),
+        *("device", "count", "batch_size", "workers", "processes", "table", "output", "overlays", "out"),
     },
     "fields": {
         *("images", "keep", "method", "model", "pretrained", "classes", "site", "fit", "size", "templates", "device"),
@@ -424,6 +424,10 @@ DROPPED: Mapping[str, tuple[tuple[str, ...], str]] = {
         "is no image classifier",
     ),
     "count, with images": (("parts", "photo.png", "--count", "2"), "--count 2 has no effect where images are given"),
+    "table, beside a data set": (
+        (*_OWN, "--as", "parquet", "--table", "all.csv"),
+        "all.csv, which has no effect with parquet: the data set is the table",
+    ),
     "decay, without a probe": (("evaluate", "--decay", "0.1"), "--decay 0.1 has no effect without --probe"),
     "pool, without a probe": (("evaluate", "--pool", "average"), "--pool average: expected average, with --probe"),
     "templates, with a probe": (

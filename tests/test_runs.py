@@ -12,6 +12,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tracemalloc
 from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
@@ -80,6 +81,22 @@ def test_a_batch_that_has_to_be_made_again_is_not_counted_as_kept(tmp_path):
         run.batches(range(5), 2, str, interrupted)
     assert [line.split(",")[0] for line in (tmp_path / "rows.csv").read_text().splitlines()] == ["image", "2", "3", "4"]
     assert Plain(tmp_path).run() == [0]
+
+
+def test_a_run_does_not_hold_the_rows_of_all_batches(tmp_path):
+    rows = table_of([{"image": "x" * 2**20, "energy": 0}], ("image", "energy"))
+
+    def peak():
+        tracemalloc.start()
+        with Run.held(tmp_path, {}, ("image", "energy")) as run:
+            run.batches(range(40), 1, str, lambda _: {".csv": bytes(bytearray(rows))})
+        most = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return most
+
+    assert peak() < 20 * 2**20  # made
+    assert peak() < 20 * 2**20  # and resumed: 16 MiB may have run.json
+    assert (tmp_path / "rows.csv").stat().st_size > 40 * 2**20
 
 
 # ---- what is looked at, by the command line ---------------------------------------------------------------------------

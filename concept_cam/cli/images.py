@@ -6,9 +6,13 @@ import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from tempfile import TemporaryFile
+from typing import TYPE_CHECKING
 
 from concept_cam.address import Address
 from concept_cam.errors import ImageError, OptionError, OutputError, Unreachable
+
+if TYPE_CHECKING:
+    from concept_cam.writers.dataset import Output
 
 _NAMED = 3
 
@@ -76,6 +80,30 @@ def make_folder(folder: Path, *below: str) -> None:
             error.strerror or (str(error) if isinstance(folder, Address) else None) or "not a folder that can be written to"
         )
         raise OutputError(f"{folder}: cannot write results there ({reason}); choose another --out.") from error
+
+
+def output_of(name: str, table: Path | None) -> Output:
+    """How results are written.
+
+    Args:
+        name: that was given.
+        table: a further table that was asked for.
+
+    Raises:
+        OptionError: there is no such way, or it has no such table.
+        DatasetError: the extra that it needs is not there.
+    """
+    from concept_cam.writers.dataset import OUTPUTS, check_output
+
+    check_output(name, table)
+    return next(one for one in OUTPUTS if one == name)
+
+
+def data_of(out: Path) -> str:
+    """Where a data set is, for people."""
+    from concept_cam.runs.batches import DATA
+
+    return f"{out / DATA}/*.parquet"
 
 
 def check_all(count: int, failed: int, out: Path) -> None:

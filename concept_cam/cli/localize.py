@@ -15,9 +15,9 @@ from concept_cam.cli.drawn import draw_one
 from concept_cam.cli.encoders import Asked
 from concept_cam.cli.folders import sources
 from concept_cam.cli.given import check_texts, references_of, refuse
-from concept_cam.cli.images import called, check_all, check_apart, make_folder
+from concept_cam.cli.images import called, check_all, check_apart, data_of, make_folder, output_of
 from concept_cam.cli.tabled import of_tables
-from concept_cam.cli.terminal import cell, complain, console, say
+from concept_cam.cli.terminal import cell, complain, console, number, say
 from concept_cam.errors import ComparisonError, ImageError
 
 if TYPE_CHECKING:
@@ -60,6 +60,8 @@ def localize(
     workers: options.Workers = 2,
     processes: options.Processes = 1,
     table: options.Table = None,
+    output: options.Output = "files",
+    overlays: options.Overlays = None,
     out: options.Out = Path("concept-cam-out"),
 ) -> None:
     """Draw a heat map of what makes an image the target and not its references.
@@ -71,11 +73,13 @@ def localize(
     from concept_cam.methods import method_named, sees_score
     from concept_cam.runs import run_together
     from concept_cam.writers import Comparisons, Overlays, Table, localize_images
+    from concept_cam.writers.dataset import files_of_data
     from concept_cam.writers.names import names_of
 
     chosen = None if method is None else method_named(method)
     compares = chosen is None or sees_score(chosen)
     references = references_of(against, nearest, rivals)
+    written = output_of(output, table)
     if strength is not None:
         check_strength(strength)
     if images:
@@ -101,12 +105,11 @@ def localize(
         found = [write_image(out / f"{target.replace(' ', '-')}-{seed or 0}.png", plate)]
     names = names_of(found)
     endings = (*Overlays.endings, ".safetensors", ".json", *Comparisons.endings)
-    results = [out / f"{name}{ending}" for name in names.values() for ending in endings]
+    results = [out / f"{name}{ending}" for name in names.values() for ending in endings] + files_of_data(out, len(names))
     check_apart((*found, *(images or ())), (*results, *([table] if table else ())))
     backbone = given.load()
     preset = given.preset.suiting(backbone)
     localizer = given.localizer(backbone, vocabulary or preset.vocabulary or (), preset.templates, chosen)
-    by_each = (1.0 if strength is None else strength) if by_reference else None
     job = partial(
         localize_images,
         localizer,
@@ -116,24 +119,28 @@ def localize(
         references,
         strength=_STRENGTH if strength is None else strength,
         sweep=sweep,
-        by_reference=by_each,
+        by_reference=(1.0 if strength is None else strength) if by_reference else None,
         table=table,
+        output=written,
+        overlays=overlays,
         batch_size=batch_size,
         workers=workers,
         about={"pretrained": pretrained},
         data=called(images or found),
         command=command_line(),
     )
-    failed = run_together(
-        processes,
-        job,
-        told=lambda path, result: _print_table(result, path, out / f"{names[path]}-overlay.png"),
-        failed=lambda _, problem: complain(problem),
-    )
+
+    def tell(path: Path, result: Localization) -> None:
+        if written == "files":
+            _print_table(result, path, out / f"{names[path]}-overlay.png" if overlays is not False else None)
+
+    failed = run_together(processes, job, told=tell, failed=lambda _, problem: complain(problem))
+    if written == "parquet" and failed < len(found):
+        say(f"{number(len(found) - failed, 'image')} in {data_of(out)}")
     check_all(len(found), failed, out)
 
 
-def _print_table(result: Localization, path: Path, overlay_path: Path) -> None:
+def _print_table(result: Localization, path: Path, overlay_path: Path | None) -> None:
     from rich.table import Table
     from rich.text import Text
 
@@ -145,4 +152,4 @@ def _print_table(result: Localization, path: Path, overlay_path: Path) -> None:
         table.add_row(Text(cell(name)), "reference", f"{result.scores[name]:.3f}", f"{similarity:.3f}", f"{weight:.2f}")
     console().print(table)
     x, y = result.peak()
-    say(f"strongest at ({x:.0f}, {y:.0f}); heat map in {overlay_path}")
+    say(f"strongest at ({x:.0f}, {y:.0f})" + (f"; heat map in {overlay_path}" if overlay_path else ""))

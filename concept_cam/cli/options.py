@@ -99,6 +99,14 @@ Table = Annotated[
     Path | None,
     typer.Option(help="Also write a table of all images to this file, which ends in .csv or .parquet."),
 ]
+Output = Annotated[
+    str,
+    typer.Option("--as", help="files: of each image its own; parquet: a data set in data/, a file for every 256 images."),
+]
+Overlays = Annotated[
+    bool | None,
+    typer.Option("--overlays/--no-overlays", help="Draw on each image or do not.  [default: with --as files]"),
+]
 BatchSize = Annotated[int, typer.Option(min=1, max=4096, help="The number of images that go through the model at once.")]
 Workers = Annotated[int, typer.Option(min=1, max=256, help="The number of threads that read images.")]
 Processes = Annotated[

@@ -15,9 +15,9 @@ from concept_cam.cli.drawn import draw_several
 from concept_cam.cli.encoders import Asked
 from concept_cam.cli.folders import sources
 from concept_cam.cli.given import refuse, vocabularies_of_parts
-from concept_cam.cli.images import called, check_all, check_apart, make_folder
+from concept_cam.cli.images import called, check_all, check_apart, data_of, make_folder, output_of
 from concept_cam.cli.tabled import of_tables, species_of
-from concept_cam.cli.terminal import complain, say
+from concept_cam.cli.terminal import complain, number, say
 from concept_cam.errors import ImageError, OptionError, one_line
 
 if TYPE_CHECKING:
@@ -49,12 +49,14 @@ def parts(
     workers: options.Workers = 2,
     processes: options.Processes = 1,
     table: options.Table = None,
+    output: options.Output = "files",
+    overlays: options.Overlays = None,
     out: options.Out = Path("concept-cam-parts"),
 ) -> None:
     """Find the parts of images, and what each looks like.
 
     Writes annotated/, findings/, parts.csv, coco.json, cub/, and a page for each species, which has the name of the folder of
-    its images. A run that was interrupted is resumed by the same command.
+    its images; with --as parquet parts.csv and data/. A run that was interrupted is resumed by the same command.
 
     cub/ has the layout of CUB-200-2011; its images/ is the folder of the images, to be linked or copied there.
     """
@@ -64,12 +66,14 @@ def parts(
     from concept_cam.parts.sheet import summary
     from concept_cam.runs import run_together
     from concept_cam.writers import Table, find_parts_of_images
+    from concept_cam.writers.dataset import files_of_data
     from concept_cam.writers.names import names_of
 
     chosen = None if method is None else method_named(method)
     if chosen is not None and not sees_score(chosen):
         raise OptionError(f"{method} does not look at the score, so all parts would have one map; take another --method.")
     check_strength(strength)
+    written = output_of(output, table)
     if images:
         refuse("--count", count, "where images are given: it says how many plates to draw")
     given = Asked(model, pretrained, classes, device, site, fit, size, templates)
@@ -89,6 +93,7 @@ def parts(
         images = [out / "images"]
         found = list(draw_several(count or _DRAWN, out / "images"))
     results = [out / "annotated" / f"{name}.png" for name in names_of(found).values()]
+    results += files_of_data(out, len(found))
     check_apart((*found, *(images or ())), (*results, *([table] if table else ())))
     backbone = given.load()
     localizer = given.localizer(backbone, templates=given.preset.suiting(backbone).part_templates, method=chosen)
@@ -106,6 +111,8 @@ def parts(
         known,
         strength=strength,
         table=table,
+        output=written,
+        overlays=overlays,
         batch_size=batch_size,
         workers=workers,
         about={"pretrained": pretrained},
@@ -120,13 +127,9 @@ def parts(
         unnamed=lambda error: complain(f"not in cub/: {error}"),
     )
     if made.failed < len(found):
-        read = _number(len(found) - made.failed, "image") + (f", {made.failed} skipped" if made.failed else "")
-        say(
-            f"{read}, {made.visible} of {_number(made.asked, 'part')} visible; "
-            f"annotated/, parts.csv, coco.json, cub/ and {_number(made.sheets, 'sheet')} in {out}"
-        )
+        read = number(len(found) - made.failed, "image") + (f", {made.failed} skipped" if made.failed else "")
+        drawn = "annotated/, " if overlays or (overlays is None and written == "files") else ""
+        files = f"parts.csv, coco.json, cub/ and {number(made.sheets, 'sheet')} in {out}"
+        where = f"{drawn}{files if written == 'files' else data_of(out)}"
+        say(f"{read}, {made.visible} of {number(made.asked, 'part')} visible; {where}")
     check_all(len(found), made.failed, out)
-
-
-def _number(count: int, noun: str) -> str:
-    return f"{count} {noun}{'s' * (count != 1)}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +17,13 @@ from concept_cam.outside import read_bytes
 Files: TypeAlias = Mapping[str, bytes]
 """What a batch holds: the content of each of its files, by the ending of its name."""
 
-_SEAL, _TABLE = ".json", ".csv"
+DATA = "data"
+"""The folder of the files that others read as a data set."""
+
+_SEAL, _TABLE, _PARQUET = ".json", ".csv", ".parquet"
+_HEAVY = (".safetensors", _PARQUET)
+"""Files of which a run has too many for memory."""
+
 LARGEST, _LARGEST_SEAL = 1 << 29, 1 << 20
 """Bytes of a file, and of a seal."""
 
@@ -38,7 +44,9 @@ class Batch:
     names: tuple[str, ...]
 
     def file(self, ending: str) -> Path:
-        """The file with that ending."""
+        """The file with that ending; those of a data set lie in a folder of their own."""
+        if ending == _PARQUET:
+            return self.stem.parent.with_name(DATA) / f"{self.stem.name}{ending}"
         return self.stem.with_name(f"{self.stem.name}{ending}")
 
     def write(self, files: Files) -> None:
@@ -73,17 +81,26 @@ class Batch:
         with suppress(OSError):
             self.file(_SEAL).unlink()
 
+    def light(self) -> Files | None:
+        """The table, and what else a run reads of each batch, but for tensors and data sets; None unless all that is there."""
+        return self._some(lambda ending: ending not in _HEAVY)
+
     def rows(self) -> bytes | None:
         """The table that was written; None unless the seal and the table are there, and of this run."""
+        files = self._some(lambda ending: ending == _TABLE)
+        return None if files is None else files.get(_TABLE)
+
+    def _some(self, wanted: Callable[[str], bool]) -> Files | None:
+        """Some of the files; None unless they and the seal are there, of this run and as they were written."""
         try:
             seal = json.loads(read_bytes(self.file(_SEAL), _LARGEST_SEAL))
-            content = read_bytes(self.file(_TABLE), LARGEST)
-            ours = {**seal, "files": {_TABLE: seal["files"][_TABLE]}} == self._seal({_TABLE: content})
+            held = {ending: about for ending, about in seal["files"].items() if wanted(ending)}
+            files = {ending: read_bytes(self.file(ending), min(int(held[ending]["bytes"]), LARGEST)) for ending in held}
+            return files if {**seal, "files": held} == self._seal(files) else None
         except (MemoryError, Unreachable):
             raise
         except Exception:  # noqa: BLE001  (as in ``read``)
             return None
-        return content if ours else None
 
     def _seal(self, files: Files) -> dict[str, Any]:
         return {

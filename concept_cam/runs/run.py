@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,9 +13,9 @@ from tqdm import tqdm
 
 from concept_cam.address import address_of
 from concept_cam.errors import OutputError, Unreachable, one_line
-from concept_cam.files import alone_in, clear_leftovers, create_file, write_file
+from concept_cam.files import FileWriter, alone_in, clear_leftovers, create_file
 from concept_cam.outside import read_bytes
-from concept_cam.runs.batches import Batch, Files
+from concept_cam.runs.batches import DATA, Batch, Files
 from concept_cam.runs.crew import crew
 from concept_cam.runs.digests import digest_of
 from concept_cam.runs.share import Share, ShareDone, share
@@ -91,7 +91,7 @@ class Run:
         folder = address_of(folder)
         with alone_in(folder):
             _claim(folder / SETTINGS, settings)
-            clear_leftovers(folder, "batches", *below)
+            clear_leftovers(folder, "batches", DATA, *below)
             yield cls(folder, settings, columns, table)
 
     @classmethod
@@ -145,7 +145,7 @@ class Run:
             whole: whether what a batch has written elsewhere is still there.
 
         Returns:
-            The batch, its items, its files (without tensors, if it was there already), and whether it was.
+            The batch, its items, its files (if it was there already, those of ``Batch.light``), and whether it was.
 
         Raises:
             OutputError: something cannot be written.
@@ -159,45 +159,57 @@ class Run:
         if (part := share()) is not None:
             _make_share(part, batches, groups, make, whole)
             raise ShareDone
-        held = [None if self.settings is None else _read(batch, whole) for batch in batches]
-        progress = _Progress(self, batches, [None if files is None else files[".csv"] for files in held])
-        with progress:
-            missing = [k for k, files in enumerate(held) if files is None]
+        held = [self.settings is not None and _is_kept(batch, whole) for batch in batches]
+        with _Progress(self, batches):
+            missing = [k for k, kept in enumerate(held) if not kept]
             for k in missing if self.settings is not None else ():
                 batches[k].unseal()
             if (others := crew()) is not None and self.settings is not None and len(missing) > 1:
                 others.make(groups, missing)
-                held = [_read(batch, whole) if files is None else files for batch, files in zip(batches, held, strict=True)]
-            made = make(iter([some for some, files in zip(groups, held, strict=True) if files is None]))
+                held = [kept or _is_kept(batch, whole) for batch, kept in zip(batches, held, strict=True)]
+            made = make(iter([some for some, kept in zip(groups, held, strict=True) if not kept]))
+            rows = list[bytes]()
             with tqdm(total=len(items), desc="images", disable=None if len(groups) > 1 else True) as bar:
-                for k, (batch, some, kept) in enumerate(zip(batches, groups, held, strict=True)):
-                    files = next(made) if kept is None else kept
-                    if kept is None and self.settings is not None:
+                for batch, some, kept in zip(batches, groups, held, strict=True):
+                    files = _there(batch.light(), batch) if kept else next(made)
+                    if self.settings is None:
+                        rows.append(files[".csv"])  # of one item
+                    elif not kept:
                         batch.write(files)
-                    progress.rows[k] = files[".csv"]
-                    held[k] = None  # of many batches the rows alone are kept in memory
-                    yield batch, some, files, kept is not None
+                    yield batch, some, files, kept
                     bar.update(len(some))
-        self._write_table(progress.rows)
+        self._write_table(rows if self.settings is None else (_there(batch.rows(), batch) for batch in batches))
 
     @property
     def table(self) -> Path:
         """The file with all rows."""
         return self.folder / (self.named or "")
 
-    def _write_table(self, rows: Sequence[bytes | None]) -> None:
-        """Write the table of those batches that there are; each has the header."""
-        if self.named is not None:
-            header = table_of([], self.columns)
-            write_file(self.table, header + b"".join(of_batch[len(header) :] for of_batch in rows if of_batch is not None))
+    def _write_table(self, rows: Iterable[bytes]) -> None:
+        """Write the table of some batches, one by one; the rows of each have the header."""
+        if self.named is None:
+            return
+        header = table_of([], self.columns)
+        with FileWriter(self.table) as file:
+            file.write(header)
+            for of_batch in rows:
+                file.write(of_batch[len(header) :])
 
 
-def _read(batch: Batch, whole: Callable[[Files], bool]) -> Files | None:
-    """The files of a batch that is there, of this run and whole; without tensors, of which a run has too many for memory."""
-    files = batch.read()
-    if files is None or not whole(files):
-        return None
-    return {ending: content for ending, content in files.items() if ending != ".safetensors"}
+def _is_kept(batch: Batch, whole: Callable[[Files], bool]) -> bool:
+    """Whether a batch is there, of this run and whole."""
+    return (files := batch.read()) is not None and whole(files)
+
+
+def _there(found: T | None, batch: Batch) -> T:
+    """What was read of a batch that was whole before.
+
+    Raises:
+        OutputError: it is not there any more.
+    """
+    if found is None:
+        raise OutputError(f"{batch.stem}: the batch was changed during the run; run it again.")
+    return found
 
 
 def _make_share(
@@ -209,7 +221,7 @@ def _make_share(
 ) -> None:
     """Make the batches of a worker that are not there: one after another, so that it is known on which one it dies."""
     for k, (batch, some) in enumerate(zip(batches, groups, strict=True)):
-        if k not in part.batches or _read(batch, whole) is not None:
+        if k not in part.batches or _is_kept(batch, whole):
             continue
         if k == part.probed:
             for number, item in enumerate(some):
@@ -221,13 +233,12 @@ def _make_share(
         part.end(len(some))
 
 
-@dataclass
+@dataclass(frozen=True)
 class _Progress:
-    """How far a run is, while it runs: its batches, and the rows of those that are known to be done."""
+    """How far a run is, while it runs."""
 
     run: Run
     batches: Sequence[Batch]
-    rows: list[bytes | None]
 
     def __enter__(self) -> None:
         _running.append(self)
@@ -239,14 +250,13 @@ class _Progress:
 
     def keep(self) -> str:
         """Write the table of what is done, if there is room for it; says how much that is."""
-        # A signal may come between the seal of a batch and its count, and workers make batches that nobody has counted yet.
-        rows = [batch.rows() if own is None else own for batch, own in zip(self.batches, self.rows, strict=True)]
-        sizes = [len(batch.names) for batch in self.batches]
-        count = sum(size for size, own in zip(sizes, rows, strict=True) if own is not None)
+        # What is on the disk: workers make batches too, and a signal may come just after a seal.
+        kept = [batch for batch in self.batches if batch.rows() is not None]
+        count, of_all = (sum(len(batch.names) for batch in some) for some in (kept, self.batches))
         with suppress(OutputError):
             if count:
-                self.run._write_table(rows)
-        return one_line(f"{count:,} of {sum(sizes):,} images are kept in {self.run.folder}; the same command resumes there.")
+                self.run._write_table(_there(batch.rows(), batch) for batch in kept)
+        return one_line(f"{count:,} of {of_all:,} images are kept in {self.run.folder}; the same command resumes there.")
 
 
 _running: list[_Progress] = []
@@ -254,9 +264,7 @@ _running: list[_Progress] = []
 
 def keep() -> str | None:
     """Where a signal ends the process at once: keep the table of the run; how many items are kept, if there is a run."""
-    if not _running or _running[-1].run.settings is None:
-        return None
-    return _running[-1].keep()
+    return _running[-1].keep() if _running and _running[-1].run.settings is not None else None
 
 
 def read_settings(folder: Path) -> dict[str, Any]:

@@ -5,6 +5,7 @@ comparisons  one comparison at several strengths, and by reference
 overlays     files of each image: maps drawn on it, the result itself, a summary in JSON
 table        CSV and Parquet
 coco, cub    COCO's instances and keypoints; the layout of CUB-200-2011
+dataset      a Parquet data set of many results
 detections   what ``supervision`` draws
 sheets       a page for each species
 run          results of many images in one folder, resumable
@@ -18,6 +19,7 @@ from __future__ import annotations
 from concept_cam.writers.coco import Coco, to_coco
 from concept_cam.writers.comparisons import Comparisons
 from concept_cam.writers.cub import Cub, to_cub
+from concept_cam.writers.dataset import read_results
 from concept_cam.writers.detections import to_supervision
 from concept_cam.writers.found import PartsFound, find_parts_of_images
 from concept_cam.writers.localized import localize_images
@@ -40,6 +42,7 @@ __all__ = [
     "Writer",
     "find_parts_of_images",
     "localize_images",
+    "read_results",
     "to_coco",
     "to_csv",
     "to_cub",

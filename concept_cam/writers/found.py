@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Generator, Iterable, Mapping
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, final
@@ -17,14 +17,17 @@ from concept_cam.localizer import Localizer
 from concept_cam.methods import name_of
 from concept_cam.parts import PartFinding, PartVocabulary, stream_parts
 from concept_cam.runs import Run, identity_of
+from concept_cam.runs.batches import Files
 from concept_cam.runs.digests import digest_of
 from concept_cam.runs.how import how_it_is_made
+from concept_cam.tables import read_table
 from concept_cam.writers.coco import Coco
 from concept_cam.writers.cub import Cub
+from concept_cam.writers.dataset import ROWS, Output, check_output, file_of_parts
 from concept_cam.writers.localized import settings_of
 from concept_cam.writers.names import held_by, names_of
 from concept_cam.writers.overlays import Overlays, Saved
-from concept_cam.writers.run import Failed, Job, ignore
+from concept_cam.writers.run import BatchFile, Failed, Job, ignore, table_file
 from concept_cam.writers.sheets import Sheets
 from concept_cam.writers.table import Row, Table, columns_of_parts, rows_of
 from concept_cam.writers.writer import Renamed, Writer
@@ -58,6 +61,8 @@ def find_parts_of_images(
     *,
     strength: float = 1.0,
     table: str | os.PathLike[str] | None = None,
+    output: Output = "files",
+    overlays: bool | None = None,
     batch_size: int = 2,
     workers: int = 2,
     about: Mapping[str, Any] | None = None,
@@ -74,20 +79,25 @@ def find_parts_of_images(
     a run: ``run.json`` holds all that the results depend on, and what is done is kept batch by batch, so that the same call
     resumes a run that was interrupted and ends with the same bytes.
 
+    With ``output="parquet"`` there is a run of one image too, with ``parts.csv``, ``how.json``, and instead of all other files
+    ``data/NNNNN.parquet`` for each batch of 256 images, of which ``read_results`` gives the rows, one for each part.
+
     Args:
         localizer: model, method, templates and input.
         species: what each image shows, by its file.
         folder: for the results.
         vocabulary: the parts.
         strength: of the comparison.
-        table: a further table of all parts, ending in .csv or .parquet.
+        table: a further table of all parts, ending in .csv or .parquet. Not with ``parquet``.
+        output: ``files`` of each image, or ``parquet`` (which needs the extra of that name).
+        overlays: whether ``annotated/`` is drawn; by default with ``files`` alone.
         batch_size: how many images go through the model at once; a finding holds a mask of the image's size for each part.
         workers: threads that read images.
         about: what else decides the results, to be compared with an older run in the folder.
         data: the name of the images, for ``how.json``; by default that of the folder that holds them.
         command: the command line, for ``how.json``.
-        told: called with each finding, in order, also with those that are kept.
-        failed: called with each image that fails, and why. Of one image the error is raised.
+        told: called with each finding, in order; of a run that is resumed also with those that are kept as files.
+        failed: called with each image that fails, and why. Where no run is kept, the error is raised.
         unnamed: called with what is wrong with the name of an image that ``cub/`` cannot hold.
 
     Raises:
@@ -108,11 +118,12 @@ def find_parts_of_images(
         ...     find_parts_of_images(world.localizer(), plates, f"{folder}/out", read_parts("world-parts")).asked
         24
     """
-    folder = address_of(folder)
+    check_output(output, table)
     species = {address_of(path): label for path, label in species.items()}
-    names = names_of(species)
+    folder, names, apart = address_of(folder), names_of(species), output == "files"
     if not names:
         raise OptionError("There are no images; give one or more.")
+    drawn = apart if overlays is None else overlays
     stream = partial(stream_parts, localizer, strength=strength, batch_size=batch_size, workers=workers)
 
     def results(paths: Iterable[Path], fail: Failed) -> Generator[tuple[Path, PartFinding, None], None, None]:
@@ -138,26 +149,27 @@ def find_parts_of_images(
     cub = Cub(folder / "cub", {within[names[path]]: label for path, label in species.items()}, unnamed)
     tables: list[Writer[PartFinding]] = [] if table is None else [Table(table, attributes)]
     whole: list[Writer[PartFinding]] = [Coco(folder / "coco.json"), cub, *tables]
-    by_path: list[Writer[PartFinding]] = [Renamed(writer, within) for writer in whole]
+    of_all: list[Writer[PartFinding]] = [sheets, *(Renamed(writer, within) for writer in whole)] if apart else []
 
     def rows(path: Path, finding: PartFinding | str) -> list[Row]:
         return rows_of(within[names[path]], finding, attributes) if isinstance(finding, PartFinding) else []
 
-    def hear(path: Path, finding: PartFinding) -> None:
-        found.asked += len(finding.parts)
-        found.visible += sum(part.visible for part in finding.parts)
-        told(path, finding)
+    def count(files: Files) -> None:
+        held = read_table(files[".csv"])
+        found.asked += len(held)
+        found.visible += sum(row["visible"] == "1" for row in held)
 
     def miss(path: Path, problem: str) -> None:
         sheets.skip(names[path])
         failed(path, problem)
 
     columns = columns_of_parts(attributes)
-    each: list[Writer[PartFinding]] = [Overlays(folder / "annotated"), saved]
-    job = Job(
-        names, results, each, (sheets, *by_path), rows, lambda name: PartFinding.load(saved.file(name)), hear, miss, batch_size
-    )
-    if len(names) == 1:
+    each: list[Writer[PartFinding]] = [Overlays(folder / "annotated")] if drawn else []
+    each += [saved] if apart else []
+    again = (lambda name: PartFinding.load(saved.file(name))) if apart else None
+    files: dict[str, BatchFile[PartFinding]] = {".csv": table_file(rows, columns)}
+    job = Job(names, results, each, of_all, files, again, told, miss, batch_size, counted=count)
+    if len(names) == 1 and apart:
         found.failed = job.run(Run.unkept(folder, columns, TABLE))
     else:
         settings = {
@@ -165,6 +177,8 @@ def find_parts_of_images(
             "images": len(species),
             "parts": vocabulary.texts(),
             "strength": strength,
+            "output": output,
+            "overlays": drawn,
             "batch_size": batch_size,
             **settings_of(localizer),
             **(about or {}),
@@ -172,6 +186,9 @@ def find_parts_of_images(
             **identity,
         }
         with Run.held(folder, settings, columns, table=TABLE, below=("annotated", "findings", "cub", "images")) as run:
+            if not apart:
+                in_data = file_of_parts(localizer, made.kept(folder).as_json())
+                job = replace(job, files={**files, ".parquet": in_data}, together=ROWS)
             found.failed = job.run(run)
     found.sheets = sheets.written
     return found

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +24,10 @@ from concept_cam.runs.how import how_it_is_made
 from concept_cam.selectors import Named
 from concept_cam.targets import References
 from concept_cam.writers.comparisons import Comparisons, OfResult
+from concept_cam.writers.dataset import ROWS, Output, check_output, file_of_maps
 from concept_cam.writers.names import held_by, names_of
 from concept_cam.writers.overlays import Overlays, Saved, Summaries
-from concept_cam.writers.run import Failed, Job, ignore
+from concept_cam.writers.run import BatchFile, Failed, Job, ignore, table_file
 from concept_cam.writers.table import LOCALIZED, LocalizationRow, Row, Table, rows_of
 from concept_cam.writers.writer import Renamed, Writer
 
@@ -41,6 +43,8 @@ def localize_images(
     sweep: bool = False,
     by_reference: float | None = None,
     table: str | os.PathLike[str] | None = None,
+    output: Output = "files",
+    overlays: bool | None = None,
     batch_size: int = 8,
     workers: int = 2,
     about: Mapping[str, Any] | None = None,
@@ -49,12 +53,15 @@ def localize_images(
     told: Callable[[Path, Localization], None] = ignore,
     failed: Callable[[Path, str], None] = ignore,
 ) -> int:
-    """Localize in many images and write overlays, maps, summaries and a table into a folder.
+    """Localize in many images and write overlays, maps, summaries and a table into a folder; or a Parquet data set.
 
     Of each image there are ``NAME-overlay.png``, ``NAME-compared.png``, ``NAME.safetensors`` and ``NAME.json``. Of several
     images the folder is a run: ``run.json`` holds all that the results depend on, ``how.json`` how they are made, ``rows.csv``
     a row for each image, and what is done is kept batch by batch, so that the same call resumes a run that was interrupted and
     ends with the same bytes. Of one image nothing of this is written.
+
+    With ``output="parquet"`` there is a run of one image too, and instead of the files of each image ``data/NNNNN.parquet``
+    for each batch of 256, of which ``read_results`` gives the rows.
 
     Args:
         localizer: model, method, templates, vocabulary and input.
@@ -65,14 +72,16 @@ def localize_images(
         strength: of the references.
         sweep: also draw ``NAME-strengths.png``, the maps at several strengths.
         by_reference: also draw ``NAME-references.png``, each place by its reference, at this strength.
-        table: a further table of all images, ending in .csv or .parquet; also of one image.
+        table: a further table of all images, ending in .csv or .parquet; also of one image. Not with ``parquet``.
+        output: ``files`` of each image, or ``parquet`` (which needs the extra of that name).
+        overlays: whether overlays are drawn; by default with ``files`` alone.
         batch_size: how many images go through the model at once.
         workers: threads that read images.
         about: what else decides the results, to be compared with an older run in the folder.
         data: the name of the images, for ``how.json``; by default that of the folder that holds them.
         command: the command line, for ``how.json``.
-        told: called with each result, in order, also with those that are kept.
-        failed: called with each image that fails, and why. Of one image the error is raised.
+        told: called with each result, in order; of a run that is resumed also with those that are kept as files.
+        failed: called with each image that fails, and why. Where no run is kept, the error is raised.
 
     Returns:
         How many images failed.
@@ -96,10 +105,12 @@ def localize_images(
         >>> failures, len(rows)
         (0, 3)
     """
-    folder, images = address_of(folder), [address_of(path) for path in images]
-    names = names_of(images)
+    check_output(output, table)
+    images = [address_of(path) for path in images]
+    folder, names, apart = address_of(folder), names_of(images), output == "files"
     if not names:
         raise OptionError("There are no images; give one or more.")
+    drawn = apart if overlays is None else overlays
     if against is not None and not callable(against) and not isinstance(against, str | int):
         against = tuple(against)  # It may be a generator, and is asked several times.
     how: dict[str, Any] = {"strength": strength, "batch_size": batch_size, "workers": workers}
@@ -117,9 +128,10 @@ def localize_images(
 
     for _ in localizer.stream((), target, against, **how):  # What is wrong with the question is raised before all work.
         raise AssertionError("there are no images")
-    saved = Saved(folder)
-    paths = {name: path for path, name in names.items()}
-    each: list[Writer[Exploration]] = [OfResult(one) for one in (Overlays(folder), saved, Summaries(folder, paths))]
+    saved, paths = Saved(folder), {name: path for path, name in names.items()}
+    own: list[Writer[Localization]] = [Overlays(folder)] if drawn else []
+    own += [saved, Summaries(folder, paths)] if apart else []
+    each: list[Writer[Exploration]] = [OfResult(one) for one in own]
     each += [Comparisons(folder)] if comparing else []
 
     def again(name: str) -> Exploration:
@@ -139,8 +151,9 @@ def localize_images(
     by_path = {name: str(path) for name, path in paths.items()}
     named = [OfResult(Renamed(further, by_path)) for further in tables]
     hear = lambda path, found: told(path, found.result)  # noqa: E731
-    job = Job(names, results, each, named, rows, again, hear, miss, batch_size)
-    if len(images) == 1:
+    files: dict[str, BatchFile[Exploration]] = {".csv": table_file(rows, LOCALIZED)}
+    job = Job(names, results, each, named, files, again if apart else None, hear, miss, batch_size)
+    if len(images) == 1 and apart:
         return job.run(Run.unkept(folder, LOCALIZED))
     references = _described(against)
     dataset = Dataset(data or held_by(images).name, (target,), [Example(str(path), path, target) for path in images])
@@ -155,6 +168,8 @@ def localize_images(
         "strength": strength,
         "sweep": sweep,
         "by_reference": by_reference,
+        "output": output,
+        "overlays": drawn,
         "batch_size": batch_size,
         **settings_of(localizer),
         **(about or {}),
@@ -171,8 +186,16 @@ def localize_images(
         command=command,
     )
     with Run.held(folder, settings, LOCALIZED, below=()) as run:
-        made.kept(folder)
+        about = made.kept(folder).as_json()
+        if not apart:
+            in_data = _of_results(file_of_maps(localizer, target, about))
+            job = replace(job, files={**files, ".parquet": in_data}, together=ROWS)
         return job.run(run)
+
+
+def _of_results(file: BatchFile[Localization]) -> BatchFile[Exploration]:
+    """The file with the rows of the results of explorations."""
+    return BatchFile(lambda path, found: file.rows(path, found if isinstance(found, str) else found.result), file.content)
 
 
 def settings_of(localizer: Localizer) -> dict[str, Any]:

@@ -97,19 +97,24 @@ def regions_of(result: Result) -> Regions:
     target, boxes = result.comparison.target, boxes_of(result)
     if not boxes:
         return Regions(target, (PEAK,), result.placement.image_size, (), "map")
-    mask = result.mask().cpu()
+    mask = marked(result)[0].cpu()
     one = Region(0, PEAK, result.scores[target], result.peak(), around(boxes), mask, compressed(mask), {})
     return Regions(target, (PEAK,), result.placement.image_size, (one,), "map")
 
 
-@lru_cache(maxsize=1)
 def boxes_of(result: Localization) -> tuple[Box, ...]:
-    """``result.boxes()``, which several writers ask for in turn: of a large image it takes long.
+    """``result.boxes()``, which several writers ask for in turn."""
+    return marked(result)[1]
+
+
+@lru_cache(maxsize=1)
+def marked(result: Localization) -> tuple[Bool[Tensor, "height width"], tuple[Box, ...]]:
+    """``result.mask()`` and ``result.boxes()``: of a large image they take long.
 
     Args:
         result: the last one is remembered.
     """
-    return result.boxes()
+    return result.evidence.regions()
 
 
 def around(boxes: tuple[Box, ...]) -> Box:

@@ -7,7 +7,7 @@ import json
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, TypeAlias, TypeVar, final
 
@@ -45,6 +45,30 @@ _OUTCOMES = ".outcomes"
 
 @final
 @dataclass(frozen=True, eq=False)
+class BatchFile(Generic[R]):
+    """A file of a batch, with the rows of all its images.
+
+    Attributes:
+        rows: of an image: of its result, or of why there is none.
+        content: the file that has these rows.
+    """
+
+    rows: Callable[[Path, R | str], list[Row]]
+    content: Callable[[Sequence[Row]], bytes]
+
+
+def table_file(rows: Callable[[Path, R | str], list[Row]], columns: Sequence[str]) -> BatchFile[R]:
+    """The rows of a batch in the table of the run.
+
+    Args:
+        rows: of an image.
+        columns: of the table.
+    """
+    return BatchFile(rows, lambda held: csv_of(held, columns))
+
+
+@final
+@dataclass(frozen=True, eq=False)
 class Job(Generic[R]):
     """What is made of each image.
 
@@ -53,22 +77,26 @@ class Job(Generic[R]):
         results: of the images.
         each: writers of files for each image; those are kept.
         whole: writers of files of all images; those are made anew of the results that are kept.
-        rows: of an image in the table: of its result, or of why there is none.
-        again: reads a result that is kept, by its name.
-        told: called with every result that is made or kept, in the order of the images.
+        files: of each batch, by their endings; ``.csv`` has the rows of the table.
+        again: reads a result that is kept, by its name; None where results are kept in ``files`` alone.
+        told: called with every result that is made, and with those that ``again`` reads, in the order of the images.
         failed: called with every image that fails, and why.
         batch_size: how many images ``results`` puts through the model at once.
+        together: images that are kept together.
+        counted: called with the files of each batch that is made or kept.
     """
 
     names: Mapping[Path, str]
     results: Stream[R]
     each: Sequence[Writer[R]]
     whole: Sequence[Writer[R]]
-    rows: Callable[[Path, R | str], list[Row]]
-    again: Callable[[str], R]
+    files: Mapping[str, BatchFile[R]]
+    again: Callable[[str], R] | None
     told: Callable[[Path, R], None]
     failed: Callable[[Path, str], None]
     batch_size: int
+    together: int = field(default_factory=lambda: BATCH)
+    counted: Callable[[Files], None] = ignore
 
     @property
     def gathering(self) -> Sequence[Writer[R]]:
@@ -79,7 +107,7 @@ class Job(Generic[R]):
         """Make what is not kept, and write all files.
 
         Args:
-            run: its folder is that of the writers. Of one image, a failure is raised.
+            run: its folder is that of the writers. Where nothing is kept, a failure is raised.
 
         Returns:
             How many images failed.
@@ -92,12 +120,13 @@ class Job(Generic[R]):
         with ExitStack() as stack:
             for writer in self.gathering:
                 stack.enter_context(writer)
-            makes = _Makes(self, run.folder, run.columns)
+            makes = _Makes(self, run.folder, raises=run.settings is None)
             # What is resumed goes through the model in the same company: batches of other images differ in the last digit.
-            size = self.batch_size * max(1, BATCH // self.batch_size)
+            size = self.batch_size * max(1, self.together // self.batch_size)
             batches = run.each(list(self.names), size, str, makes.files, lambda files: _are_there(run.folder, files))
             with closing(batches):
                 for _, paths, files, kept in batches:
+                    self.counted(files)
                     outcomes = parse_json(files[_OUTCOMES])
                     failures += sum("problem" in outcome for outcome in outcomes)
                     for path, outcome in zip(paths, outcomes, strict=True) if kept else ():
@@ -108,6 +137,8 @@ class Job(Generic[R]):
         """Take an image whose files are kept."""
         if "problem" in outcome:
             self.failed(path, outcome["problem"])
+            return
+        if self.again is None:
             return
         result = self.again(self.names[path])
         image = images.read_image(path) if any(writer.draws for writer in self.whole) else None
@@ -123,11 +154,12 @@ class _Changed(ImageError):
 class _Makes(Generic[R]):
     """Makes the results of groups of images, in one stream that reads ahead."""
 
-    def __init__(self, job: Job[R], folder: Path, columns: Sequence[str]) -> None:
-        self._job, self._folder, self._columns = job, folder, columns
+    def __init__(self, job: Job[R], folder: Path, *, raises: bool) -> None:
+        self._job, self._folder, self._raises = job, folder, raises
+        self._draws = any(writer.draws for writer in (*job.each, *job.gathering))
         self._waiting: deque[Sequence[Path]] = deque()
         # Rows and not results, which hold masks.
-        self._outcomes: dict[Path, tuple[list[Row], dict[str, Any]]] = {}
+        self._outcomes: dict[Path, tuple[dict[str, list[Row]], dict[str, Any]]] = {}
         self._states: dict[Path, tuple[object, ...] | None] = {}
 
     def files(self, groups: Iterator[Sequence[Path]]) -> Iterator[Files]:
@@ -136,7 +168,7 @@ class _Makes(Generic[R]):
             for path, result, image in results:
                 yield from self._finished()  # groups whose last image failed
                 try:
-                    self._take(path, result, image or self._again(path))
+                    self._take(path, result, image)
                 except (OptionError, OutputError):
                     raise  # a full disk is full for all
                 except _Changed as error:
@@ -153,33 +185,35 @@ class _Makes(Generic[R]):
                 self._states[path] = state_of(path)
                 yield path
 
-    def _again(self, path: Path) -> Image.Image:
-        """An image that was looked at, once more, to be drawn on.
+    def _take(self, path: Path, result: R, image: Image.Image | None) -> None:
+        """Write what is made of an image.
 
         Raises:
-            ImageError: it is another now, or cannot be read.
+            ImageError: it is another now, or cannot be read once more to be drawn on.
         """
-        image = images.read_image(path)
+        name = self._job.names[path]
+        image = images.read_image(path) if image is None and self._draws else image
+        rows = self._rows(path, result)
         if state_of(path) != self._states[path]:
             raise _Changed(f"{path}: the file was changed while it was looked at; run it again.")
-        return image
-
-    def _take(self, path: Path, result: R, image: Image.Image) -> None:
-        name = self._job.names[path]
         written = [file for writer in self._job.each for file in writer.add(name, result, image)]
         for writer in self._job.gathering:
             writer.add(name, result, image)
         # What is written is read back: a batch counts only as long as its files are these.
         files = {file.relative_to(self._folder).as_posix(): _state(file) for file in written}
-        self._outcomes[path] = self._job.rows(path, result), {"files": files}
+        self._outcomes[path] = rows, {"files": files}
         self._job.told(path, result)
+
+    def _rows(self, path: Path, result: R | str) -> dict[str, list[Row]]:
+        """The rows of an image in each file of its batch."""
+        return {ending: file.rows(path, result) for ending, file in self._job.files.items()}
 
     def _fail(self, path: Path, error: ConceptCamError, passing: bool = False) -> None:
         """Keep why an image failed; where that may pass, its batch is made again the next time."""
-        if len(self._job.names) == 1 or isinstance(error, Unreachable):
+        if self._raises or isinstance(error, Unreachable):
             raise error
         problem = problem_of(error)
-        self._outcomes[path] = self._job.rows(path, problem), {"problem": problem} | ({"passing": True} if passing else {})
+        self._outcomes[path] = self._rows(path, problem), {"problem": problem} | ({"passing": True} if passing else {})
         self._job.failed(path, problem)
 
     def _finished(self) -> Iterator[Files]:
@@ -190,7 +224,10 @@ class _Makes(Generic[R]):
             for path in group:
                 del self._states[path]
             yield {
-                ".csv": csv_of([row for rows, _ in found for row in rows], self._columns),
+                **{
+                    ending: file.content([row for rows, _ in found for row in rows[ending]])
+                    for ending, file in self._job.files.items()
+                },
                 _OUTCOMES: (json.dumps([outcome for _, outcome in found], indent=1) + "\n").encode(),
             }
 

@@ -136,7 +136,7 @@ class Table(Writer[Result]):
         if self._path.suffix.lower() not in (".csv", ".parquet"):
             raise OptionError(f"{self._path}: expected a table that ends in .csv or .parquet.")
         if self._path.suffix.lower() == ".parquet":
-            _pyarrow()
+            pyarrow_of()
         self._rows = TemporaryFile()  # noqa: SIM115  (closed with the table)
         self._kinds: dict[str, set[type]] = {}
 
@@ -183,7 +183,7 @@ class Table(Writer[Result]):
             yield some
 
     def _write_parquet(self, file: FileWriter, columns: Sequence[str]) -> None:
-        pyarrow, parquet = _pyarrow()
+        pyarrow, parquet = pyarrow_of()
         of_kind = {str: pyarrow.string(), float: pyarrow.float64(), int: pyarrow.int64()}
         kinds = {name: next((k for k in of_kind if k in self._kinds.get(name, ())), str) for name in columns}
         schema = pyarrow.schema([(name, of_kind[kinds[name]]) for name in columns])
@@ -285,10 +285,20 @@ def _plain(kind: type, value: Any) -> Any:
     """A value of a Parquet column."""
     if value is None or kind is not str:
         return value
+    return as_text(value)
+
+
+def as_text(value: object) -> str:
+    """A text as Parquet holds it, in UTF-8 whatever the name of a file is."""
     return str(value).encode(errors="backslashreplace").decode()
 
 
-def _pyarrow() -> tuple[Any, Any]:
+def pyarrow_of() -> tuple[Any, Any]:
+    """``pyarrow`` and ``pyarrow.parquet``.
+
+    Raises:
+        DatasetError: the extra is not there.
+    """
     try:
         import pyarrow  # noqa: PLC0415
         import pyarrow.parquet  # noqa: PLC0415
