@@ -56,8 +56,8 @@ def shared(monkeypatch):
     """How many batches were missing each time, all of which others than this process have made."""
     counts, real = [], Crew.make
 
-    def make(crew, batches, missing):
-        real(crew, batches, missing)
+    def make(crew, batches, missing, run):
+        real(crew, batches, missing, run)
         counts.append(len(missing))
 
     monkeypatch.setattr(Crew, "make", make)

@@ -13,7 +13,7 @@ from concept_cam.cli.command import command_line
 from concept_cam.cli.drawn import draw_one
 from concept_cam.cli.encoders import Asked
 from concept_cam.cli.folders import sources
-from concept_cam.cli.given import check_texts, references_of, refuse
+from concept_cam.cli.given import check_texts, gpus_for, references_of, refuse
 from concept_cam.cli.images import called, check_all, check_apart, make_folder
 from concept_cam.cli.tabled import of_tables
 from concept_cam.cli.terminal import cell, complain, console, say
@@ -58,6 +58,7 @@ def localize(
     batch_size: options.BatchSize = 8,
     workers: options.Workers = 2,
     processes: options.Processes = 1,
+    engine: options.Engine = "processes",
     table: options.Table = None,
     out: options.Out = Path("concept-cam-out"),
 ) -> None:
@@ -72,6 +73,7 @@ def localize(
     from concept_cam.writers import Comparisons, Overlays, Table, localize_images
     from concept_cam.writers.names import names_of
 
+    gpus = gpus_for(engine, device)
     chosen = None if method is None else method_named(method)
     compares = chosen is None or sees_score(chosen)
     references = references_of(against, nearest, rivals)
@@ -125,6 +127,8 @@ def localize(
     failed = run_together(
         processes,
         job,
+        engine=engine,
+        gpus=gpus,
         told=lambda path, result: _print_table(result, path, out / f"{names[path]}-overlay.png"),
         failed=lambda _, problem: complain(problem),
     )

@@ -13,7 +13,7 @@ from concept_cam.cli.command import command_line
 from concept_cam.cli.drawn import draw_several
 from concept_cam.cli.encoders import Asked
 from concept_cam.cli.folders import sources
-from concept_cam.cli.given import refuse, vocabularies_of_parts
+from concept_cam.cli.given import gpus_for, refuse, vocabularies_of_parts
 from concept_cam.cli.images import called, check_all, check_apart, make_folder
 from concept_cam.cli.tabled import of_tables, species_of
 from concept_cam.cli.terminal import complain, say
@@ -47,6 +47,7 @@ def parts(
     batch_size: options.BatchSize = 2,
     workers: options.Workers = 2,
     processes: options.Processes = 1,
+    engine: options.Engine = "processes",
     table: options.Table = None,
     out: options.Out = Path("concept-cam-parts"),
 ) -> None:
@@ -65,6 +66,7 @@ def parts(
     from concept_cam.writers import Table, find_parts_of_images
     from concept_cam.writers.names import names_of
 
+    gpus = gpus_for(engine, device)
     chosen = None if method is None else method_named(method)
     if chosen is not None and not sees_score(chosen):
         raise OptionError(f"{method} does not look at the score, so all parts would have one map; take another --method.")
@@ -113,6 +115,8 @@ def parts(
     made = run_together(
         processes,
         job,
+        engine=engine,
+        gpus=gpus,
         told=tell,
         failed=lambda _, problem: complain(problem),
         unnamed=lambda error: complain(f"not in cub/: {error}"),
