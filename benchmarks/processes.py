@@ -1,4 +1,4 @@
-"""What does a run take? ``python -m benchmarks.processes``: maps of many plates, by one process and by several.
+"""What does a run take? ``python -m benchmarks.processes``: maps of many plates, by one process, by several, and by Ray.
 
 *bare* decodes the same images and runs the model on them, in this process, and nothing else. The others are the jobs without
 their start: the seconds of so many images minus those of a few. One thread each, as for workers beside each other. *parquet*
@@ -95,7 +95,7 @@ def _peak_here(images: list[Path]) -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
-def shared(job: str, localizer: Localizer, images: list[Path], processes: int) -> float:
+def shared(job: str, localizer: Localizer, images: list[Path], processes: int, engine: str) -> float:
     """Seconds of a job, with its start."""
     with tempfile.TemporaryDirectory() as folder:
         begun = time.perf_counter()
@@ -103,7 +103,7 @@ def shared(job: str, localizer: Localizer, images: list[Path], processes: int) -
             work = partial(localize_images, localizer, images, folder, "ember finch", "frost finch", batch_size=_BATCH)
         else:
             work = partial(store_fields, localizer, images, folder, batch_size=_BATCH)
-        run_together(processes, work)
+        run_together(processes, work, engine=engine)
         return time.perf_counter() - begun
 
 
@@ -111,6 +111,7 @@ def main(
     count: Annotated[int, typer.Option(help="Images.")] = 1000,
     few: Annotated[int, typer.Option(help="Images of the run whose time is subtracted.")] = 64,
     processes: Annotated[str, typer.Option(help="Numbers with commas between them.")] = "1,2",
+    actors: Annotated[str, typer.Option(help="Of Ray: numbers, or nothing.")] = "1,2",
     side: Annotated[int, typer.Option(help="Of the images, in pixels.")] = 192,
     large: Annotated[int, typer.Option(help="Images for a ViT-B-16, of which 8 are the start; 0 leaves it out.")] = 64,
     memory: Annotated[str, typer.Option(help="Numbers of images, instead of all else.")] = "",
@@ -125,26 +126,27 @@ def main(
         Console(width=150).print(table)
         return
     localizer = world.localizer()
-    table = Table("job", "processes", "ms an image", "relative to one", "relative to bare", box=box.MARKDOWN)
+    table = Table("job", "engine", "processes", "ms an image", "relative to one", "relative to bare", box=box.MARKDOWN)
     with tempfile.TemporaryDirectory() as folder:
         images = drawn(folder, count, side)
         bare(localizer, images[:few])
         alone = bare(localizer, images) / count
-        table.add_row("bare", "1", f"{1000 * alone:.2f}", "", "1.000")
+        table.add_row("bare", "", "1", f"{1000 * alone:.2f}", "", "1.000")
         for job in ("localize", "fields") if processes else ():
             first = 0.0
-            for number in map(int, processes.split(",")):
-                start = shared(job, localizer, images[:few], number)
-                each = (shared(job, localizer, images, number) - start) / (count - few)
+            asked = [("processes", int(one)) for one in processes.split(",")]
+            for engine, number in [*asked, *(("ray", int(one)) for one in actors.split(",") if one)]:
+                start = shared(job, localizer, images[:few], number, engine)
+                each = (shared(job, localizer, images, number, engine) - start) / (count - few)
                 first = first or each
                 cells = (f"{1000 * each:.2f}", f"{each / first:.3f}", f"{each / alone:.3f}")
-                table.add_row(job, str(number), *cells)
+                table.add_row(job, engine, str(number), *cells)
         cases = [(f"parquet, {name}", world.localizer(method=name), images, few) for name in ("class_stream", "hires_cam")]
         if large:
             cases.append(("parquet, ViT-B-16, hires_cam", vit(), images[:large], 8))
         for what, one, some, less in cases:
             beside, written = alone_and_parquet(one, some, less)
-            table.add_row(what, "1", f"{1000 * written:.2f}", "", f"{written / beside:.3f}")
+            table.add_row(what, "processes", "1", f"{1000 * written:.2f}", "", f"{written / beside:.3f}")
     print(f"{machine()}\n")
     Console(width=150).print(table)
 

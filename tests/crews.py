@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import signal
 from functools import partial
@@ -11,10 +10,11 @@ from pathlib import Path
 from concept_cam import world
 from concept_cam.localizer import Localizer
 from concept_cam.methods import TraceMethod
+from concept_cam.runs.share import share
 
 
 def _is_worker():
-    return multiprocessing.parent_process() is not None
+    return share() is not None
 
 
 def plain(trace, directions):
@@ -55,6 +55,11 @@ def verbose(trace, directions):
 def broken(trace, directions):
     """An error that nobody has foreseen."""
     raise ZeroDivisionError("as nobody has foreseen")
+
+
+def tell_gpu(folder: Path):
+    """Which GPUs a worker sees."""
+    (folder / str(share().worker)).write_text(os.environ["CUDA_VISIBLE_DEVICES"])
 
 
 def localizer(maps=plain, *given) -> Localizer:

@@ -19,6 +19,7 @@ from PIL import Image
 
 from concept_cam import world
 from concept_cam.audit import audit
+from concept_cam.cli.given import gpus_for
 from concept_cam.datasets import read_dataset
 from concept_cam.datasets.layouts import LAYOUTS
 from concept_cam.errors import OptionError, OutputError
@@ -27,7 +28,9 @@ from concept_cam.parts import read_parts
 from concept_cam.runs import run_together
 from concept_cam.runs.batches import Batch
 from concept_cam.runs.crew import Crew
-from concept_cam.runs.share import share
+from concept_cam.runs.launcher import End
+from concept_cam.runs.share import NOWHERE, Share, share
+from concept_cam.runs.spawned import Processes
 from concept_cam.store import store_fields
 from concept_cam.world.dataset import birds_dataset, twins_dataset
 from concept_cam.writers import find_parts_of_images, localize_images
@@ -56,8 +59,8 @@ def shared(monkeypatch):
     """How many batches were missing each time, all of which others than this process have made."""
     counts, real = [], Crew.make
 
-    def make(crew, batches, missing):
-        real(crew, batches, missing)
+    def make(crew, batches, missing, run):
+        real(crew, batches, missing, run)
         counts.append(len(missing))
 
     monkeypatch.setattr(Crew, "make", make)
@@ -189,6 +192,26 @@ def test_many_deaths_after_a_good_batch_end_the_run(images, tmp_path):
 def test_an_error_of_a_worker_is_that_of_the_run(images, tmp_path):
     with pytest.raises(ZeroDivisionError, match="as nobody has foreseen"):
         run_together(2, job(images, tmp_path, crews.localizer(crews.broken)))
+
+
+@pytest.mark.slow
+def test_each_process_has_a_gpu_of_its_own(tmp_path, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,7")
+    launcher = Processes(partial(crews.tell_gpu, tmp_path), 3, gpus=2)
+    for worker in range(3):
+        tell = launcher.teller(worker)
+        launcher.start(Share(worker, frozenset(), 1, NOWHERE, frozenset(), {}, "digest", tell))
+    ended = {}
+    wait_for(lambda: ended.update(launcher.ended(1.0)) or len(ended) == 3)
+    assert set(ended.values()) == {End()}
+    assert [(tmp_path / str(worker)).read_text() for worker in range(3)] == ["4", "7", "4"]
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == "4,7"
+
+
+@pytest.mark.parametrize(("device", "expected"), [("cuda", 3), ("cuda:1", 0), ("cpu", 0)])
+def test_only_cuda_is_all_gpus(monkeypatch, device, expected):
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 3)
+    assert gpus_for("processes", device) == expected
 
 
 def test_what_cannot_be_sent_is_said(images, tmp_path):

@@ -324,7 +324,7 @@ COMMANDS = {
     "localize": {
         *("images", "target", "against", "vocabulary", "nearest", "rivals", "strength", "method", "model", "pretrained"),
         *("classes", "site", "fit", "size", "templates", "device", "sweep", "by_reference", "seed"),
-        *("batch_size", "workers", "processes", "table", "output", "overlays", "out"),
+        *("batch_size", "workers", "processes", "engine", "table", "output", "overlays", "out"),
     },
     "evaluate": {
         *(
@@ -341,7 +341,7 @@ COMMANDS = {
             "cells",
         ),
         *("probe", "decay", "pool", "centred", "among", "limit", "seed", "model", "pretrained", "classes", "site"),
-        *("fit", "size", "templates", "device", "processes", "out"),
+        *("fit", "size", "templates", "device", "processes", "engine", "out"),
     },
     "audit": {
         *(
@@ -358,15 +358,15 @@ COMMANDS = {
             "classes",
         ),
         *("other_model", "other_pretrained", "method", "site", "fit", "size", "templates", "device"),
-        *("fail_on", "processes", "out"),
+        *("fail_on", "processes", "engine", "out"),
     },
     "parts": {
         *("images", "parts", "strength", "method", "model", "pretrained", "classes", "site", "fit", "size", "templates"),
-        *("device", "count", "batch_size", "workers", "processes", "table", "output", "overlays", "out"),
+        *("device", "count", "batch_size", "workers", "processes", "engine", "table", "output", "overlays", "out"),
     },
     "fields": {
         *("images", "keep", "method", "model", "pretrained", "classes", "site", "fit", "size", "templates", "device"),
-        *("batch_size", "workers", "processes", "out"),
+        *("batch_size", "workers", "processes", "engine", "out"),
     },
     "search": {
         *("store", "targets", "against", "vocabulary", "nearest", "strength", "top", "root"),

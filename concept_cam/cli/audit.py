@@ -12,7 +12,7 @@ import typer
 from concept_cam.cli import options
 from concept_cam.cli.command import command_line
 from concept_cam.cli.encoders import Asked
-from concept_cam.cli.given import check_texts, refuse
+from concept_cam.cli.given import check_texts, gpus_for, refuse
 from concept_cam.cli.report import read_conditions, tell
 from concept_cam.cli.sets import is_drawn, read_set
 from concept_cam.errors import OptionError
@@ -51,6 +51,7 @@ def audit(
     device: options.Device = "cpu",
     fail_on: options.FailOn = None,
     processes: options.Processes = 1,
+    engine: options.Engine = "processes",
     out: options.Out = Path("concept-cam-audit"),
 ) -> None:
     """Find what a model relies on: its accuracy, the classes it confuses, evidence off the object, backgrounds that decide."""
@@ -59,6 +60,7 @@ def audit(
     from concept_cam.methods import method_named
     from concept_cam.runs import run_together
 
+    gpus = gpus_for(engine, device)
     conditions, chosen = read_conditions(fail_on), None if among is None else as_among(among)
     given = [Asked(model, pretrained, classes, device, site, fit, size, templates)]
     if other_model is not None or other_pretrained is not None:
@@ -81,7 +83,7 @@ def audit(
         about = {"data": dataset, "layout": layout, "seed": seed or 0, "pretrained": one.pretrained}
         texts = _texts(one.preset.suiting(localizer.backbone), parts, backgrounds)
         job = partial(look_at, localizer, data, folder, **texts, among=chosen, about=about, command=command_line())
-        audits.append(run_together(processes, job))
+        audits.append(run_together(processes, job, engine=engine, gpus=gpus))
     tell(audits, conditions)
 
 

@@ -5,15 +5,15 @@ from __future__ import annotations
 import shlex
 import sys
 
-_NO_PART = ("--out", "--processes")
+_NO_PART = ("--out", "--processes", "--engine")
 
 
 def command_line() -> str:
-    """The command in one line, without ``--out`` and ``--processes``: where results go and who makes them changes no result.
+    """The command in one line, without where results go and who makes them, which changes no result.
 
     Example:
         >>> import sys
-        >>> given, sys.argv = sys.argv, ["concept-cam", "audit", "my photos.csv", "--processes", "2", "--out", "there"]
+        >>> given, sys.argv = sys.argv, ["concept-cam", "audit", "my photos.csv", "--engine", "ray", "--out", "there"]
         >>> command_line()
         "concept-cam audit 'my photos.csv'"
         >>> sys.argv = given

@@ -11,7 +11,7 @@ import typer
 from concept_cam.cli import options
 from concept_cam.cli.command import command_line
 from concept_cam.cli.encoders import Asked
-from concept_cam.cli.given import refuse
+from concept_cam.cli.given import gpus_for, refuse
 from concept_cam.cli.sets import WORLD, is_drawn, read_set
 from concept_cam.cli.terminal import complain, say
 from concept_cam.errors import OptionError
@@ -88,6 +88,7 @@ def evaluate(
     templates: options.Templates = None,
     device: options.Device = "cpu",
     processes: options.Processes = 1,
+    engine: options.Engine = "processes",
     out: options.Out = Path("concept-cam-evaluation"),
 ) -> None:
     """Measure how well the maps of methods localize, base and contrastive, and whether the score depends on what they mark."""
@@ -96,6 +97,7 @@ def evaluate(
     from concept_cam.evaluation.run import settings_of
     from concept_cam.runs import run_together
 
+    gpus = gpus_for(engine, device)
     if pool not in (None, "average") or (pool and not probe):
         raise OptionError(f"--pool {pool}: expected average, with --probe; a text knows the model's own pooling alone.")
     if not probe:
@@ -140,7 +142,7 @@ def evaluate(
         about={"data": dataset, "layout": layout, "pretrained": pretrained, "pool": pool, "seed": seed},
         command=command_line(),
     )
-    found = run_together(processes, job)
+    found = run_together(processes, job, engine=engine, gpus=gpus)
     for line in found.text.split("\n"):
         say(line, 10_000)
     for problem in found.problems:

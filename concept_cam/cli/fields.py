@@ -13,6 +13,7 @@ from concept_cam.cli import options
 from concept_cam.cli.command import command_line
 from concept_cam.cli.encoders import Asked
 from concept_cam.cli.folders import sources
+from concept_cam.cli.given import gpus_for
 from concept_cam.cli.images import called, check_all, check_apart, make_folder
 from concept_cam.cli.tabled import of_tables
 from concept_cam.cli.terminal import complain, say
@@ -40,6 +41,7 @@ def fields(
     batch_size: options.BatchSize = 8,
     workers: options.Workers = 2,
     processes: options.Processes = 1,
+    engine: options.Engine = "processes",
     out: options.Out = Path("concept-cam-store"),
 ) -> None:
     """Store the fields of images, which answer any text without the images and without the image encoder.
@@ -51,6 +53,7 @@ def fields(
     from concept_cam.store import store_fields
     from concept_cam.store.packing import check_keep
 
+    gpus = gpus_for(engine, device)
     check_keep(keep)
     chosen = None if method is None else method_named(method)
     given = Asked(model, pretrained, classes, device, site, fit, size, templates)
@@ -72,7 +75,7 @@ def fields(
         data=called(images),
         command=command_line(),
     )
-    failed = run_together(processes, job, failed=lambda _, problem: complain(problem))
+    failed = run_together(processes, job, engine=engine, gpus=gpus, failed=lambda _, problem: complain(problem))
     if failed < len(found):
         say(f"{len(found) - failed:,} fields in {out}; `concept-cam search {out} TEXT` searches them")
     check_all(len(found), failed, out)

@@ -67,6 +67,24 @@ def references_of(against: list[str] | None, nearest: int | None, rivals: int | 
     return selectors.against(*against) if against else None
 
 
+def gpus_for(engine: str, device: str) -> int:
+    """Over how many GPUs of this machine processes are spread; 0 if they all see what this one sees.
+
+    Args:
+        engine: what starts them.
+        device: as it is given; ``cuda`` is all of them, ``cuda:1`` is one.
+
+    Raises:
+        OptionError: there is no such engine, or it is not installed.
+    """
+    import torch
+
+    from concept_cam.runs.crew import check_engine
+
+    check_engine(engine)
+    return torch.cuda.device_count() if device == "cuda" else 0
+
+
 def vocabularies_of_parts() -> Iterator[str]:
     """The names of the vocabularies that have a parent, and so name its parts."""
     from concept_cam.prompts import prompts_folders, read_vocabulary

@@ -14,7 +14,7 @@ from concept_cam.cli.command import command_line
 from concept_cam.cli.drawn import draw_one
 from concept_cam.cli.encoders import Asked
 from concept_cam.cli.folders import sources
-from concept_cam.cli.given import check_texts, references_of, refuse
+from concept_cam.cli.given import check_texts, gpus_for, references_of, refuse
 from concept_cam.cli.images import called, check_all, check_apart, data_of, make_folder, output_of
 from concept_cam.cli.tabled import of_tables
 from concept_cam.cli.terminal import cell, complain, console, number, say
@@ -59,6 +59,7 @@ def localize(
     batch_size: options.BatchSize = 8,
     workers: options.Workers = 2,
     processes: options.Processes = 1,
+    engine: options.Engine = "processes",
     table: options.Table = None,
     output: options.Output = "files",
     overlays: options.Overlays = None,
@@ -79,7 +80,7 @@ def localize(
     chosen = None if method is None else method_named(method)
     compares = chosen is None or sees_score(chosen)
     references = references_of(against, nearest, rivals)
-    written = output_of(output, table)
+    gpus, written = gpus_for(engine, device), output_of(output, table)
     if strength is not None:
         check_strength(strength)
     if images:
@@ -134,7 +135,7 @@ def localize(
         if written == "files":
             _print_table(result, path, out / f"{names[path]}-overlay.png" if overlays is not False else None)
 
-    failed = run_together(processes, job, told=tell, failed=lambda _, problem: complain(problem))
+    failed = run_together(processes, job, engine=engine, gpus=gpus, told=tell, failed=lambda _, problem: complain(problem))
     if written == "parquet" and failed < len(found):
         say(f"{number(len(found) - failed, 'image')} in {data_of(out)}")
     check_all(len(found), failed, out)

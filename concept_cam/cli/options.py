@@ -110,7 +110,16 @@ Overlays = Annotated[
 BatchSize = Annotated[int, typer.Option(min=1, max=4096, help="The number of images that go through the model at once.")]
 Workers = Annotated[int, typer.Option(min=1, max=256, help="The number of threads that read images.")]
 Processes = Annotated[
-    int, typer.Option(min=1, max=256, help="The number of processes that share the work, each with a model of its own.")
+    int,
+    typer.Option(
+        min=1,
+        max=256,
+        help="The number of processes that share the work, each with a model of its own; with --device cuda on all GPUs.",
+    ),
+]
+Engine = Annotated[
+    str,
+    typer.Option(help="What starts them: processes (of this machine) or ray (on this one, or on the cluster of RAY_ADDRESS)."),
 ]
 Out = Annotated[Path, typer.Option(help="The folder for the results. A run that is half done there is resumed.")]
 

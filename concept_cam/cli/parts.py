@@ -14,7 +14,7 @@ from concept_cam.cli.command import command_line
 from concept_cam.cli.drawn import draw_several
 from concept_cam.cli.encoders import Asked
 from concept_cam.cli.folders import sources
-from concept_cam.cli.given import refuse, vocabularies_of_parts
+from concept_cam.cli.given import gpus_for, refuse, vocabularies_of_parts
 from concept_cam.cli.images import called, check_all, check_apart, data_of, make_folder, output_of
 from concept_cam.cli.tabled import of_tables, species_of
 from concept_cam.cli.terminal import complain, number, say
@@ -48,6 +48,7 @@ def parts(
     batch_size: options.BatchSize = 2,
     workers: options.Workers = 2,
     processes: options.Processes = 1,
+    engine: options.Engine = "processes",
     table: options.Table = None,
     output: options.Output = "files",
     overlays: options.Overlays = None,
@@ -73,7 +74,7 @@ def parts(
     if chosen is not None and not sees_score(chosen):
         raise OptionError(f"{method} does not look at the score, so all parts would have one map; take another --method.")
     check_strength(strength)
-    written = output_of(output, table)
+    gpus, written = gpus_for(engine, device), output_of(output, table)
     if images:
         refuse("--count", count, "where images are given: it says how many plates to draw")
     given = Asked(model, pretrained, classes, device, site, fit, size, templates)
@@ -122,6 +123,8 @@ def parts(
     made = run_together(
         processes,
         job,
+        engine=engine,
+        gpus=gpus,
         told=tell,
         failed=lambda _, problem: complain(problem),
         unnamed=lambda error: complain(f"not in cub/: {error}"),

@@ -3,8 +3,9 @@
 digests    one number for anything, the same in another process
 identity   what the rows depend on: model, preprocessing, texts, methods, examples, versions
 batches    a batch counts only if it is whole and of this run
-share      the batches of one of several processes, and what it tells of itself
-crew       processes that make the batches of a run together
+share      the batches of one of several workers, and what it tells of itself
+launcher   what starts workers: spawned, processes of this machine; rays, actors of Ray
+crew       workers that make the batches of a run together
 run        a folder is one run's: its settings are those of ``run.json``, or it is refused
 table      rows are dataclasses: columns, types and help are those of their fields
 tensors    tensors of a batch, each read when it is asked for

@@ -82,9 +82,9 @@ class Run:
         Raises:
             OutputError: the folder holds another run, another process is writing there, or it cannot be written.
         """
-        if share() is not None:
+        if (part := share()) is not None:
             # The process that has started this one has the folder, and has looked at all that the rows depend on.
-            yield cls(folder, read_settings(folder), columns, table)
+            yield cls(folder, part.settings_in(folder, read_settings), columns, table)
             return
         # What JSON does not know is known by its digest.
         settings = json.loads(json.dumps(settings, default=digest_of))
@@ -165,7 +165,7 @@ class Run:
             for k in missing if self.settings is not None else ():
                 batches[k].unseal()
             if (others := crew()) is not None and self.settings is not None and len(missing) > 1:
-                others.make(groups, missing)
+                others.make(groups, missing, digest)
                 held = [kept or _is_kept(batch, whole) for batch, kept in zip(batches, held, strict=True)]
             made = make(iter([some for some, kept in zip(groups, held, strict=True) if not kept]))
             rows = list[bytes]()

@@ -1,29 +1,32 @@
-"""A share: the batches that one of several processes makes of a run, and what this process tells of itself."""
+"""A share: the batches that one of several workers makes of a run, and what it tells of itself.
+
+A worker is a process of this machine (``spawned``) or one that Ray has placed somewhere (``rays``).
+"""
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import pickle
-import signal
+import platform
 import sys
-import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
-from multiprocessing.connection import Connection, wait
-from typing import Any, final
+from pathlib import Path
+from typing import Any, TypeAlias, final
 
 import torch
 
 from concept_cam import decoding
 from concept_cam.errors import OutputError, one_line
-from concept_cam.files import remove_unfinished
+from concept_cam.runs.digests import digest_of
 
 NOWHERE = -1
 """No batch, and no image."""
 
-RAISED = 3
-"""Exit code of a worker that has said what was wrong."""
+Tell: TypeAlias = Callable[[int, int, int], None]
+"""Tells the process that began the run at which batch and image a worker is, and how many more images it has made. When it
+returns, that is known there, even if the worker dies at once."""
 
 _LARGEST_ERROR = 4096
 """Bytes of an error that is sent whole: a pipe that is full stops the one who writes to it."""
@@ -45,8 +48,8 @@ class Share:
         probed: a batch whose images it looks at one by one first.
         deadly: paths of images that are not opened.
         identity: of the run, see ``identity_of``.
-        at: of each worker the batch and the image it is at.
-        made: of each worker how many images it has made.
+        run: the digest of the run's settings.
+        tell: how it tells of itself.
     """
 
     worker: int
@@ -55,17 +58,30 @@ class Share:
     probed: int
     deadly: frozenset[str]
     identity: Mapping[str, Any]
-    at: Any
-    made: Any
+    run: str
+    tell: Tell
 
     def begin(self, batch: int, image: int = NOWHERE) -> None:
         """Tell which batch is being made, and which of its images, where that is known."""
-        self.at[2 * self.worker], self.at[2 * self.worker + 1] = batch, image
+        self.tell(batch, image, 0)
 
     def end(self, images: int) -> None:
         """Tell how many images are made."""
-        self.made[self.worker] += images
-        self.begin(NOWHERE)
+        self.tell(NOWHERE, NOWHERE, images)
+
+    def settings_in(self, folder: Path, read: Callable[[Path], dict[str, Any]]) -> dict[str, Any]:
+        """The settings of the run, which ``read`` finds in its folder.
+
+        Raises:
+            OutputError: the run is not there, as where a machine has a disk of its own.
+        """
+        with suppress(OutputError):
+            if digest_of(found := read(folder)) == self.run:
+                return found
+        raise OutputError(
+            f"{folder.absolute()}: the worker on {platform.node()} does not see the run there; choose a folder that all "
+            "machines share."
+        )
 
 
 _share: Share | None = None
@@ -76,18 +92,17 @@ def share() -> Share | None:
     return _share
 
 
-def work(job: bytes, given: Share, there: Connection) -> None:
-    """What a worker does; the process ends here.
+def make_share(job: bytes, given: Share) -> bytes:
+    """Make a share in this process, which is a worker from now on.
 
     Args:
         job: pickled; its run makes the share.
         given: the share.
-        there: where an error is told.
+
+    Returns:
+        The error that it ended with, pickled; nothing if there was none.
     """
     global _share  # noqa: PLW0603  (a process is one worker)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all of them; the process that started them ends them.
-    signal.signal(signal.SIGTERM, _end)
-    threading.Thread(target=_end_with_the_starter, daemon=True).start()
     sys.stdout = sys.stderr = open(os.devnull, "w", encoding="utf-8", errors="replace")  # noqa: SIM115, PTH123  (to the end)
     torch.set_num_threads(given.threads)
     decoding.DEADLY.update(given.deadly)
@@ -97,10 +112,14 @@ def work(job: bytes, given: Share, there: Connection) -> None:
     except ShareDone:
         pass
     except BaseException as error:  # noqa: BLE001  (whatever it is, it is raised where the job began)
-        there.send_bytes(_sendable(error))
-        os._exit(RAISED)
-    # At once: what libraries do as Python ends can fail, and all is written.
-    os._exit(0)
+        return _sendable(error)
+    return b""
+
+
+def received(said: bytes) -> BaseException | None:
+    """The error that ``make_share`` has returned."""
+    error = pickle.loads(said) if said else None  # noqa: S301  (from a process that we have started)
+    return error if isinstance(error, BaseException) else None
 
 
 def _sendable(error: BaseException) -> bytes:
@@ -113,17 +132,3 @@ def _sendable(error: BaseException) -> bytes:
     except Exception:  # noqa: BLE001, S110  (it is told in words)
         pass
     return pickle.dumps(OutputError(f"A process stopped: {type(error).__name__}: {one_line(error, 300)}"))
-
-
-def _end(*_: object) -> None:
-    """End without unfinished files."""
-    remove_unfinished()
-    os._exit(1)
-
-
-def _end_with_the_starter() -> None:
-    """If the process that started this one is gone, end too, without unfinished files."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        wait([parent.sentinel])
-        _end()
