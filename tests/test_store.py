@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import re
@@ -12,6 +13,7 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -591,11 +593,19 @@ def test_a_red_crown_is_found_and_the_peak_is_on_it(localizer, tmp_path):
 
 
 def test_the_python_of_the_page_about_scale_runs(tmp_path, monkeypatch, capsys):
-    shared, code = re.findall(r"```python\n(.*?)```", (Path(__file__).parents[1] / "docs" / "scale.md").read_text(), re.S)
+    shared, readers, written, cite, code = re.findall(
+        r"```python\n(.*?)```", (Path(__file__).parents[1] / "docs" / "scale.md").read_text(), re.S
+    )
     monkeypatch.chdir(tmp_path)
     exec(compile(shared, "scale.md", "exec"), {"__name__": "__main__"})
     assert capsys.readouterr().out == "0 images failed\n"
     assert len(list(Path("maps").glob("*-overlay.png"))) == 3
+    exec(compile(written, "scale.md", "exec"), {})
+    assert [line.split()[-2:] for line in capsys.readouterr().out.splitlines()] == [["(12,", "12)"]] * 3
+    modules = {name: importlib.import_module(name) for name in ("duckdb", "json", "pandas", "polars", "pyarrow.parquet")}
+    modules |= {"pyarrow": importlib.import_module("pyarrow"), "datasets": SimpleNamespace(load_dataset=lambda *_, **__: None)}
+    importlib.import_module("pyarrow.dataset")
+    exec(compile(f"{readers}\nassert {cite.strip()}", "scale.md", "exec"), modules)
     exec(compile(code, "scale.md", "exec"), {})
     first, second = capsys.readouterr().out.splitlines()
     assert "ember finch.png 0.1" in first
