@@ -208,13 +208,14 @@ def below(number):
 def test_with_the_driver_all_end_and_another_engine_goes_on(many, tmp_path):
     first = begun(many, 2, "ray", "--out", str(tmp_path / "out"))
     wait_for(lambda: len(list((tmp_path / "out" / "batches").glob("*.json"))) >= 2)
-    others = below(first.pid)
-    assert len(others) > 2
+    # Ray's own agents take a minute longer.
+    others = [one for one in below(first.pid) if Path(f"/proc/{one}/cmdline").read_bytes().startswith(b"ray::_")]
+    assert len(others) >= 2
     first.send_signal(signal.SIGKILL)
     first.communicate()
-    wait_for(lambda: all(map(gone, others)), 60.0)
+    wait_for(lambda: all(map(gone, others)), 20.0)
     done = len(list((tmp_path / "out" / "batches").glob("*.json")))
-    assert done < 12
+    assert 2 <= done < 12
     for name in ("out", "alone"):
         assert (again := begun(many, 1, "processes", "--out", str(tmp_path / name))).communicate()
         assert again.returncode == 0

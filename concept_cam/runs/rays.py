@@ -190,9 +190,11 @@ class Rays:
 
     def stop(self) -> None:
         """See ``Launcher``."""
-        for _, actor in self._workers.values():
-            self._ray.kill(actor)
-        self._ray.kill(self._notes)
+        # Where Ray itself is gone, they are too, and what was wrong is on its way to be told.
+        with suppress(Exception):
+            for _, actor in self._workers.values():
+                self._ray.kill(actor)
+            self._ray.kill(self._notes)
         self._leave()
 
     def _leave(self) -> None:

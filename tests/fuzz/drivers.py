@@ -42,32 +42,32 @@ def main() -> None:
         folder = Path(name)
         draw(folder / "images")
         begun = time.monotonic()
-        assert begin(folder, "whole", "processes", 1).wait() == 0
+        assert Begun(folder, "whole", "processes", 1).wait() == 0
         seconds = time.monotonic() - begun
         print(f"one process: {seconds:.0f} s", flush=True)
         kept = []
         for number in range(given.kills):
-            process, before = begin(folder, "killed", given.engine, given.processes), done(folder / "killed")
+            process, before = Begun(folder, "killed", given.engine, given.processes), done(folder / "killed")
             while number % 2 and done(folder / "killed") == before and process.poll() is None:
                 time.sleep(0.05)
             time.sleep(rng.uniform(0, 2.0 if number % 2 else seconds))
             process.send_signal(signal.SIGKILL)
             process.wait()
             kept.append(done(folder / "killed"))
-        process = begin(folder, "killed", given.engine, given.processes)
-        assert (process.wait(), said(process)) == (0, []), said(process)
+        process = Begun(folder, "killed", given.engine, given.processes)
+        assert (ended := process.ended()) == (0, []), ended
         check(folder, "killed")
         print(f"killed {len(kept)} times, with {kept} of 12 batches done: {COUNT} rows, the same bytes", flush=True)
         with disk(folder / "small"):
-            process = begin(folder, "small", given.engine, given.processes)
-            code, lines = process.wait(), said(process)
+            process = Begun(folder, "small", given.engine, given.processes)
+            code, lines = process.ended()
             assert code == 2, lines
             assert len(lines) == 1, lines
             assert "No space left on device" in lines[0], lines
             held = done(folder / "small")
             shutil.copytree(folder / "small", folder / "roomy")
-        process = begin(folder, "roomy", given.engine, given.processes)
-        assert (process.wait(), said(process)) == (0, []), said(process)
+        process = Begun(folder, "roomy", given.engine, given.processes)
+        assert (ended := process.ended()) == (0, []), ended
         check(folder, "roomy")
         print(f"disk full with {held} of 12 batches done ({lines[0]}): {COUNT} rows, the same bytes", flush=True)
 
@@ -81,21 +81,21 @@ def draw(folder: Path) -> None:
         world.draw_species("ember finch", seed, 96).image.save(folder / f"{seed:02d}.png")
 
 
-def begin(folder: Path, out: str, engine: str, processes: int) -> subprocess.Popen[str]:
-    """Start the command; what it says is kept in a file."""
-    asked = ("--target", "ember finch", "--against", "frost finch", "--batch-size", "1", "--out", out)
-    command = (sys.executable, "-m", "concept_cam", "localize", "images", *asked)
-    with (folder / "said").open("w") as file:
-        process = subprocess.Popen(
-            (*command, "--engine", engine, "--processes", str(processes)), cwd=folder, stdout=subprocess.DEVNULL, stderr=file
-        )
-    process.file = folder / "said"
-    return process
+class Begun(subprocess.Popen):
+    """The command; what it says is kept in a file of its own, for workers that are left may speak later."""
 
+    def __init__(self, folder: Path, out: str, engine: str, processes: int) -> None:
+        asked = ("--target", "ember finch", "--against", "frost finch", "--batch-size", "1", "--out", out)
+        command = (sys.executable, "-m", "concept_cam", "localize", "images", *asked)
+        self.file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115  (as long as this)
+        shared = ("--engine", engine, "--processes", str(processes))
+        super().__init__((*command, *shared), cwd=folder, stdout=subprocess.DEVNULL, stderr=self.file)
 
-def said(process) -> list[str]:
-    """The lines on its error stream."""
-    return process.file.read_text().splitlines()
+    def ended(self) -> tuple[int, list[str]]:
+        """Its exit code, and the lines on its error stream."""
+        code = self.wait()
+        self.file.seek(0)
+        return code, self.file.read().decode().splitlines()
 
 
 def done(folder: Path) -> int:
