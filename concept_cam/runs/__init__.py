@@ -6,7 +6,8 @@ batches    a batch counts only if it is whole and of this run
 share      the batches of one of several workers, and what it tells of itself
 launcher   what starts workers: spawned, processes of this machine; rays, actors of Ray
 crew       workers that make the batches of a run together
-run        a folder is one run's: its settings are those of ``run.json``, or it is refused
+settings   all that the rows depend on, in ``run.json``: a folder of another run is refused
+run        a folder is one run's
 table      rows are dataclasses: columns, types and help are those of their fields
 tensors    tensors of a batch, each read when it is asked for
 how        how a run is made, so that it can be cited
@@ -16,7 +17,8 @@ from __future__ import annotations
 
 from concept_cam.runs.crew import run_together
 from concept_cam.runs.identity import identity_of, name_of_example
-from concept_cam.runs.run import Run, read_settings
+from concept_cam.runs.run import Run
+from concept_cam.runs.settings import read_settings
 from concept_cam.runs.table import Column, Row, Skipped, columns, csv_of, read_rows
 
 __all__ = [
