@@ -1,8 +1,8 @@
 """Are the results the same, whoever makes them? ``python -m benchmarks.launchers``: 2,000 plates by each launcher.
 
 ``localize`` and ``parts`` into data sets and ``fields`` into a store are run in this process, by two processes and by two
-actors of Ray. Then each is begun by one launcher, which is killed in mid-run, and finished by another. Every file in the folder must
-have the same bytes each time. The command fails if one has not.
+actors of Ray. Then each is begun by one launcher, which is killed in mid-run, and finished by another. Every file in the
+folder must have the same bytes each time. The command fails if one has not.
 """
 
 from __future__ import annotations
