@@ -56,7 +56,7 @@ def run(job: str, launcher: str, images: list[Path], folder: Path) -> None:
     """Run a job to its end."""
     processes, engine = LAUNCHERS[launcher]
     torch.set_num_threads(2)
-    run_together(processes, jobs(images, folder)[job], engine=engine)  # type: ignore[arg-type]
+    run_together(processes, jobs(images, folder)[job], engine=engine)
 
 
 def begin(job: str, launcher: str, images: list[Path], folder: Path) -> int:

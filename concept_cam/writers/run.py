@@ -192,9 +192,11 @@ class _Makes(Generic[R]):
             ImageError: it is another now, or cannot be read once more to be drawn on.
         """
         name = self._job.names[path]
+        # A data set has the digest of the file, which is read now.
+        read_again = image is None or ".parquet" in self._job.files
         image = images.read_image(path) if image is None and self._draws else image
         rows = self._rows(path, result)
-        if state_of(path) != self._states[path]:
+        if read_again and state_of(path) != self._states[path]:
             raise _Changed(f"{path}: the file was changed while it was looked at; run it again.")
         written = [file for writer in self._job.each for file in writer.add(name, result, image)]
         for writer in self._job.gathering:
