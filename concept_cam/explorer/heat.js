@@ -52,7 +52,7 @@ function heatOf(image, map, smooth) {
 /** The largest value of some heat, or 0. */
 function hottest(heat) {
   let most = 0;
-  for (const value of heat) if (value > most) most = value;
+  for (let p = 0; p < heat.length; p++) if (heat[p] > most) most = heat[p];
   return most;
 }
 
@@ -93,7 +93,8 @@ function drawHeat(context, pixels, heat, most, palette) {
 /** The boxes (left, top, right, bottom) around the 4-connected regions of at least some heat, the strongest first. */
 function boxesOf(image, heat, least) {
   const { width, height } = image;
-  const open = Uint8Array.from(heat, (value) => value >= least);
+  const open = new Uint8Array(heat.length);
+  for (let p = 0; p < heat.length; p++) open[p] = heat[p] >= least;
   const found = [];
   for (let start = open.indexOf(1); start >= 0; start = open.indexOf(1, start)) {
     const queue = [start];
