@@ -224,6 +224,7 @@ NAMED = {
     "by_score": "concept_cam.by_score",
     "by_similarity": "concept_cam.by_similarity",
     "class_stream": "concept_cam.methods.class_stream",
+    "explorer.write_explorer": "concept_cam.explorer.write_explorer",
     "load": "concept_cam.load",
     "nearest(k)": "concept_cam.nearest",
     "own_streams": "concept_cam.methods.own_streams",

@@ -372,6 +372,10 @@ COMMANDS = {
         *("store", "targets", "against", "vocabulary", "nearest", "strength", "top", "root"),
         *("model", "pretrained", "classes", "device", "out"),
     },
+    "explore": {
+        *("images", "vocabulary", "method", "model", "pretrained", "classes", "site", "fit", "size", "templates", "device"),
+        *("batch_size", "workers", "out"),
+    },
     "report": {"folder", "other", "fail_on"},
     "check": {"model", "pretrained", "classes", "device"},
     "world": {"folder", "plates", "seed", "size"},
@@ -459,6 +463,15 @@ DROPPED: Mapping[str, tuple[tuple[str, ...], str]] = {
     "vocabulary, of a search that chooses none": (
         ("search", "nowhere", "red crown", "--vocabulary", "names.txt"),
         "--vocabulary names.txt has no effect without --nearest",
+    ),
+    "method, of an explorer": (("explore", "photo.png", "--method", "legrad"), "legrad is not linear in the direction"),
+    "templates, of an explorer of a classifier": (
+        ("explore", "photo.png", "--model", "{timm folder}", "--templates", "photo"),
+        "leave the templates out",
+    ),
+    "no vocabulary, of an explorer": (
+        ("explore", "photo.png", "--model", "{open_clip folder}"),
+        "has no vocabulary of its own; give one with --vocabulary",
     ),
     "names, of fields of the embedded model": (("fields", "photo.png", "--classes", "names.txt"), "--classes names.txt needs"),
     "weights, of a check": (("check", "{transformers, dual}", "--pretrained", "nowhere.pt"), "leave out pretrained="),

@@ -30,6 +30,8 @@ def test_the_wheel_holds_data_and_code(wheel):
     checkpoint = ROOT / "concept_cam" / "world" / "checkpoint"
     expected |= {str(path.relative_to(ROOT)) for path in [*checkpoint.iterdir(), *checkpoint.parent.glob("*.safetensors")]}
     expected |= {f"concept_cam/fonts/{name}" for name in ("DejaVuSans-subset.ttf", "LICENSE")}
+    pages = [ROOT / "concept_cam" / "explorer" / f"explorer.{ending}" for ending in ("css", "html.jinja", "js")]
+    expected |= {str(path.relative_to(ROOT)) for path in pages}
     assert expected <= names
     assert "concept_cam/py.typed" in names
     assert not [name for name in names if name.startswith(("tests/", "prompts/"))]

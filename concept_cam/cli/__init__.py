@@ -19,6 +19,7 @@ from typer.main import get_command
 from concept_cam.cli.audit import audit
 from concept_cam.cli.checked import Command
 from concept_cam.cli.evaluate import evaluate
+from concept_cam.cli.explore import explore
 from concept_cam.cli.fields import fields
 from concept_cam.cli.localize import localize
 from concept_cam.cli.methods import methods
@@ -56,7 +57,7 @@ def about(
     """Where in this image is the thing that makes it THIS concept and not that similar one?"""
 
 
-for command in (localize, methods, models, check, evaluate, audit, report, parts, fields, search, world):
+for command in (localize, methods, models, check, evaluate, audit, report, parts, fields, search, explore, world):
     app.command(cls=Command)(command)
 
 

@@ -1,0 +1,343 @@
+/* The page: what is chosen, and what follows from it. */
+
+const state = {};
+const views = [byId("first"), byId("second")].map((figure) => {
+  const canvas = figure.querySelector("canvas");
+  return { figure, canvas, context: canvas.getContext("2d"), caption: figure.querySelector("figcaption") };
+});
+
+/** What is chosen before anybody chooses: the concept with the highest score against the three that are most similar. */
+function usual(image) {
+  const [target] = ranked(scoresOf(page.images[image]));
+  return {
+    image,
+    target,
+    references: nearest(target),
+    strength: 0.6,
+    beside: null,
+    place: null,
+    palette: "ember",
+    smooth: true,
+    boxes: false,
+    threshold: 0.5,
+  };
+}
+
+function nearest(target) {
+  return ranked(similaritiesTo(target), [target]).slice(0, 3);
+}
+
+function rivals(target) {
+  return ranked(scoresOf(page.images[state.image]), [target]).slice(0, 3);
+}
+
+// ---- the link, which holds the state ------------------------------------------------------------------------------------
+
+function linkOf() {
+  const told = { ...state, references: state.references.join("."), place: state.place ?? "", beside: state.beside ?? "" };
+  return `#${new URLSearchParams(Object.entries(told).map(([key, value]) => [key, String(value)]))}`;
+}
+
+/** The state that a link holds; what is missing in it, or is not possible, is as usual. */
+function stateOf(hash) {
+  const given = new URLSearchParams(hash.slice(1));
+  const whole = (text, count) => (/^\d+$/.test(text ?? "") && Number(text) < count ? Number(text) : null);
+  const number = (key, least, most, otherwise) => {
+    const value = Number.parseFloat(given.get(key));
+    return value >= least && value <= most ? value : otherwise;
+  };
+  const found = usual(whole(given.get("image"), page.images.length) ?? 0);
+  const count = page.names.length;
+  found.target = whole(given.get("target"), count) ?? found.target;
+  const references = given.has("references") ? given.get("references").split(".") : nearest(found.target).map(String);
+  const known = references.map((text) => whole(text, count)).filter((k) => k !== null && k !== found.target);
+  found.references = [...new Set(known)];
+  found.strength = number("strength", 0, 2, found.strength);
+  found.threshold = number("threshold", 0.1, 0.9, found.threshold);
+  const beside = whole(given.get("beside"), count);
+  found.beside = beside === found.target ? null : beside;
+  found.place = whole(given.get("place"), page.images[found.image].grid[0] * page.images[found.image].grid[1]);
+  if (Object.hasOwn(palettes, given.get("palette"))) found.palette = given.get("palette");
+  found.smooth = given.get("smooth") !== "false";
+  found.boxes = given.get("boxes") === "true";
+  return found;
+}
+
+let waiting = null;
+
+/** Put the state into the address, once it rests: browsers allow few changes a second. */
+function keep() {
+  byId("link").href = linkOf();
+  clearTimeout(waiting);
+  waiting = setTimeout(() => history.replaceState(null, "", linkOf()), 250);
+}
+
+// ---- what is shown ------------------------------------------------------------------------------------------------------
+
+/** The maps that are shown: that of the target and, beside it, that of another concept, which has the target for its reference
+ * where the target has it. */
+function shownMaps() {
+  const { target, references, strength, beside } = state;
+  const image = page.images[state.image];
+  const questions = [[target, references]];
+  if (beside !== null) questions.push([beside, references.map((k) => (k === beside ? target : k))]);
+  return questions.map(([concept, others]) => {
+    const map = contrastiveMap(image, concept, others, strength);
+    const heat = heatOf(image, map, state.smooth);
+    const strongest = hottest(heat);
+    const boxes = state.boxes && strongest ? boxesOf(image, heat, state.threshold * strongest) : [];
+    return { concept, references: others, map, heat, strongest, boxes, peak: peakOf(image, map) };
+  });
+}
+
+/** The pixels of an image; null until the browser has decoded it. */
+function pixelsOf(image) {
+  if (image.pixels || !image.element.complete) return image.pixels ?? null;
+  const canvas = element("canvas", { width: image.width, height: image.height });
+  const context = canvas.getContext("2d");
+  context.drawImage(image.element, 0, 0);
+  return (image.pixels = context.getImageData(0, 0, image.width, image.height));
+}
+
+/** Draw everything that follows from target, references, strength and place. */
+function draw() {
+  const image = page.images[state.image];
+  const maps = shownMaps();
+  const pixels = pixelsOf(image);
+  views.forEach((view, k) => {
+    const shown = maps[k];
+    view.figure.hidden = !shown;
+    if (!shown) return;
+    if (view.canvas.width !== image.width || view.canvas.height !== image.height) {
+      Object.assign(view.canvas, { width: image.width, height: image.height });
+    }
+    if (pixels) {
+      drawHeat(view.context, pixels, shown.heat, shown.strongest, palettes[state.palette]);
+      drawMarks(view.context, image, shown.boxes, shown.strongest ? shown.peak : null, state.place);
+    }
+    view.caption.replaceChildren(...captionOf(shown));
+    const against = shown.references.map((k) => short(page.names[k], 40)).join(", ");
+    const name = `Map of ${short(page.names[shown.concept], 40)}${against && state.strength ? ` against ${against}` : ""}`;
+    view.canvas.setAttribute("aria-label", k ? name : `${name}. Arrow keys choose a place, Escape the strongest one.`);
+  });
+  byId("maps").classList.toggle("two", maps.length > 1);
+  byId("strength-value").textContent = state.strength.toFixed(2);
+  byId("threshold-value").textContent = `${Math.round(100 * state.threshold)} %`;
+  drawPlace(image, maps[0]);
+  keep();
+}
+
+function captionOf({ concept, references, map, peak }) {
+  const against = references.length && state.strength ? [" against ", ...listed(references)] : [" alone"];
+  const said = map[peak] > 0 ? `strongest: ${signed(map[peak])}` : "no evidence for it";
+  return [element("strong", {}, nameOf(concept)), ...against, element("span", { className: "note" }, ` · ${said}`)];
+}
+
+/** The concepts with the most evidence at a place, and the target against each of its references there. */
+function drawPlace(image, { concept, references, map, peak }) {
+  const place = state.place ?? peak;
+  const [row, column] = [Math.floor(place / image.grid[1]) + 1, (place % image.grid[1]) + 1];
+  const here = page.names.map((_, k) => baseMap(image, k)[place]);
+  const against = here.map((value) => here[concept] - value);
+  const [first] = ranked(here);
+  byId("place").textContent =
+    `${state.place === null ? "Strongest place" : "Chosen place"}: row ${row}, column ${column}, ` +
+    `evidence ${signed(map[place])}; of all concepts, ${short(page.names[first], 40)} has the most here.`;
+  fillTable(byId("here"), ranked(here).slice(0, 8), here, "Show the map of", (k) => choose({ target: k }));
+  const others = ranked(against).filter((k) => references.includes(k));
+  fillTable(byId("against-here"), others, against, "Compare with nothing but", (k) => choose({ references: [k] }));
+  byId("no-references").hidden = others.length > 0;
+}
+
+/** The lists, whose order depends on image and target. */
+function drawLists() {
+  const image = page.images[state.image];
+  const [scores, similar] = [scoresOf(image), similaritiesTo(state.target)];
+  fill(byId("targets"), ranked(scores), byId("target-search").value, [state.target], (k) =>
+    choice("radio", "target", k, scores[k], k === state.target, () => choose({ target: k }, false)),
+  );
+  drawReferences(scores, similar);
+}
+
+function drawReferences(scores = scoresOf(page.images[state.image]), similar = similaritiesTo(state.target)) {
+  const values = byId("order").value === "score" ? scores : similar;
+  fill(byId("references"), ranked(values, [state.target]), byId("reference-search").value, state.references, (k) =>
+    choice("checkbox", "reference", k, values[k], state.references.includes(k), toggle),
+  );
+  stopAt(byId("references").querySelector("input"));
+  drawChosen();
+}
+
+/** Make one box of the list the only stop of the Tab key, as it is among radio buttons; arrow keys move among them. */
+function stopAt(box) {
+  for (const input of byId("references").querySelectorAll("input")) input.tabIndex = input === box ? 0 : -1;
+}
+
+/** The references that are chosen, each with a button to remove it. */
+function drawChosen() {
+  const chips = state.references.map((k) => {
+    const button = element("button", { type: "button", className: "chip" }, nameOf(k), " ×");
+    button.setAttribute("aria-label", `Remove ${short(page.names[k])} from the references`);
+    button.addEventListener("click", () => {
+      toggle(k, false);
+      (byId("chosen").querySelector("button") ?? byId("reference-search")).focus();
+    });
+    return button;
+  });
+  byId("chosen").replaceChildren(...(chips.length ? chips : [element("span", { className: "note" }, "none: the base map")]));
+}
+
+// ---- what is chosen -----------------------------------------------------------------------------------------------------
+
+/** Change the state and show it; a target is no reference of its own, and nothing is beside itself. */
+function choose(change, lists = true) {
+  const moved = "image" in change && change.image !== state.image;
+  Object.assign(state, moved ? { place: null } : {}, change);
+  state.references = state.references.filter((k) => k !== state.target);
+  if (state.beside === state.target) state.beside = null;
+  byId("beside").value = String(state.beside ?? "");
+  for (const input of byId("images").querySelectorAll("input")) input.checked = Number(input.value) === state.image;
+  if (lists || moved) drawLists();
+  else drawReferences();
+  draw();
+}
+
+function toggle(concept, on) {
+  state.references = on ? [...state.references, concept] : state.references.filter((k) => k !== concept);
+  for (const input of byId("references").querySelectorAll("input")) {
+    input.checked = state.references.includes(Number(input.value));
+  }
+  drawChosen();
+  draw();
+}
+
+/** Put the state into all controls. */
+function restore(found) {
+  Object.assign(state, found);
+  for (const key of ["strength", "threshold", "palette"]) byId(key).value = String(state[key]);
+  for (const key of ["smooth", "boxes"]) byId(key).checked = state[key];
+  drawRamp();
+  choose({});
+}
+
+function drawRamp() {
+  const { stops, against } = palettes[state.palette];
+  const both = against ? [...[...against].reverse(), [128, 128, 128], ...stops] : [[128, 128, 128], ...stops];
+  byId("ramp").style.background = `linear-gradient(to right, ${both.map((colour) => `rgb(${colour})`).join(", ")})`;
+  byId("least").textContent = against ? "as strong, against it" : "none, or against it";
+}
+
+// ---- what is saved ------------------------------------------------------------------------------------------------------
+
+/** A place of the small image in pixels of the image itself. */
+function original(image, numbers) {
+  const factors = [image.size[1] / image.width, image.size[0] / image.height];
+  return numbers.map((value, k) => value * factors[k % 2]);
+}
+
+function asCsv() {
+  const image = page.images[state.image];
+  const rows = shownMaps().flatMap(({ concept, references, map }) =>
+    Array.from(map, (value, n) => {
+      const others = references.map((k) => page.names[k]).join("; ");
+      const place = [Math.floor(n / image.grid[1]), n % image.grid[1], ...original(image, centreOf(image, n))];
+      return [image.name, page.names[concept], others, state.strength, ...place, value];
+    }),
+  );
+  return csvOf(["image", "target", "references", "strength", "row", "column", "x", "y", "value"], rows);
+}
+
+function asJson() {
+  const image = page.images[state.image];
+  const maps = shownMaps().map(({ concept, references, map, boxes, peak }) => ({
+    target: page.names[concept],
+    references: references.map((k) => page.names[k]),
+    strength: state.strength,
+    peak: original(image, centreOf(image, peak)),
+    boxes: boxes.map((box) => original(image, box)),
+    threshold: state.threshold,
+    map: Array.from({ length: image.grid[0] }, (_, r) => Array.from(map.slice(r * image.grid[1], (r + 1) * image.grid[1]))),
+  }));
+  return `${JSON.stringify({ image: image.name, size: image.size, maps }, null, 1)}\n`;
+}
+
+function savePng() {
+  const shown = views.filter((view) => !view.figure.hidden).map((view) => view.canvas);
+  const all = element("canvas", { width: shown.length * shown[0].width, height: shown[0].height });
+  shown.forEach((canvas, k) => all.getContext("2d").drawImage(canvas, k * canvas.width, 0));
+  all.toBlob((content) => save(content, "png"));
+}
+
+// ---- controls -----------------------------------------------------------------------------------------------------------
+
+page.images.forEach((image, k) => {
+  const input = element("input", { type: "radio", name: "image", value: String(k) });
+  image.element = element("img", { src: image.source, alt: short(image.name, 80), title: short(image.name, 80) });
+  image.element.addEventListener("load", () => k === state.image && draw());
+  input.addEventListener("change", () => choose({ image: k }));
+  byId("images").append(element("label", { className: "thumbnail" }, input, image.element));
+});
+byId("beside").append(...page.names.map((name, k) => element("option", { value: String(k) }, short(name, 60))));
+byId("palette").append(...Object.entries(palettes).map(([value, { title }]) => element("option", { value }, title)));
+
+for (const key of ["strength", "threshold"]) {
+  byId(key).addEventListener("input", (event) => {
+    state[key] = Number(event.target.value);
+    if (key === "threshold") byId("boxes").checked = state.boxes = true;
+    draw();
+  });
+}
+for (const key of ["smooth", "boxes"]) {
+  byId(key).addEventListener("change", (event) => {
+    state[key] = event.target.checked;
+    draw();
+  });
+}
+byId("palette").addEventListener("change", (event) => {
+  state.palette = event.target.value;
+  drawRamp();
+  draw();
+});
+byId("beside").addEventListener("change", (event) => choose({ beside: event.target.value === "" ? null : Number(event.target.value) }));
+byId("target-search").addEventListener("input", drawLists);
+byId("reference-search").addEventListener("input", () => drawReferences());
+byId("references").addEventListener("keydown", (event) => {
+  const step = { ArrowDown: 1, ArrowRight: 1, ArrowUp: -1, ArrowLeft: -1 }[event.key];
+  if (!step) return;
+  const inputs = Array.from(byId("references").querySelectorAll("input"));
+  inputs[(inputs.indexOf(event.target) + step + inputs.length) % inputs.length].focus();
+  event.preventDefault();
+});
+byId("references").addEventListener("focusin", (event) => stopAt(event.target));
+byId("order").addEventListener("change", () => drawReferences());
+byId("nearest").addEventListener("click", () => choose({ references: nearest(state.target) }));
+byId("rivals").addEventListener("click", () => choose({ references: rivals(state.target) }));
+byId("none").addEventListener("click", () => choose({ references: [] }));
+byId("png").addEventListener("click", savePng);
+byId("csv").addEventListener("click", () => save(new Blob([asCsv()], { type: "text/csv" }), "csv"));
+byId("json").addEventListener("click", () => save(new Blob([asJson()], { type: "application/json" }), "json"));
+
+for (const { canvas } of views) {
+  canvas.addEventListener("click", (event) => {
+    const image = page.images[state.image];
+    const box = canvas.getBoundingClientRect();
+    const [across, down] = [(event.clientX - box.left) / box.width, (event.clientY - box.top) / box.height];
+    state.place = cellAt(image, across * image.width, down * image.height);
+    draw();
+  });
+}
+views[0].canvas.addEventListener("keydown", (event) => {
+  const steps = { ArrowLeft: [0, -1], ArrowRight: [0, 1], ArrowUp: [-1, 0], ArrowDown: [1, 0] };
+  const image = page.images[state.image];
+  const [rows, cols] = image.grid;
+  if (event.key === "Escape") state.place = null;
+  else if (steps[event.key]) {
+    const from = state.place ?? peakOf(image, contrastiveMap(image, state.target, state.references, state.strength));
+    const [row, column] = [Math.floor(from / cols) + steps[event.key][0], (from % cols) + steps[event.key][1]];
+    if (row >= 0 && row < rows && column >= 0 && column < cols) state.place = row * cols + column;
+  } else return;
+  event.preventDefault();
+  draw();
+});
+window.addEventListener("hashchange", () => restore(stateOf(location.hash)));
+restore(stateOf(location.hash));

@@ -1,0 +1,101 @@
+"use strict";
+
+/* The maps of an image: a base map for each concept, and contrastive maps as their differences. */
+
+const page = JSON.parse(document.getElementById("data").textContent);
+page.similarities = decoded(page.similarities, Int16Array);
+
+/** Numbers from base64, little-endian as all browsers of today have them. */
+function decoded(text, Kind) {
+  return new Kind(Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0)).buffer);
+}
+
+/** The base maps of all concepts of an image, one after the other; made when they are first asked for. */
+function baseMaps(image) {
+  if (image.maps) return image.maps;
+  const [rest, scales] = [decoded(image.rest, Int8Array), decoded(image.scales, Float32Array)];
+  const [basis, coefficients] = [decoded(image.basis, Int16Array), decoded(image.coefficients, Int16Array)];
+  const shared = decoded(image.shared, Float32Array);
+  const cells = image.grid[0] * image.grid[1];
+  image.maps = new Float32Array(rest.length);
+  const sum = new Float64Array(cells);
+  for (let k = 0; k < page.names.length; k++) {
+    for (let n = 0; n < cells; n++) sum[n] = scales[k] * rest[k * cells + n];
+    for (let j = 0; j < shared.length; j++) {
+      const much = shared[j] * coefficients[k * shared.length + j];
+      for (let n = 0; n < cells; n++) sum[n] += much * basis[j * cells + n];
+    }
+    image.maps.set(sum, k * cells);
+  }
+  return image.maps;
+}
+
+/** The base map of a concept: a number for each cell, row by row. */
+function baseMap(image, concept) {
+  const cells = image.grid[0] * image.grid[1];
+  return baseMaps(image).subarray(concept * cells, (concept + 1) * cells);
+}
+
+/** The map of a target against references: base(target) - strength * mean of base(reference). */
+function contrastiveMap(image, target, references, strength) {
+  const map = Float32Array.from(baseMap(image, target));
+  for (const reference of references) {
+    const other = baseMap(image, reference);
+    for (let n = 0; n < map.length; n++) map[n] -= (strength / references.length) * other[n];
+  }
+  return map;
+}
+
+/** The scores of all concepts on an image. */
+function scoresOf(image) {
+  return (image.known ??= decoded(image.scores, Float32Array));
+}
+
+/** The similarities of all concepts to one. */
+function similaritiesTo(concept) {
+  const count = page.names.length;
+  return Float32Array.from(page.similarities.subarray(concept * count, (concept + 1) * count), (whole) => whole / 32767);
+}
+
+/** The concepts with the largest values first, without some. */
+function ranked(values, without = []) {
+  const order = Array.from(values, (_, k) => k).filter((k) => !without.includes(k));
+  return order.sort((a, b) => values[b] - values[a] || a - b);
+}
+
+/** Which cells show a part of the image that the model saw; the others lie in padding. */
+function shownCells(image) {
+  const [rows, cols] = image.grid;
+  const [left, top, right, bottom] = image.cells;
+  const [down, across] = [(bottom - top) / rows, (right - left) / cols];
+  return Array.from({ length: rows * cols }, (_, n) => {
+    const [y, x] = [top + Math.floor(n / cols) * down, left + (n % cols) * across];
+    const inRows = y < Math.min(image.height, image.window[3]) && y + down > Math.max(0, image.window[1]);
+    return inRows && x < Math.min(image.width, image.window[2]) && x + across > Math.max(0, image.window[0]);
+  });
+}
+
+/** The cell with the largest value, among those that are shown. */
+function peakOf(image, map) {
+  const shown = (image.shown ??= shownCells(image));
+  let peak = shown.indexOf(true);
+  for (let n = 0; n < map.length; n++) if (shown[n] && map[n] > map[peak]) peak = n;
+  return peak;
+}
+
+/** The centre (x, y) of a cell, in pixels of the small image. */
+function centreOf(image, cell) {
+  const [rows, cols] = image.grid;
+  const [left, top, right, bottom] = image.cells;
+  const x = left + (((cell % cols) + 0.5) / cols) * (right - left);
+  const y = top + ((Math.floor(cell / cols) + 0.5) / rows) * (bottom - top);
+  return [Math.min(Math.max(x, 0), image.width), Math.min(Math.max(y, 0), image.height)];
+}
+
+/** The cell at a place of the small image; the nearest one, if there is none. */
+function cellAt(image, x, y) {
+  const [rows, cols] = image.grid;
+  const [left, top, right, bottom] = image.cells;
+  const inside = (share, count) => Math.min(Math.max(Math.floor(share * count), 0), count - 1);
+  return inside((y - top) / (bottom - top), rows) * cols + inside((x - left) / (right - left), cols);
+}

@@ -1,0 +1,584 @@
+"""The explorer: its maps are those of the fields to 8 bits, and a browser that opens it from disk does all that it promises.
+
+``python tests/test_explorer.py FOLDER`` writes an example, and images of it as a desk and a telephone show it.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from clis import Run, embedded, run  # noqa: F401  (fixtures)
+from PIL import Image
+from slow import by_default
+from test_page import chromium, overflow
+
+from concept_cam import ConceptBank, ConceptField, world
+from concept_cam.errors import OptionError
+from concept_cam.explorer import PackedMaps, Shown, check_method, to_html, write_explorer
+from concept_cam.images import Placement
+from concept_cam.methods import CARDS
+from concept_cam.regions import bounding_boxes
+
+SPECIES = tuple(world.species())
+WILD = (
+    "</script><script>document.title = 'taken'</script>",
+    "<img src=x onerror=\"document.title='taken'\">",
+    "'\"`&amp;${document.title='taken'}",
+    "\u202eright to left \u05d0\u05d1\u05d2 \u0645\u0631\u062d\u0628\u0627",
+    "long " * 2000,
+    '=1+1,"quoted"\r\nbroken',
+    "\U0001f426" * 400,
+    "<!--",
+)
+
+
+@dataclass(frozen=True)
+class Made:
+    """A page with the fields that it was made of."""
+
+    path: Path
+    fields: tuple[ConceptField, ...]
+    bank: ConceptBank
+
+    def map(self, image: int, target: int, references: tuple[int, ...] = (), strength: float = 0.0) -> np.ndarray:
+        vectors = self.bank.vectors
+        direction = vectors[target] - (strength * vectors[list(references)].mean(0) if references else 0)
+        return self.fields[image](direction).double().numpy()
+
+
+def made(path: Path, images: list[Image.Image], names: tuple[str, ...], size: int | None = None) -> Made:
+    localizer = world.localizer(vocabulary=names, size=size)
+    fields = tuple(field for image in images for field in localizer.fields([image]))
+    bank = localizer.bank(names)
+    shown = [Shown.of(f"plate {k}.png", *pair, bank) for k, pair in enumerate(zip(images, fields, strict=True))]
+    path.write_text(to_html(shown, bank, [("model", "world")]), "utf-8")
+    return Made(path, fields, bank)
+
+
+@pytest.fixture(scope="module")
+def birds(tmp_path_factory: pytest.TempPathFactory) -> Made:
+    images = [world.draw_species(SPECIES[5 * k], seed=k, size=192).image for k in range(3)]
+    images[1] = images[1].crop((0, 0, 192, 144))  # of which the model sees a square
+    return made(tmp_path_factory.mktemp("explorer") / "page.html", images, SPECIES)
+
+
+# ---- what is written ----------------------------------------------------------------------------------------------------
+
+
+def test_packed_maps_are_within_half_a_step_of_their_8_bits():
+    maps = torch.randn(60, 100, generator=torch.Generator().manual_seed(0)) * torch.logspace(-3, 3, 60)[:, None]
+    packed = PackedMaps.of(maps)
+    assert packed.rest.dtype == torch.int8
+    wrong = (packed.unpacked() - maps).abs().amax(1)
+    assert (wrong <= 0.51 * packed.scales + 1e-6 * maps.abs().amax(1)).all()
+    assert (packed.scales <= maps.abs().amax(1) / 60).all()  # 8 bits are of what the map itself has
+
+
+@pytest.mark.parametrize(
+    "maps", [torch.zeros(3, 9), torch.ones(1, 1), torch.zeros(40, 30).index_fill(0, torch.tensor(7), 2.0)]
+)
+def test_maps_without_a_value_are_packed_too(maps: torch.Tensor):
+    torch.testing.assert_close(PackedMaps.of(maps).unpacked(), maps, atol=1e-4, rtol=0)
+
+
+def test_differences_of_twins_keep_8_bits(birds: Made):
+    """What packing is for: of the difference of two similar concepts no value is off by more than one of 127 steps."""
+    for field in birds.fields:
+        exact = field(birds.bank).flatten(1).double()
+        packed = PackedMaps.of(exact).unpacked().double()
+        worst = 0.0
+        for target, name in enumerate(birds.bank.names):
+            twin = birds.bank.index(birds.bank.neighbours(name, 1)[0])
+            for strength in (0.6, 1.0):
+                difference = exact[target] - strength * exact[twin]
+                off = packed[target] - strength * packed[twin] - difference
+                worst = max(worst, float(off.abs().max() / difference.abs().max()))
+        assert worst <= 1 / 127
+
+
+def test_a_method_that_is_not_linear_is_refused_with_those_that_are():
+    with pytest.raises(OptionError, match=r"legrad is not linear in the direction.*hires_cam") as caught:
+        check_method("legrad")
+    linear = str(caught.value).partition("Methods that are linear: ")[2].partition(".")[0].split(", ")
+    assert len(linear) >= 3
+    for name in linear:
+        assert CARDS[name].compares == "linear"
+        check_method(name)
+
+
+def test_what_makes_no_page_is_refused(tmp_path: Path):
+    plate = tmp_path / "a.png"
+    world.draw_species(SPECIES[0], 1, 96).image.save(plate)
+    for names, images, message in ((SPECIES[:1], [plate], "two or more"), (SPECIES, [], "no images")):
+        with pytest.raises(OptionError, match=message):
+            write_explorer(world.localizer(vocabulary=names), images, tmp_path / "page.html")
+    assert not (tmp_path / "page.html").exists()
+
+
+def test_a_page_that_no_browser_would_open_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("concept_cam.explorer.write.MOST", 2 * 48 * 144 - 1)
+    plates = [tmp_path / f"{k}.png" for k in range(2)]
+    for plate in plates:
+        world.draw_species(SPECIES[0], 1, 96).image.save(plate)
+    with pytest.raises(OptionError, match="2 images x 48 concepts x 144 cells are 13,824 values; a page holds 13,823"):
+        write_explorer(world.localizer(), plates, tmp_path / "page.html")
+
+
+def test_the_command(run: Run, tmp_path: Path):  # noqa: F811
+    folder = tmp_path / "birds"
+    folder.mkdir()
+    for k in range(2):
+        world.draw_species(SPECIES[k], k, 96).image.save(folder / f"{k}.png")
+    done = run("explore", folder, "--out", "found/page.html")
+    assert (done.code, done.err) == (0, "")
+    assert done.out.startswith("2 images x 48 concepts in found/page.html (")
+    page = Path("found/page.html").read_text("utf-8")
+    assert "concept-cam explore" in page
+    assert len(json.loads(page.split('type="application/json">')[1].split("</script>")[0])["images"]) == 2
+    (folder / "0.png").write_bytes(b"no image")
+    Path("own.txt").write_text("royal jay\nmisty heron\n")
+    done = run("explore", folder, "--vocabulary", "own.txt", "--out", "page.html")
+    assert done.code == 2
+    assert "1 of 2 images failed" in done.err
+    assert done.out.startswith("1 image x 2 concepts")
+
+
+def test_mistakes_are_one_line(run: Run, tmp_path: Path):  # noqa: F811
+    plate = tmp_path / "a.html"
+    world.draw_species(SPECIES[0], 1, 96).image.save(plate, "PNG")
+    assert "--out page.pdf: expected the name of a page" in run("explore", plate, "--out", "page.pdf").line()
+    assert "rollout is not linear in the direction" in run("explore", plate, "--method", "rollout").line()
+    assert "would be overwritten" in run("explore", plate, "--out", plate).line()
+    assert "nowhere" in run("explore", plate, "--vocabulary", "nowhere.txt").line()
+
+
+# ---- what a browser makes of it -----------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    with chromium() as browser:
+        yield browser
+
+
+@pytest.fixture
+def opened(browser: Any) -> Iterator[Any]:
+    """Opens a page from disk; at the end, nothing was asked for but the file, and nothing complained."""
+    asked: list[str] = []
+    complaints: list[str] = []
+    contexts: list[Any] = []
+    pages: set[str] = set()
+
+    def opened(path: Path, link: str = "", width: int = 1280, scheme: str = "light", touch: bool = False) -> Any:
+        view = {"viewport": {"width": width, "height": 900}, "color_scheme": scheme, "is_mobile": touch, "has_touch": touch}
+        contexts.append(browser.new_context(**view))
+        tab = contexts[-1].new_page()
+        tab.on("request", lambda request: asked.append(request.url))
+        tab.on("console", lambda message: complaints.append(message.text))
+        tab.on("pageerror", lambda error: complaints.append(str(error)))
+        pages.add(path.as_uri())
+        tab.goto(path.as_uri() + link)
+        until(tab, "page.images[state.image].pixels !== undefined")
+        return tab
+
+    yield opened
+    for context in contexts:
+        context.close()
+    assert {url.partition("#")[0] for url in asked if not url.startswith(("data:", "blob:"))} == pages
+    assert complaints == []
+
+
+def until(tab: Any, condition: str) -> None:
+    """Wait until something holds; the page's policy forbids playwright's own way, which evaluates texts in the page."""
+    for _ in range(100):
+        if tab.evaluate(condition):
+            return
+        tab.wait_for_timeout(20)
+    raise AssertionError(condition)
+
+
+def saved(tab: Any, kind: str) -> bytes:
+    with tab.expect_download() as waiting:
+        tab.get_by_role("button", name=f"Save {kind}").click()
+    return Path(waiting.value.path()).read_bytes()
+
+
+def rows_of(tab: Any) -> list[dict[str, str]]:
+    return list(csv.DictReader(io.StringIO(saved(tab, "CSV").decode("utf-8"), newline="")))
+
+
+def chosen(tab: Any) -> dict[str, Any]:
+    return tab.evaluate("({...state})")
+
+
+def slide(tab: Any, name: str, value: float) -> None:
+    tab.locator(f"#{name}").fill(str(value))
+
+
+def painted(tab: Any, canvas: str = "#first canvas") -> str:
+    return tab.locator(canvas).evaluate("canvas => canvas.toDataURL()")
+
+
+def close_to(shown: np.ndarray, exact: np.ndarray) -> None:
+    """To 8 bits: no value is off by more than one of the 127 steps up to the largest."""
+    assert np.abs(shown - exact.ravel()).max() <= np.abs(exact).max() / 127
+
+
+def test_what_is_shown_at_first_is_what_a_localizer_would_say(opened, birds: Made):
+    tab = opened(birds.path)
+    state = chosen(tab)
+    scores = birds.bank.scores(birds.fields[0].embedding[None])[0]
+    target = birds.bank.names[int(scores.argmax())]
+    assert birds.bank.names[state["target"]] == target
+    assert tuple(birds.bank.names[k] for k in state["references"]) == birds.bank.neighbours(target, 3)
+    assert state["strength"] == 0.6
+    rows = rows_of(tab)
+    close_to(
+        np.array([float(row["value"]) for row in rows]),
+        birds.map(0, state["target"], tuple(state["references"]), 0.6),
+    )
+    assert {(row["image"], row["target"]) for row in rows} == {("plate 0.png", target)}
+    assert {row["references"] for row in rows} == {"; ".join(birds.bank.neighbours(target, 3))}
+
+
+def test_every_map_is_that_of_the_field(opened, birds: Made):
+    """``baseMap`` and ``contrastiveMap`` are what the page draws from; all base maps, and all twins at three strengths."""
+    tab = opened(birds.path)
+    for image in range(3):
+        maps = tab.evaluate("k => page.names.map((_, n) => Array.from(baseMap(page.images[k], n)))", image)
+        for target, shown in enumerate(maps):
+            close_to(np.array(shown), birds.map(image, target))
+        ask = "([k, t, r, s]) => Array.from(contrastiveMap(page.images[k], t, r, s))"
+        for target, name in enumerate(birds.bank.names):
+            twins = tuple(birds.bank.index(one) for one in birds.bank.neighbours(name, 1 + target % 3))
+            strength = (0.6, 1.0, 2.0)[target % 3]
+            close_to(np.array(tab.evaluate(ask, [image, target, twins, strength])), birds.map(image, target, twins, strength))
+
+
+def test_heat_boxes_and_peak_lie_where_the_library_has_them(opened, birds: Made):
+    for image, field in enumerate(birds.fields[:2]):
+        target, reference = 0, 1
+        tab = opened(birds.path, f"#image={image}&target={target}&references={reference}&strength=1&boxes=true")
+        told = json.loads(saved(tab, "JSON"))["maps"][0]
+        found = field.localize(birds.bank, target, reference, strength=1.0)
+        np.testing.assert_allclose(told["peak"], found.peak(), atol=0.01)
+        heat = np.array(tab.evaluate("Array.from(shownMaps()[0].heat, (x) => (Number.isNaN(x) ? null : x))"), dtype=float)
+        exact = field.placement.project(torch.tensor(told["map"]).double())
+        np.testing.assert_allclose(heat.reshape(exact.shape), exact, atol=1e-6)
+        boxes = bounding_boxes(exact >= 0.5 * exact.nan_to_num(-1).max(), exact)
+        assert [tuple(box) for box in told["boxes"]] == [tuple(map(float, box)) for box in boxes]
+
+
+def test_maps_lie_right_whatever_the_model_saw_of_the_image(opened, tmp_path: Path):
+    """Padded above and below, padded by half a cell, cropped, and with cells that cover another part than the window."""
+    places = (
+        Placement((0, -10, 60, 50), (40, 60)),
+        Placement((-17.0, -3.0, 65.5, 44.0), (40, 60)),
+        Placement((10.25, 0, 50.25, 40), (40, 60)),
+        Placement((0, 0, 60, 40), (40, 60), (-5.0, 2.0, 52.0, 47.0)),
+        Placement((-90, -60, 150, 100), (40, 60)),
+    )
+    vectors = torch.randn(3, 8, generator=torch.Generator().manual_seed(2))
+    bank = ConceptBank(("a", "b", "c"), torch.nn.functional.normalize(vectors, dim=1))
+    fields = [ConceptField(torch.randn(6, 6, 8), vectors[0], place, {}) for place in places]
+    shown = [Shown.of("bird.png", Image.new("RGB", (60, 40)), field, bank) for field in fields]
+    path = tmp_path / "page.html"
+    path.write_text(to_html(shown, bank), "utf-8")
+    tab = opened(path)
+    for k, place in enumerate(places):
+        assert tab.evaluate("k => shownCells(page.images[k])", k) == place.shown((6, 6)).flatten().tolist()
+        map_ = torch.tensor(tab.evaluate("k => Array.from(baseMap(page.images[k], 1))", k)).reshape(6, 6).double()
+        ask = "k => Array.from(heatOf(page.images[k], baseMap(page.images[k], 1), true), (x) => (Number.isNaN(x) ? null : x))"
+        heat = np.array(tab.evaluate(ask, k), dtype=float).reshape(40, 60)
+        np.testing.assert_allclose(heat, place.project(map_), atol=1e-5)
+        peak = fields[k].localize(bank, "b", strength=0.0).peak()
+        centre = "k => centreOf(page.images[k], peakOf(page.images[k], baseMap(page.images[k], 1)))"
+        np.testing.assert_allclose(tab.evaluate(centre, k), peak, atol=1e-3)
+
+
+@pytest.mark.parametrize("touch", by_default([False, True], False))
+@pytest.mark.parametrize("scheme", by_default(["light", "dark"], "light"))
+@pytest.mark.parametrize("width", by_default([380, 1280], 380))
+def test_choose_drag_click_search_and_restore(opened, birds: Made, width: int, scheme: str, touch: bool):
+    tab = opened(birds.path, "", width, scheme, touch)
+    press = (lambda where: where.tap()) if touch else (lambda where: where.click())
+    assert overflow(tab) == 0
+    drawn = [painted(tab)]
+    press(tab.locator(".thumbnail").nth(1))
+    drawn.append(painted(tab))
+    tab.get_by_role("searchbox", name="Search for a target").fill("HERON misty")
+    assert tab.locator("#targets .row").count() == 1
+    press(tab.get_by_role("radio", name="misty heron"))
+    drawn.append(painted(tab))
+    press(tab.get_by_role("button", name="None"))
+    tab.get_by_role("searchbox", name="Search for a reference").fill("heron")
+    press(tab.get_by_role("checkbox", name="quiet heron"))
+    press(tab.get_by_role("checkbox", name="coral heron"))
+    slide(tab, "strength", 1.25)
+    drawn.append(painted(tab))
+    press(tab.get_by_role("checkbox", name="Smooth"))
+    press(tab.get_by_role("checkbox", name="Boxes"))
+    slide(tab, "threshold", 0.3)
+    tab.locator("#palette").select_option("For and against")
+    tab.locator("#beside").select_option("quiet heron")
+    drawn += [painted(tab), painted(tab, "#second canvas")]
+    assert len(set(drawn)) == len(drawn)
+    canvas = tab.locator("#first canvas")
+    box = canvas.bounding_box()
+    where = {"x": 0.3 * box["width"], "y": 0.8 * box["height"]}
+    canvas.tap(position=where) if touch else canvas.click(position=where)
+    state, names = chosen(tab), birds.bank.names
+    assert state == {
+        "image": 1,
+        "target": names.index("misty heron"),
+        "references": [names.index("quiet heron"), names.index("coral heron")],
+        "strength": 1.25,
+        "beside": names.index("quiet heron"),
+        "palette": "signed",
+        "smooth": False,
+        "boxes": True,
+        "threshold": 0.3,
+        "place": state["place"],
+    }
+    # The image is 4 : 3 and the model saw the square in its middle: three tenths of the width are 0.3 * 4/3 - 1/6 of it.
+    assert divmod(state["place"], 12) == (9, 2)
+    assert "row 10, column 3" in tab.get_by_role("status").inner_text()
+    # The other map has the target for its reference where the target has it.
+    told = json.loads(saved(tab, "JSON"))["maps"]
+    assert [(one["target"], one["references"]) for one in told] == [
+        ("misty heron", ["quiet heron", "coral heron"]),
+        ("quiet heron", ["misty heron", "coral heron"]),
+    ]
+    with Image.open(io.BytesIO(saved(tab, "PNG"))) as image:
+        assert image.size == (2 * 192, 144)
+    until(tab, "location.hash.includes('strength=1.25')")
+    again = opened(birds.path, tab.evaluate("location.hash"), width, scheme, touch)
+    assert chosen(again) == state
+    assert painted(again) == painted(tab)
+    assert painted(again, "#second canvas") == painted(tab, "#second canvas")
+    assert overflow(again) == 0
+
+
+def test_a_place_has_the_concepts_with_the_most_evidence_there(opened, birds: Made):
+    tab = opened(birds.path, "#target=0&references=1.2&strength=1&place=50")
+    here = np.array([birds.map(0, k).ravel()[50] for k in range(len(SPECIES))])
+    shown = tab.locator("#here button").all_inner_texts()
+    assert shown == [SPECIES[k] for k in np.argsort(-here)[:8]]
+    others = sorted((1, 2), key=lambda k: here[k])
+    assert tab.locator("#against-here button").all_inner_texts() == [SPECIES[k] for k in others]
+    first = tab.locator("#against-here .value").first.inner_text().replace("\N{MINUS SIGN}", "-")
+    assert float(first) == pytest.approx(here[0] - here[others[0]], abs=np.abs(here).max() / 60)
+    tab.locator("#here button").nth(1).click()
+    assert birds.bank.names[chosen(tab)["target"]] == shown[1]
+
+
+def test_a_link_that_makes_no_sense_is_as_usual(opened, birds: Made):
+    tab = opened(birds.path)
+    usual = chosen(tab)
+    for link in (
+        "#image=99&target=-1&references=x.1e3.0.0&strength=7&place=100000&palette=__proto__&beside=0&threshold=NaN",
+        "#%E0%A4%A&target",
+        "#references=&place=&beside=",
+    ):
+        tab.evaluate("choose({ image: 2, target: 9, strength: 2, palette: 'signed' })")
+        tab.evaluate("link => { location.hash = link }", link)
+        until(tab, "state.image === 0")
+        found = chosen(tab)
+        assert found == {**usual, "references": found["references"]}
+        assert usual["target"] not in found["references"]
+
+
+def test_everything_can_be_done_with_the_keyboard(opened, birds: Made):
+    tab = opened(birds.path)
+
+    def to(wanted: str) -> None:
+        for _ in range(30):
+            tab.keyboard.press("Tab")
+            if tab.evaluate("wanted => document.activeElement.matches(wanted)", wanted):
+                return
+        raise AssertionError(f"no way to {wanted}")
+
+    to("[name=image]")
+    tab.keyboard.press("ArrowRight")
+    assert chosen(tab)["image"] == 1
+    to("#first canvas")
+    tab.keyboard.press("ArrowDown")
+    place = chosen(tab)["place"]
+    tab.keyboard.press("ArrowRight")
+    assert chosen(tab)["place"] == place + 1
+    tab.keyboard.press("Escape")
+    assert chosen(tab)["place"] is None
+    to("#strength")
+    tab.keyboard.press("ArrowRight")
+    assert chosen(tab)["strength"] == 0.65
+    to("#boxes")
+    tab.keyboard.press("Space")
+    assert chosen(tab)["boxes"]
+    to("#target-search")
+    tab.keyboard.type("royal j")
+    to("[name=target]")
+    tab.keyboard.press("Space")
+    assert birds.bank.names[chosen(tab)["target"]] == "royal jay"
+    to("#chosen button")
+    count = len(chosen(tab)["references"])
+    tab.keyboard.press("Enter")
+    assert len(chosen(tab)["references"]) == count - 1
+    assert tab.evaluate("document.activeElement.closest('#chosen') !== null")
+    to("[name=reference]")
+    tab.keyboard.press("ArrowDown")
+    tab.keyboard.press("ArrowDown")
+    tab.keyboard.press("Space")
+    assert len(chosen(tab)["references"]) in (count, count - 2)
+    assert tab.evaluate("document.activeElement.name") == "reference"  # the list stays where it is
+    to("#here button")
+    wanted = tab.locator("#here button").first.inner_text()
+    tab.keyboard.press("Enter")
+    assert birds.bank.names[chosen(tab)["target"]] == wanted
+    assert tab.evaluate("document.activeElement.closest('#here') !== null")
+
+
+@pytest.mark.parametrize("scheme", by_default(["light", "dark"], "dark"))
+def test_names_and_contrast(opened, birds: Made, scheme: str):
+    """Whatever takes the focus has a name and a role; no text is harder to read than WCAG's 4.5 : 1; no id is there twice."""
+    tab = opened(birds.path, "#beside=3&boxes=true&references=1.2&target=0", scheme=scheme)
+    tree = tab.context.new_cdp_session(tab).send("Accessibility.getFullAXTree")["nodes"]
+    focusable = [
+        node
+        for node in tree
+        if not node["ignored"] and any(p["name"] == "focusable" and p["value"]["value"] for p in node.get("properties", ()))
+    ]
+    assert len(focusable) > 60
+    for node in focusable:
+        assert node["name"]["value"].strip(), node
+    images = [node for node in tree if not node["ignored"] and node["role"]["value"] in ("image", "img", "application")]
+    assert all(node["name"]["value"] for node in images)
+    assert {"main", "banner", "heading", "radiogroup", "slider", "status"} <= {
+        node["role"]["value"] for node in tree if "role" in node
+    }
+    ids = tab.evaluate("Array.from(document.querySelectorAll('[id]'), (e) => e.id)")
+    assert len(ids) == len(set(ids))
+    tab.evaluate("document.querySelector('details').open = true")
+    worst = tab.evaluate(CONTRAST)
+    assert worst["ratio"] >= 4.5, worst
+
+
+CONTRAST = """() => {
+  const numbers = (colour) => colour.match(/[\\d.]+/g).map(Number);
+  const light = (colour) => {
+    const [r, g, b] = numbers(colour).map((c) => (c / 255 <= 0.04045 ? c / 255 / 12.92 : ((c / 255 + 0.055) / 1.055) ** 2.4));
+    return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+  };
+  const behind = (e) => {
+    for (; e; e = e.parentElement) {
+      const colour = getComputedStyle(e).backgroundColor;
+      if (numbers(colour).length === 3) return colour;
+    }
+    throw new Error("nothing behind it");
+  };
+  let worst = { ratio: 99 };
+  const texts = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+  while (texts.nextNode()) {
+    const e = texts.currentNode.parentElement;
+    if (!texts.currentNode.data.trim() || !e.checkVisibility() || e.closest("option, script, noscript")) continue;
+    const pair = [light(getComputedStyle(e).color), light(behind(e))].sort((a, b) => b - a);
+    const ratio = (pair[0] + 0.05) / (pair[1] + 0.05);
+    if (ratio < worst.ratio) worst = { ratio, text: texts.currentNode.data };
+  }
+  return worst;
+}"""
+
+
+@pytest.mark.parametrize("width", by_default([380, 1280], 380))
+def test_names_from_outside_are_text(opened, tmp_path: Path, width: int):
+    torch.manual_seed(0)
+    vectors = torch.nn.functional.normalize(torch.randn(len(WILD), 16), dim=1)
+    bank = ConceptBank(WILD, vectors)
+    shown = []
+    for k, name in enumerate(WILD):
+        field = ConceptField(torch.randn(4, 6, 16), vectors[k], Placement((0, 0, 60, 40), (40, 60)), {})
+        shown.append(Shown.of(name, Image.new("RGB", (60, 40), (200, 9 * k, 90)), field, bank))
+    path = tmp_path / "page.html"
+    path.write_text(to_html(shown, bank, [("command", name) for name in WILD]), "utf-8")
+    assert path.read_text("utf-8").count("<script") == 2
+    tab = opened(path, "", width)
+    for k, name in enumerate(WILD):
+        tab.evaluate("k => choose({ image: k, target: k, references: nearest(k), beside: (k + 1) % 8 })", k)
+        assert overflow(tab) == 0
+        rows = rows_of(tab)
+        guard = "'" if name.startswith("=") else ""
+        assert rows[0]["target"] == rows[0]["image"] == guard + name
+    assert tab.title() == "Concept maps to explore"
+    assert tab.evaluate("document.querySelectorAll('script').length") == 2
+    assert tab.evaluate("document.querySelectorAll('img').length") == len(WILD)
+    tab.locator("#targets input").nth(3).check()
+    saved(tab, "PNG")
+
+
+def thirty(folder: Path) -> Made:
+    """30 images of the largest size that a page has, 300 concepts, and the 14 x 14 cells of a ViT-B/16."""
+    torch.manual_seed(1)
+    names = tuple(f"concept {k}" for k in range(300))
+    # As texts are: similar to each other.
+    vectors = torch.nn.functional.normalize(torch.randn(300, 64) + 1.5 * torch.randn(64), dim=1)
+    bank, placement = ConceptBank(names, vectors), Placement((0, 0, 448, 448), (448, 448))
+    fields, shown = [], []
+    for k in range(30):
+        fields.append(ConceptField(torch.randn(14, 14, 64), vectors[k], placement, {}))
+        shown.append(Shown.of(f"{k}.png", world.draw_species(SPECIES[k], k, 448).image, fields[-1], bank))
+    path = folder / "page.html"
+    path.write_text(to_html(shown, bank), "utf-8")
+    return Made(path, tuple(fields), bank)
+
+
+@pytest.mark.slow
+def test_thirty_images_and_three_hundred_concepts(opened, tmp_path: Path):
+    large = thirty(tmp_path)
+    assert large.path.stat().st_size < 5_000_000
+    tab = opened(large.path, "#image=7&target=3&references=9.200.31&beside=12&boxes=true")
+    times = tab.evaluate(REACTION)
+    assert np.median(times) <= 50, times
+    sys.stdout.write(f"{large.path.stat().st_size / 1e6:.2f} MB, {np.median(times):.1f} ms, at most {max(times):.1f} ms")
+    for target, references in product((3, 250), ((9, 200, 31), ())):
+        ask = "([t, r]) => Array.from(contrastiveMap(page.images[7], t, r, 0.6))"
+        close_to(np.array(tab.evaluate(ask, [target, references])), large.map(7, target, references, 0.6))
+
+
+REACTION = """() => Array.from({ length: 30 }, (_, k) => {
+  const slider = document.getElementById("strength");
+  const start = performance.now();
+  slider.value = String(k / 15);
+  slider.dispatchEvent(new Event("input"));
+  document.body.getBoundingClientRect();
+  return performance.now() - start;
+})"""
+"""How long it takes from a move of the slider to two maps with their boxes and a page that is laid out, in milliseconds."""
+
+
+def main(folder: str) -> None:
+    """Write an example and images of it."""
+    out = Path(folder)
+    out.mkdir(parents=True, exist_ok=True)
+    page = made(out / "page.html", [world.draw_species(SPECIES[5 * k], k, 448).image for k in range(6)], SPECIES)
+    with chromium() as browser:
+        for width, scheme, link in product(
+            (380, 1280), ("light", "dark"), ("", "#image=1&beside=7&palette=signed&boxes=true")
+        ):
+            tab = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme).new_page()
+            tab.goto(page.path.as_uri() + link)
+            until(tab, "page.images[state.image].pixels !== undefined")
+            tab.screenshot(path=out / f"{width}-{scheme}{'-beside' if link else ''}.png", full_page=True)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
