@@ -273,6 +273,8 @@ def _connect(ray: Any) -> None:
     """
     address = os.environ.get("RAY_ADDRESS")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    # Else Ray gives its workers the least priority: beside other work on the machine they take twice as long.
+    os.environ.setdefault("RAY_worker_niceness", "0")
     quiet = {"log_to_driver": False, "logging_level": "ERROR"}
     try:
         with _own_signals():
