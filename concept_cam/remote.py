@@ -10,9 +10,9 @@ import os
 import shutil
 import stat
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import IO, Any, final
 
 from concept_cam.errors import Unreachable, reason
@@ -93,15 +93,20 @@ def opened_at(url: str) -> io.BufferedReader:
     found = information(url)
     if stat.S_ISDIR(found.st_mode):
         raise IsADirectoryError(21, "it is a folder")
-    return io.BufferedReader(_Object(url, found.st_size), min(_AHEAD, max(1, found.st_size)))
+    return io.BufferedReader(Pieces(partial(_piece, url), found.st_size), min(_AHEAD, max(1, found.st_size)))
 
 
 @final
-class _Object(io.RawIOBase):
-    """An object of a store; each read asks for those bytes alone."""
+class Pieces(io.RawIOBase):
+    """A stream of bytes that are asked for piece by piece, from any place.
 
-    def __init__(self, url: str, size: int) -> None:
-        self._url, self._size, self._place = url, size, 0
+    Args:
+        read: gives bytes: from which place, and how many.
+        size: of all.
+    """
+
+    def __init__(self, read: Callable[[int, int], bytes], size: int) -> None:
+        self._read, self._size, self._place = read, size, 0
 
     def readable(self) -> bool:
         return True
@@ -122,15 +127,19 @@ class _Object(io.RawIOBase):
 
     def readinto(self, buffer: Any) -> int:
         wanted = max(0, min(len(buffer), self._size - self._place))
-        if not wanted:
-            return 0
-        with reaching(self._url):
-            content = _system(self._url).cat_file(self._url, start=self._place, end=self._place + wanted)
-        if len(content) != wanted:
-            raise OSError(f"{len(content):,} bytes came, where {wanted:,} were asked for; it has changed")
-        buffer[:wanted] = content
-        self._place += wanted
-        return wanted
+        content = self._read(self._place, wanted) if wanted else b""
+        buffer[: len(content)] = content
+        self._place += len(content)
+        return len(content)
+
+
+def _piece(url: str, place: int, count: int) -> bytes:
+    """Some bytes of an object, and no others."""
+    with reaching(url):
+        content: bytes = _system(url).cat_file(url, start=place, end=place + count)
+    if len(content) != count:
+        raise OSError(f"{len(content):,} bytes came, where {count:,} were asked for; it has changed")
+    return content
 
 
 @final

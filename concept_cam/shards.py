@@ -12,7 +12,7 @@ from pathlib import PurePosixPath
 from typing import Any, final
 
 from concept_cam.errors import one_line, reason
-from concept_cam.remote import Held, fetched
+from concept_cam.remote import Held, Pieces, fetched
 
 _BLOCK = 512
 _LONGEST = 1 << 16
@@ -54,7 +54,8 @@ class Shard:
         """
         if name not in self.members:
             raise FileNotFoundError(2, "the tar file has no such image")
-        return io.BufferedReader(_Member(self, *self.members[name]))
+        start, size = self.members[name]
+        return io.BufferedReader(Pieces(lambda place, count: self.read(start + place, count), size))
 
     def read(self, place: int, count: int) -> bytes:
         """Some bytes of the file, for any thread.
@@ -66,37 +67,6 @@ class Shard:
         with self._lock:
             self.file.file.seek(place)
             return self.file.file.read(count)
-
-
-@final
-class _Member(io.RawIOBase):
-    """A member of a tar file."""
-
-    def __init__(self, shard: Shard, start: int, size: int) -> None:
-        self._shard, self._start, self._size, self._place = shard, start, size, 0
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        self._place = max(0, offset + (0, self._place, self._size)[whence])
-        return self._place
-
-    def tell(self) -> int:
-        return self._place
-
-    def readall(self) -> bytes:
-        # At once, and not in pieces of 8 kB, as Python does.
-        return self.read(max(0, self._size - self._place)) or b""
-
-    def readinto(self, buffer: Any) -> int:
-        content = self._shard.read(self._start + self._place, max(0, min(len(buffer), self._size - self._place)))
-        buffer[: len(content)] = content
-        self._place += len(content)
-        return len(content)
 
 
 def shard_of(file: str, state: object) -> Shard:
