@@ -109,23 +109,29 @@ class Pieces(io.RawIOBase):
         self._read, self._size, self._place = read, size, 0
 
     def readable(self) -> bool:
+        """True."""
         return True
 
     def seekable(self) -> bool:
+        """True."""
         return True
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        """Go to a place; see ``io.RawIOBase``."""
         self._place = max(0, offset + (0, self._place, self._size)[whence])
         return self._place
 
     def tell(self) -> int:
+        """The place of the next byte."""
         return self._place
 
     def readall(self) -> bytes:
+        """All bytes from the place on."""
         # At once, and not in pieces of 8 kB, as Python does.
         return self.read(max(0, self._size - self._place)) or b""
 
     def readinto(self, buffer: Any) -> int:
+        """Fill a buffer; how many bytes there were."""
         wanted = max(0, min(len(buffer), self._size - self._place))
         content = self._read(self._place, wanted) if wanted else b""
         buffer[: len(content)] = content
