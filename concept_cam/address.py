@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, final
 
@@ -38,7 +38,7 @@ class Address(type(Path())):  # type: ignore[misc]
         text: str = super().__str__()
         if not self.is_remote:
             return text
-        protocol, _, rest = text.replace("\\", "/").partition("/")
+        protocol, _, rest = (text.replace("\\", "/") if os.name == "nt" else text).partition("/")
         return f"{protocol}//{rest}"
 
     def __fspath__(self) -> str:
@@ -54,10 +54,8 @@ class Address(type(Path())):  # type: ignore[misc]
 
     def _split(self) -> tuple[Address, str]:
         """The tar file and the name within; the address itself and nothing where there is none."""
-        for place, part in enumerate(self.parts[:-1], 1):
-            if part.lower().endswith(TAR):
-                return Address(*self.parts[:place]), "/".join(self.parts[place:])
-        return self, ""
+        place = _tar_in(self.parts, self.is_remote)
+        return (Address(*self.parts[:place]), "/".join(self.parts[place:])) if place else (self, "")
 
     def shard(self) -> Shard:
         """The tar file that this is, or is in.
@@ -66,8 +64,7 @@ class Address(type(Path())):  # type: ignore[misc]
             OSError, ValueError: it cannot be read, or is no tar file.
         """
         file, _ = self._split()
-        found = file.stat()
-        return shard_of(str(file), (found.st_ino, found.st_size, found.st_mtime_ns))
+        return _shard(file, file.stat())
 
     def stat(self, **options: Any) -> os.stat_result:
         """As of any path.
@@ -78,7 +75,8 @@ class Address(type(Path())):  # type: ignore[misc]
         file, name = self._split()
         if not name:
             return information(str(self)) if self.is_remote else os.stat(self, **options)  # noqa: PTH116
-        found, shard = file.stat(), self.shard()
+        found = file.stat()
+        shard = _shard(file, found)
         if name not in shard.members:
             raise FileNotFoundError(2, "the tar file has no such image", str(self))
         size, number = shard.members[name][1], found.st_ino ^ hash((found.st_size, found.st_mtime_ns, name))
@@ -173,10 +171,20 @@ def address_of(path: str | os.PathLike[str]) -> Path:
         if path.parts[0] in _LOCAL:
             raise OptionError(f"{path}: this is a file of this machine; give its path alone.")
         return Address(*path.parts)
-    for place, part in enumerate(path.parts[:-1], 1):
-        if part.lower().endswith(TAR) and os.path.isfile(Path(*path.parts[:place])):  # noqa: PTH113
-            return Address(path)
-    return path
+    return Address(path) if _tar_in(path.parts, False) else path
+
+
+def _tar_in(parts: Sequence[str], remote: bool) -> int:
+    """How many parts of a path lead to a tar file that it passes through; 0 if it passes through none."""
+    for place, part in enumerate(parts[:-1], 1):
+        # A bucket is none, and neither is a folder of this machine.
+        if part.lower().endswith(TAR) and (place > 2 if remote else os.path.isfile(Path(*parts[:place]))):  # noqa: PTH113
+            return place
+    return 0
+
+
+def _shard(file: Address, state: os.stat_result) -> Shard:
+    return shard_of(str(file), (state.st_ino, state.st_size, state.st_mtime_ns))
 
 
 def absolute(path: str | os.PathLike[str]) -> Path:

@@ -174,6 +174,15 @@ def fetched(url: str) -> Held:
 
 @lru_cache(_FETCHED)
 def _fetched(url: str, _: int) -> Held:
+    return fetch(url)
+
+
+def fetch(url: str) -> Held:
+    """A file without a name that holds all of an object.
+
+    Raises:
+        OSError: see ``reaching``; or there is no room.
+    """
     held = Held(tempfile.TemporaryFile())  # noqa: SIM115  (``Held`` closes it)
     with opened_at(url) as stream:
         shutil.copyfileobj(stream, held.file, 1 << 24)

@@ -12,7 +12,7 @@ from pathlib import PurePosixPath
 from typing import Any, final
 
 from concept_cam.errors import one_line, reason
-from concept_cam.remote import Held, Pieces, fetched
+from concept_cam.remote import Held, Pieces, fetch
 
 _BLOCK = 512
 _LONGEST = 1 << 16
@@ -26,6 +26,8 @@ _MOST = 5_000_000
 
 _KEPT = 8
 """Files that are open, with their indices."""
+
+_INDEXING = threading.Lock()
 
 _COMPRESSED = {b"\x1f\x8b": "gzip", b"BZ": "bzip2", b"\xfd7": "xz", b"\x28\xb5": "zstd"}
 
@@ -79,12 +81,13 @@ def shard_of(file: str, state: object) -> Shard:
     Raises:
         OSError, ValueError: it cannot be read, or is no tar file.
     """
-    return _shard_of(file, state)
+    with _INDEXING:  # else several threads would each fetch and index a file that is new
+        return _shard_of(file, state)
 
 
 @lru_cache(_KEPT)
 def _shard_of(file: str, _: object) -> Shard:
-    return _indexed(fetched(file) if "://" in file else Held(open(file, "rb")))  # noqa: PTH123  (``Held`` closes it)
+    return _indexed(fetch(file) if "://" in file else Held(open(file, "rb")))  # noqa: PTH123  (``Held`` closes it)
 
 
 def _indexed(held: Held) -> Shard:

@@ -10,7 +10,7 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from concept_cam.datasets import Example
-from concept_cam.errors import DatasetError
+from concept_cam.errors import DatasetError, Unreachable
 from concept_cam.images import Frame
 from concept_cam.metrics.localization import check_masks
 from concept_cam.passes import Pass, each_frame, ordinary
@@ -86,7 +86,7 @@ def each_view(
         for item in items:
             try:
                 outcomes.append(read(item))
-            except MemoryError:
+            except (MemoryError, Unreachable):
                 raise
             except Exception as error:  # noqa: BLE001  (whatever is wrong with an item is said of it)
                 outcomes.append(error)

@@ -11,25 +11,35 @@ import subprocess
 import sys
 import tarfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import fsspec
 import pytest
+import torch
 from clis import TWINS
 from moto.server import ThreadedMotoServer
+from safetensors.torch import load
 
 from concept_cam import world
 from concept_cam.address import Address, address_of, is_remote
 from concept_cam.cli.folders import sources
-from concept_cam.cli.tabled import of_tables
+from concept_cam.cli.tabled import of_tables, species_of
+from concept_cam.datasets import Example
+from concept_cam.datasets.builder import DatasetBuilder
 from concept_cam.errors import ConceptCamError, ImageError, OptionError, OutputError, Unreachable
+from concept_cam.explorer import write_explorer
 from concept_cam.files import FileWriter
 from concept_cam.images import read_image
 from concept_cam.outside import read_bytes
 from concept_cam.parts import read_parts
+from concept_cam.remote import fetch
 from concept_cam.runs import Run
+from concept_cam.runs.identity import digests_of_examples
 from concept_cam.store import Store, store_fields, write_matches
+from concept_cam.views import each_view
 from concept_cam.writers import find_parts_of_images, localize_images
+from concept_cam.writers.dataset import sha256_of
 
 COUNT = 10
 
@@ -101,7 +111,11 @@ def same(found, wanted, names=()):
             start = 8 + int.from_bytes(content[:8], "little")
             assert own[start:] == content[start:]
             continue
-        if not name.startswith("batches/") and name not in ("how.json", "run.json"):
+        if name.startswith("batches/") and name.endswith(".safetensors"):
+            ours, theirs = load(own), load(content)
+            assert ours.keys() == theirs.keys()
+            assert all(torch.equal(ours[key], theirs[key]) for key in ours), name
+        elif not name.startswith("batches/") and name not in ("how.json", "run.json"):
             assert own == content, name
 
 
@@ -140,6 +154,35 @@ def test_a_tar_file_gives_the_rows_of_its_folder(photos, localizer, tmp_path, mo
     (answer,) = Store.open(tmp_path / "tar-fields").search(localizer, "red crown", against="bird", top=2)
     write_matches([answer], tmp_path / "found")
     assert len(list((tmp_path / "found" / "overlays").iterdir())) == 2
+
+
+def test_a_tar_file_names_no_species_but_its_folders_do(photos, tmp_path):
+    flat = packed(photos, tmp_path / "000.tar")
+    assert set(species_of(sources([flat]), [flat], "bird").values()) == {"bird"}
+    with tarfile.open(tmp_path / "001.tar", "w") as tar:
+        tar.add(photos / "00.png", "blue_jay/a.png")
+        tar.add(photos / "01.png", "wren/b.png")
+    given = [tmp_path / "001.tar"]
+    assert list(species_of(sources(given), given, "bird").values()) == ["blue jay", "wren"]
+
+
+def test_hidden_members_are_no_images(photos, tmp_path):
+    with tarfile.open(tmp_path / "a.tar", "w") as tar:
+        for name in ("._a.png", "a.png", ".DS/x.png"):
+            tar.add(photos / "00.png", name)
+    assert [image.name for image in sources([tmp_path / "a.tar"])] == ["a.png"]
+
+
+def test_a_folder_or_a_bucket_may_be_called_as_a_tar_file(photos, tmp_path):
+    folder = tmp_path / "set.tar"
+    folder.mkdir()
+    inner = packed(photos, folder / "000.tar")
+    (folder / "own.png").write_bytes((photos / "00.png").read_bytes())
+    assert read_image(address_of(folder / "own.png")).size == (96, 96)
+    assert len(sources([inner])) == COUNT
+    assert read_bytes(address_of(inner / "03.png"), 1 << 20) == (photos / "03.png").read_bytes()
+    bucket = address_of("s3://my.tar/a.png")
+    assert bucket._split() == (bucket, "")
 
 
 def test_a_tar_file_that_is_changed_is_read_anew(photos, tmp_path):
@@ -297,6 +340,58 @@ def test_an_object_is_there_whole_or_not_at_all(s3):
         file.write(b"one, ")
         file.write(b"two")
     assert s3.cat_file("bucket/whole/b.bin") == b"one, two"
+
+
+def test_threads_fetch_a_tar_file_once(s3, photos, tmp_path, monkeypatch):
+    s3.pipe_file("bucket/threads.tar", packed(photos, tmp_path / "a.tar").read_bytes())
+    fetched = []
+
+    def slowly(url):
+        fetched.append(url)
+        time.sleep(0.2)
+        return fetch(url)
+
+    monkeypatch.setattr("concept_cam.shards.fetch", slowly)
+    images = [address_of(f"s3://bucket/threads.tar/{k:02d}.png") for k in range(4)]
+    with ThreadPoolExecutor(4) as pool:
+        contents = list(pool.map(lambda image: read_bytes(image, 1 << 20), images))
+    assert contents == [(photos / image.name).read_bytes() for image in images]
+    assert len(fetched) == 1
+
+
+def lost(*_, **__):
+    raise Unreachable("s3://bucket: the store cannot be reached.")
+
+
+def _of_a_view(photos, localizer, folder):
+    each_view([1], lost, localizer.passes, lambda *_: [], lambda *_: None)
+
+
+def _of_a_mask(photos, localizer, folder):
+    digests_of_examples([Example("a.png", photos / "00.png", "finch", region=lost)])
+
+
+def _of_an_example(photos, localizer, folder):
+    DatasetBuilder().add([1], lost)
+
+
+def _of_a_digest(photos, localizer, folder):
+    sha256_of(photos / "00.png")
+
+
+def _of_an_explorer(photos, localizer, folder):
+    world_of_two = world.localizer(vocabulary=["ember finch", "frost finch"])
+    write_explorer(world_of_two, sorted(photos.iterdir()), folder / "page.html")
+
+
+@pytest.mark.parametrize("work", [_of_a_view, _of_a_mask, _of_an_example, _of_a_digest, _of_an_explorer])
+def test_a_store_that_is_lost_is_no_fault_of_an_image(work, photos, localizer, tmp_path, monkeypatch):
+    """It ends the run, whoever asks; else a row would say for ever what was wrong with the network."""
+    monkeypatch.setattr("concept_cam.writers.dataset.chunks_of", lost)
+    monkeypatch.setattr("concept_cam.localizer.Localizer.read", lost)
+    with pytest.raises(Unreachable, match="cannot be reached"):
+        work(photos, localizer, tmp_path)
+    assert not list(tmp_path.iterdir())
 
 
 def test_an_object_is_read_at_once(s3, photos, monkeypatch):

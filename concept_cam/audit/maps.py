@@ -17,7 +17,7 @@ from concept_cam.audit.columns import AuditRow
 from concept_cam.audit.object_share import ALIGNED
 from concept_cam.audit.setup import Setup
 from concept_cam.decoding import MAX_BYTES
-from concept_cam.errors import ImageError, OutputError, reason
+from concept_cam.errors import ImageError, OutputError, Unreachable, reason
 from concept_cam.images import Placement, read_image
 from concept_cam.outside import read_bytes
 from concept_cam.runs.tensors import StoredTensors, stored_tensors
@@ -61,6 +61,8 @@ class Drawing:
         try:
             # What is drawn is what was compared: the file is read once.
             content = read_bytes(path, MAX_BYTES) if self.source else b""
+        except Unreachable:
+            raise
         except (OSError, ValueError) as error:
             raise ImageError(f"{path}: the image is gone ({reason(error)}).") from error
         if hashlib.sha256(content).digest() != self.digest:

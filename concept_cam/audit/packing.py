@@ -17,6 +17,7 @@ from PIL import Image
 from torch import Tensor
 
 from concept_cam.datasets import Example
+from concept_cam.errors import Unreachable
 from concept_cam.images import Placement
 from concept_cam.outside import chunks_of
 
@@ -103,6 +104,8 @@ def digest_of_file(path: str | os.PathLike[str]) -> bytes:
     try:
         for chunk in chunks_of(path):
             digest.update(chunk)
+    except Unreachable:
+        raise
     except (OSError, ValueError):
         return bytes(32)
     return digest.digest()

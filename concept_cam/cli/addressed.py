@@ -93,7 +93,7 @@ def _in_tar(path: Path) -> list[Path]:
         raise
     except (OSError, ValueError) as error:
         raise ImageError(f"{path}: the tar file cannot be read ({reason(error)}).") from error
-    images: list[Path] = [one for one in found if one.suffix.lower() in SUFFIXES]
+    images: list[Path] = [one for one in found if one.suffix.lower() in SUFFIXES and not _is_hidden(one, file)]
     if not images:
         raise ImageError(f"{path}: no images in this tar file; looked for {', '.join(SUFFIXES)}.")
     return images
@@ -111,7 +111,7 @@ def _in_folder(given: Path) -> list[Path] | None:
         if given.exists():
             return None
         raise ImageError(f"{given}: there is no such bucket, folder or object.")
-    found = [one for one in given.below() if not any(part[0] == "." for part in one.relative_to(given).parts)]
+    found = [one for one in given.below() if not _is_hidden(one, given)]
     images: list[Path] = sorted((one for one in found if one.suffix.lower() in SUFFIXES), key=_order)
     own = [one for one in images if one.parent == given]
     if not images:
@@ -128,6 +128,10 @@ def _tell_skipped(path: Path, skipped: Sequence[Path]) -> None:
         complain(
             f"{one_line(path, 300)}: {len(skipped)} files skipped: no images, or in folders beside images ({names}{more})."
         )
+
+
+def _is_hidden(path: Path, folder: Path) -> bool:
+    return any(part[0] == "." for part in path.relative_to(folder).parts)
 
 
 def _is_tar(path: Path) -> bool:

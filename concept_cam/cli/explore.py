@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from concept_cam.address import address_of
 from concept_cam.cli import options
 from concept_cam.cli.command import command_line
 from concept_cam.cli.encoders import Asked
@@ -54,6 +55,7 @@ def explore(
 
     if out.suffix.lower() not in (".html", ".htm"):
         raise OptionError(f"--out {out}: expected the name of a page, which ends in .html.")
+    out = address_of(out)
     chosen = None if method is None else method_named(method)
     if chosen is not None:
         check_method(chosen)

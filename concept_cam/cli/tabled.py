@@ -54,7 +54,8 @@ def species_of(images: Sequence[Path], given: Sequence[Path], parent: str) -> di
     roots = [folder for folder in map(absolute, given) if _holds_images(folder)]
     folders = {path: _below(absolute(path).parent, roots) for path in images}
     told = len(set(folders.values())) > 1 or bool(roots)
-    return {path: (words(folder.name) if told else "") or parent for path, folder in folders.items()}
+    named = {path: told and folder.suffix.lower() != TAR for path, folder in folders.items()}  # a shard names no species
+    return {path: (words(folder.name) if named[path] else "") or parent for path, folder in folders.items()}
 
 
 def _holds_images(given: Path) -> bool:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from concept_cam.datasets.example import Dataset, Example
-from concept_cam.errors import ConceptCamError, DatasetError, one_line, refused_as
+from concept_cam.errors import ConceptCamError, DatasetError, Unreachable, one_line, refused_as
 
 T = TypeVar("T")
 
@@ -45,6 +45,8 @@ class DatasetBuilder:
                     example, chosen = read(item), self.training if training(item) else self.examples
                     if not example.label.strip():
                         raise ValueError("it has no label")
+            except Unreachable:
+                raise
             except ConceptCamError as error:
                 self.problems.append(str(error))
             else:

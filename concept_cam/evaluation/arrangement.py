@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from concept_cam.concepts import ConceptBank
 from concept_cam.datasets import Dataset, Example
-from concept_cam.errors import ConceptCamError, DatasetError, OptionError
+from concept_cam.errors import ConceptCamError, DatasetError, OptionError, Unreachable
 from concept_cam.evaluation.probe import embed_frames
 from concept_cam.images import Frame
 from concept_cam.localizer import Localizer
@@ -94,6 +94,8 @@ def classified(localizer: Localizer, bank: ConceptBank, dataset: Dataset) -> tup
                 try:
                     bank.index(example.label)
                     frames[index] = Frame.of(example.read(), preprocess)
+                except Unreachable:
+                    raise
                 except ConceptCamError as error:
                     problems.append(f"{example.name}: {error}")
                 bar.update()

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import final
 
 from concept_cam.concepts import ConceptBank
-from concept_cam.errors import ConceptCamError, OptionError
+from concept_cam.errors import ConceptCamError, OptionError, Unreachable
 from concept_cam.explorer.html import to_html
 from concept_cam.explorer.shown import Shown
 from concept_cam.field import ConceptField
@@ -80,7 +80,7 @@ def write_explorer(
     shown: list[Shown] = []
 
     def fail(path: Path, error: ConceptCamError) -> None:
-        if isinstance(error, OptionError):
+        if isinstance(error, OptionError | Unreachable):
             raise error
         failed(path, error)
 

@@ -140,7 +140,7 @@ def _regions(example: Example) -> str:
     for name, region in (("", example.region), *example.parts):
         try:
             held.append((name, region() if region else None))
-        except MemoryError:
+        except (MemoryError, Unreachable):
             raise
         except Exception as error:  # noqa: BLE001  (as above)
             held.append((name, type(error).__name__))

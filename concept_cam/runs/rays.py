@@ -128,7 +128,7 @@ class Rays:
             self._workers: dict[Any, tuple[int, Any]] = {}
             self._starts: dict[int, int] = {}
             self._count = 0
-            self._silent: dict[int, float] = {}
+            self._silent: dict[int, tuple[float, tuple[int, int]]] = {}
             self._nodes: dict[int, str]
             self._at: dict[int, tuple[int, int]]
             self._made: int
@@ -166,14 +166,18 @@ class Rays:
             end = self._end_of(ref, worker)
             if end is None:
                 # It is not reached, and may have died or not: the next call tells.
-                self._silent.setdefault(worker, time.monotonic())
+                self._silent[worker] = time.monotonic(), self.at(worker)
                 self._workers[actor.answer.remote()] = worker, actor
             else:
                 found[worker] = end
                 self._silent.pop(worker, None)
                 self._ray.kill(actor)  # it holds its CPU until then
         for ref, (worker, actor) in list(self._workers.items()):
-            if time.monotonic() - self._silent.get(worker, time.monotonic()) > _SILENT:
+            since, was_at = self._silent.get(worker, (time.monotonic(), None))
+            if worker in self._silent and self.at(worker) != was_at:
+                # It is at work, behind which the call waits.
+                self._silent[worker] = time.monotonic(), self.at(worker)
+            elif time.monotonic() - since > _SILENT:
                 del self._workers[ref], self._silent[worker]
                 found[worker] = End("Ray does not reach its machine", lost=True)
                 self._ray.kill(actor)

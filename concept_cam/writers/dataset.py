@@ -18,7 +18,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from concept_cam.address import Address, address_of
-from concept_cam.errors import OptionError, OutputError
+from concept_cam.errors import OptionError, OutputError, Unreachable
 from concept_cam.images import Frame, Placement
 from concept_cam.localizer import Localizer
 from concept_cam.outside import chunks_of, opened
@@ -205,6 +205,8 @@ def sha256_of(path: Path) -> str | None:
     try:
         for chunk in chunks_of(path):
             digest.update(chunk)
+    except Unreachable:
+        raise
     except (OSError, ValueError):
         return None
     return digest.hexdigest()
