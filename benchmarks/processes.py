@@ -35,6 +35,7 @@ from concept_cam.store import store_fields
 from concept_cam.writers import localize_images
 
 _BATCH, _DRAWN = 8, 500
+_METHODS = ("class_stream", "hires_cam")
 
 
 def bare(localizer: Localizer, images: list[Path]) -> float:
@@ -47,10 +48,10 @@ def bare(localizer: Localizer, images: list[Path]) -> float:
     return time.perf_counter() - begun
 
 
-def vit() -> Localizer:
+def vit(method: str) -> Localizer:
     """A model of full size, with random weights."""
     model, *_ = open_clip.create_model_and_transforms("ViT-B-16", pretrained=None)
-    return Localizer(wrap(model.eval(), open_clip.get_tokenizer("ViT-B-16"), name="ViT-B-16"), method="hires_cam")
+    return Localizer(wrap(model.eval(), open_clip.get_tokenizer("ViT-B-16"), name="ViT-B-16"), method=method)
 
 
 def parquet(localizer: Localizer, images: list[Path]) -> float:
@@ -141,9 +142,9 @@ def main(
                 first = first or each
                 cells = (f"{1000 * each:.2f}", f"{each / first:.3f}", f"{each / alone:.3f}")
                 table.add_row(job, engine, str(number), *cells)
-        cases = [(f"parquet, {name}", world.localizer(method=name), images, few) for name in ("class_stream", "hires_cam")]
+        cases = [(f"parquet, {name}", world.localizer(method=name), images, few) for name in _METHODS]
         if large:
-            cases.append(("parquet, ViT-B-16, hires_cam", vit(), images[:large], 8))
+            cases += [(f"parquet, ViT-B-16, {name}", vit(name), images[:large], 8) for name in _METHODS]
         for what, one, some, less in cases:
             beside, written = alone_and_parquet(one, some, less)
             table.add_row(what, "processes", "1", f"{1000 * written:.2f}", "", f"{written / beside:.3f}")

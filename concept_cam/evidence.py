@@ -96,9 +96,26 @@ class EvidenceMap:
         visible = self.grid.masked_fill(~self.shown, float("-inf"))
         return divmod(int(visible.argmax()), self.grid.shape[1])
 
-    def peak(self) -> tuple[float, float]:
-        """(x, y) on the image: the centre of the cell with the strongest evidence."""
-        return self.locate(*self.peak_cell())
+    def peak(self, floor: float = 0.0) -> tuple[float, float]:
+        """(x, y) on the image: the mean place of the positive evidence in the strongest cell and the eight cells around it.
+
+        What is looked for is often smaller than a cell, and lies between the centres of cells. Without positive evidence it is
+        the centre of the strongest cell.
+
+        Args:
+            floor: evidence that counts as none.
+        """
+        row, column = self.peak_cell()
+        rows, columns = (slice(max(at - 1, 0), at + 2) for at in (row, column))
+        evidence = self.grid.double() - floor
+        weights = evidence.masked_fill(~self.shown, 0.0)[rows, columns].clamp(min=0).cpu()
+        total = float(weights.sum())
+        if not 0 < total < float("inf"):
+            return self.locate(row, column)
+        mean_row, mean_column = (
+            float(weights.sum(1 - axis) @ torch.arange(weights.shape[axis], dtype=weights.dtype)) / total for axis in (0, 1)
+        )
+        return self.locate(rows.start + mean_row, columns.start + mean_column)
 
     def locate(self, row: float, column: float) -> tuple[float, float]:
         """(x, y) of the centre of a cell; of one that lies in part in padding, the nearest point of the image."""

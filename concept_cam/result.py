@@ -83,7 +83,7 @@ class Localization:
         return self.evidence.boxes(threshold)
 
     def peak(self) -> tuple[float, float]:
-        """(x, y) on the image: the centre of the patch with the strongest evidence."""
+        """(x, y) on the image: the mean place of the positive evidence in the strongest patch and the eight around it."""
         return self.evidence.peak()
 
     def summary(self) -> dict[str, Any]:

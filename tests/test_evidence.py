@@ -27,6 +27,28 @@ def test_the_peak_is_the_strongest_cell_that_shows_something_of_the_image():
     assert EvidenceMap(grid - 10, PADDED).strongest == -9.0
 
 
+def test_the_peak_is_the_mean_place_of_the_positive_evidence_around_the_strongest_cell():
+    grid = torch.tensor([[1.0, 0.0, 0.0, 7.0], [2.0, 8.0, -5.0, 0.0], [0.0, 4.0, 0.0, 0.0]])
+    assert EvidenceMap(grid, PIXELS).peak_cell() == (1, 1)
+    # Of 1, 2, 8 and 4, which sum to 15; not what is negative, nor what is two cells away.
+    x, y = EvidenceMap(grid, PIXELS).peak()
+    assert (x, y) == pytest.approx((0.5 + (0 * 3 + 1 * 12) / 15, 0.5 + (0 * 1 + 1 * 10 + 2 * 4) / 15))
+    assert EvidenceMap(grid, PIXELS).peak(floor=4.0) == pytest.approx((1.5, 1.5))  # the 8 alone
+    # Half on either side of an edge between cells, and in a corner; nothing positive; a cell that overflowed.
+    between = torch.tensor([[0.0, 0.0, 0.0, 0.0], [0.0, 3.0, 3.0, 0.0], [0.0, 0.0, 0.0, 0.0]])
+    assert EvidenceMap(between, PIXELS).peak() == pytest.approx((2.0, 1.5))
+    corner = torch.tensor([[3.0, 1.0, 0.0, 0.0], [0.0, 0.0, 0.0, 0.0], [0.0, 0.0, 0.0, 0.0]])
+    assert EvidenceMap(corner, PIXELS).peak() == pytest.approx((0.75, 0.5))
+    assert EvidenceMap(grid - 9, PIXELS).peak() == pytest.approx((1.5, 1.5))
+    assert EvidenceMap(torch.full((3, 4), torch.inf), PIXELS).peak() == (0.5, 0.5)
+
+
+def test_what_lies_in_padding_does_not_move_the_peak():
+    grid = torch.zeros(4, 4)
+    grid[1, 1], grid[0, 2] = 2.0, 9.0
+    assert EvidenceMap(grid, PADDED).peak() == pytest.approx((3.0, 1.0))
+
+
 def test_a_centre_in_padding_is_moved_to_the_edge_of_the_image():
     half = Placement((0.0, -3.0, 8.0, 5.0), (4, 8))  # The second row of cells is half in padding.
     grid = torch.zeros(4, 4)

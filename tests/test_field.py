@@ -70,7 +70,7 @@ def test_it_localizes_as_the_localizer_does(method, against, bank):
         assert ours.scores == pytest.approx(own.scores, abs=1e-6)
         assert ours.placement == own.placement
         assert ours.provenance == own.provenance
-        assert ours.peak() == own.peak()
+        assert ours.peak() == pytest.approx(own.peak(), abs=1e-3)
 
 
 def test_strengths_and_references_are_arithmetic(field, bank, guide):
@@ -101,7 +101,7 @@ def test_a_stored_field_gives_the_same_maps_to_rounding(field, bank, tmp_path):
     assert 0 < error < 2**-11
     assert ((again - live).flatten(1).norm(dim=1) <= 2**-9 * live.flatten(1).norm(dim=1)).all()
     ours, own = (one.localize(bank, *PAIR) for one in (stored, field))
-    assert ours.peak() == own.peak()
+    assert ours.peak() == pytest.approx(own.peak(), abs=0.01)
     assert ours.scores == own.scores
     assert ours.placement == own.placement
     assert ours.provenance == {**own.provenance, "stored": stored.provenance["stored"]}

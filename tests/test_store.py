@@ -166,7 +166,7 @@ def test_a_hit_is_localized_as_its_field_is(localizer, stores):
         assert (ours.comparison, dict(ours.scores), ours.peak()) == (own.comparison, dict(own.scores), own.peak())
         model = localizer(match.image, "red crown", "bird")
         torch.testing.assert_close(ours.map, model.map, rtol=1e-2, atol=2e-3 * float(model.map.abs().max()))
-        assert ours.peak() == model.peak()
+        assert ours.peak() == pytest.approx(model.peak(), abs=0.1)
         assert match.score == pytest.approx(ours.scores["red crown"] - 0.6 * ours.scores["bird"], abs=1e-5)
 
 
@@ -586,7 +586,7 @@ def test_a_red_crown_is_found_and_the_peak_is_on_it(localizer, tmp_path):
         found = plate(int(match.image.stem))
         mask, peak = torch.from_numpy(found.mask("crown")), answer.localize(match).peak()
         right += found.bird.card["crown"] == "red"
-        hits += bool(mask.any()) and bool(pointing_hit(torch.tensor([peak]), mask[None], 16.0))
+        hits += bool(mask.any()) and bool(pointing_hit(torch.tensor([peak]), mask[None]))
     told = f"of the first 20, {right} have a red crown, and in {hits} the peak is on it"
     assert right >= 17, told
     assert hits >= 17, told

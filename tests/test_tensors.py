@@ -65,7 +65,9 @@ def test_its_map_lies_in_its_own_pixels(localizer, pixels):
     assert result.heatmap().shape == (24, 40)
     assert not result.heatmap().isnan().any()
     row, col = divmod(int(result.map.argmax()), 5)
-    assert result.peak() == (8 * col + 4, 8 * row + 4)
+    x, y = result.peak()  # within a patch of the centre of the strongest
+    assert abs(x - (8 * col + 4)) < 8
+    assert abs(y - (8 * row + 4)) < 8
     assert overlay(result, noise(0)).size == (40, 24)
 
 
@@ -215,7 +217,7 @@ def test_maps_stay_on_the_device_in_the_precision_of_the_model(device, dtype, fo
     assert kept.heatmap().device.type == device
     torch.testing.assert_close(kept.heatmap().float().cpu(), own.heatmap(), rtol=1e-5, atol=1e-7)
     assert torch.equal(kept.mask(0.4).cpu(), own.mask(0.4))
-    assert (kept.peak(), kept.boxes(0.4)) == (own.peak(), own.boxes(0.4))
+    assert (kept.peak(), kept.boxes(0.4)) == (pytest.approx(own.peak()), own.boxes(0.4))
     assert overlay(kept, noise(0)).tobytes() == overlay(own, noise(0)).tobytes()
     read = Localization.load(kept.save(tmp_path / "kept.safetensors"))
     assert torch.equal(read.map, kept.map.cpu())

@@ -203,18 +203,11 @@ def _parts(vocabulary: PartVocabulary, looks: Sequence[_Look], maps: Sequence[Ev
 
 
 def _where(evidence: EvidenceMap) -> tuple[tuple[float, float], Box, Bool[Tensor, "height width"]]:
-    """Keypoint, box and mask: the peak, moved to the mean of the positive evidence around it; the region that it lies in."""
+    """Keypoint, box and mask: the peak, and the region that it lies in."""
     grid, shown = evidence.grid, evidence.shown
-    rows, columns = (slice(max(at - 1, 0), at + 2) for at in evidence.peak_cell())
     # Some methods are never negative: what they say of half of the patches says nothing of the part.
     middle = float(grid[shown].median())
     floor = middle if 0 < middle < evidence.strongest else 0.0
-    weights = ((grid - floor) * shown)[rows, columns].clamp(min=0)
-    weights = weights / weights.sum()
-    mean_row = rows.start + float(weights.sum(1) @ torch.arange(weights.shape[0], dtype=weights.dtype, device=weights.device))
-    mean_column = columns.start + float(
-        weights.sum(0) @ torch.arange(weights.shape[1], dtype=weights.dtype, device=weights.device)
-    )
     heatmap, mask = evidence.heatmap().nan_to_num_(nan=-torch.inf), evidence.mask(_MASK, floor)
     if not mask.any():
         # An image with fewer pixels than patches may show no positive evidence: the strongest pixel has to do.
@@ -222,4 +215,4 @@ def _where(evidence: EvidenceMap) -> tuple[tuple[float, float], Box, Bool[Tensor
     box = bounding_boxes(mask, heatmap)[0]
     inside = torch.zeros_like(mask)
     inside[box[1] : box[3], box[0] : box[2]] = True
-    return evidence.locate(mean_row, mean_column), box, mask & inside
+    return evidence.peak(floor), box, mask & inside
