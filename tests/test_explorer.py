@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 import numpy as np
 import pytest
@@ -25,7 +26,7 @@ from test_page import chromium, overflow
 
 from concept_cam import ConceptBank, ConceptField, world
 from concept_cam.errors import OptionError
-from concept_cam.explorer import PackedMaps, Shown, check_method, to_html, write_explorer
+from concept_cam.explorer import PackedMaps, Shown, check_method, has_field, to_html, write_explorer
 from concept_cam.images import Placement
 from concept_cam.methods import CARDS
 from concept_cam.regions import bounding_boxes
@@ -107,14 +108,13 @@ def test_differences_of_twins_keep_8_bits(birds: Made):
         assert worst <= 1 / 127
 
 
-def test_a_method_that_is_not_linear_is_refused_with_those_that_are():
-    with pytest.raises(OptionError, match=r"legrad is not linear in the direction.*hires_cam") as caught:
-        check_method("legrad")
-    linear = str(caught.value).partition("Methods that are linear: ")[2].partition(".")[0].split(", ")
-    assert len(linear) >= 3
-    for name in linear:
-        assert CARDS[name].compares == "linear"
-        check_method(name)
+def test_a_method_that_does_not_look_at_the_score_is_refused():
+    with pytest.raises(OptionError, match=r"rollout does not look at the score.*hires_cam"):
+        check_method("rollout")
+    for name, card in CARDS.items():
+        if card.compares != "no":
+            check_method(name)
+        assert not has_field(name) or card.compares == "linear"
 
 
 def test_what_makes_no_page_is_refused(tmp_path: Path):
@@ -158,7 +158,7 @@ def test_mistakes_are_one_line(run: Run, tmp_path: Path):  # noqa: F811
     plate = tmp_path / "a.html"
     world.draw_species(SPECIES[0], 1, 96).image.save(plate, "PNG")
     assert "--out page.pdf: expected the name of a page" in run("explore", plate, "--out", "page.pdf").line()
-    assert "rollout is not linear in the direction" in run("explore", plate, "--method", "rollout").line()
+    assert "rollout does not look at the score" in run("explore", plate, "--method", "rollout").line()
     assert "would be overwritten" in run("explore", plate, "--out", plate).line()
     assert "nowhere" in run("explore", plate, "--vocabulary", "nowhere.txt").line()
 
@@ -206,6 +206,12 @@ def until(tab: Any, condition: str) -> None:
             return
         tab.wait_for_timeout(20)
     raise AssertionError(condition)
+
+
+def asked(image: str, target: str, *references: str, **others: object) -> str:
+    """A link to an image and a comparison."""
+    names = [("image", image), ("target", target), *(("against", one) for one in references or ("",))]
+    return f"#{urlencode([*names, *others.items()])}"
 
 
 def saved(tab: Any, kind: str) -> bytes:
@@ -269,7 +275,7 @@ def test_every_map_is_that_of_the_field(opened, birds: Made):
 def test_heat_boxes_and_peak_lie_where_the_library_has_them(opened, birds: Made):
     for image, field in enumerate(birds.fields[:2]):
         target, reference = 0, 1
-        tab = opened(birds.path, f"#image={image}&target={target}&references={reference}&strength=1&boxes=true")
+        tab = opened(birds.path, asked(f"plate {image}.png", SPECIES[target], SPECIES[reference], strength=1, boxes="true"))
         told = json.loads(saved(tab, "JSON"))["maps"][0]
         found = field.localize(birds.bank, target, reference, strength=1.0)
         np.testing.assert_allclose(told["peak"], found.peak(), atol=0.01)
@@ -371,7 +377,7 @@ def test_choose_drag_click_search_and_restore(opened, birds: Made, width: int, s
 
 
 def test_a_place_has_the_concepts_with_the_most_evidence_there(opened, birds: Made):
-    tab = opened(birds.path, "#target=0&references=1.2&strength=1&place=50")
+    tab = opened(birds.path, asked("plate 0.png", *SPECIES[:3], strength=1, place=50))
     here = np.array([birds.map(0, k).ravel()[50] for k in range(len(SPECIES))])
     shown = tab.locator("#here button").all_inner_texts()
     assert shown == [SPECIES[k] for k in np.argsort(-here)[:8]]
@@ -387,9 +393,9 @@ def test_a_link_that_makes_no_sense_is_as_usual(opened, birds: Made):
     tab = opened(birds.path)
     usual = chosen(tab)
     for link in (
-        "#image=99&target=-1&references=x.1e3.0.0&strength=7&place=100000&palette=__proto__&beside=0&threshold=NaN",
+        "#image=99&target=-1&against=x&against=__proto__&strength=7&place=100000&palette=__proto__&beside=0&threshold=NaN",
         "#%E0%A4%A&target",
-        "#references=&place=&beside=",
+        "#against=&place=&beside=",
     ):
         tab.evaluate("choose({ image: 2, target: 9, strength: 2, palette: 'signed' })")
         tab.evaluate("link => { location.hash = link }", link)
@@ -451,7 +457,7 @@ def test_everything_can_be_done_with_the_keyboard(opened, birds: Made):
 @pytest.mark.parametrize("scheme", by_default(["light", "dark"], "dark"))
 def test_names_and_contrast(opened, birds: Made, scheme: str):
     """Whatever takes the focus has a name and a role; no text is harder to read than WCAG's 4.5 : 1; no id is there twice."""
-    tab = opened(birds.path, "#beside=3&boxes=true&references=1.2&target=0", scheme=scheme)
+    tab = opened(birds.path, asked("plate 0.png", *SPECIES[:3], beside=SPECIES[3], boxes="true"), scheme=scheme)
     tree = tab.context.new_cdp_session(tab).send("Accessibility.getFullAXTree")["nodes"]
     focusable = [
         node
@@ -545,7 +551,8 @@ def thirty(folder: Path) -> Made:
 def test_thirty_images_and_three_hundred_concepts(opened, tmp_path: Path):
     large = thirty(tmp_path)
     assert large.path.stat().st_size < 5_000_000
-    tab = opened(large.path, "#image=7&target=3&references=9.200.31&beside=12&boxes=true")
+    others = [f"concept {k}" for k in (9, 200, 31)]
+    tab = opened(large.path, asked("7.png", "concept 3", *others, beside="concept 12", boxes="true"))
     times = tab.evaluate(REACTION)
     assert np.median(times) <= 50, times
     sys.stdout.write(f"{large.path.stat().st_size / 1e6:.2f} MB, {np.median(times):.1f} ms, at most {max(times):.1f} ms")
@@ -572,7 +579,7 @@ def main(folder: str) -> None:
     page = made(out / "page.html", [world.draw_species(SPECIES[5 * k], k, 448).image for k in range(6)], SPECIES)
     with chromium() as browser:
         for width, scheme, link in product(
-            (380, 1280), ("light", "dark"), ("", "#image=1&beside=7&palette=signed&boxes=true")
+            (380, 1280), ("light", "dark"), ("", "#image=plate+1.png&beside=cherry+bunting&palette=signed&boxes=true")
         ):
             tab = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme).new_page()
             tab.goto(page.path.as_uri() + link)
