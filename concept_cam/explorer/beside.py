@@ -20,6 +20,9 @@ from concept_cam.files import write_file
 _IMAGES, _VALUES = 100, 4_000_000
 """What such a page holds at most: some 10 MB."""
 
+STRONGEST = 2.0
+"""The largest strength of the slider."""
+
 CONCEPTS = 300
 """How many concepts such a page should have at most."""
 
@@ -38,10 +41,10 @@ class Beside:
         >>> from concept_cam import world
         >>> from concept_cam.explorer import Beside
         >>> localizer, image = world.localizer(), world.draw_species("ember finch", seed=3).image
+        >>> look = lambda: (image, localizer.fields([image])[0])
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     beside = Beside(Path(folder, "explore.html"), localizer.bank(world.species()))
-        ...     link = beside.link("a.png", image, lambda: localizer.fields([image])[0], "ember finch", ["frost finch"], 1.0)
-        ...     link, beside.write()
+        ...     beside.link("a.png", look, "ember finch", ["frost finch"], 1.0), beside.write()
         ('explore.html#image=a.png&target=ember+finch&against=frost+finch&strength=1', True)
     """
 
@@ -55,8 +58,7 @@ class Beside:
     def link(
         self,
         name: str,
-        image: Image.Image,
-        field: Callable[[], ConceptField],
+        look: Callable[[], tuple[Image.Image, ConceptField]] | None,
         target: str,
         references: Sequence[str] = (),
         strength: float = 0.6,
@@ -66,24 +68,26 @@ class Beside:
 
         Args:
             name: of the image.
-            image: as the model saw it.
-            field: makes the field of the image, where it is needed.
+            look: gives the image as the model saw it, and its field; None if the page was written before.
             target: a concept of the bank.
             references: likewise.
-            strength: of the references, 0 to 2.
+            strength: of the references.
             key: what tells the image from others of the same name; by default the name.
 
         Returns:
-            None if the page has not one of the concepts, or no room for the image, or nothing can be shown of it.
+            None if the page has not one of the concepts, or no room for the image, or nothing can be shown of it, or the
+            strength is above those of its slider.
         """
         named = self._name(spelt(name), key if key is not None else name)
-        if self._bank is None:
+        if strength > STRONGEST:
+            return None
+        if self._bank is None or look is None:
             found = self._there
         else:
-            if any(concept not in self._bank for concept in (target, *references)):
+            if len(self._bank.names) < 2 or any(concept not in self._bank for concept in (target, *references)):
                 return None
             if named not in self._shown:
-                self._shown[named] = self._look(named, image, field, self._bank)
+                self._shown[named] = self._look(named, look, self._bank)
             found = self._shown[named] is not None
         asked = [("image", named), ("target", target), *(("against", one) for one in references or ("",))]
         return f"{self._page.name}#{urlencode([*asked, ('strength', f'{strength:g}')], errors='replace')}" if found else None
@@ -111,14 +115,14 @@ class Beside:
             self._names[key] = free
         return self._names[key]
 
-    def _look(self, name: str, image: Image.Image, field: Callable[[], ConceptField], bank: ConceptBank) -> Shown | None:
+    def _look(self, name: str, look: Callable[[], tuple[Image.Image, ConceptField]], bank: ConceptBank) -> Shown | None:
         held = [one for one in self._shown.values() if one is not None]
         if len(held) >= _IMAGES or sum(one.grid[0] * one.grid[1] for one in held) * len(bank.names) > _VALUES:
             return None
         try:
-            found = field()
-            self._made = self._made or found.provenance
-            return Shown.of(name, image, found, bank)
+            image, field = look()
+            self._made = self._made or field.provenance
+            return Shown.of(name, image, field, bank)
         except Unreachable:
             raise
         except ConceptCamError:
