@@ -57,6 +57,7 @@ function draw() {
     if (!shown) return;
     if (view.canvas.width !== image.width || view.canvas.height !== image.height) {
       Object.assign(view.canvas, { width: image.width, height: image.height });
+      view.canvas.style.setProperty("--shape", image.width / image.height);
     }
     if (pixels) {
       drawHeat(view.context, pixels, shown.heat, shown.strongest, palettes[state.palette]);

@@ -71,7 +71,7 @@ class Shown:
         cls,
         name: str,
         image: Image.Image,
-        maps: Float[Tensor, "K rows cols"],
+        maps: Float[Tensor, "M rows cols"],
         scores: Float[Tensor, " K"],
         placement: Placement,
     ) -> Shown:
@@ -80,7 +80,7 @@ class Shown:
         Args:
             name: of the image.
             image: that the maps are of.
-            maps: of all concepts.
+            maps: of all concepts; see the attribute.
             scores: of all concepts.
             placement: of the maps on the image.
 

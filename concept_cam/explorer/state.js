@@ -31,7 +31,7 @@ function rivals(target) {
 /** The three concepts with the largest values, without the target and its doubles, which there is no difference to. */
 function usable(target, values) {
   const similar = similaritiesTo(target);
-  return ranked(values, [target]).filter((k) => similar[k] < 0.9999).slice(0, 3);
+  return ranked(values, [target]).filter((k) => similar[k] < 0.99997).slice(0, 3);
 }
 
 // ---- the link, which holds the state ------------------------------------------------------------------------------------

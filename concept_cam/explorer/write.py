@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -136,13 +137,11 @@ def has_field(method: AnyMethod) -> bool:
 
 
 def _names(images: Sequence[Path]) -> dict[Path, str]:
-    """The name of each image, with as many of its folders as tell it from the others."""
-    count, names = 1, dict.fromkeys(images, "")
-    while len(set(names.values())) < len(names):
-        names = {path: "/".join(path.parts[-count:]) for path in names}
-        if count >= max(len(path.parts) for path in names):
-            break
-        count += 1
+    """The name of each image, with the folders that tell it from others of that name."""
+    names, count = {path: path.name for path in images}, Counter(path.name for path in images)
+    for depth in range(2, max(len(path.parts) for path in images) + 1):
+        names |= {path: "/".join(path.parts[-depth:]) for path, name in names.items() if count[name] > 1}
+        count = Counter(names.values())
     return names
 
 
