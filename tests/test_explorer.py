@@ -33,8 +33,11 @@ from concept_cam.errors import ImageError, OptionError
 from concept_cam.explorer import Beside, PackedMaps, Shown, check_method, has_field, to_html, write_explorer
 from concept_cam.images import Placement
 from concept_cam.methods import CARDS
+from concept_cam.parts import find_parts, read_parts
 from concept_cam.regions import bounding_boxes
+from concept_cam.store import Store, store_fields, write_matches
 from concept_cam.world.dataset import birds_dataset
+from concept_cam.writers import find_parts_of_images
 
 SPECIES = tuple(world.species())
 WILD = (
@@ -130,7 +133,7 @@ def test_a_method_that_does_not_look_at_the_score_is_refused():
 def test_what_makes_no_page_is_refused(tmp_path: Path):
     plate = tmp_path / "a.png"
     world.draw_species(SPECIES[0], 1, 96).image.save(plate)
-    for names, images, message in ((SPECIES[:1], [plate], "two or more"), (SPECIES, [], "no images")):
+    for names, images, message in ((SPECIES[:1], [plate], "two concepts or more"), (SPECIES, [], "no images")):
         with pytest.raises(OptionError, match=message):
             write_explorer(world.localizer(vocabulary=names), images, tmp_path / "page.html")
     assert not (tmp_path / "page.html").exists()
@@ -667,6 +670,43 @@ def test_the_images_of_an_audit_are_linked_to_their_maps(opened, tmp_path: Path)
     assert state["strength"] == 1
     shown = np.array([float(one["value"]) for one in rows_of(tab)])
     close_to(shown, found.drawings([at])[at].decision.double().numpy())
+
+
+def test_the_images_of_a_search_are_linked_to_their_maps(opened, tmp_path: Path):
+    localizer, plate = world.localizer(), tmp_path / "finch.png"
+    world.draw_species("ember finch", 3, 96).image.save(plate)
+    store_fields(localizer, [plate], tmp_path / "store")
+    store = Store.open(tmp_path / "store")
+    alone = write_matches(store.search(localizer, "red crown"), tmp_path / "alone")
+    assert 'class="explore"' not in alone.read_text("utf-8")
+    assert not (tmp_path / "alone" / "explore.html").exists()
+    answers = store.search(localizer, ["red crown", "royal jay"], against="bird", strength=1.0)
+    links = re.findall(r'href="explore\.html(#[^"]*)"', write_matches(answers, tmp_path / "found").read_text("utf-8"))
+    tab = opened(tmp_path / "found" / "explore.html", unescape(links[1]))
+    assert tab.evaluate("page.names") == ["red crown", "bird", "royal jay"]
+    shown = np.array([float(one["value"]) for one in rows_of(tab)])
+    close_to(shown, answers[1].localize(answers[1].matches[0]).map.double().numpy())
+
+
+def test_the_images_of_a_part_sheet_are_linked_to_their_maps(opened, tmp_path: Path):
+    localizer, vocabulary = world.localizer(), read_parts("world-parts")
+    plates = {tmp_path / f"{seed}.png": "ember finch" for seed in range(2)}
+    for seed, plate in enumerate(plates):
+        world.draw_species("ember finch", seed, 96).image.save(plate)
+    with pytest.raises(OptionError, match="parquet has none"):
+        find_parts_of_images(localizer, plates, tmp_path / "out", vocabulary, explore=True, output="parquet")
+    find_parts_of_images(localizer, plates, tmp_path / "plain", vocabulary)
+    assert "explore" not in (tmp_path / "plain" / "sheet-ember-finch.html").read_text("utf-8")
+    find_parts_of_images(localizer, plates, tmp_path / "out", vocabulary, explore=True)
+    page = (tmp_path / "out" / "sheet-ember-finch.html").read_text("utf-8")
+    links = [unescape(link) for link in re.findall(r'href="(explore-ember-finch\.html#[^"]*)"', page)]
+    (crown,) = (link for link in links if "image=1&target=red+crown" in link)
+    tab = opened(tmp_path / "out" / "explore-ember-finch.html", crown.partition(".html")[2])
+    assert tab.locator("#unknown").text_content() == ""
+    assert tab.evaluate("page.names") == list(vocabulary.texts())
+    exact = find_parts(localizer, tmp_path / "1.png", vocabulary)["crown"].map
+    close_to(np.array([float(one["value"]) for one in rows_of(tab)]), exact.double().numpy())
+    assert any("target=bird&against=&strength=0" in link for link in links)
 
 
 def test_a_report_says_why_it_has_no_explorer(tmp_path: Path):

@@ -86,7 +86,8 @@ def write_explorer(
     if not images:
         raise OptionError("There are no images; give one or more.")
     if len(localizer.vocabulary) < 2:
-        raise OptionError(f"The vocabulary has {len(localizer.vocabulary)} concepts; expected two or more to compare.")
+        held = f"{localizer.vocabulary[0]!r} alone" if localizer.vocabulary else "no concepts"
+        raise OptionError(f"The vocabulary has {held}; expected two concepts or more to compare.")
     bank, names = localizer.bank(localizer.vocabulary), _names(images)
     computed = None if has_field(localizer.method) else Computed.of(name_of(localizer.method), bank)
     makes = _Makes(localizer, bank, names, computed)
