@@ -346,8 +346,8 @@ def test_maps_lie_right_whatever_the_model_saw_of_the_image(opened, tmp_path: Pa
         np.testing.assert_allclose(tab.evaluate(centre, k), peak, atol=1e-3)
 
 
-@pytest.mark.parametrize("size", [(40, 400), (400, 40), (448, 336)])
-@pytest.mark.parametrize("beside", [False, True])
+@pytest.mark.parametrize("size", by_default([(40, 400), (400, 40), (448, 336)], (40, 400)))
+@pytest.mark.parametrize("beside", by_default([False, True], False))
 def test_a_click_is_where_it_is_seen(opened, tmp_path: Path, size: tuple[int, int], beside: bool):
     bank = ConceptBank(("a", "b"), torch.eye(2))
     place = Placement((0, 0, *size), (size[1], size[0]))
@@ -416,7 +416,7 @@ def test_choose_drag_click_search_and_restore(opened, birds: Made, width: int, s
     ]
     with Image.open(io.BytesIO(saved(tab, "PNG"))) as image:
         assert image.size == (2 * 192, 144)
-    until(tab, "location.hash.includes('strength=1.25')")
+    until(tab, "location.hash === linkOf()")
     again = opened(birds.path, tab.evaluate("location.hash"), width, scheme, touch)
     assert chosen(again) == state
     assert painted(again) == painted(tab)
@@ -589,11 +589,11 @@ def thirty(folder: Path) -> Made:
     torch.manual_seed(1)
     names = tuple(f"concept {k}" for k in range(300))
     # As texts are: similar to each other.
-    vectors = torch.nn.functional.normalize(torch.randn(300, 64) + 1.5 * torch.randn(64), dim=1)
+    vectors = torch.nn.functional.normalize(torch.randn(300, 512) + 1.5 * torch.randn(512), dim=1)
     bank, placement = ConceptBank(names, vectors), Placement((0, 0, 448, 448), (448, 448))
     fields, shown = [], []
     for k in range(30):
-        fields.append(ConceptField(torch.randn(14, 14, 64), vectors[k], placement, {}))
+        fields.append(ConceptField(torch.randn(14, 14, 512), vectors[k], placement, {}))
         shown.append(Shown.of(f"{k}.png", world.draw_species(SPECIES[k], k, 448).image, fields[-1], bank))
     path = folder / "page.html"
     path.write_text(to_html(shown, bank), "utf-8")
@@ -648,7 +648,7 @@ def test_a_method_that_is_not_linear_shows_what_was_computed(opened, tmp_path: P
             exact = localizer(plate, SPECIES[target], references, strength=snapped).map
             close_to(np.array([float(row["value"]) for row in rows_of(tab)]), exact.double().numpy())
     state = chosen(tab)
-    until(tab, "location.hash.includes('strength=1')")
+    until(tab, "location.hash === linkOf()")
     assert chosen(opened(tmp_path / "page.html", tab.evaluate("location.hash"))) == state
 
 
@@ -672,6 +672,7 @@ def test_the_images_of_an_audit_are_linked_to_their_maps(opened, tmp_path: Path)
     close_to(shown, found.drawings([at])[at].decision.double().numpy())
 
 
+@pytest.mark.slow
 def test_the_images_of_a_search_are_linked_to_their_maps(opened, tmp_path: Path):
     localizer, plate = world.localizer(), tmp_path / "finch.png"
     world.draw_species("ember finch", 3, 96).image.save(plate)
@@ -688,6 +689,7 @@ def test_the_images_of_a_search_are_linked_to_their_maps(opened, tmp_path: Path)
     close_to(shown, answers[1].localize(answers[1].matches[0]).map.double().numpy())
 
 
+@pytest.mark.slow
 def test_the_images_of_a_part_sheet_are_linked_to_their_maps(opened, tmp_path: Path):
     localizer, vocabulary = world.localizer(), read_parts("world-parts")
     plates = {tmp_path / f"{seed}.png": "ember finch" for seed in range(2)}
@@ -709,6 +711,7 @@ def test_the_images_of_a_part_sheet_are_linked_to_their_maps(opened, tmp_path: P
     assert any("target=bird&against=&strength=0" in link for link in links)
 
 
+@pytest.mark.slow
 def test_a_report_says_why_it_has_no_explorer(tmp_path: Path):
     localizer, dataset = world.localizer(method="legrad"), birds_dataset(4)
     found = audit(localizer, dataset, tmp_path)

@@ -13,7 +13,8 @@ from PIL import Image
 from concept_cam.audit.findings import Audit
 from concept_cam.concepts import ConceptBank, embed
 from concept_cam.datasets import Dataset, Example
-from concept_cam.explorer import CONCEPTS, Beside, has_field
+from concept_cam.explorer import Beside, has_field
+from concept_cam.explorer.beside import CONCEPTS
 from concept_cam.field import ConceptField
 from concept_cam.localizer import Localizer
 from concept_cam.methods import name_of

@@ -253,7 +253,7 @@ def _columns(explorer: str) -> Section:
     held = {**columns(AuditRow), PROBLEM: columns(Skipped)[PROBLEM]}
     rows = tuple((name, one.help) for name, one in held.items())
     return Section(
-        "The files beside this page",
+        "The tables beside this page",
         f"{explorer}\n\n"
         "rows.csv has one row for each image. classes.csv, pairs.csv, words.csv and backgrounds.csv hold the tables of this "
         "page in full, and summary.json the figures for machines. The columns of rows.csv are:",

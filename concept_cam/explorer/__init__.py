@@ -11,11 +11,11 @@ beside      the same beside a report, of the images to which the report links it
 
 from __future__ import annotations
 
-from concept_cam.explorer.beside import CONCEPTS, Beside
+from concept_cam.explorer.beside import Beside
 from concept_cam.explorer.computed import Computed
 from concept_cam.explorer.html import to_html
 from concept_cam.explorer.maps import PackedMaps
 from concept_cam.explorer.shown import Shown
 from concept_cam.explorer.write import check_method, has_field, write_explorer
 
-__all__ = ["CONCEPTS", "Beside", "Computed", "PackedMaps", "Shown", "check_method", "has_field", "to_html", "write_explorer"]
+__all__ = ["Beside", "Computed", "PackedMaps", "Shown", "check_method", "has_field", "to_html", "write_explorer"]

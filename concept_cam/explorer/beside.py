@@ -72,7 +72,7 @@ class Beside:
             target: a concept of the bank.
             references: likewise.
             strength: of the references.
-            key: what tells the image from others of the same name; by default the name.
+            key: what distinguishes the image from others of that name; by default the name.
 
         Returns:
             None if the page has not one of the concepts, or no room for the image, or nothing can be shown of it, or the

@@ -26,7 +26,7 @@ class Computed:
     Attributes:
         method: the name of the method.
         strengths: of the maps, the first of them 0.
-        references: of each concept, their rows in the bank; those with the same embedding are left out.
+        references: of each concept, their rows in the bank; none with the same embedding.
 
     Example:
         >>> from concept_cam import world

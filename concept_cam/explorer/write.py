@@ -138,7 +138,7 @@ def has_field(method: AnyMethod) -> bool:
 
 
 def _names(images: Sequence[Path]) -> dict[Path, str]:
-    """The name of each image, with the folders that tell it from others of that name."""
+    """The name of each image, with the folders that distinguish it from others of that name."""
     names, count = {path: path.name for path in images}, Counter(path.name for path in images)
     for depth in range(2, max(len(path.parts) for path in images) + 1):
         names |= {path: "/".join(path.parts[-depth:]) for path, name in names.items() if count[name] > 1}

@@ -9,7 +9,8 @@ from typing import final
 from PIL import Image
 
 from concept_cam.errors import ConceptCamError, Unreachable
-from concept_cam.explorer import CONCEPTS, Beside
+from concept_cam.explorer import Beside
+from concept_cam.explorer.beside import CONCEPTS
 from concept_cam.localizer import Localizer
 from concept_cam.part_vocabulary import PartVocabulary
 from concept_cam.parts.finding import look_at

@@ -19,7 +19,8 @@ from concept_cam.concepts import ConceptBank
 from concept_cam.decoding import MAX_BYTES
 from concept_cam.drawing import overlay
 from concept_cam.errors import ImageError, NoSpatialGradient, OptionError, OutputError, Unreachable, one_line, reason
-from concept_cam.explorer import CONCEPTS, Beside
+from concept_cam.explorer import Beside
+from concept_cam.explorer.beside import CONCEPTS
 from concept_cam.field import ConceptField
 from concept_cam.files import write_file, write_image
 from concept_cam.images import read_image
