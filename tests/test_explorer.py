@@ -652,6 +652,7 @@ def test_a_method_that_is_not_linear_shows_what_was_computed(opened, tmp_path: P
     assert chosen(opened(tmp_path / "page.html", tab.evaluate("location.hash"))) == state
 
 
+@pytest.mark.slow
 def test_the_images_of_an_audit_are_linked_to_their_maps(opened, tmp_path: Path):
     localizer, dataset = world.localizer(), birds_dataset(4)
     found = audit(localizer, dataset, tmp_path)
