@@ -50,7 +50,7 @@ def test_from_images_to_a_page(run: Run, birds: Path) -> None:
     assert lines[0] == "red crown: 3 of 4 images; the first is ember finch.png"
     assert lines[1].startswith("long beak: 3 of 4 images; the first is misty heron.png")
     assert lines[2] == "page in found/search.html"
-    assert names(Path("found")) == {"matches.csv", "matches.json", "how.json", "overlays", "search.html"}
+    assert names(Path("found")) == {"explore.html", "matches.csv", "matches.json", "how.json", "overlays", "search.html"}
     assert names(Path("found", "overlays")) == {f"{k:02d}-{rank:04d}.png" for k in (1, 2) for rank in (1, 2, 3)}
     with Image.open("found/overlays/01-0001.png") as overlay:
         assert overlay.size == (96, 96)

@@ -8,12 +8,16 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
+import re
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from html import unescape
 from itertools import product
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 import numpy as np
 import pytest
@@ -24,11 +28,16 @@ from slow import by_default
 from test_page import chromium, overflow
 
 from concept_cam import ConceptBank, ConceptField, world
-from concept_cam.errors import OptionError
-from concept_cam.explorer import PackedMaps, Shown, check_method, to_html, write_explorer
+from concept_cam.audit import Audit, Explored, audit, write_report
+from concept_cam.errors import ImageError, OptionError
+from concept_cam.explorer import Beside, PackedMaps, Shown, check_method, has_field, to_html, write_explorer
 from concept_cam.images import Placement
 from concept_cam.methods import CARDS
+from concept_cam.parts import find_parts, read_parts
 from concept_cam.regions import bounding_boxes
+from concept_cam.store import Store, store_fields, write_matches
+from concept_cam.world.dataset import birds_dataset
+from concept_cam.writers import find_parts_of_images
 
 SPECIES = tuple(world.species())
 WILD = (
@@ -64,6 +73,11 @@ def made(path: Path, images: list[Image.Image], names: tuple[str, ...], size: in
     shown = [Shown.of(f"plate {k}.png", *pair, bank) for k, pair in enumerate(zip(images, fields, strict=True))]
     path.write_text(to_html(shown, bank, [("model", "world")]), "utf-8")
     return Made(path, fields, bank)
+
+
+def data_of(page: Path) -> dict[str, Any]:
+    """What the script of a page reads."""
+    return json.loads(page.read_text("utf-8").split('type="application/json">')[1].split("</script>")[0])
 
 
 @pytest.fixture(scope="module")
@@ -107,20 +121,19 @@ def test_differences_of_twins_keep_8_bits(birds: Made):
         assert worst <= 1 / 127
 
 
-def test_a_method_that_is_not_linear_is_refused_with_those_that_are():
-    with pytest.raises(OptionError, match=r"legrad is not linear in the direction.*hires_cam") as caught:
-        check_method("legrad")
-    linear = str(caught.value).partition("Methods that are linear: ")[2].partition(".")[0].split(", ")
-    assert len(linear) >= 3
-    for name in linear:
-        assert CARDS[name].compares == "linear"
-        check_method(name)
+def test_a_method_that_does_not_look_at_the_score_is_refused():
+    with pytest.raises(OptionError, match=r"rollout does not look at the score.*hires_cam"):
+        check_method("rollout")
+    for name, card in CARDS.items():
+        if card.compares != "no":
+            check_method(name)
+        assert not has_field(name) or card.compares == "linear"
 
 
 def test_what_makes_no_page_is_refused(tmp_path: Path):
     plate = tmp_path / "a.png"
     world.draw_species(SPECIES[0], 1, 96).image.save(plate)
-    for names, images, message in ((SPECIES[:1], [plate], "two or more"), (SPECIES, [], "no images")):
+    for names, images, message in ((SPECIES[:1], [plate], "two concepts or more"), (SPECIES, [], "no images")):
         with pytest.raises(OptionError, match=message):
             write_explorer(world.localizer(vocabulary=names), images, tmp_path / "page.html")
     assert not (tmp_path / "page.html").exists()
@@ -143,22 +156,40 @@ def test_the_command(run: Run, tmp_path: Path):  # noqa: F811
     done = run("explore", folder, "--out", "found/page.html")
     assert (done.code, done.err) == (0, "")
     assert done.out.startswith("2 images x 48 concepts in found/page.html (")
-    page = Path("found/page.html").read_text("utf-8")
-    assert "concept-cam explore" in page
-    assert len(json.loads(page.split('type="application/json">')[1].split("</script>")[0])["images"]) == 2
+    assert "concept-cam explore" in Path("found/page.html").read_text("utf-8")
+    assert len(data_of(Path("found/page.html"))["images"]) == 2
     (folder / "0.png").write_bytes(b"no image")
     Path("own.txt").write_text("royal jay\nmisty heron\n")
     done = run("explore", folder, "--vocabulary", "own.txt", "--out", "page.html")
     assert done.code == 2
     assert "1 of 2 images failed" in done.err
     assert done.out.startswith("1 image x 2 concepts")
+    page = Path("page.html").read_text("utf-8")
+    assert "1 of 2 images could not be read" in page
+    assert "<li><bdi>0.png</bdi>:" in page
+    done = run("explore", folder / "1.png", "--vocabulary", "world-habitats", "--out", "page.html")
+    assert (done.code, done.out.startswith("1 image x 6 concepts")) == (0, True)
+    assert "Images that could not be read" not in Path("page.html").read_text("utf-8")
+
+
+def test_images_of_one_name_have_their_folders(tmp_path: Path):
+    plates = [tmp_path / folder / "a.png" for folder in ("left", "right")] + [tmp_path / "b.png"]
+    for plate in plates:
+        plate.parent.mkdir(exist_ok=True)
+        world.draw_species(SPECIES[0], 1, 96).image.save(plate)
+    write_explorer(world.localizer(vocabulary=SPECIES[:2]), plates, tmp_path / "page.html")
+    assert [image["name"] for image in data_of(tmp_path / "page.html")["images"]] == [
+        "left/a.png",
+        "right/a.png",
+        "b.png",
+    ]
 
 
 def test_mistakes_are_one_line(run: Run, tmp_path: Path):  # noqa: F811
     plate = tmp_path / "a.html"
     world.draw_species(SPECIES[0], 1, 96).image.save(plate, "PNG")
     assert "--out page.pdf: expected the name of a page" in run("explore", plate, "--out", "page.pdf").line()
-    assert "rollout is not linear in the direction" in run("explore", plate, "--method", "rollout").line()
+    assert "rollout does not look at the score" in run("explore", plate, "--method", "rollout").line()
     assert "would be overwritten" in run("explore", plate, "--out", plate).line()
     assert "nowhere" in run("explore", plate, "--vocabulary", "nowhere.txt").line()
 
@@ -206,6 +237,12 @@ def until(tab: Any, condition: str) -> None:
             return
         tab.wait_for_timeout(20)
     raise AssertionError(condition)
+
+
+def asked(image: str, target: str, *references: str, **others: object) -> str:
+    """A link to an image and a comparison."""
+    names = [("image", image), ("target", target), *(("against", one) for one in references or ("",))]
+    return f"#{urlencode([*names, *others.items()])}"
 
 
 def saved(tab: Any, kind: str) -> bytes:
@@ -269,7 +306,7 @@ def test_every_map_is_that_of_the_field(opened, birds: Made):
 def test_heat_boxes_and_peak_lie_where_the_library_has_them(opened, birds: Made):
     for image, field in enumerate(birds.fields[:2]):
         target, reference = 0, 1
-        tab = opened(birds.path, f"#image={image}&target={target}&references={reference}&strength=1&boxes=true")
+        tab = opened(birds.path, asked(f"plate {image}.png", SPECIES[target], SPECIES[reference], strength=1, boxes="true"))
         told = json.loads(saved(tab, "JSON"))["maps"][0]
         found = field.localize(birds.bank, target, reference, strength=1.0)
         np.testing.assert_allclose(told["peak"], found.peak(), atol=0.01)
@@ -281,7 +318,8 @@ def test_heat_boxes_and_peak_lie_where_the_library_has_them(opened, birds: Made)
 
 
 def test_maps_lie_right_whatever_the_model_saw_of_the_image(opened, tmp_path: Path):
-    """Padded above and below, padded by half a cell, cropped, and with cells that cover another part than the window."""
+    """Padded above and below, padded by half a cell, cropped, and with cells that cover another part than the window; with a
+    grid of its own for each image."""
     places = (
         Placement((0, -10, 60, 50), (40, 60)),
         Placement((-17.0, -3.0, 65.5, 44.0), (40, 60)),
@@ -291,20 +329,36 @@ def test_maps_lie_right_whatever_the_model_saw_of_the_image(opened, tmp_path: Pa
     )
     vectors = torch.randn(3, 8, generator=torch.Generator().manual_seed(2))
     bank = ConceptBank(("a", "b", "c"), torch.nn.functional.normalize(vectors, dim=1))
-    fields = [ConceptField(torch.randn(6, 6, 8), vectors[0], place, {}) for place in places]
+    grids = ((6, 6), (6, 6), (4, 9), (6, 6), (5, 3))
+    fields = [ConceptField(torch.randn(*grid, 8), vectors[0], place, {}) for grid, place in zip(grids, places, strict=True)]
     shown = [Shown.of("bird.png", Image.new("RGB", (60, 40)), field, bank) for field in fields]
     path = tmp_path / "page.html"
     path.write_text(to_html(shown, bank), "utf-8")
     tab = opened(path)
     for k, place in enumerate(places):
-        assert tab.evaluate("k => shownCells(page.images[k])", k) == place.shown((6, 6)).flatten().tolist()
-        map_ = torch.tensor(tab.evaluate("k => Array.from(baseMap(page.images[k], 1))", k)).reshape(6, 6).double()
+        assert tab.evaluate("k => shownCells(page.images[k])", k) == place.shown(grids[k]).flatten().tolist()
+        map_ = torch.tensor(tab.evaluate("k => Array.from(baseMap(page.images[k], 1))", k)).reshape(grids[k]).double()
         ask = "k => Array.from(heatOf(page.images[k], baseMap(page.images[k], 1), true), (x) => (Number.isNaN(x) ? null : x))"
         heat = np.array(tab.evaluate(ask, k), dtype=float).reshape(40, 60)
         np.testing.assert_allclose(heat, place.project(map_), atol=1e-5)
         peak = fields[k].localize(bank, "b", strength=0.0).peak()
         centre = "k => centreOf(page.images[k], peakOf(page.images[k], baseMap(page.images[k], 1)))"
         np.testing.assert_allclose(tab.evaluate(centre, k), peak, atol=1e-3)
+
+
+@pytest.mark.parametrize("size", by_default([(40, 400), (400, 40), (448, 336)], (40, 400)))
+@pytest.mark.parametrize("beside", by_default([False, True], False))
+def test_a_click_is_where_it_is_seen(opened, tmp_path: Path, size: tuple[int, int], beside: bool):
+    bank = ConceptBank(("a", "b"), torch.eye(2))
+    place = Placement((0, 0, *size), (size[1], size[0]))
+    shown = Shown.of("a.png", Image.new("RGB", size), ConceptField(torch.randn(8, 8, 2), torch.ones(2), place, {}), bank)
+    path = tmp_path / "page.html"
+    path.write_text(to_html([shown], bank), "utf-8")
+    tab = opened(path, asked("a.png", "a", "b", **({"beside": "b"} if beside else {})))
+    box = tab.locator("#first canvas").bounding_box()
+    assert box["width"] / box["height"] == pytest.approx(size[0] / size[1], rel=0.05)
+    tab.locator("#first canvas").click(position={"x": 0.7 * box["width"], "y": 0.2 * box["height"]})
+    assert divmod(chosen(tab)["place"], 8) == (1, 5)
 
 
 @pytest.mark.parametrize("touch", by_default([False, True], False))
@@ -362,7 +416,7 @@ def test_choose_drag_click_search_and_restore(opened, birds: Made, width: int, s
     ]
     with Image.open(io.BytesIO(saved(tab, "PNG"))) as image:
         assert image.size == (2 * 192, 144)
-    until(tab, "location.hash.includes('strength=1.25')")
+    until(tab, "location.hash === linkOf()")
     again = opened(birds.path, tab.evaluate("location.hash"), width, scheme, touch)
     assert chosen(again) == state
     assert painted(again) == painted(tab)
@@ -371,7 +425,7 @@ def test_choose_drag_click_search_and_restore(opened, birds: Made, width: int, s
 
 
 def test_a_place_has_the_concepts_with_the_most_evidence_there(opened, birds: Made):
-    tab = opened(birds.path, "#target=0&references=1.2&strength=1&place=50")
+    tab = opened(birds.path, asked("plate 0.png", *SPECIES[:3], strength=1, place=50))
     here = np.array([birds.map(0, k).ravel()[50] for k in range(len(SPECIES))])
     shown = tab.locator("#here button").all_inner_texts()
     assert shown == [SPECIES[k] for k in np.argsort(-here)[:8]]
@@ -387,9 +441,9 @@ def test_a_link_that_makes_no_sense_is_as_usual(opened, birds: Made):
     tab = opened(birds.path)
     usual = chosen(tab)
     for link in (
-        "#image=99&target=-1&references=x.1e3.0.0&strength=7&place=100000&palette=__proto__&beside=0&threshold=NaN",
+        "#image=99&target=-1&against=x&against=__proto__&strength=7&place=100000&palette=__proto__&beside=0&threshold=NaN",
         "#%E0%A4%A&target",
-        "#references=&place=&beside=",
+        "#against=&place=&beside=",
     ):
         tab.evaluate("choose({ image: 2, target: 9, strength: 2, palette: 'signed' })")
         tab.evaluate("link => { location.hash = link }", link)
@@ -397,6 +451,8 @@ def test_a_link_that_makes_no_sense_is_as_usual(opened, birds: Made):
         found = chosen(tab)
         assert found == {**usual, "references": found["references"]}
         assert usual["target"] not in found["references"]
+        told = tab.locator("#unknown").text_content()
+        assert ("This page does not have “99”, “-1”, “x”, “__proto__”, “0”" in told) == ("image=99" in link)
 
 
 def test_everything_can_be_done_with_the_keyboard(opened, birds: Made):
@@ -451,7 +507,7 @@ def test_everything_can_be_done_with_the_keyboard(opened, birds: Made):
 @pytest.mark.parametrize("scheme", by_default(["light", "dark"], "dark"))
 def test_names_and_contrast(opened, birds: Made, scheme: str):
     """Whatever takes the focus has a name and a role; no text is harder to read than WCAG's 4.5 : 1; no id is there twice."""
-    tab = opened(birds.path, "#beside=3&boxes=true&references=1.2&target=0", scheme=scheme)
+    tab = opened(birds.path, asked("plate 0.png", *SPECIES[:3], beside=SPECIES[3], boxes="true"), scheme=scheme)
     tree = tab.context.new_cdp_session(tab).send("Accessibility.getFullAXTree")["nodes"]
     focusable = [
         node
@@ -518,6 +574,9 @@ def test_names_from_outside_are_text(opened, tmp_path: Path, width: int):
         rows = rows_of(tab)
         guard = "'" if name.startswith("=") else ""
         assert rows[0]["target"] == rows[0]["image"] == guard + name
+        assert tab.evaluate("JSON.stringify(Object.entries(stateOf(linkOf())).sort())") == tab.evaluate(
+            "JSON.stringify(Object.entries(state).sort())"
+        )
     assert tab.title() == "Concept maps to explore"
     assert tab.evaluate("document.querySelectorAll('script').length") == 2
     assert tab.evaluate("document.querySelectorAll('img').length") == len(WILD)
@@ -530,22 +589,196 @@ def thirty(folder: Path) -> Made:
     torch.manual_seed(1)
     names = tuple(f"concept {k}" for k in range(300))
     # As texts are: similar to each other.
-    vectors = torch.nn.functional.normalize(torch.randn(300, 64) + 1.5 * torch.randn(64), dim=1)
+    vectors = torch.nn.functional.normalize(torch.randn(300, 512) + 1.5 * torch.randn(512), dim=1)
     bank, placement = ConceptBank(names, vectors), Placement((0, 0, 448, 448), (448, 448))
     fields, shown = [], []
     for k in range(30):
-        fields.append(ConceptField(torch.randn(14, 14, 64), vectors[k], placement, {}))
+        fields.append(ConceptField(torch.randn(14, 14, 512), vectors[k], placement, {}))
         shown.append(Shown.of(f"{k}.png", world.draw_species(SPECIES[k], k, 448).image, fields[-1], bank))
     path = folder / "page.html"
     path.write_text(to_html(shown, bank), "utf-8")
     return Made(path, tuple(fields), bank)
 
 
+def test_a_difference_that_8_bits_do_not_show_is_no_heat(opened, tmp_path: Path):
+    """Concepts of one embedding have no difference, and of almost one embedding none that is known."""
+    torch.manual_seed(3)
+    vectors = torch.nn.functional.normalize(torch.randn(60, 64), dim=1)
+    vectors[1] = vectors[0]
+    vectors[2] = torch.nn.functional.normalize(vectors[0] + 1e-4 * vectors[3], dim=0)
+    names = ("one", "same", "almost", *(f"other {k}" for k in range(57)))
+    bank, place = ConceptBank(names, vectors), Placement((0, 0, 60, 40), (40, 60))
+    field = ConceptField(torch.randn(6, 9, 64), vectors[0], place, {})
+    path = tmp_path / "page.html"
+    path.write_text(to_html([Shown.of("a.png", Image.new("RGB", (60, 40)), field, bank)], bank), "utf-8")
+    tab = opened(path)
+    assert [names[k] for k in chosen(tab)["references"]] == list(bank.neighbours("one", 5)[2:])
+    plain = None
+    for other, strength, said in (
+        ("same", 1, "no difference that can be shown"),
+        ("almost", 1, "no difference that can be shown"),
+        ("almost", 0.6, "strongest: +"),
+        ("other 9", 1, "strongest: +"),
+    ):
+        tab.evaluate("link => { location.hash = link }", asked("a.png", "one", other, strength=strength))
+        until(tab, f"page.names[state.references[0]] === {other!r} && state.strength === {strength}")
+        assert said in tab.locator("#first figcaption").inner_text()
+        tab.evaluate(
+            "drawHeat(views[0].context, page.images[0].pixels, shownMaps()[0].heat, shownMaps()[0].strongest, palettes.ember)"
+        )
+        plain = plain or painted(tab)
+        assert (painted(tab) == plain) == (said != "strongest: +")
+
+
+def test_a_method_that_is_not_linear_shows_what_was_computed(opened, tmp_path: Path):
+    plate, localizer = tmp_path / "a.png", world.localizer(method="legrad", vocabulary=SPECIES[:6])
+    world.draw_species(SPECIES[0], 1, 96).image.save(plate)
+    write_explorer(localizer, [plate], tmp_path / "page.html")
+    tab = opened(tmp_path / "page.html")
+    assert "legrad is not linear" in tab.locator("#not-linear").inner_text()
+    assert not tab.locator("#references").is_visible()
+    assert not tab.locator("#against-table").is_visible()
+    for strength, snapped in ((0.1, 0), (0.7, 0.6), (1.0, 1)):
+        slide(tab, "strength", strength)
+        assert chosen(tab)["strength"] == snapped
+        for target in (0, 3):
+            tab.evaluate("k => choose({ target: k })", target)
+            references = tuple(SPECIES[k] for k in chosen(tab)["references"])
+            assert references == localizer.bank(SPECIES[:6]).neighbours(SPECIES[target], 3)
+            exact = localizer(plate, SPECIES[target], references, strength=snapped).map
+            close_to(np.array([float(row["value"]) for row in rows_of(tab)]), exact.double().numpy())
+    state = chosen(tab)
+    until(tab, "location.hash === linkOf()")
+    assert chosen(opened(tmp_path / "page.html", tab.evaluate("location.hash"))) == state
+
+
+@pytest.mark.slow
+def test_the_images_of_an_audit_are_linked_to_their_maps(opened, tmp_path: Path):
+    localizer, dataset = world.localizer(), birds_dataset(4)
+    found = audit(localizer, dataset, tmp_path)
+    assert "explore.html" not in write_report(found).read_text("utf-8")
+    page = write_report(found, explorer=Explored.of(found, localizer, dataset)).read_text("utf-8")
+    assert page.count('class="explore"') >= 4
+    assert write_report(found, explorer=Explored.kept(Audit.load(tmp_path))).read_text("utf-8") == page
+    link = unescape(re.search(r'href="explore\.html(#[^"]*)"', page)[1])
+    tab = opened(tmp_path / "explore.html", link)
+    assert tab.locator("#unknown").text_content() == ""
+    state = chosen(tab)
+    at = [row.image for row in found.good].index(tab.evaluate("page.images[state.image].name"))
+    row = found.good[at]
+    told = [tab.evaluate("k => page.names[k]", k) for k in (state["target"], *state["references"])]
+    assert told == [row.predicted, row.runner_up]
+    assert state["strength"] == 1
+    shown = np.array([float(one["value"]) for one in rows_of(tab)])
+    close_to(shown, found.drawings([at])[at].decision.double().numpy())
+
+
+@pytest.mark.slow
+def test_the_images_of_a_search_are_linked_to_their_maps(opened, tmp_path: Path):
+    localizer, plate = world.localizer(), tmp_path / "finch.png"
+    world.draw_species("ember finch", 3, 96).image.save(plate)
+    store_fields(localizer, [plate], tmp_path / "store")
+    store = Store.open(tmp_path / "store")
+    alone = write_matches(store.search(localizer, "red crown"), tmp_path / "alone")
+    assert 'class="explore"' not in alone.read_text("utf-8")
+    assert not (tmp_path / "alone" / "explore.html").exists()
+    answers = store.search(localizer, ["red crown", "royal jay"], against="bird", strength=1.0)
+    links = re.findall(r'href="explore\.html(#[^"]*)"', write_matches(answers, tmp_path / "found").read_text("utf-8"))
+    tab = opened(tmp_path / "found" / "explore.html", unescape(links[1]))
+    assert tab.evaluate("page.names") == ["red crown", "bird", "royal jay"]
+    shown = np.array([float(one["value"]) for one in rows_of(tab)])
+    close_to(shown, answers[1].localize(answers[1].matches[0]).map.double().numpy())
+
+
+@pytest.mark.slow
+def test_the_images_of_a_part_sheet_are_linked_to_their_maps(opened, tmp_path: Path):
+    localizer, vocabulary = world.localizer(), read_parts("world-parts")
+    plates = {tmp_path / f"{seed}.png": "ember finch" for seed in range(2)}
+    for seed, plate in enumerate(plates):
+        world.draw_species("ember finch", seed, 96).image.save(plate)
+    with pytest.raises(OptionError, match="parquet has none"):
+        find_parts_of_images(localizer, plates, tmp_path / "out", vocabulary, explore=True, output="parquet")
+    find_parts_of_images(localizer, plates, tmp_path / "plain", vocabulary)
+    assert "explore" not in (tmp_path / "plain" / "sheet-ember-finch.html").read_text("utf-8")
+    find_parts_of_images(localizer, plates, tmp_path / "out", vocabulary, explore=True)
+    page = (tmp_path / "out" / "sheet-ember-finch.html").read_text("utf-8")
+    links = [unescape(link) for link in re.findall(r'href="(explore-ember-finch\.html#[^"]*)"', page)]
+    (crown,) = (link for link in links if "image=1&target=red+crown" in link)
+    tab = opened(tmp_path / "out" / "explore-ember-finch.html", crown.partition(".html")[2])
+    assert tab.locator("#unknown").text_content() == ""
+    assert tab.evaluate("page.names") == list(vocabulary.texts())
+    exact = find_parts(localizer, tmp_path / "1.png", vocabulary)["crown"].map
+    close_to(np.array([float(one["value"]) for one in rows_of(tab)]), exact.double().numpy())
+    assert any("target=bird&against=&strength=0" in link for link in links)
+
+
+@pytest.mark.slow
+def test_a_report_says_why_it_has_no_explorer(tmp_path: Path):
+    localizer, dataset = world.localizer(method="legrad"), birds_dataset(4)
+    found = audit(localizer, dataset, tmp_path)
+    page = write_report(found, explorer=Explored.of(found, localizer, dataset)).read_text("utf-8")
+    assert "There is no explorer, because legrad is not linear" in page
+    assert 'class="explore"' not in page
+    assert not (tmp_path / "explore.html").exists()
+
+
+def test_links_to_an_explorer_beside_a_report(tmp_path: Path):
+    bank, image = ConceptBank(("a", "b&c"), torch.eye(2)), Image.new("RGB", (8, 8))
+    field = ConceptField(torch.ones(2, 2, 2), torch.ones(2), Placement((0, 0, 8, 8), (8, 8)), {})
+    beside = Beside(tmp_path / "page.html", bank)
+    assert not beside.write()
+    assert Beside(tmp_path / "page.html", None).link("x", None, "a") is None
+    look = lambda: (image, field)  # noqa: E731
+    assert beside.link("x#1.png", look, "b&c", ["a"], 1) == "page.html#image=x%231.png&target=b%26c&against=a&strength=1"
+    assert "&against=&" in beside.link("x#1.png", look, "a")
+    assert "image=x%231.png+%282%29" in beside.link("x#1.png", look, "a", key="another of that name")
+    assert beside.link("x#1.png", look, "unknown") is None
+    assert beside.link("x#1.png", look, "a", ["b&c"], 2.5) is None
+
+    def gone() -> Any:
+        raise ImageError("gone")
+
+    assert beside.link("y.png", gone, "a") is None
+    assert beside.write()
+    assert [one["name"] for one in data_of(tmp_path / "page.html")["images"]] == ["x#1.png", "x#1.png (2)"]
+    assert "image=x" in Beside(tmp_path / "page.html", None).link("x#1.png", None, "a")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif("AXE" not in os.environ, reason="AXE names no axe.min.js: npm install axe-core")
+@pytest.mark.parametrize(("width", "scheme"), [(380, "light"), (1280, "dark")])
+def test_axe_finds_nothing(opened, birds: Made, width: int, scheme: str):
+    tab = opened(birds.path, asked("plate 1.png", *SPECIES[:3], beside=SPECIES[3], boxes="true"), width, scheme)
+    tab.evaluate("Array.from(document.querySelectorAll('details'), (one) => (one.open = true))")
+    tab.evaluate(Path(os.environ["AXE"]).read_text("utf-8"))
+    assert tab.evaluate("axe.run().then((found) => found.violations.map((one) => [one.id, one.nodes[0].html]))") == []
+
+
+@pytest.mark.slow
+def test_two_thousand_concepts(opened, tmp_path: Path):
+    torch.manual_seed(2)
+    vectors = torch.nn.functional.normalize(torch.randn(2000, 512) + torch.randn(512), dim=1)
+    bank = ConceptBank(tuple(f"concept {k}" for k in range(2000)), vectors)
+    field = ConceptField(torch.randn(14, 14, 512), vectors[0], Placement((0, 0, 448, 448), (448, 448)), {})
+    image = world.draw_species(SPECIES[0], 0, 448).image
+    path = tmp_path / "page.html"
+    path.write_text(to_html([Shown.of("a.png", image, field, bank)], bank), "utf-8")
+    assert path.stat().st_size < 5_000_000
+    tab = opened(path)
+    times = tab.evaluate(REACTION)
+    assert np.median(times) <= 50, times
+    sys.stdout.write(f"{path.stat().st_size / 1e6:.2f} MB, {np.median(times):.1f} ms, at most {max(times):.1f} ms")
+    for target in (0, 7, 1999):
+        found = tab.evaluate("k => nearest(k)", target)
+        assert tuple(f"concept {k}" for k in found) == bank.neighbours(f"concept {target}", 3)
+
+
 @pytest.mark.slow
 def test_thirty_images_and_three_hundred_concepts(opened, tmp_path: Path):
     large = thirty(tmp_path)
     assert large.path.stat().st_size < 5_000_000
-    tab = opened(large.path, "#image=7&target=3&references=9.200.31&beside=12&boxes=true")
+    others = [f"concept {k}" for k in (9, 200, 31)]
+    tab = opened(large.path, asked("7.png", "concept 3", *others, beside="concept 12", boxes="true"))
     times = tab.evaluate(REACTION)
     assert np.median(times) <= 50, times
     sys.stdout.write(f"{large.path.stat().st_size / 1e6:.2f} MB, {np.median(times):.1f} ms, at most {max(times):.1f} ms")
@@ -572,7 +805,7 @@ def main(folder: str) -> None:
     page = made(out / "page.html", [world.draw_species(SPECIES[5 * k], k, 448).image for k in range(6)], SPECIES)
     with chromium() as browser:
         for width, scheme, link in product(
-            (380, 1280), ("light", "dark"), ("", "#image=1&beside=7&palette=signed&boxes=true")
+            (380, 1280), ("light", "dark"), ("", "#image=plate+1.png&beside=cherry+bunting&palette=signed&boxes=true")
         ):
             tab = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme).new_page()
             tab.goto(page.path.as_uri() + link)

@@ -362,7 +362,8 @@ COMMANDS = {
     },
     "parts": {
         *("images", "parts", "strength", "method", "model", "pretrained", "classes", "site", "fit", "size", "templates"),
-        *("device", "count", "batch_size", "workers", "processes", "engine", "table", "output", "overlays", "out"),
+        *("device", "count", "batch_size", "workers", "processes", "engine", "table", "output", "overlays"),
+        *("explore", "out"),
     },
     "fields": {
         *("images", "keep", "method", "model", "pretrained", "classes", "site", "fit", "size", "templates", "device"),
@@ -464,7 +465,11 @@ DROPPED: Mapping[str, tuple[tuple[str, ...], str]] = {
         ("search", "nowhere", "red crown", "--vocabulary", "names.txt"),
         "--vocabulary names.txt has no effect without --nearest",
     ),
-    "method, of an explorer": (("explore", "photo.png", "--method", "legrad"), "legrad is not linear in the direction"),
+    "method, of an explorer": (("explore", "photo.png", "--method", "rollout"), "rollout does not look at the score"),
+    "explorer, of parts by a method that is not linear": (
+        ("parts", "photo.png", "--parts", "world-parts", "--method", "legrad", "--explore"),
+        "legrad is not linear",
+    ),
     "templates, of an explorer of a classifier": (
         ("explore", "photo.png", "--model", "{timm folder}", "--templates", "photo"),
         "leave the templates out",

@@ -524,7 +524,7 @@ def test_names_are_safe_in_the_table_and_on_the_page(localizer, stores, tmp_path
     assert "<b>" not in text
     assert re.findall(r'class="(images|scroll)"', text) == ["images", "scroll"] * 2 + ["scroll"]
     plain = next(row for row in rows if "ember" in row["image"])
-    assert f"{plain['rank']}. ember finch.png: {float(plain['direction_score']):.3f}</figcaption>" in text
+    assert f"{plain['rank']}. ember finch.png: {float(plain['direction_score']):.3f} <a class=" in text
     told = json.loads((tmp_path / "found" / "matches.json").read_text())
     assert [answer["comparison"]["target"] for answer in told["answers"]] == ["red crown", "blue wing"]
     first, result = told["answers"][0]["matches"][0], answers[0].localize(answers[0].matches[0])

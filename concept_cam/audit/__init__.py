@@ -16,6 +16,7 @@ findings     what the rows and maps come to: classes, pairs, backgrounds
 model_diff   two models on the same images
 summary      a few figures, and what makes an audit fail
 tables       all of it as CSV
+explored     the explorer beside the report
 thumbnails   the evidence, drawn on images
 report       all of it as a page
 """
@@ -23,6 +24,7 @@ report       all of it as a page
 from __future__ import annotations
 
 from concept_cam.audit.columns import AuditRow
+from concept_cam.audit.explored import Explored
 from concept_cam.audit.figures import ALARM, ClassAudit, Pair
 from concept_cam.audit.findings import Audit
 from concept_cam.audit.report import write_report
@@ -30,4 +32,15 @@ from concept_cam.audit.run import audit
 from concept_cam.audit.tables import write_tables
 from concept_cam.audit.words import Difference
 
-__all__ = ["ALARM", "Audit", "AuditRow", "ClassAudit", "Difference", "Pair", "audit", "write_report", "write_tables"]
+__all__ = [
+    "ALARM",
+    "Audit",
+    "AuditRow",
+    "ClassAudit",
+    "Difference",
+    "Explored",
+    "Pair",
+    "audit",
+    "write_report",
+    "write_tables",
+]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from concept_cam.audit.columns import FIGURES, AuditRow
+from concept_cam.audit.explored import Explored
 from concept_cam.audit.figures import ALARM, LEAST, SHOWN
 from concept_cam.audit.findings import Audit
 from concept_cam.audit.model_diff import moves
@@ -17,7 +18,7 @@ from concept_cam.runs.table import PROBLEM
 NO_WORDS = "no phrase of the vocabulary explains this pair"
 
 
-def write_report(audit: Audit, other: Audit | None = None) -> Path:
+def write_report(audit: Audit, other: Audit | None = None, *, explorer: Explored | None = None) -> Path:
     """Write ``report.html`` and its images; the model is not needed.
 
     An image that is gone or has changed since the audit has no thumbnail.
@@ -25,6 +26,7 @@ def write_report(audit: Audit, other: Audit | None = None) -> Path:
     Args:
         audit: that was run.
         other: of the same images by another model; a section says what changed.
+        explorer: is written beside the report, which links the images of the first audit to it.
 
     Returns:
         The path of the page.
@@ -43,13 +45,13 @@ def write_report(audit: Audit, other: Audit | None = None) -> Path:
         ...     write_report(Audit.load(folder)).name
         'report.html'
     """
-    thumbnails = Thumbnails(audit, audit.folder)
+    thumbnails = Thumbnails(audit, audit.folder, explorer=explorer)
     sections = [_off_object(audit, thumbnails), _pairs(audit, thumbnails), _backgrounds(audit, thumbnails), _classes(audit)]
     if other is not None:
         sections.append(_changed((audit, other), (thumbnails, Thumbnails(other, audit.folder, "other-"))))
     if audit.problems:
         sections.append(Section("Images that were skipped", "\n\n".join(audit.problems)))
-    sections.append(_columns())
+    sections.append(_columns("" if explorer is None else explorer.told()))
     titles = "How this was made", "How the second audit was made"
     sections += [how_made(one.made, title) for one, title in zip((audit, other), titles, strict=True) if one and one.made]
     title = f"{audit.setup.dataset}: what {audit.setup.model} relies on"
@@ -246,12 +248,13 @@ def _changed(audits: tuple[Audit, Audit], thumbnails: tuple[Thumbnails, Thumbnai
     return Section(f"Compared with {names[1]}", text, Table(columns, tuple(rows)), tuple(p for p in images if p))
 
 
-def _columns() -> Section:
-    """What the table of images beside the page holds."""
+def _columns(explorer: str) -> Section:
+    """What lies beside the page, and what the table of images holds."""
     held = {**columns(AuditRow), PROBLEM: columns(Skipped)[PROBLEM]}
     rows = tuple((name, one.help) for name, one in held.items())
     return Section(
         "The tables beside this page",
+        f"{explorer}\n\n"
         "rows.csv has one row for each image. classes.csv, pairs.csv, words.csv and backgrounds.csv hold the tables of this "
         "page in full, and summary.json the figures for machines. The columns of rows.csv are:",
         Table(("column", "what it holds"), rows),

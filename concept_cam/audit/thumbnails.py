@@ -14,6 +14,7 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
+from concept_cam.audit.explored import Explored
 from concept_cam.audit.findings import Audit
 from concept_cam.audit.maps import Drawing
 from concept_cam.drawing import map_beside, map_on
@@ -43,11 +44,13 @@ class Thumbnails:
         audit: whose.
         folder: of the page; full images go into its ``images/``.
         prefix: of their names.
+        explorer: that images are linked to, if there is one.
     """
 
     audit: Audit
     folder: Path
     prefix: str = ""
+    explorer: Explored | None = None
     _drawn: dict[str, Thumbnail] = field(default_factory=dict)
 
     def decision(self, at: int, caption: str | None = None) -> Thumbnail | None:
@@ -104,9 +107,13 @@ class Thumbnails:
             small = image.copy()
             small.thumbnail((_SMALL, _SMALL), Image.Resampling.LANCZOS)
             overlay = map_on(small, placement.scaled((small.height, small.width)), grid)
-            self._drawn[name] = Thumbnail(overlay, "", f"{IMAGES}/{name}")
+            explore = None
+            if self.explorer is not None:
+                whole, strength = image if drawing.digest else None, self.audit.setup.strength
+                explore = self.explorer.link(self.audit.numbers[at], row.image, whole, compared, strength)
+            self._drawn[name] = Thumbnail(overlay, "", f"{IMAGES}/{name}", explore)
         drawn = self._drawn[name]
-        return Thumbnail(drawn.image, row.image if caption is None else caption, drawn.link)
+        return Thumbnail(drawn.image, row.image if caption is None else caption, drawn.link, drawn.explore)
 
 
 def mean_map(map_: Float[Tensor, "side side"], caption: str) -> Thumbnail:

@@ -56,7 +56,7 @@ def audit(
 ) -> None:
     """Find what a model relies on: its accuracy, the classes it confuses, evidence off the object, backgrounds that decide."""
     from concept_cam.among import as_among, chosen_among
-    from concept_cam.audit import audit as look_at
+    from concept_cam.audit import Explored, audit as look_at
     from concept_cam.methods import method_named
     from concept_cam.runs import run_together
 
@@ -78,13 +78,14 @@ def audit(
         chosen_among(chosen, backbone)  # A mistake is told before anything is run.
         vocabulary = () if backbone.classes else data.classes
         localizers.append(one.localizer(backbone, vocabulary, one.preset.suiting(backbone).templates, decides))
-    audits = []
+    audits, asked = [], []
     for one, localizer, folder in zip(given, localizers, (out, out / "other"), strict=False):
         about = {"data": dataset, "layout": layout, "seed": seed or 0, "pretrained": one.pretrained}
         texts = _texts(one.preset.suiting(localizer.backbone), parts, backgrounds)
+        asked.append(texts)
         job = partial(look_at, localizer, data, folder, **texts, among=chosen, about=about, command=command_line())
         audits.append(run_together(processes, job, engine=engine, gpus=gpus))
-    tell(audits, conditions)
+    tell(audits, conditions, Explored.of(audits[0], localizers[0], data, asked[0]["scene_templates"]))
 
 
 def _texts(preset: Preset, parts: str | None, backgrounds: str | None) -> dict[str, Any]:

@@ -52,12 +52,19 @@ def parts(
     table: options.Table = None,
     output: options.Output = "files",
     overlays: options.Overlays = None,
+    explore: Annotated[
+        bool,
+        typer.Option(
+            "--explore", help="Write an explorer beside each page, to compare phrases on its images: one more pass for each."
+        ),
+    ] = False,
     out: options.Out = Path("concept-cam-parts"),
 ) -> None:
     """Find the parts of images, and what each looks like.
 
     Writes annotated/, findings/, parts.csv, coco.json, cub/, and a page for each species, which has the name of the folder of
-    its images; with --as parquet parts.csv and data/. A run that was interrupted is resumed by the same command.
+    its images (with --explore, an explorer beside each); with --as parquet parts.csv and data/. A run that was interrupted is
+    resumed by the same command.
 
     cub/ has the layout of CUB-200-2011; its images/ is the folder of the images, to be linked or copied there.
     """
@@ -114,6 +121,7 @@ def parts(
         table=table,
         output=written,
         overlays=overlays,
+        explore=explore,
         batch_size=batch_size,
         workers=workers,
         about={"pretrained": pretrained},

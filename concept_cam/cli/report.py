@@ -13,7 +13,7 @@ from concept_cam.cli.terminal import complain, say
 from concept_cam.errors import AuditFailed, OptionError
 
 if TYPE_CHECKING:
-    from concept_cam.audit import Audit
+    from concept_cam.audit import Audit, Explored
     from concept_cam.audit.summary import Condition
 
 
@@ -26,13 +26,14 @@ def report(
     fail_on: options.FailOn = None,
 ) -> None:
     """Write the report and the tables of a finished audit again, without the model."""
-    from concept_cam.audit import Audit
+    from concept_cam.audit import Audit, Explored
     from concept_cam.audit.setup import FILE
 
     conditions = read_conditions(fail_on)
     if other is None and (folder / "other" / FILE).exists():
         other = folder / "other"
-    tell([Audit.load(one) for one in (folder, other) if one is not None], conditions)
+    audits = [Audit.load(one) for one in (folder, other) if one is not None]
+    tell(audits, conditions, Explored.kept(audits[0]))
 
 
 def read_conditions(given: Sequence[str] | None) -> list[Condition]:
@@ -49,12 +50,13 @@ def read_conditions(given: Sequence[str] | None) -> list[Condition]:
         raise OptionError(f"--fail-on {error}") from error
 
 
-def tell(audits: Sequence[Audit], conditions: Sequence[Condition]) -> None:
+def tell(audits: Sequence[Audit], conditions: Sequence[Condition], explorer: Explored) -> None:
     """Write the report and the tables of an audit, and print what it comes to.
 
     Args:
         audits: of one model, or of two on the same images.
         conditions: on which it fails.
+        explorer: that the report links its images to.
 
     Raises:
         AuditFailed: one of the conditions holds.
@@ -65,7 +67,7 @@ def tell(audits: Sequence[Audit], conditions: Sequence[Condition]) -> None:
     from concept_cam.audit.summary import summary
 
     found = audits[0]
-    page = write_report(*audits)
+    page = write_report(*audits, explorer=explorer)
     write_tables(*audits)
     figures = summary(found)
     for problem in found.problems:

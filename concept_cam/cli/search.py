@@ -46,7 +46,7 @@ def search(
         "concept-cam-search"
     ),
 ) -> None:
-    """Rank the images of a store by texts, and show where: search.html, matches.csv, matches.json and overlays/.
+    """Rank the images of a store by texts, and show where: search.html, explore.html, matches.csv, matches.json, overlays/.
 
     The model is the one that the store was made with, of which the text encoder alone is run. Templates and input are those of
     the store. Images are opened only to be drawn on.

@@ -1,67 +1,10 @@
-/* The page: what is chosen, and what follows from it. */
+/* The page: what follows from the state, and the controls that change it. */
 
-const state = {};
 const views = [byId("first"), byId("second")].map((figure) => {
   const canvas = figure.querySelector("canvas");
   return { figure, canvas, context: canvas.getContext("2d"), caption: figure.querySelector("figcaption") };
 });
 
-/** What is chosen before anybody chooses: the concept with the highest score against the three that are most similar. */
-function usual(image) {
-  const [target] = ranked(scoresOf(page.images[image]));
-  return {
-    image,
-    target,
-    references: nearest(target),
-    strength: 0.6,
-    beside: null,
-    place: null,
-    palette: "ember",
-    smooth: true,
-    boxes: false,
-    threshold: 0.5,
-  };
-}
-
-function nearest(target) {
-  return ranked(similaritiesTo(target), [target]).slice(0, 3);
-}
-
-function rivals(target) {
-  return ranked(scoresOf(page.images[state.image]), [target]).slice(0, 3);
-}
-
-// ---- the link, which holds the state ------------------------------------------------------------------------------------
-
-function linkOf() {
-  const told = { ...state, references: state.references.join("."), place: state.place ?? "", beside: state.beside ?? "" };
-  return `#${new URLSearchParams(Object.entries(told).map(([key, value]) => [key, String(value)]))}`;
-}
-
-/** The state that a link holds; what is missing in it, or is not possible, is as usual. */
-function stateOf(hash) {
-  const given = new URLSearchParams(hash.slice(1));
-  const whole = (text, count) => (/^\d+$/.test(text ?? "") && Number(text) < count ? Number(text) : null);
-  const number = (key, least, most, otherwise) => {
-    const value = Number.parseFloat(given.get(key));
-    return value >= least && value <= most ? value : otherwise;
-  };
-  const found = usual(whole(given.get("image"), page.images.length) ?? 0);
-  const count = page.names.length;
-  found.target = whole(given.get("target"), count) ?? found.target;
-  const references = given.has("references") ? given.get("references").split(".") : nearest(found.target).map(String);
-  const known = references.map((text) => whole(text, count)).filter((k) => k !== null && k !== found.target);
-  found.references = [...new Set(known)];
-  found.strength = number("strength", 0, 2, found.strength);
-  found.threshold = number("threshold", 0.1, 0.9, found.threshold);
-  const beside = whole(given.get("beside"), count);
-  found.beside = beside === found.target ? null : beside;
-  found.place = whole(given.get("place"), page.images[found.image].grid[0] * page.images[found.image].grid[1]);
-  if (Object.hasOwn(palettes, given.get("palette"))) found.palette = given.get("palette");
-  found.smooth = given.get("smooth") !== "false";
-  found.boxes = given.get("boxes") === "true";
-  return found;
-}
 
 let waiting = null;
 
@@ -80,13 +23,17 @@ function shownMaps() {
   const { target, references, strength, beside } = state;
   const image = page.images[state.image];
   const questions = [[target, references]];
-  if (beside !== null) questions.push([beside, references.map((k) => (k === beside ? target : k))]);
+  const others = page.computed ? nearest : () => references.map((k) => (k === beside ? target : k));
+  if (beside !== null) questions.push([beside, others(beside)]);
   return questions.map(([concept, others]) => {
     const map = contrastiveMap(image, concept, others, strength);
-    const heat = heatOf(image, map, state.smooth);
+    const error = errorOf(image, concept, others, strength);
+    // What is no larger than the error of the 8 bits means nothing.
+    const flat = map.every((value) => Math.abs(value) <= 2 * error);
+    const heat = heatOf(image, flat ? map.map(() => 0) : map, state.smooth);
     const strongest = hottest(heat);
     const boxes = state.boxes && strongest ? boxesOf(image, heat, state.threshold * strongest) : [];
-    return { concept, references: others, map, heat, strongest, boxes, peak: peakOf(image, map) };
+    return { concept, references: others, map, error, flat, heat, strongest, boxes, peak: peakOf(image, map) };
   });
 }
 
@@ -110,6 +57,7 @@ function draw() {
     if (!shown) return;
     if (view.canvas.width !== image.width || view.canvas.height !== image.height) {
       Object.assign(view.canvas, { width: image.width, height: image.height });
+      view.canvas.style.setProperty("--shape", image.width / image.height);
     }
     if (pixels) {
       drawHeat(view.context, pixels, shown.heat, shown.strongest, palettes[state.palette]);
@@ -123,13 +71,16 @@ function draw() {
   byId("maps").classList.toggle("two", maps.length > 1);
   byId("strength-value").textContent = state.strength.toFixed(2);
   byId("threshold-value").textContent = `${Math.round(100 * state.threshold)} %`;
+  byId("unseen").hidden = !maps[0].heat.some(Number.isNaN);
   drawPlace(image, maps[0]);
   keep();
 }
 
-function captionOf({ concept, references, map, peak }) {
+function captionOf({ concept, references, map, error, flat, peak }) {
   const against = references.length && state.strength ? [" against ", ...listed(references)] : [" alone"];
-  const said = map[peak] > 0 ? `strongest: ${signed(map[peak])}` : "no evidence for it";
+  let said = map[peak] > 0 ? `strongest: ${signed(map[peak])}` : "no evidence for it";
+  if (flat) said = "no difference that can be shown";
+  else if (127 * error > Math.max(...map.map(Math.abs))) said += `, all values ± ${error.toPrecision(2)}`;
   return [element("strong", {}, nameOf(concept)), ...against, element("span", { className: "note" }, ` · ${said}`)];
 }
 
@@ -141,12 +92,12 @@ function drawPlace(image, { concept, references, map, peak }) {
   const against = here.map((value) => here[concept] - value);
   const [first] = ranked(here);
   byId("place").textContent =
-    `${state.place === null ? "Strongest place" : "Chosen place"}: row ${row}, column ${column}, ` +
-    `evidence ${signed(map[place])}; of all concepts, ${short(page.names[first], 40)} has the most here.`;
+    `${state.place === null ? "Strongest place (ring)" : "Chosen place (cross)"}: row ${row}, column ${column}, ` +
+    `evidence ${signed(map[place])}; of all concepts alone, ${short(page.names[first], 40)} has the most here.`;
   fillTable(byId("here"), ranked(here).slice(0, 8), here, "Show the map of", (k) => choose({ target: k }));
   const others = ranked(against).filter((k) => references.includes(k));
   fillTable(byId("against-here"), others, against, "Compare with nothing but", (k) => choose({ references: [k] }));
-  byId("no-references").hidden = others.length > 0;
+  byId("no-references").hidden = others.length > 0 || page.computed !== null;
 }
 
 /** The lists, whose order depends on image and target. */
@@ -173,9 +124,10 @@ function stopAt(box) {
   for (const input of byId("references").querySelectorAll("input")) input.tabIndex = input === box ? 0 : -1;
 }
 
-/** The references that are chosen, each with a button to remove it. */
+/** The references that are chosen, each with a button to remove it where they can be chosen. */
 function drawChosen() {
   const chips = state.references.map((k) => {
+    if (page.computed) return element("span", { className: "chip" }, nameOf(k));
     const button = element("button", { type: "button", className: "chip" }, nameOf(k), " ×");
     button.setAttribute("aria-label", `Remove ${short(page.names[k])} from the references`);
     button.addEventListener("click", () => {
@@ -193,9 +145,10 @@ function drawChosen() {
 function choose(change, lists = true) {
   const moved = "image" in change && change.image !== state.image;
   Object.assign(state, moved ? { place: null } : {}, change);
-  state.references = state.references.filter((k) => k !== state.target);
+  state.references = page.computed ? nearest(state.target) : state.references.filter((k) => k !== state.target);
   if (state.beside === state.target) state.beside = null;
   byId("beside").value = String(state.beside ?? "");
+  byId("image-name").textContent = short(page.images[state.image].name, 80);
   for (const input of byId("images").querySelectorAll("input")) input.checked = Number(input.value) === state.image;
   if (lists || moved) drawLists();
   else drawReferences();
@@ -213,11 +166,17 @@ function toggle(concept, on) {
 
 /** Put the state into all controls. */
 function restore(found) {
-  Object.assign(state, found);
+  Object.assign(state, found, { strength: possible(found.strength) });
   for (const key of ["strength", "threshold", "palette"]) byId(key).value = String(state[key]);
   for (const key of ["smooth", "boxes"]) byId(key).checked = state[key];
   drawRamp();
   choose({});
+}
+
+/** The strength, or the nearest one at which maps were computed. */
+function possible(strength) {
+  const off = (one) => Math.abs(one - strength);
+  return page.computed ? page.computed.strengths.reduce((best, one) => (off(one) < off(best) ? one : best)) : strength;
 }
 
 function drawRamp() {
@@ -225,47 +184,6 @@ function drawRamp() {
   const both = against ? [...[...against].reverse(), [128, 128, 128], ...stops] : [[128, 128, 128], ...stops];
   byId("ramp").style.background = `linear-gradient(to right, ${both.map((colour) => `rgb(${colour})`).join(", ")})`;
   byId("least").textContent = against ? "as strong, against it" : "none, or against it";
-}
-
-// ---- what is saved ------------------------------------------------------------------------------------------------------
-
-/** A place of the small image in pixels of the image itself. */
-function original(image, numbers) {
-  const factors = [image.size[1] / image.width, image.size[0] / image.height];
-  return numbers.map((value, k) => value * factors[k % 2]);
-}
-
-function asCsv() {
-  const image = page.images[state.image];
-  const rows = shownMaps().flatMap(({ concept, references, map }) =>
-    Array.from(map, (value, n) => {
-      const others = references.map((k) => page.names[k]).join("; ");
-      const place = [Math.floor(n / image.grid[1]), n % image.grid[1], ...original(image, centreOf(image, n))];
-      return [image.name, page.names[concept], others, state.strength, ...place, value];
-    }),
-  );
-  return csvOf(["image", "target", "references", "strength", "row", "column", "x", "y", "value"], rows);
-}
-
-function asJson() {
-  const image = page.images[state.image];
-  const maps = shownMaps().map(({ concept, references, map, boxes, peak }) => ({
-    target: page.names[concept],
-    references: references.map((k) => page.names[k]),
-    strength: state.strength,
-    peak: original(image, centreOf(image, peak)),
-    boxes: boxes.map((box) => original(image, box)),
-    threshold: state.threshold,
-    map: Array.from({ length: image.grid[0] }, (_, r) => Array.from(map.slice(r * image.grid[1], (r + 1) * image.grid[1]))),
-  }));
-  return `${JSON.stringify({ image: image.name, size: image.size, maps }, null, 1)}\n`;
-}
-
-function savePng() {
-  const shown = views.filter((view) => !view.figure.hidden).map((view) => view.canvas);
-  const all = element("canvas", { width: shown.length * shown[0].width, height: shown[0].height });
-  shown.forEach((canvas, k) => all.getContext("2d").drawImage(canvas, k * canvas.width, 0));
-  all.toBlob((content) => save(content, "png"));
 }
 
 // ---- controls -----------------------------------------------------------------------------------------------------------
@@ -280,13 +198,25 @@ page.images.forEach((image, k) => {
 byId("beside").append(...page.names.map((name, k) => element("option", { value: String(k) }, short(name, 60))));
 byId("palette").append(...Object.entries(palettes).map(([value, { title }]) => element("option", { value }, title)));
 
-for (const key of ["strength", "threshold"]) {
-  byId(key).addEventListener("input", (event) => {
-    state[key] = Number(event.target.value);
-    if (key === "threshold") byId("boxes").checked = state.boxes = true;
-    draw();
-  });
+if (page.computed) {
+  for (const id of ["choose-references", "against-table"]) byId(id).hidden = true;
+  byId("not-linear").hidden = false;
+  const { method, strengths } = page.computed;
+  byId("not-linear").textContent =
+    `${method} is not linear: a map against references is no difference of maps that this page could make. It has what was ` +
+    `computed: each concept alone, and against its nearest concepts at strength ${strengths.slice(1).join(" and ")}.`;
+  byId("strength").max = String(strengths.at(-1));
 }
+byId("strength").addEventListener("input", (event) => {
+  state.strength = possible(Number(event.target.value));
+  event.target.value = String(state.strength);
+  draw();
+});
+byId("threshold").addEventListener("input", (event) => {
+  state.threshold = Number(event.target.value);
+  byId("boxes").checked = state.boxes = true;
+  draw();
+});
 for (const key of ["smooth", "boxes"]) {
   byId(key).addEventListener("change", (event) => {
     state[key] = event.target.checked;

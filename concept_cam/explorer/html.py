@@ -7,22 +7,32 @@ import hashlib
 import io
 import json
 from collections.abc import Sequence
+from dataclasses import asdict
 from functools import cache
 from importlib.resources import files
 from typing import Any
 
+import torch
 from jinja2 import Environment, StrictUndefined
 from PIL import Image
 from torch import Tensor
 
 from concept_cam.concepts import ConceptBank
+from concept_cam.explorer.computed import Computed
+from concept_cam.explorer.maps import FINE, whole
 from concept_cam.explorer.shown import Shown
 
-_SCRIPTS = ("maps.js", "heat.js", "parts.js", "explorer.js")
+_SCRIPTS = ("maps.js", "heat.js", "parts.js", "state.js", "saving.js", "explorer.js")
 _QUALITY = 75
 
 
-def to_html(shown: Sequence[Shown], bank: ConceptBank, facts: Sequence[tuple[str, str]] = ()) -> str:
+def to_html(
+    shown: Sequence[Shown],
+    bank: ConceptBank,
+    facts: Sequence[tuple[str, str]] = (),
+    problems: Sequence[tuple[str, str]] = (),
+    computed: Computed | None = None,
+) -> str:
     r"""Render the page, to be written in UTF-8.
 
     Names reach the page as JSON in which ``<`` is escaped, and are text there, whatever they hold.
@@ -31,6 +41,8 @@ def to_html(shown: Sequence[Shown], bank: ConceptBank, facts: Sequence[tuple[str
         shown: the images, of the concepts of the bank.
         bank: the concepts, with what they are compared by.
         facts: (name, value) pairs that say how the maps were made.
+        problems: the names of images that were skipped, and why.
+        computed: of which maps the images have, if their method is not linear.
 
     Example:
         >>> from concept_cam import world
@@ -44,9 +56,10 @@ def to_html(shown: Sequence[Shown], bank: ConceptBank, facts: Sequence[tuple[str
     """
     script = "\n".join(map(_asset, _SCRIPTS))
     data = {
-        "names": bank.names,
-        "similarities": _encoded((bank.units @ bank.units.T).clamp(-1, 1).mul(32767).round().short()),
+        "names": [spelt(name) for name in bank.names],
+        **_units(bank),
         "images": [_told(one) for one in shown],
+        "computed": None if computed is None else asdict(computed),
     }
     html = (
         _environment()
@@ -59,10 +72,28 @@ def to_html(shown: Sequence[Shown], bank: ConceptBank, facts: Sequence[tuple[str
             images=len(shown),
             concepts=len(bank.names),
             facts=facts,
+            problems=problems,
         )
     )
-    # File names that are not UTF-8 reach Python as lone surrogates, which UTF-8 cannot encode.
-    return html.encode(errors="replace").decode()
+    return spelt(html)
+
+
+def spelt(text: str) -> str:
+    r"""A text as UTF-8 has it: names of files that are not UTF-8 reach Python as lone surrogates, which it cannot encode.
+
+    Example:
+        >>> from concept_cam.explorer.html import spelt
+        >>> spelt("a\udcff.png")
+        'a?.png'
+    """
+    return text.encode(errors="replace").decode()
+
+
+def _units(bank: ConceptBank) -> dict[str, Any]:
+    """Numbers of each concept, as few as there can be, whose inner products are the similarities."""
+    left, values, _ = torch.linalg.svd(bank.units.detach().double().cpu(), full_matrices=False)
+    units, scales = whole(left * values, 0, FINE)
+    return {"units": _encoded(units.short()), "unit_scales": _encoded(scales[0].float())}
 
 
 @cache
@@ -80,7 +111,7 @@ def _told(one: Shown) -> dict[str, Any]:
     place, maps = one.placement, one.maps
     tensors = {"basis": maps.basis, "coefficients": maps.coefficients, "shared": maps.shared, "rest": maps.rest}
     return {
-        "name": one.name,
+        "name": spelt(one.name),
         "source": _embedded(one.image),
         "width": one.image.width,
         "height": one.image.height,

@@ -1,25 +1,27 @@
 "use strict";
 
-/* The maps of an image: a base map for each concept, and contrastive maps as their differences. */
+/* The maps of an image: a base map for each concept, and contrastive maps as their differences. Of a method that is not linear
+ * there are no differences: `page.computed` says which maps were computed, those of all concepts at one strength after another. */
 
 const page = JSON.parse(document.getElementById("data").textContent);
-page.similarities = decoded(page.similarities, Int16Array);
+page.units = decoded(page.units, Int16Array);
+page.unitScales = decoded(page.unit_scales, Float32Array);
 
 /** Numbers from base64, little-endian as all browsers of today have them. */
 function decoded(text, Kind) {
   return new Kind(Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0)).buffer);
 }
 
-/** The base maps of all concepts of an image, one after the other; made when they are first asked for. */
-function baseMaps(image) {
+/** All maps of an image, one after the other; made when they are first asked for. */
+function mapsOf(image) {
   if (image.maps) return image.maps;
-  const [rest, scales] = [decoded(image.rest, Int8Array), decoded(image.scales, Float32Array)];
+  const [rest, scales] = [decoded(image.rest, Int8Array), stepsOf(image)];
   const [basis, coefficients] = [decoded(image.basis, Int16Array), decoded(image.coefficients, Int16Array)];
   const shared = decoded(image.shared, Float32Array);
   const cells = image.grid[0] * image.grid[1];
   image.maps = new Float32Array(rest.length);
   const sum = new Float64Array(cells);
-  for (let k = 0; k < page.names.length; k++) {
+  for (let k = 0; k < scales.length; k++) {
     for (let n = 0; n < cells; n++) sum[n] = scales[k] * rest[k * cells + n];
     for (let j = 0; j < shared.length; j++) {
       const much = shared[j] * coefficients[k * shared.length + j];
@@ -30,14 +32,20 @@ function baseMaps(image) {
   return image.maps;
 }
 
+/** The step of the 8 bits of each map. */
+function stepsOf(image) {
+  return (image.steps ??= decoded(image.scales, Float32Array));
+}
+
 /** The base map of a concept: a number for each cell, row by row. */
 function baseMap(image, concept) {
   const cells = image.grid[0] * image.grid[1];
-  return baseMaps(image).subarray(concept * cells, (concept + 1) * cells);
+  return mapsOf(image).subarray(concept * cells, (concept + 1) * cells);
 }
 
-/** The map of a target against references: base(target) - strength * mean of base(reference). */
+/** The map of a target against references: base(target) - strength * mean of base(reference), or as it was computed. */
 function contrastiveMap(image, target, references, strength) {
+  if (page.computed) return Float32Array.from(baseMap(image, computedAt(target, strength)));
   const map = Float32Array.from(baseMap(image, target));
   for (const reference of references) {
     const other = baseMap(image, reference);
@@ -46,15 +54,33 @@ function contrastiveMap(image, target, references, strength) {
   return map;
 }
 
+/** By how much a value of such a map may be off, because maps are kept in 8 bits. */
+function errorOf(image, target, references, strength) {
+  const steps = stepsOf(image);
+  if (page.computed) return steps[computedAt(target, strength)] / 2;
+  const others = references.reduce((sum, k) => sum + steps[k], 0) / (references.length || 1);
+  return (steps[target] + strength * others) / 2;
+}
+
+/** Where among the computed maps that of a concept at a strength is. */
+function computedAt(concept, strength) {
+  return page.computed.strengths.indexOf(strength) * page.names.length + concept;
+}
+
 /** The scores of all concepts on an image. */
 function scoresOf(image) {
   return (image.known ??= decoded(image.scores, Float32Array));
 }
 
-/** The similarities of all concepts to one. */
+/** The similarities of all concepts to one: inner products of their units. */
 function similaritiesTo(concept) {
-  const count = page.names.length;
-  return Float32Array.from(page.similarities.subarray(concept * count, (concept + 1) * count), (whole) => whole / 32767);
+  if (page.similar?.concept === concept) return page.similar.values;
+  const { units, unitScales } = page;
+  const width = unitScales.length;
+  const own = Float64Array.from(unitScales, (scale, j) => scale * scale * units[concept * width + j]);
+  const values = Float32Array.from(page.names, (_, k) => own.reduce((sum, value, j) => sum + value * units[k * width + j], 0));
+  page.similar = { concept, values };
+  return values;
 }
 
 /** The concepts with the largest values first, without some. */

@@ -18,7 +18,7 @@ from torch import Tensor
 _SHARED = 16
 """How many singular vectors are kept apart."""
 
-_FINE, _COARSE = 32767, 127
+FINE, _COARSE = 32767, 127
 
 
 @final
@@ -54,11 +54,11 @@ class PackedMaps:
         exact = maps.detach().double().cpu()
         left, values, right = torch.linalg.svd(exact, full_matrices=False)
         count = min(_SHARED, len(values))
-        coefficients, wide = _whole(left[:, :count] * values[:count], 0, _FINE)
-        basis, high = _whole(right[:count], 1, _FINE)
+        coefficients, wide = whole(left[:, :count] * values[:count], 0, FINE)
+        basis, high = whole(right[:count], 1, FINE)
         shared = (wide[0] * high[:, 0]).float()
         low = (coefficients.double() * shared.double()) @ basis.double()
-        rest, scales = _whole(exact - low, 1, _COARSE)
+        rest, scales = whole(exact - low, 1, _COARSE)
         return cls(basis.short(), coefficients.short(), shared, rest.to(torch.int8), scales[:, 0].float())
 
     def unpacked(self) -> Float[Tensor, "K N"]:
@@ -67,8 +67,14 @@ class PackedMaps:
         return (low + self.scales.double()[:, None] * self.rest.double()).float()
 
 
-def _whole(numbers: Float[Tensor, "A B"], axis: int, most: int) -> tuple[Tensor, Tensor]:
-    """Whole numbers up to ``most``, with the scale of each row (axis 1) or column (axis 0)."""
+def whole(numbers: Float[Tensor, "A B"], axis: int, most: int) -> tuple[Tensor, Tensor]:
+    """Whole numbers up to ``most``, with the scale of each row (axis 1) or column (axis 0).
+
+    Args:
+        numbers: to be rounded.
+        axis: along which numbers share a scale.
+        most: the largest whole number.
+    """
     scale = numbers.abs().amax(axis, keepdim=True) / most
     # Of a row without any value other than 0 the scale is 0, and so are its whole numbers.
     return (numbers / torch.where(scale > 0, scale, 1)).round(), scale

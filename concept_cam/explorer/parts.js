@@ -1,4 +1,4 @@
-/* What the page is put together from, and what can be saved. Names come from outside: they are text and never markup. */
+/* What the page is put together from. Names come from outside: they are text and never markup. */
 
 const byId = (id) => document.getElementById(id);
 
@@ -62,25 +62,4 @@ function fillTable(body, concepts, values, title, act) {
 /** A number with its sign and three digits that count. */
 function signed(value) {
   return `${value < 0 ? "−" : "+"}${Math.abs(value).toPrecision(3)}`;
-}
-
-/** A text for a CSV table: no spreadsheet runs it as a formula. */
-function csvCell(value) {
-  if (typeof value === "number") return String(value);
-  const safe = /^'*[=+\-@\t\r\n]/.test(value) ? `'${value}` : value;
-  return /[",\r\n]/.test(safe) ? `"${safe.replaceAll('"', '""')}"` : safe;
-}
-
-/** A CSV table of rows, with a header. */
-function csvOf(columns, rows) {
-  return [columns, ...rows].map((row) => `${row.map(csvCell).join(",")}\r\n`).join("");
-}
-
-/** Let the browser save some content as a file. */
-function save(content, ending) {
-  const parts = [page.images[state.image].name.replace(/\.\w+$/, ""), page.names[state.target]];
-  const name = parts.map((part) => short(part.replace(/[^\p{L}\p{N}._-]+/gu, "-"), 60)).join("-");
-  const link = element("a", { href: URL.createObjectURL(content), download: `${name}.${ending}` });
-  link.click();
-  setTimeout(() => URL.revokeObjectURL(link.href), 1000);
 }

@@ -30,7 +30,7 @@ class Shown:
         size: (height, width) of the image itself.
         grid: (rows, cols) of its maps.
         placement: of the maps on the small copy.
-        maps: of all concepts of a bank.
+        maps: of all concepts of a bank; where they were computed at several strengths, at the first, then at the next.
         scores: of these concepts.
 
     Example:
@@ -64,13 +64,35 @@ class Shown:
         Raises:
             NoSpatialGradient: the field is not finite.
         """
-        maps, scores = field(bank), bank.scores(field.embedding[None])[0]
+        return cls.with_maps(name, image, field(bank), bank.scores(field.embedding[None])[0], field.placement)
+
+    @classmethod
+    def with_maps(
+        cls,
+        name: str,
+        image: Image.Image,
+        maps: Float[Tensor, "M rows cols"],
+        scores: Float[Tensor, " K"],
+        placement: Placement,
+    ) -> Shown:
+        """What the page has of an image whose maps are there.
+
+        Args:
+            name: of the image.
+            image: that the maps are of.
+            maps: of all concepts; see the attribute.
+            scores: of all concepts.
+            placement: of the maps on the image.
+
+        Raises:
+            NoSpatialGradient: a map or a score is not finite.
+        """
         if not (maps.isfinite().all() and scores.isfinite().all()):
-            raise NoSpatialGradient(f"{name}: the field is not finite, so that there are no maps to show.")
-        rows, cols = field.vectors.shape[:2]
+            raise NoSpatialGradient(f"{name}: its maps are not finite, so that there is nothing to show.")
+        rows, cols = maps.shape[1:]
         upright = read_image(image)
         small = upright.copy()
         small.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
-        place = field.placement.scaled((small.height, small.width))
+        place = placement.scaled((small.height, small.width))
         size = upright.height, upright.width
         return cls(name, small, size, (rows, cols), place, PackedMaps.of(maps.flatten(1)), scores.float().cpu())

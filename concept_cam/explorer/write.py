@@ -3,26 +3,35 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import final
+from typing import Any, final
+
+import torch
+from torch import Tensor
 
 from concept_cam.concepts import ConceptBank
-from concept_cam.errors import ConceptCamError, OptionError, Unreachable
+from concept_cam.errors import ConceptCamError, OptionError, Unreachable, one_line
+from concept_cam.explorer.computed import Computed
 from concept_cam.explorer.html import to_html
 from concept_cam.explorer.shown import Shown
 from concept_cam.field import ConceptField
 from concept_cam.files import write_file
+from concept_cam.images import Placement
 from concept_cam.localizer import Localizer
-from concept_cam.methods import CARDS, AnyMethod, TraceMethod, as_method, is_linear, name_of
+from concept_cam.methods import CARDS, AnyMethod, TraceMethod, as_method, is_linear, name_of, sees_score
 from concept_cam.passes import Pass, each_frame
 from concept_cam.prefetch import one_by_one
 from concept_cam.tensors import Read
 
 MOST = 64_000_000
 """The values of all maps of a page at most: a browser would not open more."""
+
+_TOGETHER = 256
+"""Directions that are computed together, where the method is not linear."""
 
 
 def _ignore(path: Path, error: ConceptCamError) -> None:
@@ -41,6 +50,9 @@ def write_explorer(
 ) -> int:
     """Write one page with the maps of all concepts of the localizer's vocabulary for each image.
 
+    The page makes contrastive maps by subtraction if the method is linear. If it is not, the page has each concept alone and
+    against its three nearest at two strengths.
+
     Args:
         localizer: model, method, vocabulary and templates.
         images: files.
@@ -54,8 +66,8 @@ def write_explorer(
         How many images failed; if all did, no page is written.
 
     Raises:
-        OptionError: the method is not linear in the direction, there are no images or fewer than two concepts, or more maps
-            than a browser can hold.
+        OptionError: the method does not look at the score, there are no images or fewer than two concepts, or more maps than
+            a browser can hold.
         OutputError: the page cannot be written.
 
     Example:
@@ -74,44 +86,64 @@ def write_explorer(
     if not images:
         raise OptionError("There are no images; give one or more.")
     if len(localizer.vocabulary) < 2:
-        raise OptionError(f"The vocabulary has {len(localizer.vocabulary)} concepts; expected two or more to compare.")
-    bank = localizer.bank(localizer.vocabulary)
-    makes = _Makes(localizer, bank, len(images))
-    shown: list[Shown] = []
+        held = f"{localizer.vocabulary[0]!r} alone" if localizer.vocabulary else "no concepts"
+        raise OptionError(f"The vocabulary has {held}; expected two concepts or more to compare.")
+    bank, names = localizer.bank(localizer.vocabulary), _names(images)
+    computed = None if has_field(localizer.method) else Computed.of(name_of(localizer.method), bank)
+    makes = _Makes(localizer, bank, names, computed)
+    problems: list[tuple[str, str]] = []
 
     def fail(path: Path, error: ConceptCamError) -> None:
         if isinstance(error, OptionError | Unreachable):
             raise error
+        problems.append((names[path], one_line(error)))
         failed(path, error)
 
     with closing(one_by_one(images, localizer.read, makes.look, batch_size, workers, fail)) as found:
-        shown += (one for _, one in found)
+        shown = [one for _, one in found]
     if shown:
-        write_file(page, to_html(shown, bank, [*makes.facts, *([] if command is None else [("command", command)])]).encode())
-    return len(images) - len(shown)
+        facts = [*makes.facts, *([] if command is None else [("command", command)])]
+        write_file(page, to_html(shown, bank, facts, problems, computed).encode())
+    return len(problems)
 
 
 def check_method(method: AnyMethod) -> None:
-    """Find out before the work whether contrastive maps are differences of base maps.
+    """Find out before the work whether the maps of a method depend on the concept.
 
     Raises:
-        OptionError: they are not; the message lists the methods of which they are.
+        OptionError: they do not.
 
     Example:
         >>> from concept_cam.explorer import check_method
         >>> check_method("hires_cam")
     """
-    known = as_method(method)
-    if not _has_field(known):
-        linear = ", ".join(name for name, card in CARDS.items() if _has_field(as_method(card.method)))
+    if not sees_score(method):
+        able = ", ".join(name for name, card in CARDS.items() if card.compares == "linear")
         raise OptionError(
-            f"{name_of(known)} is not linear in the direction: its contrastive maps are no differences of base maps, which is "
-            f"all that a page can compute. Methods that are linear: {linear}. `concept-cam localize` takes any method."
+            f"{name_of(method)} does not look at the score, so all concepts would have one map; take another method, such as "
+            f"one of those that are linear: {able}."
         )
 
 
-def _has_field(method: AnyMethod) -> bool:
-    return is_linear(method) and not isinstance(method, TraceMethod)
+def has_field(method: AnyMethod) -> bool:
+    """Whether contrastive maps are differences of base maps, and a field gives all of them.
+
+    Example:
+        >>> from concept_cam.explorer import has_field
+        >>> has_field("hires_cam"), has_field("legrad")
+        (True, False)
+    """
+    known = as_method(method)
+    return is_linear(known) and not isinstance(known, TraceMethod)
+
+
+def _names(images: Sequence[Path]) -> dict[Path, str]:
+    """The name of each image, with the folders that distinguish it from others of that name."""
+    names, count = {path: path.name for path in images}, Counter(path.name for path in images)
+    for depth in range(2, max(len(path.parts) for path in images) + 1):
+        names |= {path: "/".join(path.parts[-depth:]) for path, name in names.items() if count[name] > 1}
+        count = Counter(names.values())
+    return names
 
 
 @final
@@ -121,38 +153,57 @@ class _Makes:
 
     localizer: Localizer
     bank: ConceptBank
-    count: int
+    names: Mapping[Path, str]
+    computed: Computed | None
     facts: list[tuple[str, str]] = field(default_factory=list)
 
     def look(self, batch: Sequence[tuple[Path, Read]]) -> list[Shown | ConceptCamError]:
         """Each image with its maps, or why it has none."""
-        fields = each_frame(self.localizer.passes([frame for _, (frame, _) in batch]), self._fields)
-        return [self._shown(path, read, found) for (path, read), found in zip(batch, fields, strict=True)]
+        made = each_frame(self.localizer.passes([frame for _, (frame, _) in batch]), self._made)
+        return [self._shown(self.names[path], read, one) for (path, read), one in zip(batch, made, strict=True)]
 
-    def _fields(self, seen: Pass) -> tuple[ConceptField, ...]:
-        return ConceptField.of(seen.trace, self.localizer.method, seen.placements, self.localizer.provenance(seen))
+    def _made(self, seen: Pass) -> list[tuple[Tensor, Tensor, Placement]]:
+        """Maps, scores and placement of each image."""
+        about, count = self.localizer.provenance(seen), 1 if self.computed is None else len(self.computed.strengths)
+        self._check(seen.layout.rows * seen.layout.cols, count)
+        self.facts = self.facts or facts_of(about, (seen.layout.rows, seen.layout.cols), len(self.names), len(self.bank.names))
+        if self.computed is None:
+            fields = ConceptField.of(seen.trace, self.localizer.method, seen.placements, about)
+            return [(one(self.bank), self.bank.scores(one.embedding[None])[0], one.placement) for one in fields]
+        parts = self.computed.directions(self.bank)[:, None].split(_TOGETHER)
+        maps = torch.cat([seen.maps(self.localizer.method, part).stacked.float().cpu() for part in parts])
+        return list(zip(maps.transpose(0, 1), seen.scores(self.bank), seen.placements, strict=True))
 
-    def _shown(self, path: Path, read: Read, found: ConceptField) -> Shown | ConceptCamError:
-        rows, cols = found.vectors.shape[:2]
-        if (values := self.count * len(self.bank.names) * rows * cols) > MOST:
+    def _check(self, cells: int, strengths: int) -> None:
+        """Raise OptionError if a browser would not open the page."""
+        images, concepts = len(self.names), len(self.bank.names)
+        if (values := images * concepts * strengths * cells) > MOST:
+            each = "" if strengths == 1 else f"{strengths} strengths x "
             raise OptionError(
-                f"{self.count} images x {len(self.bank.names):,} concepts x {rows * cols:,} cells are {values:,} values; a "
+                f"{images} images x {concepts:,} concepts x {each}{cells:,} cells are {values:,} values; a "
                 f"page holds {MOST:,}. Take fewer images, a smaller vocabulary or a smaller size."
             )
-        self.facts = self.facts or _facts(found, self.count, len(self.bank.names))
+
+    def _shown(self, name: str, read: Read, made: tuple[Tensor, Tensor, Placement]) -> Shown | ConceptCamError:
         image = read[1]
         assert image is not None  # of a path
         try:
-            return Shown.of(path.name, image, found, self.bank)
+            return Shown.with_maps(name, image, *made)
         except ConceptCamError as error:
             return error
 
 
-def _facts(found: ConceptField, images: int, concepts: int) -> list[tuple[str, str]]:
-    """How the maps were made, as the page tells it."""
-    made = found.provenance
+def facts_of(made: Mapping[str, Any], grid: tuple[int, int], images: int, concepts: int) -> list[tuple[str, str]]:
+    """How maps were made, as a page tells it.
+
+    Args:
+        made: the provenance of a map.
+        grid: its rows and columns.
+        images: how many the page has.
+        concepts: how many the page has.
+    """
     given, versions = made["input"], made["versions"]
-    rows, cols = found.vectors.shape[:2]
+    rows, cols = grid
     return [
         ("model", str(made["model"])),
         ("method", str(made["method"])),

@@ -20,22 +20,20 @@ class Thumbnail:
         caption: text below the image, and its alternative text.
         link: path of the full image relative to the folder of the page, ``images/gold crest #3.png``, with ``/`` between
             folders; the page percent-encodes it.
+        explore: the link to the image in the explorer beside the page, as ``explorer.Beside`` gives it: encoded already.
 
     Raises:
-        OptionError: the link is empty, absolute or begins with a scheme.
+        OptionError: a link is empty, absolute or begins with a scheme.
     """
 
     image: Image.Image
     caption: str
     link: str | None = None
+    explore: str | None = None
 
     def __post_init__(self) -> None:
-        link = self.link
-        if link is not None and (not link or link.startswith("/") or "\\" in link or ":" in link.split("/")[0]):
-            raise OptionError(
-                f"The link {link!r} is not a path from the page's folder; expected one such as 'images/finch.png': relative, "
-                "with / between folders and no colon in the first name (Path.as_posix() makes one)."
-            )
+        _check_link(self.link)
+        _check_link(None if self.explore is None else self.explore.partition("#")[0])
 
 
 Cell: TypeAlias = str | int | float | Thumbnail | None
@@ -99,3 +97,11 @@ class Page:
     lead: str
     sections: tuple[Section, ...]
     facts: tuple[tuple[str, str], ...] = ()
+
+
+def _check_link(link: str | None) -> None:
+    if link is not None and (not link or link.startswith("/") or "\\" in link or ":" in link.split("/")[0]):
+        raise OptionError(
+            f"The link {link!r} is not a path from the page's folder; expected one such as 'images/finch.png': relative, "
+            "with / between folders and no colon in the first name (Path.as_posix() makes one)."
+        )

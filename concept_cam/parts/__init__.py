@@ -2,6 +2,7 @@
 
 finding      each part's phrase against its parent and its siblings, one forward pass for all
 part         what is found
+explored     the explorer beside a sheet
 sheet        findings as images, and a sheet for each species
 labels       colours, lines and labels on them
 """

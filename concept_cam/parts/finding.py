@@ -147,7 +147,7 @@ def _find(
     bank, scale = localizer.bank(vocabulary.texts()), own_scale(localizer.backbone)
 
     def of_pass(seen: Pass) -> list[PartFinding | ConceptCamError]:
-        looks = [[_look(part, bank, row, scale) for part in vocabulary.parts] for row in seen.scores(bank)]
+        looks = [[look_at(part, bank, row, scale) for part in vocabulary.parts] for row in seen.scores(bank)]
         directions = [_directions(bank, vocabulary.parent, of_one, strength) for of_one in looks]
         maps = seen.maps(localizer.method, torch.stack(directions, 1)).single()
         about = localizer.provenance(seen) | {"vocabulary": vocabulary.title, "strength": strength}
@@ -164,8 +164,15 @@ def _find(
     return each_frame(localizer.passes(frames), of_pass)
 
 
-def _look(part: PartConcept, bank: ConceptBank, scores: Float[Tensor, " K"], scale: float) -> _Look:
-    """Read each attribute; the phrase that stands out most stands for the part."""
+def look_at(part: PartConcept, bank: ConceptBank, scores: Float[Tensor, " K"], scale: float) -> _Look:
+    """Read each attribute; the phrase that stands out most stands for the part.
+
+    Args:
+        part: that is looked at.
+        bank: holds its phrases.
+        scores: of the bank on the image.
+        scale: the inverse temperature of confidences.
+    """
     best, phrase = None, part.name
     readings = {}
     for attribute, values in part.attributes.items():

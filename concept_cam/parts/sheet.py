@@ -14,6 +14,7 @@ from concept_cam.drawing import shortened, upright
 from concept_cam.errors import OptionError
 from concept_cam.lettering import Lettering
 from concept_cam.page import Cell, Page, Section, Table, Thumbnail, how_made
+from concept_cam.parts.explored import Explored
 from concept_cam.parts.labels import INK, Layer, beside, marked, wrapped
 from concept_cam.parts.part import PartFinding
 from concept_cam.provenance import Provenance
@@ -148,10 +149,16 @@ class _Row:
 
 @final
 class PartSheet:
-    """A sheet that takes one image after another and keeps none: three small crops of each part, 60 thumbnails in all."""
+    """A sheet that takes one image after another and keeps none: three small crops of each part, 60 thumbnails in all.
 
-    def __init__(self, name: str, made: Provenance | None = None) -> None:
-        self.name, self.made = name, made
+    Args:
+        name: of the species.
+        made: how, for the last section; None leaves it out.
+        explorer: is written beside the sheet, which links its images to it.
+    """
+
+    def __init__(self, name: str, made: Provenance | None = None, explorer: Explored | None = None) -> None:
+        self.name, self.made, self._explorer = name, made, explorer
         self._vocabulary: tuple[str, ...] = ()
         self._about: Mapping[str, Any] = {}
         self._count = 0
@@ -175,6 +182,8 @@ class PartSheet:
         # A page's link cannot hold a backslash, as file names on Linux can.
         link = None if "\\" in name else f"annotated/{name}.png"
         self._count += 1
+        explorer = self._explorer if self._count <= _IMAGES else None
+        explore = {} if explorer is None else explorer.links(name, image, finding)
         for row, part in zip(self._rows, finding.parts, strict=True):
             if part.visible and part.box is not None:
                 row.visible += 1
@@ -182,7 +191,7 @@ class PartSheet:
                 for attribute, reading in part.attributes.items():
                     row.readings[attribute][reading.value] += 1
                 if len(row.crops) < _CROPS or part.confidence > row.crops[-1][0]:
-                    row.crops.append((part.confidence, Thumbnail(_crop(image, part.box), name, link)))
+                    row.crops.append((part.confidence, Thumbnail(_crop(image, part.box), name, link, explore.get(part.name))))
                     row.crops = sorted(row.crops, key=lambda crop: -crop[0])[:_CROPS]
         if self._count <= _IMAGES:
             small, marks = marked(finding, image, _THUMBNAIL)
@@ -190,10 +199,10 @@ class PartSheet:
             for mark in marks:
                 layer.dot(mark.point, mark.colour)
             layer.put_on(small)
-            self._thumbnails.append(Thumbnail(small, name, link))
+            self._thumbnails.append(Thumbnail(small, name, link, explore.get(finding.parent)))
 
     def page(self) -> Page:
-        """The sheet of what was taken in.
+        """The sheet of what was taken in; writes the explorer beside it.
 
         Raises:
             OptionError: that is nothing.
@@ -205,6 +214,8 @@ class PartSheet:
         facts = {"images": str(count), "parts visible on an image": f"{seen:.1f} of {len(self._rows)}"}
         facts |= {key: str(self._about[key]) for key in ("model", "vocabulary", "method") if self._about.get(key)}
         more = f" These are the first {_IMAGES} of {count}." if count > _IMAGES else ""
+        if self._explorer is not None and self._explorer.write():
+            more += f" Explore opens an image in {self._explorer.page.name}, to compare phrases of parts on it."
         sections = (
             Section("Part by part", _PARTS_TEXT, self._table()),
             Section("Images", f"{_IMAGES_TEXT}{more}", images=tuple(self._thumbnails)),

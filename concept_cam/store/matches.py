@@ -7,15 +7,21 @@ import json
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, final
 
+import torch
 from PIL import Image, ImageDraw
 
 from concept_cam.address import address_of
+from concept_cam.concepts import ConceptBank
 from concept_cam.decoding import MAX_BYTES
 from concept_cam.drawing import overlay
 from concept_cam.errors import ImageError, NoSpatialGradient, OptionError, OutputError, Unreachable, one_line, reason
+from concept_cam.explorer import Beside
+from concept_cam.explorer.beside import CONCEPTS
+from concept_cam.field import ConceptField
 from concept_cam.files import write_file, write_image
 from concept_cam.images import read_image
 from concept_cam.outside import read_bytes
@@ -27,7 +33,7 @@ from concept_cam.store.store import Answer, Match
 from concept_cam.writers.regions import boxes_of
 from concept_cam.writers.table import LOCALIZED, LocalizationRow, csv_of
 
-_PAGE, _TABLE, _JSON, _OVERLAYS = "search.html", "matches.csv", "matches.json", "overlays"
+_PAGE, _TABLE, _JSON, _OVERLAYS, _EXPLORER = "search.html", "matches.csv", "matches.json", "overlays", "explore.html"
 _SMALL = 224
 _INK = (255, 255, 255)
 _SHOWN = 200
@@ -47,12 +53,14 @@ class _Found:
     problem: str
     overlay: str | None = None
     small: Image.Image | None = None
+    explore: str | None = None
 
 
 def write_matches(answers: Sequence[Answer], folder: str | os.PathLike[str], command: str | None = None) -> Path:
     """Write a page, ``matches.csv``, ``matches.json`` and an overlay of each match into a folder.
 
-    An image that is gone, or is not the one that was stored, is listed without its overlay.
+    An image that is gone, or is not the one that was stored, is listed without its overlay. If the answers have two concepts
+    or more, ``explore.html`` compares them in a browser, and the page links its images to it.
 
     Args:
         answers: of one store.
@@ -79,7 +87,7 @@ def write_matches(answers: Sequence[Answer], folder: str | os.PathLike[str], com
         ...     answers = Store.open(f"{folder}/store").search(localizer, "red crown", against="bird")
         ...     page = write_matches(answers, f"{folder}/found")
         ...     sorted(file.name for file in page.parent.iterdir())
-        ['how.json', 'matches.csv', 'matches.json', 'overlays', 'search.html']
+        ['explore.html', 'how.json', 'matches.csv', 'matches.json', 'overlays', 'search.html']
     """
     folder = address_of(folder)
     if not answers:
@@ -88,13 +96,15 @@ def write_matches(answers: Sequence[Answer], folder: str | os.PathLike[str], com
         raise OutputError(f"{folder} holds a run of several images; choose another folder, or delete it.")
     made = _made(answers, command)
     sections, rows, told = [], [], []
+    explorer = Beside(folder / _EXPLORER, _bank(answers))
     for number, answer in enumerate(answers, 1):
-        found = list(_found(answer, folder, number))
+        found = list(_found(answer, folder, number, explorer))
         sections.append(_section(answer, found))
         rows += [_row(answer, one) for one in found]
         told.append({"comparison": asdict(answer.comparison), "matches": [_told(one) for one in found]})
     count = len(answers[0].store)
     lead = f"The images with the highest scores among {count:,}. A ring is the peak of a map, a box a region of it."
+    lead += " Explore opens an image in explore.html, to compare it further." if explorer.write() else ""
     facts = (("images", f"{count:,}"), ("texts", str(len(answers))))
     page = Page(_title(answers), lead, (*sections, *([] if made is None else [how_made(made.kept(folder))])), facts)
     write_file(folder / _TABLE, csv_of(rows, _COLUMNS))
@@ -103,8 +113,21 @@ def write_matches(answers: Sequence[Answer], folder: str | os.PathLike[str], com
     return write_file(folder / _PAGE, to_html(page).encode())
 
 
-def _found(answer: Answer, folder: Path, number: int) -> Iterator[_Found]:
-    """Each match with its localization and its overlay, one image at a time."""
+def _bank(answers: Sequence[Answer]) -> ConceptBank:
+    """What is compared in the answers, those concepts first that are asked for, as far as an explorer has room for them."""
+    asked = [name for one in answers for name in one.comparison.names]
+    names = list(dict.fromkeys([*asked, *(name for one in answers for name in one.bank.names)]))[:CONCEPTS]
+    banks = [answer.bank for answer in answers]
+    rows = [next((bank, bank.index(name)) for bank in banks if name in bank) for name in names]
+    biases = [bank.biases[row] for bank, row in rows if bank.biases is not None]
+    return ConceptBank(
+        tuple(names), torch.stack([bank.vectors[row] for bank, row in rows]), torch.stack(biases) if biases else None
+    )
+
+
+def _found(answer: Answer, folder: Path, number: int, explorer: Beside) -> Iterator[_Found]:
+    """Each match with its localization, its overlay and its link to the explorer, one image at a time."""
+    asked = answer.comparison
     for rank, match in enumerate(answer.matches, 1):
         try:
             result = answer.localize(match)
@@ -112,14 +135,21 @@ def _found(answer: Answer, folder: Path, number: int) -> Iterator[_Found]:
             yield _Found(rank, match, None, problem_of(error))
             continue
         try:
-            drawn = _marked(overlay(result, _image(match)), result)
+            image = _image(match)
+            drawn = _marked(overlay(result, image), result)
         except ImageError as error:
             yield _Found(rank, match, result, problem_of(error))
             continue
         name = f"{_OVERLAYS}/{number:02d}-{rank:04d}.png"
         write_image(folder / name, drawn)
         drawn.thumbnail((_SMALL, _SMALL), Image.Resampling.LANCZOS)
-        yield _Found(rank, match, result, "", name, drawn)
+        look = partial(_look, answer, match, image)
+        link = explorer.link(match.image.name, look, asked.target, asked.references, asked.strength, match.number)
+        yield _Found(rank, match, result, "", name, drawn, link)
+
+
+def _look(answer: Answer, match: Match, image: Image.Image) -> tuple[Image.Image, ConceptField]:
+    return image, answer.store.field(match.number)
 
 
 def _marked(image: Image.Image, result: Localization) -> Image.Image:
@@ -157,7 +187,7 @@ def _section(answer: Answer, found: Sequence[_Found]) -> Section:
     columns = ("rank", "image", "score of the direction", f"score of {_short(asked.target)}", "peak", "problem")
     table = Table(columns, tuple(_cells(answer, one) for one in found))
     shown = [
-        Thumbnail(one.small, f"{one.rank}. {_short(one.match.image.name)}: {one.match.score:.3f}", one.overlay)
+        Thumbnail(one.small, f"{one.rank}. {_short(one.match.image.name)}: {one.match.score:.3f}", one.overlay, one.explore)
         for one in found[:_SHOWN]
         if one.small is not None
     ]

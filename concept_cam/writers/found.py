@@ -13,9 +13,11 @@ from typing import Any, final
 from concept_cam.address import absolute, address_of
 from concept_cam.datasets import Dataset, Example
 from concept_cam.errors import OptionError
+from concept_cam.explorer import has_field
 from concept_cam.localizer import Localizer
 from concept_cam.methods import name_of
 from concept_cam.parts import PartFinding, PartVocabulary, stream_parts
+from concept_cam.parts.explored import Explored
 from concept_cam.runs import Run, identity_of
 from concept_cam.runs.batches import Files
 from concept_cam.runs.digests import digest_of
@@ -63,6 +65,7 @@ def find_parts_of_images(
     table: str | os.PathLike[str] | None = None,
     output: Output = "files",
     overlays: bool | None = None,
+    explore: bool = False,
     batch_size: int = 2,
     workers: int = 2,
     about: Mapping[str, Any] | None = None,
@@ -91,6 +94,8 @@ def find_parts_of_images(
         table: a further table of all parts, ending in .csv or .parquet. Not with ``parquet``.
         output: ``files`` of each image, or ``parquet`` (which needs the extra of that name).
         overlays: whether ``annotated/`` is drawn; by default with ``files`` alone.
+        explore: whether there is ``explore-SPECIES.html`` beside each page, which compares the phrases of the parts on its
+            images; each image of a page costs one more pass. The method must be linear. Not with ``parquet``.
         batch_size: how many images go through the model at once; a finding holds a mask of the image's size for each part.
         workers: threads that read images.
         about: what else decides the results, to be compared with an older run in the folder.
@@ -124,6 +129,7 @@ def find_parts_of_images(
     if not names:
         raise OptionError("There are no images; give one or more.")
     drawn = apart if overlays is None else overlays
+    explored = _explored(localizer, vocabulary, apart) if explore else None
     stream = partial(stream_parts, localizer, strength=strength, batch_size=batch_size, workers=workers)
 
     def results(paths: Iterable[Path], fail: Failed) -> Generator[tuple[Path, PartFinding, None], None, None]:
@@ -141,11 +147,18 @@ def find_parts_of_images(
     )
     texts = [template.replace("{}", text) for text in vocabulary.texts() for template in localizer.templates]
     identity = identity_of(localizer, dataset, {name_of(localizer.method): localizer.method}, texts)
-    more = {"parts": vocabulary.title}
-    size = (dataset.name, len(species))
-    made = how_it_is_made("parts", localizer, size, identity, strengths=(strength,), more=more, command=command)
+    made = how_it_is_made(
+        "parts",
+        localizer,
+        (dataset.name, len(species)),
+        identity,
+        strengths=(strength,),
+        more={"parts": vocabulary.title},
+        command=command,
+    )
     found = PartsFound()
-    saved, sheets = Saved(folder / "findings"), Sheets(folder, {names[path]: label for path, label in species.items()}, made)
+    saved = Saved(folder / "findings")
+    sheets = Sheets(folder, {names[path]: label for path, label in species.items()}, made, explored)
     cub = Cub(folder / "cub", {within[names[path]]: label for path, label in species.items()}, unnamed)
     tables: list[Writer[PartFinding]] = [] if table is None else [Table(table, attributes)]
     whole: list[Writer[PartFinding]] = [Coco(folder / "coco.json"), cub, *tables]
@@ -181,6 +194,7 @@ def find_parts_of_images(
             "overlays": drawn,
             "batch_size": batch_size,
             **settings_of(localizer),
+            **({"explore": True} if explore else {}),
             **(about or {}),
             "vocabulary_digest": digest_of(vocabulary),
             **identity,
@@ -192,6 +206,22 @@ def find_parts_of_images(
             found.failed = job.run(run)
     found.sheets = sheets.written
     return found
+
+
+def _explored(localizer: Localizer, vocabulary: PartVocabulary, apart: bool) -> Callable[[Path], Explored]:
+    """What makes the explorer of a page.
+
+    Raises:
+        OptionError: there are no pages, or the method is not linear.
+    """
+    if not apart:
+        raise OptionError("An explorer is written beside the pages of species, of which parquet has none; leave explore out.")
+    if not has_field(localizer.method):
+        raise OptionError(
+            f"{name_of(localizer.method)} is not linear, so that an explorer could not compare phrases; take another method, "
+            "or leave explore out."
+        )
+    return partial(Explored, localizer, vocabulary)
 
 
 def named_within(images: Iterable[Path]) -> dict[Path, str]:

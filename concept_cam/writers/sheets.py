@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import final
 
@@ -14,6 +14,7 @@ from concept_cam.address import address_of
 from concept_cam.errors import OptionError
 from concept_cam.files import write_file
 from concept_cam.page import to_html
+from concept_cam.parts.explored import Explored
 from concept_cam.parts.part import PartFinding
 from concept_cam.parts.sheet import PartSheet
 from concept_cam.provenance import Provenance
@@ -29,12 +30,19 @@ class Sheets(Writer[PartFinding]):
         folder: for the pages; ``annotated/NAME.png`` is the image that a click shows.
         species: of each image, by its name.
         made: how, for the last section and for ``how.json``.
+        explored: makes the explorer of a page, ``explore-SPECIES.html``, from its file; None leaves it out.
     """
 
     draws = True
 
-    def __init__(self, folder: str | Path, species: Mapping[str, str], made: Provenance | None = None) -> None:
-        self._folder, self._made, self._kept = address_of(folder), made, False
+    def __init__(
+        self,
+        folder: str | Path,
+        species: Mapping[str, str],
+        made: Provenance | None = None,
+        explored: Callable[[Path], Explored] | None = None,
+    ) -> None:
+        self._folder, self._made, self._kept, self._explored = address_of(folder), made, False, explored
         self._species, self._left = species, Counter(species.values())
         self._open: dict[str, PartSheet] = {}
         self._files: dict[str, Path] = {}
@@ -56,7 +64,11 @@ class Sheets(Writer[PartFinding]):
         if self._made is not None and not self._kept:  # with the first finding: a run that finds nothing leaves nothing
             self._made, self._kept = self._made.kept(self._folder), True
         species = self._species[name]
-        self._open.setdefault(species, PartSheet(species, self._made)).add(name, image, result)
+        if species not in self._open:
+            page = self._files[species].name.replace("sheet-", "explore-", 1)
+            explorer = None if self._explored is None else self._explored(self._folder / page)
+            self._open[species] = PartSheet(species, self._made, explorer)
+        self._open[species].add(name, image, result)
         return self._one_less(species)
 
     def skip(self, name: str) -> None:
