@@ -33,7 +33,8 @@ function shownMaps() {
     const heat = heatOf(image, flat ? map.map(() => 0) : map, state.smooth);
     const strongest = hottest(heat);
     const boxes = state.boxes && strongest ? boxesOf(image, heat, state.threshold * strongest) : [];
-    return { concept, references: others, map, error, flat, heat, strongest, boxes, peak: peakOf(image, map) };
+    const most = map[strongestOf(image, map)];
+    return { concept, references: others, map, most, error, flat, heat, strongest, boxes, peak: peakOf(image, map) };
   });
 }
 
@@ -76,17 +77,17 @@ function draw() {
   keep();
 }
 
-function captionOf({ concept, references, map, error, flat, peak }) {
+function captionOf({ concept, references, map, most, error, flat }) {
   const against = references.length && state.strength ? [" against ", ...listed(references)] : [" alone"];
-  let said = map[peak] > 0 ? `strongest: ${signed(map[peak])}` : "no evidence for it";
+  let said = most > 0 ? `strongest: ${signed(most)}` : "no evidence for it";
   if (flat) said = "no difference that can be shown";
   else if (127 * error > Math.max(...map.map(Math.abs))) said += `, all values ± ${error.toPrecision(2)}`;
   return [element("strong", {}, nameOf(concept)), ...against, element("span", { className: "note" }, ` · ${said}`)];
 }
 
 /** The concepts with the most evidence at a place, and the target against each of its references there. */
-function drawPlace(image, { concept, references, map, peak }) {
-  const place = state.place ?? peak;
+function drawPlace(image, { concept, references, map }) {
+  const place = state.place ?? strongestOf(image, map);
   const [row, column] = [Math.floor(place / image.grid[1]) + 1, (place % image.grid[1]) + 1];
   const here = page.names.map((_, k) => baseMap(image, k)[place]);
   const against = here.map((value) => here[concept] - value);
@@ -262,7 +263,7 @@ views[0].canvas.addEventListener("keydown", (event) => {
   const [rows, cols] = image.grid;
   if (event.key === "Escape") state.place = null;
   else if (steps[event.key]) {
-    const from = state.place ?? peakOf(image, contrastiveMap(image, state.target, state.references, state.strength));
+    const from = state.place ?? strongestOf(image, contrastiveMap(image, state.target, state.references, state.strength));
     const [row, column] = [Math.floor(from / cols) + steps[event.key][0], (from % cols) + steps[event.key][1]];
     if (row >= 0 && row < rows && column >= 0 && column < cols) state.place = row * cols + column;
   } else return;

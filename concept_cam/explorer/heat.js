@@ -129,7 +129,7 @@ function drawMarks(context, image, boxes, peak, place) {
     for (const [left, top, right, bottom] of boxes) context.strokeRect(left + 1, top + 1, right - left - 2, bottom - top - 2);
     context.beginPath();
     if (peak !== null) {
-      const [x, y] = centreOf(image, peak);
+      const [x, y] = peak;
       context.moveTo(x + 6, y);
       context.arc(x, y, 6, 0, 2 * Math.PI);
     }

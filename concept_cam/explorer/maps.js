@@ -102,19 +102,40 @@ function shownCells(image) {
 }
 
 /** The cell with the largest value, among those that are shown. */
-function peakOf(image, map) {
+function strongestOf(image, map) {
   const shown = (image.shown ??= shownCells(image));
-  let peak = shown.indexOf(true);
-  for (let n = 0; n < map.length; n++) if (shown[n] && map[n] > map[peak]) peak = n;
-  return peak;
+  let strongest = shown.indexOf(true);
+  for (let n = 0; n < map.length; n++) if (shown[n] && map[n] > map[strongest]) strongest = n;
+  return strongest;
+}
+
+/** (x, y) in pixels of the small image: the mean place of the positive evidence in the strongest cell and those around it. */
+function peakOf(image, map) {
+  const cols = image.grid[1];
+  const strongest = strongestOf(image, map);
+  const [row, column] = [Math.floor(strongest / cols), strongest % cols];
+  let [total, down, across] = [0, 0, 0];
+  map.forEach((value, n) => {
+    const [r, c] = [Math.floor(n / cols) - row, (n % cols) - column];
+    const weight = image.shown[n] && Math.abs(r) <= 1 && Math.abs(c) <= 1 ? Math.max(value, 0) : 0;
+    total += weight;
+    down += weight * r;
+    across += weight * c;
+  });
+  return placeOf(image, row + (total && down / total), column + (total && across / total));
 }
 
 /** The centre (x, y) of a cell, in pixels of the small image. */
 function centreOf(image, cell) {
+  return placeOf(image, Math.floor(cell / image.grid[1]), cell % image.grid[1]);
+}
+
+/** (x, y) in pixels of the small image, of a row and a column that may have fractions. */
+function placeOf(image, row, column) {
   const [rows, cols] = image.grid;
   const [left, top, right, bottom] = image.cells;
-  const x = left + (((cell % cols) + 0.5) / cols) * (right - left);
-  const y = top + ((Math.floor(cell / cols) + 0.5) / rows) * (bottom - top);
+  const x = left + ((column + 0.5) / cols) * (right - left);
+  const y = top + ((row + 0.5) / rows) * (bottom - top);
   return [Math.min(Math.max(x, 0), image.width), Math.min(Math.max(y, 0), image.height)];
 }
 

@@ -45,7 +45,7 @@ function asJson() {
     target: page.names[concept],
     references: references.map((k) => page.names[k]),
     strength: state.strength,
-    peak: original(image, centreOf(image, peak)),
+    peak: original(image, peak),
     boxes: boxes.map((box) => original(image, box)),
     threshold: state.threshold,
     map: Array.from({ length: image.grid[0] }, (_, r) => Array.from(map.slice(r * image.grid[1], (r + 1) * image.grid[1]))),
