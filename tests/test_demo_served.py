@@ -228,6 +228,47 @@ class TestScripts:
             client.predict(handle_file(saved(tmp_path, "large.png", bytes(5_000_000))), api_name="/localize")
         assert sum(file.stat().st_size for file in served.folder.rglob("*") if file.is_file()) <= before + 100_000
 
+    def test_the_script_of_the_page_works(self, served: Served, tmp_path: Path):
+        script, _ = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "demo.md").read_text(), re.S)
+        saved(tmp_path, "finch.png", png(plate()))
+        script = script.replace("http://127.0.0.1:7860", served.address)
+        done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        assert "'ember finch': 0." in done.stdout
+        assert "finch-overlay.png" in done.stdout
+
+    def test_the_page_in_python_and_the_space_are_served(self, tmp_path: Path):
+        _, code = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "demo.md").read_text(), re.S)
+        space = ROOT / "examples" / "space"
+        run_space = f"import runpy; print(runpy.run_path({str(space / 'app.py')!r})['main']('127.0.0.1', 7863, False))"
+        environment = {**os.environ, "PYTHONPATH": str(ROOT), "GRADIO_TEMP_DIR": str(tmp_path)}
+        for script, port in ((code, 7861), (run_space, 7863)):
+            look = f"import urllib.request as u; assert b'concept-cam' in u.urlopen('http://127.0.0.1:{port}/').read()"
+            command = [sys.executable, "-W", "ignore", "-c", f"{script}\n{look}; import os; os._exit(0)"]
+            done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, check=False)
+            assert done.returncode == 0, done.stderr
+
+    def test_the_command_is_stopped_by_an_interrupt_and_says_what_is_wrong_with_a_port(self, served: Served, tmp_path: Path):
+        environment = {**os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": str(tmp_path)}
+        command = [sys.executable, "-W", "ignore", "-m", "concept_cam", "demo", "--port", str(urlsplit(served.address).port)]
+        done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert done.returncode == 2
+        assert re.fullmatch(r"concept-cam: The demo cannot listen on 127\.0\.0\.1:\d+: .*\n", done.stderr)
+        command[-2:] = ["--host", "0.0.0.0"]
+        with subprocess.Popen(
+            command, env=environment, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        ) as process:
+            try:
+                assert process.stdout.readline().startswith("the page is at http://")
+                process.send_signal(signal.SIGINT)
+                assert process.wait(30) == 130
+            finally:
+                process.kill()
+            note, interrupted = process.stderr.read().splitlines()
+        assert note.startswith("concept-cam: note: --host 0.0.0.0 opens the page to other machines")
+        assert interrupted == "concept-cam: interrupted; the page is closed."
+        assert not list(tmp_path.glob("concept-cam-demo-*"))
+
 
 # ---- nothing outside ----------------------------------------------------------------------------------------------------
 

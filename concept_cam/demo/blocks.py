@@ -72,11 +72,12 @@ class _Parts:
         methods = [(name if name in explainer.live else f"{name} (takes a pass)", name) for name in explainer.methods]
         self.key = found.State(None, delete_callback=desk.views.drop)
         found.Markdown(_HEAD)
-        with found.Row(elem_classes="columns"):
+        with found.Row():
             with found.Column(scale=2, min_width=280):
                 megabytes = f"{limits.max_bytes / 1e6:g} MB, {limits.max_pixels / 1e6:g} million pixels"
                 self.upload = found.File(label=f"Image (at most {megabytes})", height=150, elem_id="upload")
                 self.plate = found.Button("Draw a bird as an example", size="sm", visible=plates, elem_id="plate")
+                self.note = found.HTML("", elem_id="note", js_on_load=None)
                 self.target = found.Dropdown(
                     names, value="", label="Target: the concept to look for", allow_custom_value=True, elem_id="target"
                 )
@@ -95,13 +96,19 @@ class _Parts:
                 self.method = found.Dropdown(methods, value=explainer.first, label="Method", elem_id="method")
                 self.show = found.Button("Show the map", variant="primary", elem_id="show")
             with found.Column(scale=5, min_width=300):
-                self.note = found.HTML("", elem_id="note", js_on_load=None)
-                with found.Row(elem_classes="maps"):
-                    self.figure = found.HTML("", elem_id="figure", min_width=240, js_on_load=_asset("figure.js"))
-                    self.base = found.HTML("", elem_id="base", min_width=240, js_on_load=None)
-                self.strength = found.Slider(
-                    0, 2, 0.6, step=0.05, label="Strength: 0 is the base map, 1 the full difference", elem_id="strength"
-                )
+                with found.Row():
+                    with found.Column(min_width=280):
+                        self.figure = found.HTML("", elem_id="figure", js_on_load=_asset("figure.js"))
+                        self.strength = found.Slider(
+                            0,
+                            2,
+                            0.6,
+                            step=0.05,
+                            label="Strength: 0 is the base map, 1 the full difference",
+                            elem_id="strength",
+                        )
+                    with found.Column(min_width=280):
+                        self.base = found.HTML("", elem_id="base", js_on_load=None)
                 found.HTML(_LEGEND, js_on_load=None)
                 self.words = found.HTML("", elem_id="words", js_on_load=None)
                 self.place = found.HTML("", elem_id="place", js_on_load=None)

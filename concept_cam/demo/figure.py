@@ -69,11 +69,11 @@ def sentences(verdict: Verdict) -> str:
 def place_table(at: Place, target: str) -> str:
     """What is said of a place, as two tables."""
     x, y = at.point
-    tables = _table(f"Most evidence at x {x:.0f}, y {y:.0f}", at.concepts)
-    tables += f'<p class="legend">1 is the strongest place of the base map of {escaped(target)}.</p>'
+    longest = max(1.0, *(abs(value) for _, value in (*at.concepts, *at.references)))
+    tables = _table(f"Most evidence at x {x:.0f}, y {y:.0f}", at.concepts, longest)
     if at.references:
-        tables += _table(f"Evidence for {target} there, against each reference alone", at.references)
-    return tables
+        tables += _table(f"Evidence for {target} there, against each reference alone", at.references, longest)
+    return f'{tables}<p class="legend">1 is the strongest place of the base map of {escaped(target)}.</p>'
 
 
 def notice(text: object) -> str:
@@ -96,14 +96,19 @@ def escaped(text: object) -> str:
     return found
 
 
-def _table(caption: str, rows: Iterable[tuple[str, float]]) -> str:
+def _table(caption: str, rows: Iterable[tuple[str, float]], longest: float) -> str:
     body = "".join(
         f'<tr><th scope="row">{escaped(name)}</th><td><span class="bar{" minus" * (value < 0)}" '
-        f'style="width:{min(100.0, 100 * abs(value)):.1f}%"></span></td><td class="number">{value:+.2f}</td></tr>'
+        f'style="width:{100 * abs(value) / longest:.1f}%"></span></td><td class="number">{_signed(value)}</td></tr>'
         for name, value in rows
     )
     head = '<thead class="hidden"><tr><th>concept</th><th>bar</th><th>evidence</th></tr></thead>'
     return f"<table><caption>{escaped(caption)}</caption>{head}<tbody>{body}</tbody></table>"
+
+
+def _signed(value: float) -> str:
+    found = f"{value:+.2f}"
+    return "0.00" if found in ("+0.00", "-0.00") else found
 
 
 def _mark(kind: str, result: Localization, point: tuple[float, float]) -> str:

@@ -48,6 +48,8 @@ def serve(
     allowed = (*LOOPBACK, "[::1]") if host in LOOPBACK else ()
     plain = [found.themes.Font(name) for name in ("system-ui", "sans-serif")]
     fixed = [found.themes.Font(name) for name in ("ui-monospace", "monospace")]
+    theme = found.themes.Default(primary_hue="blue", font=plain, font_mono=fixed)
+    theme.set(body_text_color_subdued="*neutral_600", block_info_text_color="*neutral_600")  # gradio's own are too pale
     try:
         _, address, _ = demo.launch(
             server_name=host,
@@ -60,7 +62,7 @@ def serve(
             allowed_paths=[found.utils.get_upload_folder()],
             app_kwargs={"middleware": [Middleware(Gate, max_bytes=known.max_bytes, hosts=allowed)]},
             state_session_capacity=1000,
-            theme=found.themes.Default(primary_hue="blue", font=plain, font_mono=fixed),
+            theme=theme,
             css=files("concept_cam.demo").joinpath("demo.css").read_text("utf-8"),
             footer_links=[],
             run_history=False,
