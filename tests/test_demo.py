@@ -7,6 +7,7 @@ import json
 import re
 import zlib
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from struct import pack
@@ -14,14 +15,17 @@ from typing import Any
 
 import numpy as np
 import pytest
+import timm
 import torch
 from clis import embedded  # noqa: F401  (a fixture)
 from PIL import Image
+from zoo.shake import shaken
 
-from concept_cam import Localization, Localizer, against, nearest, world
+from concept_cam import Localization, Localizer, against, nearest, world, wrap
 from concept_cam.demo import Limits
 from concept_cam.demo.desk import Controls, Desk
-from concept_cam.demo.explainer import Asked, Explainer
+from concept_cam.demo.downloads import tidy
+from concept_cam.demo.explainer import Explainer, Wanted
 from concept_cam.demo.figure import escaped, notice
 from concept_cam.demo.gate import Gate
 from concept_cam.demo.place import Place
@@ -253,7 +257,7 @@ def test_references_are_suggested_by_their_similarity_and_chosen_by_a_button(des
 def test_a_place_lists_the_concepts_with_most_evidence_there(desk: Desk, localizer: Localizer, tmp_path: Path):
     controls = opened(desk, tmp_path, plate().crop((0, 0, 192, 120)))
     view, bank = desk.views.get(controls.key), localizer.bank(SPECIES)
-    result = desk.explainer.from_field(view.field, bank, controls.asked())
+    result = desk.explainer.from_field(view.field, bank, controls.wanted())
     rows, cols = result.map.shape
     x, y = view.field.placement.locate(3, 5, (rows, cols))
     at = Place.of(view.field, bank, result, ((x + 1) / 192, (y + 1) / 120))
@@ -294,11 +298,11 @@ def test_what_is_no_place_is_refused(desk: Desk, place: tuple[object, object]):
 )
 def test_what_is_no_question_is_refused(given: tuple[Any, ...], message: str):
     with pytest.raises(ConceptCamError, match=message):
-        Asked.of(*given)
+        Wanted.of(*given)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("strength", [-1, float("nan"), float("inf")])
+@pytest.mark.parametrize("strength", [-1, float("nan")])
 def test_a_strength_that_is_none_is_refused(desk: Desk, strength: float, tmp_path: Path):
     with pytest.raises(ConceptCamError, match="strength"):
         desk.slide(replace(opened(desk, tmp_path), strength=strength))
@@ -332,6 +336,29 @@ def test_the_views_of_all_visitors_are_bounded(desk: Desk, tmp_path: Path):
         desk.views.get(again.key)
     with pytest.raises(ImageError, match="no image yet"):
         Views(1).get(None)
+
+
+@pytest.mark.slow
+def test_visitors_at_once_get_their_own_answers(desk: Desk, tmp_path: Path):
+    strengths = [k / 10 for k in range(8)]
+    visitors = [opened(desk, tmp_path, plate(name)) for name in ("ember finch", "royal jay", "misty heron")]
+    alone = [[desk.slide(replace(one, strength=strength)).figure for strength in strengths] for one in visitors]
+    with ThreadPoolExecutor(3) as pool:
+        tasks = [pool.submit(desk.slide, replace(one, strength=strength)) for strength in strengths for one in visitors]
+    found = [task.result().figure for task in tasks]
+    assert [found[k::3] for k in range(3)] == alone
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.*no more like:UserWarning")
+def test_a_classifier_is_served_among_its_classes(tmp_path: Path):
+    model = shaken(lambda: timm.create_model("test_vit", num_classes=4)).float()
+    desk = Desk(Localizer(wrap(model, classes=["ant", "bee", "wasp", "fly"])), LIMITS)
+    controls = opened(desk, tmp_path, target="")
+    assert {controls.target, *controls.references} < {"ant", "bee", "wasp", "fly"}
+    assert len(desk.choose("nearest", controls).references) == 3
+    with pytest.raises(ConceptCamError, match="moth"):
+        desk.retarget(replace(controls, target="moth"))
 
 
 @pytest.mark.slow
@@ -404,6 +431,19 @@ def test_a_localizer_of_a_method_that_is_not_linear_is_served_too(tmp_path: Path
     controls = replace(opened(desk, tmp_path), method="legrad")
     assert desk.show(controls).figure
     assert Explainer(world.localizer(method="hires_cam")).first == "hires_cam"
+
+
+def test_what_gradio_leaves_empty_is_deleted(tmp_path: Path):
+    (tmp_path / "old").mkdir()
+    (tmp_path / "full").mkdir()
+    for name in ("full/a.png", "kept"):
+        (tmp_path / name).write_bytes(b"content")
+    (tmp_path / "empty").write_bytes(b"")
+    tidy(tmp_path)
+    assert len(list(tmp_path.iterdir())) == 4
+    tidy(tmp_path, age=-1)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["full", "kept"]
+    tidy(tmp_path / "nowhere")
 
 
 def test_limits_are_numbers_above_zero():

@@ -344,6 +344,29 @@ class TestOutside:
             with pytest.raises(TimeoutError):
                 trap.accept()
 
+    def test_uploads_and_downloads_are_deleted(self, tmp_path: Path):
+        saved(tmp_path, "finch.png", png(plate()))
+        script = f"""
+import os, time
+from pathlib import Path
+from gradio_client import Client, handle_file
+from concept_cam import world
+from concept_cam.demo import blocks, build_demo, serve
+
+blocks._SWEPT = blocks._OLD = 1
+client = Client(serve(build_demo(world.localizer(vocabulary={SPECIES[:3]!r})), block=False), verbose=False, download_files="got")
+client.predict(handle_file("finch.png"), api_name="/localize")
+files = lambda: [file for file in Path("kept").rglob("*") if file.is_file() and file.stat().st_size]
+assert len(files()) == 5
+time.sleep(4)
+assert not files(), files()
+os._exit(0)
+"""
+        environment = {**os.environ, "PYTHONPATH": str(ROOT), "GRADIO_TEMP_DIR": str(tmp_path / "kept")}
+        command = [sys.executable, "-W", "ignore", "-c", script]
+        done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+
     def test_another_host_is_refused(self, served: Served):
         assert served.ask("/", host="evil.example")[0] == 403
 

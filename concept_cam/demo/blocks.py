@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from concept_cam.demo.desk import SUGGESTED, Answer, Controls, Desk
-from concept_cam.demo.downloads import write_downloads
+from concept_cam.demo.downloads import tidy, write_downloads
 from concept_cam.demo.extra import gradio
 from concept_cam.demo.figure import notice
 from concept_cam.demo.limits import Limits
@@ -168,7 +168,13 @@ def _connect(found: Any, page: Any, desk: Desk, parts: _Parts, plates: bool) -> 
     placed.__annotations__ = {"event": found.EventData}  # by which gradio knows what to give
     slow: dict[str, Any] = {"outputs": parts.outputs, "api_visibility": "private", "show_progress": "minimal"}
     live: dict[str, Any] = {"outputs": parts.outputs, **_ASIDE}
-    parts.upload.upload(answered(desk.open_upload), [parts.upload, *parts.controls], **slow)
+    folder = Path(found.utils.get_upload_folder())
+
+    def open_upload(path: str | None, controls: Controls) -> Answer:
+        tidy(folder)
+        return desk.open_upload(path, controls)
+
+    parts.upload.upload(answered(open_upload), [parts.upload, *parts.controls], **slow)
     parts.plate.click(answered(desk.open_plate), parts.controls, **slow)
     parts.show.click(answered(desk.show), parts.controls, **slow)
     parts.target.input(answered(desk.retarget), parts.controls, **live)
@@ -195,6 +201,7 @@ def _connect_downloads(found: Any, desk: Desk, parts: _Parts) -> None:
 
     def localize(image: str | None, target: str, references: list[str], strength: float, method: str) -> tuple[Any, Any]:
         try:
+            tidy(folder)
             result, upload, pixels = desk.localize(image, Controls(None, target, references, strength, method))
             paths = write_downloads(folder, result, upload, pixels)
         except ConceptCamError as error:

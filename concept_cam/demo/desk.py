@@ -8,7 +8,7 @@ from typing import final
 
 from PIL import Image
 
-from concept_cam.demo.explainer import Asked, Explainer
+from concept_cam.demo.explainer import Explainer, Wanted
 from concept_cam.demo.figure import bare_figure, base_figure, contrastive_figure, place_table, sentences, small_copy
 from concept_cam.demo.limits import Limits
 from concept_cam.demo.place import Place
@@ -42,13 +42,13 @@ class Controls:
     strength: object
     method: object
 
-    def asked(self) -> Asked:
+    def wanted(self) -> Wanted:
         """The comparison.
 
         Raises:
             OptionError, ComparisonError: it is none.
         """
-        return Asked.of(self.target, self.references, self.strength)
+        return Wanted.of(self.target, self.references, self.strength)
 
 
 @final
@@ -132,11 +132,11 @@ class Desk:
         bare = Answer(key, bare_figure(self.views.get(key)), "", "", "")
         if not controls.target:
             return bare
-        asked = controls.asked()
+        wanted = controls.wanted()
         known = Answer(
-            target=asked.target,
-            references=list(asked.references),
-            suggested=self.explainer.suggested(asked.target, SUGGESTED),
+            target=wanted.target,
+            references=list(wanted.references),
+            suggested=self.explainer.suggested(wanted.target, SUGGESTED),
         )
         return _joined(bare, _joined(self.show(controls), known))
 
@@ -147,16 +147,16 @@ class Desk:
             ImageError: there is no image.
             ConceptCamError: see ``Explainer``.
         """
-        asked, view, key = controls.asked(), self.views.get(controls.key), None
-        method, bank = str(controls.method), self.explainer.bank(asked)
+        wanted, view, key = controls.wanted(), self.views.get(controls.key), None
+        method, bank = str(controls.method), self.explainer.bank(wanted)
         if method in self.explainer.live:
             if view.method != method:
                 field, method = self.explainer.look(view.upload.image(), method)
                 view = replace(view, field=field, method=method)
                 key = self.views.put(view, controls.key)
-            result = self.explainer.from_field(view.field, bank, asked)
+            result = self.explainer.from_field(view.field, bank, wanted)
         else:
-            result = self.explainer.from_image(view.upload.image(), method, asked)
+            result = self.explainer.from_image(view.upload.image(), method, wanted)
         words = sentences(Verdict.of(result, view.field, bank, self.explainer.vocabulary))
         return Answer(key, contrastive_figure(view, result), base_figure(view, result), words, "")
 
@@ -177,10 +177,10 @@ class Desk:
 
     def retarget(self, controls: Controls) -> Answer:
         """Compare with another target, and suggest the names that are similar to it."""
-        asked = controls.asked()
-        names = [name for name in asked.references if name != asked.target]
-        suggested = self.explainer.suggested(asked.target, SUGGESTED)
-        new = replace(controls, target=asked.target, references=names)
+        wanted = controls.wanted()
+        names = [name for name in wanted.references if name != wanted.target]
+        suggested = self.explainer.suggested(wanted.target, SUGGESTED)
+        new = replace(controls, target=wanted.target, references=names)
         return _joined(self.follow(new), Answer(references=names, suggested=suggested))
 
     def choose(self, how: str, controls: Controls) -> Answer:
@@ -193,14 +193,14 @@ class Desk:
         Raises:
             OptionError: there is no vocabulary to choose from.
         """
-        asked = replace(controls, references=[]).asked()
+        wanted = replace(controls, references=[]).wanted()
         if not self.explainer.vocabulary:
             raise OptionError("There is no vocabulary to choose references from; type them, or start with --vocabulary.")
         if how == "nearest":
-            names = self.explainer.suggested(asked.target, 3)
+            names = self.explainer.suggested(wanted.target, 3)
         else:
-            names = self.explainer.rivals(self.views.get(controls.key).field, asked.target, 3)
-        new = replace(controls, target=asked.target, references=names)
+            names = self.explainer.rivals(self.views.get(controls.key).field, wanted.target, 3)
+        new = replace(controls, target=wanted.target, references=names)
         return _joined(self.follow(new), Answer(references=names))
 
     def look_at(self, x: object, y: object, controls: Controls) -> Answer:
@@ -216,22 +216,22 @@ class Desk:
         """
         if not all(isinstance(one, int | float) and 0 <= one <= 1 for one in (x, y)):
             raise OptionError("This is no place on the image; choose one inside it.")
-        asked, view, method = controls.asked(), self.views.get(controls.key), str(controls.method)
+        wanted, view, method = controls.wanted(), self.views.get(controls.key), str(controls.method)
         if method != view.method:
             raise OptionError(f"{method} is not linear in the direction, so a place has no list of concepts; choose another.")
-        bank = self.explainer.bank(asked)
-        result = self.explainer.from_field(view.field, bank, asked)
+        bank = self.explainer.bank(wanted)
+        result = self.explainer.from_field(view.field, bank, wanted)
         at = Place.of(view.field, bank, result, (float(x), float(y)))  # type: ignore[arg-type]
         figure = contrastive_figure(view, result, at)
-        return Answer(figure=figure, place=place_table(at, asked.target))
+        return Answer(figure=figure, place=place_table(at, wanted.target))
 
     def result(self, controls: Controls) -> tuple[Localization, Upload, Image.Image]:
         """The result as it is shown, with its image, for downloads."""
-        asked, view, method = controls.asked(), self.views.get(controls.key), str(controls.method)
+        wanted, view, method = controls.wanted(), self.views.get(controls.key), str(controls.method)
         image = view.upload.image() if isinstance(view.upload.content, bytes) else view.upload.content
         if method == view.method:
-            return self.explainer.from_field(view.field, self.explainer.bank(asked), asked), view.upload, image
-        return self.explainer.from_image(image, method, asked), view.upload, image
+            return self.explainer.from_field(view.field, self.explainer.bank(wanted), wanted), view.upload, image
+        return self.explainer.from_image(image, method, wanted), view.upload, image
 
     def localize(self, path: str | None, controls: Controls) -> tuple[Localization, Upload, Image.Image]:
         """The result for a file, from one call, for scripts: nothing is kept of it.
@@ -251,7 +251,7 @@ class Desk:
         if not controls.target and self.explainer.vocabulary:
             first, *second = self.explainer.first_two(self.explainer.look(image, str(controls.method))[0])
             controls = replace(controls, target=first, references=controls.references or second)
-        return self.explainer.from_image(image, str(controls.method), controls.asked()), upload, image
+        return self.explainer.from_image(image, str(controls.method), controls.wanted()), upload, image
 
 
 def _joined(first: Answer, second: Answer) -> Answer:

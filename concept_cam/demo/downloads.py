@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from contextlib import suppress
 from pathlib import Path
 from tempfile import mkdtemp
 
@@ -11,6 +13,26 @@ from concept_cam.demo.upload import Upload
 from concept_cam.result import Localization
 from concept_cam.writers import Overlays, Saved, Summaries
 from concept_cam.writers.names import names_of
+
+_LEFT = 3600
+"""Seconds after which what is empty has no use."""
+
+
+def tidy(folder: Path, age: float = _LEFT) -> None:
+    """Delete the empty files and folders that gradio leaves of uploads and downloads; it deletes those that hold something.
+
+    Args:
+        folder: of uploads and downloads.
+        age: in seconds, from which on something is old.
+    """
+    before = time.time() - age
+    for left in folder.iterdir() if folder.is_dir() else ():
+        with suppress(OSError):  # another request deletes it too, or the folder is not empty
+            about = left.lstat()
+            if about.st_mtime < before and left.is_dir():
+                left.rmdir()
+            elif about.st_mtime < before and not about.st_size:
+                left.unlink()
 
 
 def write_downloads(folder: Path, result: Localization, upload: Upload, image: Image.Image) -> list[Path]:

@@ -20,7 +20,7 @@ from concept_cam.selectors import Named, Selector, nearest
 
 @final
 @dataclass(frozen=True)
-class Asked:
+class Wanted:
     """A comparison as a visitor asks for it; what no comparison can be is refused.
 
     Attributes:
@@ -46,7 +46,7 @@ class Asked:
             raise OptionError(f"A target or reference has more than {LETTERS} letters; make it shorter.")
 
     @classmethod
-    def of(cls, target: object, references: object, strength: object) -> Asked:
+    def of(cls, target: object, references: object, strength: object) -> Wanted:
         """From what a browser or a script sends.
 
         Args:
@@ -118,36 +118,36 @@ class Explainer:
         (field,) = localizer.fields([image])
         return field, used
 
-    def bank(self, asked: Asked | None = None) -> ConceptBank:
+    def bank(self, wanted: Wanted | None = None) -> ConceptBank:
         """The vocabulary, and the names of a comparison after it.
 
         Raises:
             UnknownConcept: the encoder does not know a word, or the classifier no such class.
         """
-        names = () if asked is None else (asked.target, *asked.references)
+        names = () if wanted is None else (wanted.target, *wanted.references)
         return self._own.bank_around([name for name in dict.fromkeys(names) if name not in self._own.kept.names])
 
-    def from_field(self, field: ConceptField, bank: ConceptBank, asked: Asked) -> Localization:
+    def from_field(self, field: ConceptField, bank: ConceptBank, wanted: Wanted) -> Localization:
         """The answer without a forward pass.
 
         Args:
             field: of the image.
             bank: of the comparison.
-            asked: the comparison.
+            wanted: the comparison.
 
         Raises:
             ComparisonError, UnknownConcept, NoSpatialGradient, BackboneError: see ``ConceptField.localize``.
         """
-        against, strength = self._against(asked)
-        return field.localize(bank, asked.target, against, strength=strength)
+        against, strength = self._against(wanted)
+        return field.localize(bank, wanted.target, against, strength=strength)
 
-    def from_image(self, image: Image.Image, method: str, asked: Asked) -> Localization:
+    def from_image(self, image: Image.Image, method: str, wanted: Wanted) -> Localization:
         """The answer of any method, from a forward pass.
 
         Args:
             image: upright.
             method: its name.
-            asked: the comparison.
+            wanted: the comparison.
 
         Raises:
             OptionError: there is no such method.
@@ -155,9 +155,9 @@ class Explainer:
         """
         localizer = self.localizer(method)
         if not sees_score(localizer.method):
-            return localizer(image, asked.target, strength=0)
-        against, strength = self._against(asked)
-        return localizer(image, asked.target, against, strength=strength)
+            return localizer(image, wanted.target, strength=0)
+        against, strength = self._against(wanted)
+        return localizer(image, wanted.target, against, strength=strength)
 
     def first_two(self, field: ConceptField) -> tuple[str, ...]:
         """The predicted name of the vocabulary, and the runner-up; none where there are fewer."""
@@ -168,7 +168,7 @@ class Explainer:
 
     def rivals(self, field: ConceptField, target: str, count: int) -> list[str]:
         """The names of the vocabulary that score highest on an image, without the target."""
-        bank = self.bank(Asked(target, (), 0.0))
+        bank = self.bank(Wanted(target, (), 0.0))
         return list(bank.ranked(bank.scores(field.embedding[None])[0], target, count))
 
     def suggested(self, target: str, count: int) -> list[str]:
@@ -179,14 +179,14 @@ class Explainer:
         """
         if not self.vocabulary or not target:
             return list(self.vocabulary[:count])
-        return list(self.bank(Asked(target, (), 0.0)).neighbours(target, count))
+        return list(self.bank(Wanted(target, (), 0.0)).neighbours(target, count))
 
-    def _against(self, asked: Asked) -> tuple[Selector | None, float]:
+    def _against(self, wanted: Wanted) -> tuple[Selector | None, float]:
         """Without references and a vocabulary there is the base map alone."""
-        if asked.references:
-            return Named(asked.references), asked.strength
-        others = len(self._own.kept.names - {asked.target})
-        return (nearest(min(3, others)), asked.strength) if others else (None, 0.0)
+        if wanted.references:
+            return Named(wanted.references), wanted.strength
+        others = len(self._own.kept.names - {wanted.target})
+        return (nearest(min(3, others)), wanted.strength) if others else (None, 0.0)
 
 
 def _has_field(method: AnyMethod) -> bool:
