@@ -454,10 +454,15 @@ def test_limits_are_numbers_above_zero():
 # ---- the gate -----------------------------------------------------------------------------------------------------------
 
 
-def passed(
+def passed(*given: Any, **named: Any) -> int:
+    """The status of a request: 200 if the gate lets it through, 0 if it answers nothing."""
+    return answered(*given, **named).get("status", 0)
+
+
+def answered(
     path: str, method: str = "GET", body: bytes = b"", headers: dict[str, str] | None = None, kind: str = "http"
-) -> int:
-    """The status of a request: 200 if the gate lets it through."""
+) -> dict[str, Any]:
+    """The first message of the answer to a request."""
     import asyncio
 
     sent: list[dict[str, Any]] = []
@@ -478,7 +483,7 @@ def passed(
     pairs = [(name.encode(), value.encode()) for name, value in given.items()]
     scope = {"type": kind, "path": path, "method": method, "headers": pairs}
     asyncio.run(Gate(app, 1000, ("127.0.0.1", "localhost"))(scope, receive, send))
-    return sent[0]["status"] if sent else 0
+    return sent[0] if sent else {}
 
 
 OPEN = ("/", "/config", "/theme.css", "/assets/a.js", "/static/fonts/a.woff2", "/gradio_api/info", "/gradio_api/queue/data")
@@ -505,6 +510,13 @@ def test_the_gate_opens_what_the_page_needs_and_nothing_else():
     assert {path: passed(path) for path in OPEN} == dict.fromkeys(OPEN, 200)
     assert {path: passed(path) for path in SHUT} == dict.fromkeys(SHUT, 404)
     assert passed("/", kind="websocket") == 0
+
+
+def test_the_browser_is_forbidden_to_ask_other_hosts():
+    policy = dict(answered("/")["headers"])[b"content-security-policy"].decode()
+    rules = dict(rule.split(" ", 1) for rule in policy.split("; "))
+    assert rules["default-src"] == rules["connect-src"] == rules["form-action"] == "'self'"
+    assert not re.search(r"\*|https?:", policy)
 
 
 @pytest.mark.parametrize("host", ["evil.example", "evil.example:7860", "", "127.0.0.1.evil.example"])

@@ -354,7 +354,8 @@ from concept_cam import world
 from concept_cam.demo import blocks, build_demo, serve
 
 blocks._SWEPT = blocks._OLD = 1
-client = Client(serve(build_demo(world.localizer(vocabulary={SPECIES[:3]!r})), block=False), verbose=False, download_files="got")
+page = build_demo(world.localizer(vocabulary={SPECIES[:3]!r}))
+client = Client(serve(page, block=False), verbose=False, download_files="got")
 client.predict(handle_file("finch.png"), api_name="/localize")
 files = lambda: [file for file in Path("kept").rglob("*") if file.is_file() and file.stat().st_size]
 assert len(files()) == 5

@@ -43,12 +43,10 @@ def build_demo(localizer: Localizer, *, plates: bool = False, limits: Limits | N
         OptionError: gradio is not installed.
 
     Example:
-        >>> from importlib.util import find_spec
         >>> from concept_cam import world
         >>> from concept_cam.demo import build_demo, serve
-        >>> if find_spec("gradio"):  # pip install 'concept-cam[demo]'
-        ...     demo = build_demo(world.localizer(vocabulary=world.species()), plates=True)
-        ...     # serve(demo)
+        >>> page = build_demo(world.localizer(vocabulary=world.species()), plates=True)  # doctest: +SKIP
+        >>> serve(page)  # doctest: +SKIP
     """
     found = gradio()
     desk = Desk(localizer, limits or Limits())

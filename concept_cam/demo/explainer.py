@@ -167,7 +167,13 @@ class Explainer:
         return tuple(self.vocabulary[k] for k in scores.argsort(descending=True).tolist()[:2])
 
     def rivals(self, field: ConceptField, target: str, count: int) -> list[str]:
-        """The names of the vocabulary that score highest on an image, without the target."""
+        """The names of the vocabulary that score highest on an image, without the target.
+
+        Args:
+            field: of the image.
+            target: a name.
+            count: how many.
+        """
         bank = self.bank(Wanted(target, (), 0.0))
         return list(bank.ranked(bank.scores(field.embedding[None])[0], target, count))
 

@@ -35,12 +35,10 @@ def serve(
         OptionError: gradio is not installed, or the port cannot be had.
 
     Example:
-        >>> from importlib.util import find_spec
         >>> from concept_cam import world
         >>> from concept_cam.demo import build_demo, serve
-        >>> if find_spec("gradio"):  # pip install 'concept-cam[demo]'
-        ...     demo = build_demo(world.localizer(vocabulary=["ember finch", "frost finch"]))
-        ...     # serve(demo, port=7860)
+        >>> page = build_demo(world.localizer(vocabulary=["ember finch", "frost finch"]))  # doctest: +SKIP
+        >>> serve(page, port=7860)  # doctest: +SKIP
     """
     found, known = gradio(), limits or Limits()
     from starlette.middleware import Middleware
