@@ -29,6 +29,7 @@ from test_page import chromium, overflow
 
 from concept_cam import Localization, world
 from concept_cam.demo import build_demo, serve
+from concept_cam.errors import OptionError
 from concept_cam.images import read_image
 from concept_cam.writers import localize_images
 
@@ -254,6 +255,12 @@ class TestScripts:
         done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, check=False)
         assert done.returncode == 2
         assert re.fullmatch(r"concept-cam: The demo cannot listen on 127\.0\.0\.1:\d+: .*\n", done.stderr)
+        nowhere = [*command[:-2], "--host", "nowhere.invalid"]
+        done = subprocess.run(nowhere, env=environment, cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert done.returncode == 2
+        with pytest.raises(OptionError, match="no IPv6"):
+            serve(None, host="::1")
+        assert re.fullmatch(r"concept-cam: The demo cannot listen on nowhere\.invalid.*\n", done.stderr)
         command[-2:] = ["--host", "0.0.0.0"]
         with subprocess.Popen(
             command, env=environment, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
