@@ -10,6 +10,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -241,11 +242,20 @@ class TestScripts:
     def test_the_page_in_python_and_the_space_are_served(self, tmp_path: Path):
         _, code = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "demo.md").read_text(), re.S)
         space = ROOT / "examples" / "space"
-        run_space = f"import runpy; print(runpy.run_path({str(space / 'app.py')!r})['main']('127.0.0.1', 7863, False))"
+        run_space = f"import runpy; runpy.run_path({str(space / 'app.py')!r})['main']('127.0.0.1', 7861, False)"
         environment = {**os.environ, "PYTHONPATH": str(ROOT), "GRADIO_TEMP_DIR": str(tmp_path)}
-        for script, port in ((code, 7861), (run_space, 7863)):
+        for script in (code, run_space):
+            with socket.create_server(("127.0.0.1", 0)) as free:  # other tests serve pages from 7860 on
+                port = free.getsockname()[1]
+            assert "7861" in script
             look = f"import urllib.request as u; assert b'concept-cam' in u.urlopen('http://127.0.0.1:{port}/').read()"
-            command = [sys.executable, "-W", "ignore", "-c", f"{script}\n{look}; import os; os._exit(0)"]
+            command = [
+                sys.executable,
+                "-W",
+                "ignore",
+                "-c",
+                f"{script.replace('7861', str(port))}\n{look}; import os; os._exit(0)",
+            ]
             done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, check=False)
             assert done.returncode == 0, done.stderr
 
@@ -268,7 +278,7 @@ class TestScripts:
             try:
                 assert process.stdout.readline().startswith("the page is at http://")
                 process.send_signal(signal.SIGINT)
-                assert process.wait(30) == 130
+                assert process.wait(120) == 130
             finally:
                 process.kill()
             note, interrupted = process.stderr.read().splitlines()
@@ -337,8 +347,6 @@ class TestOutside:
             assert b"root:" not in content
 
     def test_addresses_are_not_fetched(self, served: Served):
-        import socket
-
         with socket.create_server(("127.0.0.1", 0)) as trap:
             trap.settimeout(0.5)
             address = f"http://127.0.0.1:{trap.getsockname()[1]}/a.png"
@@ -395,7 +403,7 @@ os._exit(0)
                 assert listening == {"127.0.0.1"}
                 assert {one.raddr.ip for one in sockets if one.raddr} <= {"127.0.0.1"}
                 process.send_signal(signal.SIGTERM)
-                assert process.wait(30) == 143
+                assert process.wait(120) == 143
             finally:
                 process.kill()
             assert process.stderr.read() == ""
