@@ -377,6 +377,10 @@ COMMANDS = {
         *("images", "vocabulary", "method", "model", "pretrained", "classes", "site", "fit", "size", "templates", "device"),
         *("batch_size", "workers", "out"),
     },
+    "demo": {
+        *("vocabulary", "method", "model", "pretrained", "classes", "site", "fit", "size", "templates", "device"),
+        *("host", "port", "max_pixels", "max_size"),
+    },
     "report": {"folder", "other", "fail_on"},
     "check": {"model", "pretrained", "classes", "device"},
     "world": {"folder", "plates", "seed", "size"},

@@ -32,6 +32,7 @@ def test_the_wheel_holds_data_and_code(wheel):
     expected |= {f"concept_cam/fonts/{name}" for name in ("DejaVuSans-subset.ttf", "LICENSE")}
     pages = [ROOT / "concept_cam" / "explorer" / f"explorer.{ending}" for ending in ("css", "html.jinja", "js")]
     expected |= {str(path.relative_to(ROOT)) for path in pages}
+    expected |= {f"concept_cam/demo/{name}" for name in ("demo.css", "figure.js")}
     assert expected <= names
     assert "concept_cam/py.typed" in names
     assert not [name for name in names if name.startswith(("tests/", "prompts/"))]

@@ -18,6 +18,7 @@ from typer.main import get_command
 
 from concept_cam.cli.audit import audit
 from concept_cam.cli.checked import Command
+from concept_cam.cli.demo import demo
 from concept_cam.cli.evaluate import evaluate
 from concept_cam.cli.explore import explore
 from concept_cam.cli.fields import fields
@@ -57,7 +58,7 @@ def about(
     """Where in this image is the thing that makes it THIS concept and not that similar one?"""
 
 
-for command in (localize, methods, models, check, evaluate, audit, report, parts, fields, search, explore, world):
+for command in (localize, methods, models, check, evaluate, audit, report, parts, fields, search, explore, demo, world):
     app.command(cls=Command)(command)
 
 
