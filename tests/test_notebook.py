@@ -35,7 +35,7 @@ def test_it_finds_the_part_in_which_the_two_differ(monkeypatch, tmp_path, capsys
     assert told.count("6 of 6 predicted correctly") == 2
     assert names["word"] == "red crown"
     assert names["WORDS"][names["order"][-1]].endswith(" crown")
-    agreement = [float(value) for value in re.findall(r"against .*: (-?\d\.\d\d)$", told, re.M)]
+    agreement = [float(value) for value in re.findall(r"^\d\.png: red crown (-?\d\.\d\d)$", told, re.M)]
     assert len(agreement) == 6
     assert min(agreement) > 0.5
     assert names["sheet"]("ember finch").width > 1000

@@ -1,4 +1,4 @@
-"""The documentation site: it builds without a warning, has every public name and no broken link, and loads nothing from outside."""
+"""The site builds without a warning, has every public name and no broken link, and loads nothing from outside."""
 
 from __future__ import annotations
 
@@ -6,8 +6,11 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import partial
 from html.parser import HTMLParser
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
@@ -82,6 +85,13 @@ def broken(site: Path) -> list[str]:
     return found
 
 
+class Quiet(SimpleHTTPRequestHandler):
+    """Serves files and prints nothing."""
+
+    def log_message(self, *_: object) -> None:
+        """As it says."""
+
+
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Built from a copy of the pages, so that nothing is written into the repository."""
@@ -100,7 +110,9 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.slow
 def test_every_public_name_is_on_the_site(site: Path):
     anchors = set().union(*(Links(path.read_text("utf-8")).anchors for path in (site / "api").glob("*.html")))
-    missing = [name for name in (ROOT / "tests" / "surface.txt").read_text().split() if name not in anchors]
+    names = (ROOT / "tests" / "surface.txt").read_text().split()
+    # A function whose module has the same name stands there under its own: methods.own_streams.own_streams.
+    missing = [name for name in names if not {name, f"{name}.{name.rpartition('.')[2]}"} & anchors]
     assert not missing, "add a directive ::: to a page in docs/api/"
 
 
@@ -136,7 +148,7 @@ def test_lists_are_lists(site: Path):
 @pytest.mark.slow
 def test_it_has_the_files_for_language_models_and_their_links_lead_somewhere(site: Path):
     text = (site / "llms.txt").read_text("utf-8")
-    for _, _, path in llms.navigation():
+    for _, path in llms.navigation():
         target = path.relative_to(DOCS).with_suffix(".html").as_posix()
         assert f"]({target})" in text
         assert (site / target).is_file()
@@ -149,28 +161,40 @@ def browser() -> Iterator[Any]:
         yield browser
 
 
+@pytest.fixture(scope="module")
+def address(site: Path) -> Iterator[str]:
+    """Where the site is served, on this machine alone."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(site))) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("width", [380, 1280])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_pages_load_nothing_from_outside_and_fit_the_screen(site: Path, browser: Any, width: int, scheme: str):
+def test_pages_load_nothing_from_outside_and_fit_the_screen(address: str, browser: Any, width: int, scheme: str):
     context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
     tab, asked, complaints = context.new_page(), [], []
     tab.on("request", lambda request: asked.append(request.url))
     tab.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
     tab.on("pageerror", lambda error: complaints.append(str(error)))
     for name in KINDS:
-        tab.goto((site / f"{name}.html").as_uri())
+        tab.goto(f"{address}/{name}.html")
         tab.wait_for_load_state("networkidle")
-        if name != "404":
-            assert overflow(tab) <= 0, name
+        assert overflow(tab) <= 0, name
+    tab.goto(f"{address}/index.html")
+    tab.keyboard.press("/")
+    tab.keyboard.type("contrastive")
+    tab.get_by_role("link", name="Contrastive map").first.wait_for()
     context.close()
     assert len(asked) > 5 * len(KINDS)
-    assert not [url for url in asked if not url.startswith(("file:", "data:", "blob:"))]
-    assert not [text for text in complaints if "404" not in text]
+    assert not [url for url in asked if not url.startswith((address, "data:", "blob:"))]
+    assert not complaints
 
 
 def test_every_page_is_in_the_navigation_once():
-    told = [path for _, _, path in llms.navigation()]
+    told = [path for _, path in llms.navigation()]
     assert sorted(told) == sorted(DOCS.rglob("*.md"))
 
 

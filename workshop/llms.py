@@ -9,7 +9,7 @@ import ast
 import inspect
 import re
 import textwrap
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -45,19 +45,18 @@ CALLS: dict[str, Callable[..., Any]] = {
 """What is needed for a first map, as it is called."""
 
 
-def pages(nav: list[dict[str, Any]], section: str = "") -> Iterator[tuple[str, str, Path]]:
-    """Section, title and file of each page, in the order of the navigation."""
-    for entry in nav:
-        for title, place in entry.items():
-            if isinstance(place, list):
-                yield from pages(place, title)
-            else:
-                yield section or title, title, DOCS / place
+def navigation() -> list[tuple[str, Path]]:
+    """Section and file of each page, in the order of mkdocs.yml."""
+    found: list[tuple[str, Path]] = []
+    for entry in yaml.safe_load((ROOT / "mkdocs.yml").read_text("utf-8"))["nav"]:
+        sections = entry if isinstance(entry, dict) else {"Start": [entry]}
+        found += [(section, DOCS / page) for section, listed in sections.items() for page in listed]
+    return found
 
 
-def navigation() -> list[tuple[str, str, Path]]:
-    """The pages of mkdocs.yml."""
-    return list(pages(yaml.safe_load((ROOT / "mkdocs.yml").read_text("utf-8"))["nav"]))
+def title(path: Path) -> str:
+    """The heading of a page."""
+    return path.read_text("utf-8").partition("\n")[0].removeprefix("# ")
 
 
 def call(name: str, function: Callable[..., Any]) -> str:
@@ -91,9 +90,9 @@ def short() -> str:
     """The text of llms.txt."""
     install, first, python, real, real_python = code_of(DOCS / "index.md")
     lists: dict[str, list[str]] = {}
-    for section, title, path in navigation():
-        link = path.relative_to(DOCS).with_suffix(".html")
-        lists.setdefault(section, []).append(f"- [{title}]({link}): {summary(path)}")
+    for section, path in navigation():
+        link = path.relative_to(DOCS).with_suffix(".html").as_posix()
+        lists.setdefault(section, []).append(f"- [{title(path)}]({link}): {summary(path)}")
     signatures = "\n".join(call(name, function) for name, function in CALLS.items())
     template = (Path(__file__).parent / "llms.template.md").read_text("utf-8")
     filled = template.format(
@@ -110,7 +109,7 @@ def short() -> str:
 
 def full() -> str:
     """The text of llms-full.txt."""
-    told = [path for section, _, path in navigation() if path.parent == DOCS]
+    told = [path for _, path in navigation() if path.parent == DOCS]
     return "\n".join(f"<!-- {path.name} -->\n\n{path.read_text('utf-8')}" for path in told)
 
 
