@@ -12,7 +12,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from clis import Run, embedded, run  # noqa: F401  (fixtures)
+from clis import RESULTS, Run, embedded, run  # noqa: F401  (fixtures)
+
+from concept_cam import world
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
@@ -78,6 +80,15 @@ def test_the_code_of_a_page_runs_from_top_to_bottom(page, run: Run, monkeypatch,
                 assert done.code == expected, (command, done.err)
             else:
                 subprocess.run(["bash", "-euc", command], check=True, cwd=tmp_path)
+
+
+@pytest.mark.slow
+def test_who_has_llms_txt_and_an_image_gets_a_map(run: Run, tmp_path):  # noqa: F811
+    (line,) = re.findall(r"^concept-cam localize bird.png .*$", (ROOT / "docs" / "llms.txt").read_text("utf-8"), re.M)
+    world.draw_species("ember finch", seed=3).image.save(tmp_path / "bird.png")
+    assert run(*shlex.split(line)[1:]).code == 0
+    for ending in RESULTS:
+        assert (tmp_path / "concept-cam-out" / f"bird{ending}").is_file()
 
 
 def lines_of_the_command_line(page: Path) -> list[str]:

@@ -16,6 +16,7 @@ def names(tmp_path_factory):
     found = {"__name__": "page"}
     with pytest.MonkeyPatch.context() as patch, torch.random.fork_rng():
         patch.chdir(tmp_path_factory.mktemp("page"))
+        torch.manual_seed(0)
         for block in filter(lambda block: block.runs, blocks(PAGE)):
             exec(compile(block.code, PAGE.name, "exec", dont_inherit=True), found)
     return found
