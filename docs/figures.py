@@ -47,6 +47,12 @@ def comparisons() -> Image.Image:
     return sheet
 
 
+def first_map() -> Image.Image:
+    """What a first map looks like: image, base map and contrastive map of one bird."""
+    image = world.draw_species("ember finch", seed=3).image
+    return side_by_side(world.localizer()(image, "ember finch", "frost finch"), image)
+
+
 def methods(side: int = 104, columns: int = 2) -> Image.Image:
     """Base maps and contrastive maps of all methods on the same three birds."""
     twin_of = {target: twin for target, twin, _ in twins()}
@@ -211,6 +217,7 @@ def chart(lines: dict[str, list[tuple[float, float]]], ticks: list[float], width
 
 if __name__ == "__main__":
     plates().save(DOCS / "plates.png", optimize=True)
+    first_map().save(DOCS / "first-map.png", optimize=True)
     comparisons().save(DOCS / "comparisons.png", optimize=True)
     sweep().save(DOCS / "sweep.png", optimize=True)
     references().save(DOCS / "by-reference.png", optimize=True)

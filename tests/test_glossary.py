@@ -19,7 +19,7 @@ PAGES = sorted(
         ROOT / "CONTRIBUTING.md",
         ROOT / "examples" / "README.md",
         ROOT / "prompts" / "README.md",
-        *(ROOT / "docs").glob("*.md"),
+        *(ROOT / "docs").rglob("*.md"),
     ]
 )
 SOURCES = sorted([*PACKAGE.rglob("*.py"), *(path for name in BESIDE for path in (ROOT / name).glob("*.py"))])

@@ -6,4 +6,5 @@ benchmark           how well the encoder knows its world, and how well methods f
 ablation            ways to put several references together
 depth, mixing       in which block evidence is gathered, and how far blocks have mixed patches by then
 pooled              encoders that pool their patches, and which methods find the part there
+docstrings, llms    how the documentation site shows docstrings, and its files for language models
 """
