@@ -144,7 +144,11 @@ def _piece(url: str, place: int, count: int) -> bytes:
     with reaching(url):
         content: bytes = _system(url).cat_file(url, start=place, end=place + count)
     if len(content) != count:
-        raise OSError(f"{len(content):,} bytes came, where {count:,} were asked for; it has changed")
+        # As where the store is lost: what comes of the same command is known only when it is started again.
+        raise Unreachable(
+            f"{url}: {len(content):,} bytes came, where {count:,} were asked for; it has changed, or the connection was lost. "
+            "Start the same command again."
+        )
     return content
 
 

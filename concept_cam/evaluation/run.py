@@ -12,6 +12,7 @@ from typing import Any, final
 
 from rich.console import Console
 
+from concept_cam.address import address_of
 from concept_cam.among import Among, chosen_among, classes_among, figures_among, told_among
 from concept_cam.concepts import ConceptBank
 from concept_cam.datasets import Dataset
@@ -202,7 +203,7 @@ def evaluate(
         settings = replace(settings, references=())
         told = ("There is one class, so base maps alone are measured, and where they lie: there is nothing to compare with.",)
     figures = {"classes": len(bank.names), "of": len(bank.names)} if probe else figures_among(backbone, bank.names)
-    bank, folder = bank.centred() if centred else bank, Path(folder)
+    bank, folder = bank.centred() if centred else bank, address_of(folder)
     about = {**_settings(localizer, bank, among), **_probed(probe, decay, centred), "judged_among": figures, **(about or {})}
     about |= {"training_digest": digest_of(digests_of_examples(dataset.training))} if probe else {}
     if isinstance(settings, MosaicSettings):
