@@ -152,6 +152,10 @@ class Address(type(Path())):  # type: ignore[misc]
         """All objects that it means as a pattern."""
         return [Address(one) for one in matching(str(self))]
 
+    def within(self) -> list[Address]:
+        """The images in a file of many, in its order; see ``images_within``."""
+        return [Address(self, name) for name in self.shard().names()]
+
     def fetched(self) -> Held:
         """A file without a name that holds all of an object."""
         return fetched(str(self))
@@ -193,18 +197,22 @@ def _shard_in(parts: Sequence[str], remote: bool) -> int:
     for place, part in enumerate(parts[:-1], 1):
         if part.lower().endswith(SHARDS):
             # A bucket is none, and neither is a folder.
-            found = place > 2 and _is_object(Address(*parts[:place])) if remote else os.path.isfile(Path(*parts[:place]))  # noqa: PTH113
+            found = place > 2 and not is_prefix(Address(*parts[:place])) if remote else os.path.isfile(Path(*parts[:place]))  # noqa: PTH113
             if found:
                 return place
     return 0
 
 
-def _is_object(path: Address) -> bool:
-    """Whether there is no folder of that name in a store."""
+def is_prefix(path: Address) -> bool:
+    """Whether an address that is called as a file of many images is a folder of a store; such a folder is asked for once.
+
+    Args:
+        path: in a store.
+    """
     try:
-        return not stat.S_ISDIR(_state_of(path).st_mode)
+        return stat.S_ISDIR(_state_of(path).st_mode)
     except FileNotFoundError:
-        return True
+        return False
 
 
 def _state_of(file: Address) -> os.stat_result:
@@ -218,7 +226,7 @@ def _asked(url: str, _: int) -> os.stat_result:
 
 
 def _shard(file: Address, state: os.stat_result) -> Shard | ImageTable:
-    return shard_of(str(file), (state.st_ino, state.st_size, state.st_mtime_ns))
+    return shard_of(str(file), state.st_size, (state.st_ino, state.st_mtime_ns))
 
 
 def absolute(path: str | os.PathLike[str]) -> Path:
@@ -279,6 +287,5 @@ def images_within(path: str | os.PathLike[str]) -> list[Address]:
         OSError, ValueError: it cannot be read, or is no such file.
         DatasetError: an extra is not installed.
     """
-    file = Address(Path(path))
     _asked.cache_clear()  # it may have changed since it was read last
-    return [Address(file, name) for name in file.shard().names()]
+    return Address(Path(path)).within()

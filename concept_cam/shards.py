@@ -97,11 +97,12 @@ class Shard:
             return self.file.file.read(count)
 
 
-def shard_of(file: str, state: object) -> Shard | ImageTable:
+def shard_of(file: str, size: int, state: object) -> Shard | ImageTable:
     """The file of many images at a path or an address; the last few are kept open until they change.
 
     Args:
         file: path or address.
+        size: its bytes.
         state: what changes when the file does.
 
     Raises:
@@ -109,12 +110,12 @@ def shard_of(file: str, state: object) -> Shard | ImageTable:
         DatasetError: an extra is not installed.
     """
     with _INDEXING:  # else several threads would each fetch and index a file that is new
-        return _shard_of(file, state)
+        return _shard_of(file, size, state)
 
 
 @lru_cache(_KEPT)
-def _shard_of(file: str, _: object) -> Shard | ImageTable:
-    held = fetch(file) if "://" in file else Held(open(file, "rb"))  # noqa: PTH123, SIM115  (``Held`` closes it)
+def _shard_of(file: str, size: int, _: object) -> Shard | ImageTable:
+    held = fetch(file, size) if "://" in file else Held(open(file, "rb"))  # noqa: PTH123, SIM115  (``Held`` closes it)
     ending = next(one for one in SHARDS if file.lower().endswith(one))
     return _indexed(held) if ending == TAR else image_table(held, ending)
 

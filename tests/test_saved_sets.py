@@ -182,7 +182,7 @@ def test_the_command_takes_a_saved_set(saved, run, tmp_path):  # noqa: F811
 
 def test_the_extra_is_named(saved, run, monkeypatch):  # noqa: F811
     monkeypatch.setitem(sys.modules, "pyarrow", None)
-    monkeypatch.setattr("concept_cam.shards._shard_of", lambda file, _: image_table(None, ".arrow"))
+    monkeypatch.setattr("concept_cam.shards._shard_of", lambda *_: image_table(None, ".arrow"))
     assert "pip install 'concept-cam[huggingface]'" in run("localize", saved, *TWINS).line()
 
 

@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from concept_cam.address import Address, address_of, images_within, is_remote
+from concept_cam.address import Address, address_of, is_prefix, is_remote
 from concept_cam.cli.terminal import complain
 from concept_cam.errors import ImageError, OptionError, Unreachable, one_line, reason
 from concept_cam.formats import SUFFIXES
@@ -98,7 +98,7 @@ def _in_shard(path: Path) -> list[Path]:
     file, is_tar = Address(path), path.name.lower().endswith(TAR)
     what = "tar file" if is_tar else "table of images"
     try:
-        found = images_within(file)
+        found = file.within()
         for problem in file.shard().problems[:_FEW]:
             complain(f"{path}: {problem}.")
     except Unreachable:
@@ -152,7 +152,8 @@ def _is_hidden(path: Path, folder: Path) -> bool:
 def _is_shard(path: Path) -> bool:
     if not path.name.lower().endswith((*SHARDS, *_COMPRESSED)):
         return False
-    return not (path.is_dir() if isinstance(path, Address) else os.path.isdir(path))  # noqa: PTH112
+    remote = isinstance(path, Address) and path.is_remote
+    return not (is_prefix(Address(path)) if remote else os.path.isdir(path))  # noqa: PTH112
 
 
 def _order(path: Path) -> tuple[tuple[int, str], ...]:
