@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -173,6 +174,29 @@ def test_an_image_that_kills_is_a_row_that_says_so(poisoned, tmp_path):
     # What is known is not tried again.
     assert run_together(2, job(poisoned, tmp_path, crews.localizer(crews.killed_by_white))) == 2
     assert rows(tmp_path) == found
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("given", [{"probe": True}, {"mosaics": "nearest"}])
+def test_an_image_that_kills_before_the_run_is_skipped_too(tmp_path, given, alone):
+    """A probe and mosaics need the embeddings of all images first."""
+    alone()
+    for species in list(world.species())[:4]:
+        (tmp_path / "set" / species).mkdir(parents=True)
+        for seed in range(3):
+            world.draw_species(species, seed, 96).image.save(tmp_path / "set" / species / f"{seed}.png")
+    Image.new("RGB", (96, 96), "white").save(tmp_path / "set" / next(iter(world.species())) / "9.png")
+    data = read_dataset(tmp_path / "set")
+    data = replace(data, training=data.examples) if "probe" in given else data
+    job = partial(evaluate, crews.fragile(), data, tmp_path / "out", methods="grad_cam", strengths=1.0, **given)
+    found = run_together(2, job)
+    assert found.used == 12
+    (problem,) = found.problems
+    assert "three processes died on this file, so it is skipped" in problem
+    (folder,) = (tmp_path / "out" / "embeddings").iterdir()
+    assert [Path(row["image"]).name for row in rows(folder) if row["problem"]] == ["9.png"]
+    again = run_together(2, job)
+    assert again.text == found.text
 
 
 @pytest.mark.slow

@@ -146,6 +146,7 @@ class Crew(Generic[R]):
             OptionError, OutputError: see ``run_together``; or what a worker raised.
         """
         count = min(self.processes, len(missing))
+        self.deaths.clear()  # numbers of batches are those of this run
         with self._launcher(count) as launcher:
 
             def start(worker: int, probed: int = NOWHERE) -> None:

@@ -68,14 +68,19 @@ class Share:
         """Tell how many images are made."""
         self.tell(NOWHERE, NOWHERE, images)
 
-    def settings_in(self, folder: Path, read: Callable[[Path], dict[str, Any]]) -> dict[str, Any]:
+    def settings_in(self, folder: Path, read: Callable[[Path], dict[str, Any]], first: bool = False) -> dict[str, Any]:
         """The settings of the run, which ``read`` finds in its folder.
+
+        Args:
+            folder: of a run.
+            read: reads the settings in a folder.
+            first: whether it may be an earlier run of the job, which is complete.
 
         Raises:
             OutputError: the run is not there, as where a machine has a disk of its own.
         """
         try:
-            if digest_of(found := read(folder)) == self.run:
+            if digest_of(found := read(folder)) == self.run or first:
                 return found
         except Unreachable:
             raise
