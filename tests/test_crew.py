@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -236,6 +237,37 @@ def test_each_process_has_a_gpu_of_its_own(tmp_path, monkeypatch):
 def test_only_cuda_is_all_gpus(monkeypatch, device, expected):
     monkeypatch.setattr("torch.cuda.device_count", lambda: 3)
     assert gpus_for("processes", device) == expected
+
+
+@pytest.mark.parametrize(("processes", "expected"), [(3, [3, 3, 4]), (20, [1] * 10)])
+def test_each_worker_has_one_piece_of_the_run(monkeypatch, processes, expected):
+    """So that each of many shards is fetched by one or two of them."""
+
+    class Recording:
+        threads = 1
+
+        def __init__(self):
+            self.shares = []
+
+        def teller(self, worker):
+            return print
+
+        def start(self, share):
+            self.shares.append(share)
+
+        def ended(self, seconds):
+            return {share.worker: End() for share in self.shares}
+
+        def made(self):
+            return 0
+
+    launcher = Recording()
+    monkeypatch.setattr(Crew, "_launcher", lambda crew, count: nullcontext(launcher))
+    missing = [2, 3, 5, 6, 7, 8, 11, 12, 13, 14]
+    Crew(processes, print).make([["a.png"]] * 15, missing, "digest")
+    pieces = [sorted(share.batches) for share in launcher.shares]
+    assert [number for piece in pieces for number in piece] == missing
+    assert [len(piece) for piece in pieces] == expected
 
 
 def test_what_cannot_be_sent_is_said(images, tmp_path):

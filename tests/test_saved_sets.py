@@ -9,7 +9,6 @@ import shutil
 import subprocess
 import sys
 from functools import partial
-from pathlib import Path
 
 import crews
 import pyarrow.parquet
@@ -30,7 +29,7 @@ from concept_cam.parts import read_parts
 from concept_cam.runs import run_together
 from concept_cam.runs.identity import digests_of_examples
 from concept_cam.store import Store, store_fields, write_matches
-from concept_cam.writers import find_parts_of_images, localize_images
+from concept_cam.writers import find_parts_of_images, localize_images, read_results
 
 datasets = pytest.importorskip("datasets")
 
@@ -93,18 +92,6 @@ def damaged(photos, tmp_path_factory):
     return folder / "birds"
 
 
-def tree(folder, names=()):
-    """The files of a folder, with images called as elsewhere; but for what the names of the images decide."""
-    found = {}
-    for file in sorted(Path(folder).rglob("*")):
-        name, content = file.relative_to(folder).as_posix(), file.read_bytes() if file.is_file() else b""
-        for one, other in names:
-            name, content = name.replace(one, other), content.replace(one.encode(), other.encode())
-        if not name.startswith("batches") and name not in ("run.json", "how.json"):
-            found[name] = content
-    return found
-
-
 def row(folder):
     with (folder / "rows.csv").open(newline="") as stream:
         return list(csv.DictReader(stream))
@@ -121,11 +108,19 @@ def test_the_rows_of_a_saved_set_are_those_of_its_files(photos, saved, localizer
     assert [read_bytes(image, 1 << 20) for image in images] == [file.read_bytes() for file in files]
     for given, out in ((files, "files"), (images, "rows")):
         assert localize_images(localizer, given, tmp_path / out, "ember finch", "frost finch", output="parquet") == 0
-        assert store_fields(localizer, given, tmp_path / f"{out}-fields") == 0
     ours, theirs = (row(tmp_path / name) for name in ("rows", "files"))
     plain = [{key: value for key, value in one.items() if key != "image"} for one in ours]
     assert plain == [{key: value for key, value in one.items() if key != "image"} for one in theirs]
     assert [one["image"] for one in ours] == list(map(str, images))
+    ours, theirs = (list(read_results(tmp_path / name)) for name in ("rows", "files"))
+    for one, other in zip(ours, theirs, strict=True):
+        assert one["id"] == other["id"]
+        assert (one["map"] == other["map"]).all()
+
+
+@pytest.mark.slow
+def test_the_fields_of_rows_are_stored_and_found(photos, saved, localizer, tmp_path):
+    assert store_fields(localizer, sources([saved]), tmp_path / "rows-fields") == 0
     (answer,) = Store.open(tmp_path / "rows-fields").search(localizer, "red crown", against="bird", top=2)
     write_matches([answer], tmp_path / "found")
     assert len(list((tmp_path / "found" / "overlays").iterdir())) == 2
@@ -143,16 +138,21 @@ def test_all_splits_and_the_labels_of_parts(photos, localizer, tmp_path):
     plain = made_of(rows_of(photos))
     plain.save_to_disk(str(tmp_path / "plain"))
     assert set(species_of(sources([tmp_path / "plain"]), [tmp_path / "plain"], "bird").values()) == {"bird"}
-    few = dict(list(species.items())[:2])
+
+
+@pytest.mark.slow
+def test_the_parts_of_rows(saved, localizer, tmp_path):
+    few = dict.fromkeys(sources([saved])[:2], "finch")
     find_parts_of_images(localizer, few, tmp_path / "parts", read_parts("world-parts"), data="set")
-    assert all((tmp_path / "parts" / "annotated" / f"photo-00000{k}.png").is_file() for k in range(2))
+    assert all((tmp_path / "parts" / "annotated" / f"image-00000{k}.png").is_file() for k in range(2))
 
 
 def test_a_row_that_cannot_be_read_says_why(damaged, localizer, tmp_path):
     reasons = {}
     hear = lambda path, problem: reasons.update({path.name: problem})  # noqa: E731
     images = sources([damaged])
-    count = localize_images(localizer, images, tmp_path / "out", "ember finch", "frost finch", failed=hear)
+    asked = ("ember finch", "frost finch")
+    count = localize_images(localizer, images, tmp_path / "out", *asked, output="parquet", failed=hear)
     assert count == 3
     expected = {
         BROKEN: "not an image in a known format",
@@ -164,8 +164,6 @@ def test_a_row_that_cannot_be_read_says_why(damaged, localizer, tmp_path):
         assert said in reasons[f"image-{number:06d}"]
     found = row(tmp_path / "out")
     assert [number for number, one in enumerate(found) if one["problem"]] == list(expected)
-    assert store_fields(localizer, images, tmp_path / "fields") == 3
-    assert [number for number, one in enumerate(row(tmp_path / "fields")) if one["problem"]] == list(expected)
 
 
 @pytest.mark.slow
@@ -192,7 +190,6 @@ def test_tables_of_images_in_parquet(photos, localizer, tmp_path):
     assert [image.name for image in images] == [f"image-{k:06d}" for k in range(COUNT)]
     assert [read_bytes(image, 1 << 20) for image in images] == [file.read_bytes() for file in sorted(photos.iterdir())]
     assert set(species_of(images, [tmp_path], "bird").values()) == {"ember finch"}
-    assert localize_images(localizer, images[:2], tmp_path / "out", "ember finch", "frost finch") == 0
     # A table of paths is one as before, and one without images is none.
     assert sources([tmp_path / "birds.parquet"]) == images
     pyarrow.parquet.write_table(
