@@ -93,7 +93,11 @@ def opened_at(url: str) -> io.BufferedReader:
     found = information(url)
     if stat.S_ISDIR(found.st_mode):
         raise IsADirectoryError(21, "it is a folder")
-    return io.BufferedReader(Pieces(partial(_piece, url), found.st_size), min(_AHEAD, max(1, found.st_size)))
+    return _stream(url, found.st_size)
+
+
+def _stream(url: str, size: int) -> io.BufferedReader:
+    return io.BufferedReader(Pieces(partial(_piece, url), size), min(_AHEAD, max(1, size)))
 
 
 @final
@@ -144,7 +148,11 @@ def _piece(url: str, place: int, count: int) -> bytes:
     with reaching(url):
         content: bytes = _system(url).cat_file(url, start=place, end=place + count)
     if len(content) != count:
-        raise OSError(f"{len(content):,} bytes came, where {count:,} were asked for; it has changed")
+        # As where the store is lost: what comes of the same command is known only when it is started again.
+        raise Unreachable(
+            f"{url}: {len(content):,} bytes came, where {count:,} were asked for; it has changed, or the connection was lost. "
+            "Start the same command again."
+        )
     return content
 
 
@@ -169,22 +177,27 @@ def fetched(url: str) -> Held:
     Raises:
         OSError: see ``reaching``; or there is no room.
     """
-    return _fetched(url, information(url).st_ino)
+    found = information(url)
+    return _fetched(url, found.st_size, found.st_ino)
 
 
 @lru_cache(_FETCHED)
-def _fetched(url: str, _: int) -> Held:
-    return fetch(url)
+def _fetched(url: str, size: int, _: int) -> Held:
+    return fetch(url, size)
 
 
-def fetch(url: str) -> Held:
+def fetch(url: str, size: int) -> Held:
     """A file without a name that holds all of an object.
+
+    Args:
+        url: of the object.
+        size: its bytes.
 
     Raises:
         OSError: see ``reaching``; or there is no room.
     """
     held = Held(tempfile.TemporaryFile())  # noqa: SIM115  (``Held`` closes it)
-    with opened_at(url) as stream:
+    with _stream(url, size) as stream:
         shutil.copyfileobj(stream, held.file, 1 << 24)
     held.file.flush()
     return held

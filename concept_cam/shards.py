@@ -1,18 +1,26 @@
-"""OUTSIDE: tar files of images. The index of a file is read once; nothing of it is written to the disk under its own name."""
+"""OUTSIDE: files that hold many images: tar files, which are read here, and tables of images.
+
+The index of a file is read once; nothing of it is written to the disk under its own name.
+"""
 
 from __future__ import annotations
 
 import io
 import os
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import PurePosixPath
 from typing import Any, final
 
 from concept_cam.errors import one_line, reason
+from concept_cam.imagetables import ARROW, PARQUET, ImageTable, image_table
 from concept_cam.remote import Held, Pieces, fetch
+
+TAR = ".tar"
+SHARDS = (TAR, ARROW, PARQUET)
+"""Endings of files that hold many images."""
 
 _BLOCK = 512
 _LONGEST = 1 << 16
@@ -35,7 +43,7 @@ _COMPRESSED = {b"\x1f\x8b": "gzip", b"BZ": "bzip2", b"\xfd7": "xz", b"\x28\xb5":
 @final
 @dataclass(frozen=True, eq=False)
 class Shard:
-    """An open tar file.
+    """An open tar file; see ``ImageTable`` for the other files of many images.
 
     Attributes:
         file: open as long as a member is read.
@@ -48,16 +56,34 @@ class Shard:
     problems: tuple[str, ...]
     _lock: Any = field(default_factory=threading.Lock, repr=False)
 
+    def names(self) -> Iterator[str]:
+        """Of all members, in the order of the file."""
+        return iter(self.members)
+
+    def size(self, name: str) -> int:
+        """How many bytes a member has.
+
+        Raises:
+            FileNotFoundError: there is none of that name.
+        """
+        return self._member(name)[1]
+
+    def label(self, name: str) -> str | None:
+        """None: a tar file has no labels."""
+
     def opened(self, name: str) -> io.BufferedReader:
         """A member to be read.
 
         Raises:
             FileNotFoundError: there is none of that name.
         """
+        start, size = self._member(name)
+        return io.BufferedReader(Pieces(lambda place, count: self.read(start + place, count), size))
+
+    def _member(self, name: str) -> tuple[int, int]:
         if name not in self.members:
             raise FileNotFoundError(2, "the tar file has no such image")
-        start, size = self.members[name]
-        return io.BufferedReader(Pieces(lambda place, count: self.read(start + place, count), size))
+        return self.members[name]
 
     def read(self, place: int, count: int) -> bytes:
         """Some bytes of the file, for any thread.
@@ -71,23 +97,27 @@ class Shard:
             return self.file.file.read(count)
 
 
-def shard_of(file: str, state: object) -> Shard:
-    """The tar file at a path or an address; the last few are kept open until they change.
+def shard_of(file: str, size: int, state: object) -> Shard | ImageTable:
+    """The file of many images at a path or an address; the last few are kept open until they change.
 
     Args:
         file: path or address.
+        size: its bytes.
         state: what changes when the file does.
 
     Raises:
-        OSError, ValueError: it cannot be read, or is no tar file.
+        OSError, ValueError: it cannot be read, or is no such file.
+        DatasetError: an extra is not installed.
     """
     with _INDEXING:  # else several threads would each fetch and index a file that is new
-        return _shard_of(file, state)
+        return _shard_of(file, size, state)
 
 
 @lru_cache(_KEPT)
-def _shard_of(file: str, _: object) -> Shard:
-    return _indexed(fetch(file) if "://" in file else Held(open(file, "rb")))  # noqa: PTH123  (``Held`` closes it)
+def _shard_of(file: str, size: int, _: object) -> Shard | ImageTable:
+    held = fetch(file, size) if "://" in file else Held(open(file, "rb"))  # noqa: PTH123, SIM115  (``Held`` closes it)
+    ending = next(one for one in SHARDS if file.lower().endswith(one))
+    return _indexed(held) if ending == TAR else image_table(held, ending)
 
 
 def _indexed(held: Held) -> Shard:

@@ -47,6 +47,19 @@ def killed_later(folder: Path, trace, directions):
     return plain(trace, directions)
 
 
+def kill_by_white(module, given):
+    """Before a layer: whoever gives a white image to the model dies."""
+    if _is_worker() and bool((given[0].flatten(1).std(1) < 0.01).any()):
+        os.kill(os.getpid(), signal.SIGSEGV)
+
+
+def fragile() -> Localizer:
+    """The embedded encoder, on which processes die that embed a white image."""
+    found = world.localizer()
+    found.backbone.module.visual.conv1.register_forward_pre_hook(kill_by_white)
+    return found
+
+
 def verbose(trace, directions):
     """An error that holds what it is about."""
     return (b"x" * 200_000 + b"\xff").decode("ascii")

@@ -22,20 +22,27 @@ from moto.server import ThreadedMotoServer
 from safetensors.torch import load
 
 from concept_cam import world
-from concept_cam.address import Address, address_of, is_remote
+from concept_cam.address import Address, address_of, images_within, is_remote
+from concept_cam.audit import Audit, audit, write_report, write_tables
+from concept_cam.audit.maps import Drawing
+from concept_cam.audit.packing import Sources
+from concept_cam.cli.addressed import _ranged
 from concept_cam.cli.folders import sources
 from concept_cam.cli.tabled import of_tables, species_of
-from concept_cam.datasets import Example
+from concept_cam.datasets import Example, read_dataset
 from concept_cam.datasets.builder import DatasetBuilder
 from concept_cam.errors import ConceptCamError, ImageError, OptionError, OutputError, Unreachable
+from concept_cam.evaluation import evaluate
 from concept_cam.explorer import write_explorer
 from concept_cam.files import FileWriter
-from concept_cam.images import read_image
+from concept_cam.images import Placement, read_image
 from concept_cam.outside import read_bytes
 from concept_cam.parts import read_parts
-from concept_cam.remote import fetch
+from concept_cam.remote import fetch, information
 from concept_cam.runs import Run
+from concept_cam.runs.batches import Batch
 from concept_cam.runs.identity import digests_of_examples
+from concept_cam.runs.share import NOWHERE, Share
 from concept_cam.store import Store, store_fields, write_matches
 from concept_cam.views import each_view
 from concept_cam.writers import find_parts_of_images, localize_images
@@ -185,6 +192,32 @@ def test_a_folder_or_a_bucket_may_be_called_as_a_tar_file(photos, tmp_path):
     assert bucket._split() == (bucket, "")
 
 
+def test_a_folder_may_be_called_as_a_protocol(photos, tmp_path, monkeypatch):
+    """Unless it is that of a store, which an address shall always mean."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("data:", "s3:"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "a.png").write_bytes((photos / "00.png").read_bytes())
+    packed(photos, tmp_path / "data:" / "000.tar")
+    assert read_image("data:/a.png").size == (96, 96)
+    assert sources([Path("data:")]) == [Path("data:/a.png")]
+    assert len(sources([Path("data:/000.tar")])) == COUNT
+    assert not is_remote("data:/000.tar/03.png")
+    assert is_remote("s3:/a.png")
+    (tmp_path / "data:" / "a.png").unlink()
+    (tmp_path / "data:" / "000.tar").unlink()
+    (tmp_path / "data:").rmdir()
+    assert is_remote("data:/a.png")
+
+
+def test_ranges_are_bounded_together():
+    assert len(list(_ranged("{00..09}/{0..9}.tar"))) == 100
+    assert list(_ranged("a{1..2}/{08..10}"))[1:4] == ["a1/09", "a1/10", "a2/08"]
+    for text in ("{0..999}/{0..1000}.tar", "{2..1}", "{0..1000000}"):
+        with pytest.raises(OptionError, match="of 1,000,000 files at most"):
+            next(_ranged(text))
+
+
 def test_a_tar_file_that_is_changed_is_read_anew(photos, tmp_path):
     tar = packed(photos, tmp_path / "a.tar")
     image = address_of(tar / "03.png")
@@ -305,6 +338,50 @@ def test_the_whole_flow_in_a_store(s3, photos, localizer, tmp_path):
     assert all(there[name] == (tmp_path / name).read_bytes() for name in overlays)
 
 
+@pytest.mark.slow
+def test_evaluations_and_audits_in_a_store(s3, photos, localizer, tmp_path):
+    """Their rows, tables and maps are those of a folder; the report finds its images there too."""
+    lines = "".join(f"photos/{k:02d}.png,{'ember finch' if k % 2 else 'frost finch'}\n" for k in range(6))
+    s3.pipe_file("bucket/list.csv", f"file,label\n{lines}".encode())
+    (tmp_path / "list.csv").write_text(f"file,label\n{lines}")
+    (tmp_path / "photos").symlink_to(photos)
+    for top in (tmp_path, address_of("s3://bucket")):
+        data = read_dataset(top / "list.csv", root=None if is_remote(top) else photos.parent.parent)
+        for _ in range(2):  # and it is resumed
+            found = evaluate(localizer, data, top / "evaluated", methods="grad_cam", strengths=1.0)
+        assert (found.used, found.skipped) == (6, 0)
+        audited = audit(localizer, data, top / "audited", parts=read_parts("world-parts"))
+        write_tables(audited)
+        page = write_report(Audit.load(top / "audited"))
+        assert page == top / "audited" / "report.html"
+        with pytest.raises(OutputError, match="holds a run with another"):
+            audit(localizer, data, top / "audited", strength=0.5)
+    for name in ("evaluated", "audited"):
+        ours, theirs = tree(address_of(f"s3://bucket/{name}")), tree(tmp_path / name)
+        assert ours.keys() == theirs.keys()
+        for file in ("rows.csv", "means.csv", "classes.csv", "pairs.csv", "words.csv", "summary.json"):
+            assert ours.get(file) == theirs.get(file)
+        drawn = [file for file in theirs if file.endswith(".png")]
+        assert all(ours[file] == theirs[file] for file in drawn)
+    assert drawn
+
+
+def test_an_audit_opens_no_other_bucket(s3, photos, tmp_path):
+    """It keeps a copy of what is elsewhere, and refuses the name of it."""
+    examples = [Example("a", address_of("s3://bucket/photos/00.png"), "finch"), Example("b", photos / "01.png", "finch")]
+    for folder, copies in ((tmp_path, [True, False]), (address_of("s3://bucket/run"), [False, False])):
+        sources_ = Sources(examples, folder)
+        assert [callable(one.image) for one in sources_.examples] == copies
+        for one in sources_.examples:
+            one.read()
+        held = sources_.tensors([0, 1])
+        names = bytes(held["sources"].tolist())
+        assert (b"../photos/00.png" in names) == (not copies[0])
+    drawing = Drawing(torch.zeros(1, 1), None, Placement((0, 0, 1, 1), (1, 1)), b"../../other/a.png", bytes(32))
+    with pytest.raises(ImageError, match=r"s3://other/a\.png: the image is in another bucket than the audit"):
+        drawing.image(address_of("s3://bucket/run"))
+
+
 def test_a_run_in_a_store_is_resumed_and_compared(s3, localizer):
     images, out = sources([Path("s3://bucket/photos/0[0-8].png")]), address_of("s3://bucket/resumed")
     assert len(images) == 9
@@ -346,10 +423,10 @@ def test_threads_fetch_a_tar_file_once(s3, photos, tmp_path, monkeypatch):
     s3.pipe_file("bucket/threads.tar", packed(photos, tmp_path / "a.tar").read_bytes())
     fetched = []
 
-    def slowly(url):
+    def slowly(url, size):
         fetched.append(url)
         time.sleep(0.2)
-        return fetch(url)
+        return fetch(url, size)
 
     monkeypatch.setattr("concept_cam.shards.fetch", slowly)
     images = [address_of(f"s3://bucket/threads.tar/{k:02d}.png") for k in range(4)]
@@ -411,6 +488,81 @@ def test_an_object_is_read_at_once(s3, photos, monkeypatch):
         assert stream.read() == content
     assert read_image("s3://bucket/photos/03.png") == read_image(photos / "03.png")
     assert sorted(asked) == ["cat_file"] * 3 + ["info"] * 3 + ["invalidate_cache"] * 3
+
+
+def test_a_short_answer_ends_the_run(s3, monkeypatch):
+    """Else the row of that image would say for ever what was wrong with the network."""
+
+    class Short:
+        def __getattr__(self, name):
+            return getattr(s3, name)
+
+        def cat_file(self, *given, **named):
+            return s3.cat_file(*given, **named)[:-1]
+
+    monkeypatch.setattr("concept_cam.remote._system", lambda _: Short())
+    with pytest.raises(Unreachable, match=r"00\.png: [0-9,]+ bytes came, where .*Start the same command again"):
+        read_image("s3://bucket/photos/00.png")
+
+
+def test_a_seal_that_cannot_be_removed_ends_the_run(tmp_path, monkeypatch):
+    """A batch that is made anew would count as the old one; one that is not there has no seal."""
+    Batch(tmp_path / "00000", "run", ("a",)).unseal()
+    monkeypatch.setattr(Address, "unlink", lost)
+    with pytest.raises(Unreachable):
+        Batch(address_of("s3://bucket/batches/00000"), "run", ("a",)).unseal()
+
+
+def test_a_worker_that_loses_the_store_says_so():
+    part = Share(0, frozenset(), 1, NOWHERE, frozenset(), {}, "digest", print)
+    with pytest.raises(Unreachable, match="cannot be reached"):
+        part.settings_in(address_of("s3://bucket/run"), lost)
+
+
+def test_a_prefix_may_be_called_as_a_tar_file(s3, photos):
+    content = (photos / "00.png").read_bytes()
+    for name in ("set.tar/a.png", "set.tar/deep/b.png"):
+        s3.pipe_file(f"bucket/odd/{name}", content)
+    (image,) = sources([Path("s3://bucket/odd/set.tar")])
+    assert str(image) == "s3://bucket/odd/set.tar/a.png"
+    assert read_image(image).size == (96, 96)
+    assert image.is_file()
+    assert [one.name for one in sources([Path("s3://bucket/odd/set.tar/*.png")])] == ["a.png"]
+
+
+def test_a_store_is_asked_once_for_a_tar_file(s3, photos, tmp_path, monkeypatch):
+    """However many images are read; and once more whenever its images are listed."""
+    s3.pipe_file("bucket/once/000.tar", packed(photos, tmp_path / "a.tar").read_bytes())
+    asked = []
+    monkeypatch.setattr("concept_cam.address.information", lambda url: asked.append(url) or information(url))
+    monkeypatch.setattr("concept_cam.address.time.monotonic", lambda: 7.0)
+    monkeypatch.setattr("concept_cam.remote.information", None)
+    images = sources([Path("s3://bucket/once/000.tar")])
+    assert asked == ["s3://bucket/once/000.tar"]
+    for image in images:
+        assert read_image(image).size == (96, 96)
+        assert image.stat().st_size == len((photos / image.name).read_bytes())
+    assert len(asked) == 1
+    s3.pipe_file("bucket/once/000.tar", packed(photos, tmp_path / "b.tar").read_bytes()[:5000] + bytes(1024))
+    assert read_image(images[0]).size == (96, 96)
+    monkeypatch.setattr("concept_cam.address.time.monotonic", lambda: 70.0)
+    with pytest.raises(ImageError, match="does not exist"):
+        read_image(images[-1])
+    assert len(asked) == 2
+    assert len(images_within("s3://bucket/once/000.tar")) < len(images)
+    assert len(asked) == 3
+
+
+def test_a_saved_set_in_a_store(s3, photos, tmp_path):
+    datasets = pytest.importorskip("datasets")
+    files = sorted(photos.iterdir())
+    rows = {"image": [{"bytes": file.read_bytes(), "path": file.name} for file in files]}
+    made = datasets.Dataset.from_dict(rows, datasets.Features({"image": datasets.Image()}))
+    datasets.DatasetDict({"train": made}).save_to_disk(str(tmp_path / "birds"))
+    s3.put(str(tmp_path / "birds"), "bucket/birds", recursive=True)
+    images = sources([Path("s3://bucket/birds")])
+    assert str(images[3]) == "s3://bucket/birds/train/data-00000-of-00001.arrow/image-000003"
+    assert [read_bytes(image, 1 << 20) for image in images] == [file.read_bytes() for file in files]
 
 
 @pytest.mark.slow

@@ -9,6 +9,8 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import nullcontext
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -176,6 +178,29 @@ def test_an_image_that_kills_is_a_row_that_says_so(poisoned, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("given", [{"probe": True}, {"mosaics": "nearest"}])
+def test_an_image_that_kills_before_the_run_is_skipped_too(tmp_path, given, alone):
+    """A probe and mosaics need the embeddings of all images first."""
+    alone()
+    for species in list(world.species())[:4]:
+        (tmp_path / "set" / species).mkdir(parents=True)
+        for seed in range(3):
+            world.draw_species(species, seed, 96).image.save(tmp_path / "set" / species / f"{seed}.png")
+    Image.new("RGB", (96, 96), "white").save(tmp_path / "set" / next(iter(world.species())) / "9.png")
+    data = read_dataset(tmp_path / "set")
+    data = replace(data, training=data.examples) if "probe" in given else data
+    job = partial(evaluate, crews.fragile(), data, tmp_path / "out", methods="grad_cam", strengths=1.0, **given)
+    found = run_together(2, job)
+    assert found.used == 12
+    (problem,) = found.problems
+    assert "three processes died on this file, so it is skipped" in problem
+    (folder,) = (tmp_path / "out" / "embeddings").iterdir()
+    assert [Path(row["image"]).name for row in rows(folder) if row["problem"]] == ["9.png"]
+    again = run_together(2, job)
+    assert again.text == found.text
+
+
+@pytest.mark.slow
 def test_a_large_error_arrives_in_words(images, tmp_path):
     with pytest.raises(OutputError, match="A process stopped: UnicodeDecodeError: 'ascii' codec"):
         run_together(2, job(images, tmp_path, crews.localizer(crews.verbose)))
@@ -212,6 +237,37 @@ def test_each_process_has_a_gpu_of_its_own(tmp_path, monkeypatch):
 def test_only_cuda_is_all_gpus(monkeypatch, device, expected):
     monkeypatch.setattr("torch.cuda.device_count", lambda: 3)
     assert gpus_for("processes", device) == expected
+
+
+@pytest.mark.parametrize(("processes", "expected"), [(3, [3, 3, 4]), (20, [1] * 10)])
+def test_each_worker_has_one_piece_of_the_run(monkeypatch, processes, expected):
+    """So that each of many shards is fetched by one or two of them."""
+
+    class Recording:
+        threads = 1
+
+        def __init__(self):
+            self.shares = []
+
+        def teller(self, worker):
+            return print
+
+        def start(self, share):
+            self.shares.append(share)
+
+        def ended(self, seconds):
+            return {share.worker: End() for share in self.shares}
+
+        def made(self):
+            return 0
+
+    launcher = Recording()
+    monkeypatch.setattr(Crew, "_launcher", lambda crew, count: nullcontext(launcher))
+    missing = [2, 3, 5, 6, 7, 8, 11, 12, 13, 14]
+    Crew(processes, print).make([["a.png"]] * 15, missing, "digest")
+    pieces = [sorted(share.batches) for share in launcher.shares]
+    assert [number for piece in pieces for number in piece] == missing
+    assert [len(piece) for piece in pieces] == expected
 
 
 def test_what_cannot_be_sent_is_said(images, tmp_path):

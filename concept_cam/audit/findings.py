@@ -12,6 +12,7 @@ from typing import Any, final
 import torch
 from torch import Tensor
 
+from concept_cam.address import address_of, files_in
 from concept_cam.audit.columns import FIGURES, AuditRow
 from concept_cam.audit.figures import ALARM, ERROR, LEAST, SHOWN, ClassAudit, Effect, Pair
 from concept_cam.audit.maps import Drawing, Sums, read_drawings, read_kind, read_sums
@@ -63,7 +64,7 @@ class Audit:
             >>> found.accuracy, found.setup.model
             (1.0, 'world')
         """
-        folder = Path(folder)
+        folder = address_of(folder)
         setup, file = Setup.read(folder), folder / "rows.csv"
         rows = read_rows(file, AuditRow)
         known, scenes = set(setup.competing), {"", *setup.backgrounds}
@@ -75,7 +76,7 @@ class Audit:
                 raise OutputError(
                     f"{file}: its rows do not belong to this audit ({row.image}: {row.predicted}, not {row.runner_up})."
                 )
-        batches = sorted((folder / "batches").glob("*.safetensors"))
+        batches = files_in(folder / "batches", ".safetensors")
         return cls(setup, folder, rows, batches, Provenance.load(folder))
 
     @cached_property

@@ -13,6 +13,7 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
+from concept_cam.address import absolute, is_remote
 from concept_cam.audit.columns import AuditRow
 from concept_cam.audit.object_share import ALIGNED
 from concept_cam.audit.setup import Setup
@@ -58,6 +59,10 @@ class Drawing:
         if self.digest is None:
             return read_image(self.source)
         path = folder / os.fsdecode(self.source)
+        if is_remote(path):
+            path = absolute(path)
+            if path.parts[:2] != folder.parts[:2]:
+                raise ImageError(f"{path}: the image is in another bucket than the audit, so it is not opened.")
         try:
             # What is drawn is what was compared: the file is read once.
             content = read_bytes(path, MAX_BYTES) if self.source else b""

@@ -16,6 +16,7 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
+from concept_cam.address import absolute, address_of, is_remote, seen_from
 from concept_cam.datasets import Example
 from concept_cam.errors import Unreachable
 from concept_cam.images import Placement
@@ -49,6 +50,9 @@ def numbers_of(placement: Placement) -> Float[Tensor, " 10"]:
 class Sources:
     """Where the images of a batch are found again: the name and a digest of a file; of what is no file a small copy.
 
+    An image in an object store has a copy too, unless the audit is in the same bucket: who reads an audit of others shall not
+    ask stores for what it names.
+
     Args:
         examples: of the batch.
         folder: of the audit; files are named relative to it.
@@ -57,7 +61,7 @@ class Sources:
     def __init__(self, examples: Sequence[Example], folder: Path) -> None:
         self._folder, self._copies = folder, dict[int, bytes]()
         self.examples = [
-            one if _is_file(one) else replace(one, image=partial(self._copied, k, one)) for k, one in enumerate(examples)
+            one if self._is_found(one) else replace(one, image=partial(self._copied, k, one)) for k, one in enumerate(examples)
         ]
 
     def _copied(self, index: int, example: Example) -> Image.Image:
@@ -86,16 +90,19 @@ class Sources:
     def _file(self, example: Example) -> tuple[bytes, bytes]:
         if not isinstance(example.image, str | os.PathLike):
             return b"", b""
-        path, folder = os.path.realpath(example.image), os.path.realpath(self._folder)
-        try:
-            named = os.path.relpath(path, folder)
-        except ValueError:  # On another drive.
-            named = path
-        return os.fsencode(named), digest_of_file(path)
+        path = _without_links(example.image)
+        return os.fsencode(seen_from(_without_links(self._folder), path)), digest_of_file(path)
+
+    def _is_found(self, example: Example) -> bool:
+        """Whether the image is found again by its name."""
+        if not isinstance(example.image, str | os.PathLike):
+            return False
+        image, folder = absolute(example.image), absolute(self._folder)
+        return not is_remote(image) or image.parts[:2] == folder.parts[:2]
 
 
-def _is_file(example: Example) -> bool:
-    return isinstance(example.image, str | os.PathLike)
+def _without_links(path: str | os.PathLike[str]) -> Path:
+    return absolute(path) if is_remote(path) else address_of(os.path.realpath(path))
 
 
 def digest_of_file(path: str | os.PathLike[str]) -> bytes:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from safetensors.torch import save
 
+from concept_cam.address import address_of
 from concept_cam.among import Among, chosen_among, classes_among, figures_among, told_among
 from concept_cam.audit.columns import AuditRow
 from concept_cam.audit.examine import Examiner
@@ -93,7 +93,7 @@ def audit(
             needed = "parts" if option == "part" else "backgrounds"
             raise OptionError(f"{option}_templates has no effect without {needed}; give {needed}, or leave it out.")
     among = chosen_among(among, localizer.backbone)
-    folder, classes = Path(folder), classes_among(localizer.backbone, dataset.classes, among)
+    folder, classes = address_of(folder), classes_among(localizer.backbone, dataset.classes, among)
     examiner = Examiner(localizer, classes, parts, backgrounds, part_templates, scene_templates, strength)
     examiner.prepare()
     judged = told_among(localizer.backbone, classes)

@@ -1,4 +1,4 @@
-"""What a command line may mean by one word: a pattern, a range of tar files, what is in them, a folder of an object store."""
+"""What a command line may mean by one word: a pattern, a range of files, a shard, a folder of an object store."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from concept_cam.address import TAR, Address, address_of, images_within
+from concept_cam.address import Address, address_of, is_prefix, is_remote
 from concept_cam.cli.terminal import complain
 from concept_cam.errors import ImageError, OptionError, Unreachable, one_line, reason
 from concept_cam.formats import SUFFIXES
+from concept_cam.shards import SHARDS, TAR
 
 _RANGE = re.compile(r"\{([0-9]{1,9})\.\.([0-9]{1,9})\}")
 _MOST = 1_000_000
@@ -28,13 +29,22 @@ def meant(given: Path) -> list[Path] | None:
         ImageError: there are none, or they cannot be read.
         OptionError: a range is too long.
     """
-    if os.path.exists(given) and not given.name.lower().endswith((TAR, *_COMPRESSED)):  # noqa: PTH110
+    if os.path.exists(given) and not given.name.lower().endswith((*SHARDS, *_COMPRESSED)):  # noqa: PTH110
         return None
     named = [address_of(one) for one in _ranged(str(address_of(given)))]
     files = [file for one in named for file in _matching(one)]
-    if files == [address_of(given)] and not _is_tar(files[0]):
+    if files == [address_of(given)] and not _is_shard(files[0]):
         return _in_folder(files[0])
-    return [image for file in files for image in (_in_tar(file) if _is_tar(file) else [file])]
+    return [image for file in files for image in (_in_shard(file) if _is_shard(file) else [file])]
+
+
+def may_be_saved(given: Path) -> bool:
+    """Whether a word may mean a folder that ``save_to_disk`` has written: it is one here, or an address that is no file's."""
+    if os.path.isdir(given):  # noqa: PTH112
+        return True
+    named = address_of(given)
+    endings = (*SHARDS, *_COMPRESSED, *SUFFIXES)
+    return is_remote(named) and not (glob.has_magic(str(named)) or named.name.lower().endswith(endings))
 
 
 def _ranged(text: str) -> Iterator[str]:
@@ -43,19 +53,20 @@ def _ranged(text: str) -> Iterator[str]:
     Raises:
         OptionError: they are too many.
     """
-    found = _RANGE.search(text)
-    if found is None:
-        yield text
-        return
-    first, last = int(found[1]), int(found[2])
-    if not first <= last < first + _MOST:
-        raise OptionError(f"{one_line(text, 300)}: expected a range such as {{000..010}}, of {_MOST:,} files at most.")
-    for number in range(first, last + 1):
-        yield from _ranged(f"{text[: found.start()]}{number:0{len(found[1])}d}{text[found.end() :]}")
+    names = [""]
+    before = 0
+    for found in _RANGE.finditer(text):
+        first, last = int(found[1]), int(found[2])
+        if not (first <= last and len(names) * (last - first + 1) <= _MOST):
+            raise OptionError(f"{one_line(text, 300)}: expected a range such as {{000..010}}, of {_MOST:,} files at most.")
+        numbers = [f"{text[before : found.start()]}{k:0{len(found[1])}d}" for k in range(first, last + 1)]
+        names = [f"{name}{number}" for name in names for number in numbers]
+        before = found.end()
+    yield from (f"{name}{text[before:]}" for name in names)
 
 
 def _matching(path: Path) -> list[Path]:
-    """The images and tar files that a pattern means, in the order of their names; without a pattern the path itself.
+    """The images and shards that a pattern means, in the order of their names; without a pattern the path itself.
 
     Raises:
         ImageError: there are none.
@@ -69,33 +80,37 @@ def _matching(path: Path) -> list[Path]:
             raise ImageError(f"{path}: {reason(error)}.") from error
     else:
         found = sorted(map(Path, glob.glob(str(path), recursive=True)), key=_order)  # noqa: PTH207
-    good = [one for one in found if one.suffix.lower() in SUFFIXES or _is_tar(one)]
+    good = [one for one in found if one.suffix.lower() in SUFFIXES or _is_shard(one)]
     if not good:
         raise ImageError(f"{one_line(path, 300)}: no images match this pattern ({len(found)} other files do).")
     _tell_skipped(path, [one for one in found if one not in set(good)])
     return good
 
 
-def _in_tar(path: Path) -> list[Path]:
-    """The images in a tar file.
+def _in_shard(path: Path) -> list[Path]:
+    """The images in a tar file, or in a table of images.
 
     Raises:
         ImageError: there are none, or it cannot be read.
     """
     if path.name.lower().endswith(_COMPRESSED):
         raise ImageError(f"{path}: a compressed tar file, in which no image can be found again; unpack it to a plain .tar.")
-    file = Address(path)
+    file, is_tar = Address(path), path.name.lower().endswith(TAR)
+    what = "tar file" if is_tar else "table of images"
     try:
-        found = list(images_within(file))
+        found = file.within()
         for problem in file.shard().problems[:_FEW]:
             complain(f"{path}: {problem}.")
     except Unreachable:
         raise
     except (OSError, ValueError) as error:
-        raise ImageError(f"{path}: the tar file cannot be read ({reason(error)}).") from error
+        raise ImageError(f"{path}: the {what} cannot be read ({reason(error)}).") from error
+    if not is_tar and found:
+        return list(found)
     images: list[Path] = [one for one in found if one.suffix.lower() in SUFFIXES and not _is_hidden(one, file)]
     if not images:
-        raise ImageError(f"{path}: no images in this tar file; looked for {', '.join(SUFFIXES)}.")
+        looked = f"; looked for {', '.join(SUFFIXES)}" if is_tar else ""
+        raise ImageError(f"{path}: no images in this {what}{looked}.")
     return images
 
 
@@ -134,8 +149,11 @@ def _is_hidden(path: Path, folder: Path) -> bool:
     return any(part[0] == "." for part in path.relative_to(folder).parts)
 
 
-def _is_tar(path: Path) -> bool:
-    return path.name.lower().endswith((TAR, *_COMPRESSED)) and not os.path.isdir(path)  # noqa: PTH112
+def _is_shard(path: Path) -> bool:
+    if not path.name.lower().endswith((*SHARDS, *_COMPRESSED)):
+        return False
+    remote = isinstance(path, Address) and path.is_remote
+    return not (is_prefix(Address(path)) if remote else os.path.isdir(path))  # noqa: PTH112
 
 
 def _order(path: Path) -> tuple[tuple[int, str], ...]:

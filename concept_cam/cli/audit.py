@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from concept_cam.address import address_of
 from concept_cam.cli import options
 from concept_cam.cli.command import command_line
 from concept_cam.cli.encoders import Asked
@@ -60,7 +61,7 @@ def audit(
     from concept_cam.methods import method_named
     from concept_cam.runs import run_together
 
-    gpus = gpus_for(engine, device)
+    gpus, out = gpus_for(engine, device), address_of(out)
     conditions, chosen = read_conditions(fail_on), None if among is None else as_among(among)
     given = [Asked(model, pretrained, classes, device, site, fit, size, templates)]
     if other_model is not None or other_pretrained is not None:

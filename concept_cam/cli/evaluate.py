@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from concept_cam.address import address_of
 from concept_cam.cli import options
 from concept_cam.cli.command import command_line
 from concept_cam.cli.encoders import Asked
@@ -97,7 +98,7 @@ def evaluate(
     from concept_cam.evaluation.run import settings_of
     from concept_cam.runs import run_together
 
-    gpus = gpus_for(engine, device)
+    gpus, out = gpus_for(engine, device), address_of(out)
     if pool not in (None, "average") or (pool and not probe):
         raise OptionError(f"--pool {pool}: expected average, with --probe; a text knows the model's own pooling alone.")
     if not probe:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from concept_cam.address import absolute, address_of
-from concept_cam.cli.addressed import meant
+from concept_cam.cli.addressed import may_be_saved, meant
 from concept_cam.cli.terminal import complain
 from concept_cam.errors import ImageError, one_line
 from concept_cam.formats import SUFFIXES
@@ -21,18 +21,22 @@ _FEW = 5
 def sources(images: Sequence[Path], *, but: Path | None = None) -> list[Path]:
     """The images, and those in folders in the order of their names, each once; a line says what is skipped there.
 
-    A folder without images of its own stands for the folders in it, to any depth: one for each species, as a rule.
+    A folder without images of its own stands for the folders in it, to any depth: one for each species, as a rule. One that
+    ``save_to_disk`` has written stands for the rows of all its splits.
 
     Args:
-        images: files, taken at their word, and folders; patterns, tar files and addresses.
+        images: files, taken at their word, and folders; patterns, tar files, tables of images and addresses.
         but: a folder that is not looked into: that of the results.
 
     Raises:
         ImageError: there are none in a folder, or it cannot be read.
+        DatasetError: of a folder that ``save_to_disk`` has written, likewise.
     """
+    from concept_cam.datasets.huggingface import is_saved, saved_images
+
     found: dict[str, Path] = {}
     for given in images:
-        elsewhere = meant(given)
+        elsewhere = saved_images(address_of(given)) if may_be_saved(given) and is_saved(address_of(given)) else meant(given)
         # os.path says no, where Path raises on a name that is too long
         within = elsewhere or (_within(given, but) if os.path.isdir(given) else [address_of(given)])  # noqa: PTH112
         for path in within:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from concept_cam.address import address_of
 from concept_cam.cli import options
 from concept_cam.cli.terminal import complain, say
 from concept_cam.errors import AuditFailed, OptionError
@@ -29,7 +30,7 @@ def report(
     from concept_cam.audit import Audit, Explored
     from concept_cam.audit.setup import FILE
 
-    conditions = read_conditions(fail_on)
+    conditions, folder = read_conditions(fail_on), address_of(folder)
     if other is None and (folder / "other" / FILE).exists():
         other = folder / "other"
     audits = [Audit.load(one) for one in (folder, other) if one is not None]

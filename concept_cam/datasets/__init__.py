@@ -11,6 +11,7 @@ extra     further columns of a table, in the rows of a run
 from __future__ import annotations
 
 from concept_cam.datasets.example import Dataset, Example, Lazy, Point, Region
+from concept_cam.datasets.huggingface import saved_images
 from concept_cam.datasets.layouts import LAYOUTS, Layout, read_dataset
 
-__all__ = ["LAYOUTS", "Dataset", "Example", "Layout", "Lazy", "Point", "Region", "read_dataset"]
+__all__ = ["LAYOUTS", "Dataset", "Example", "Layout", "Lazy", "Point", "Region", "read_dataset", "saved_images"]

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from concept_cam import formats
-from concept_cam.address import absolute, address_of, is_remote
+from concept_cam.address import STORES, absolute, address_of, is_remote
 from concept_cam.decoding import opened
 from concept_cam.errors import DatasetError, one_line, reason, refused_as
 from concept_cam.outside import read_bytes
@@ -54,10 +54,6 @@ def within(folders: Path | Sequence[Path], name: str, root: Path | None = None) 
     return file
 
 
-_STORES = ("s3:", "s3a:", "gs:", "gcs:", "az:", "abfs:", "abfss:", "https:", "hf:")
-"""Protocols of the addresses that a table may list; it may come from others."""
-
-
 def _listed(name: str, folder: Path, root: Path | None) -> Path:
     """An address that a table lists.
 
@@ -66,9 +62,9 @@ def _listed(name: str, folder: Path, root: Path | None) -> Path:
     """
     listed = is_remote(name)
     found = address_of(name) if listed else absolute(folder / name)
-    if listed and (found.parts[0] not in (*_STORES, folder.parts[0]) or ".." in found.parts):
+    if listed and (found.parts[0] not in (*STORES, folder.parts[0]) or ".." in found.parts):
         raise DatasetError(
-            f"{one_line(name, 120)}: addresses in a table begin with {', '.join(f'{one}//' for one in _STORES)}."
+            f"{one_line(name, 120)}: addresses in a table begin with {', '.join(f'{one}//' for one in STORES)}."
         )
     root = folder if root is None and not listed else root
     if root is not None and not found.is_relative_to(address_of(root)):

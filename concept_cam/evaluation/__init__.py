@@ -1,6 +1,7 @@
 """EVALUATE: methods, references and strengths on the images of a data set, and what the figures say.
 
 references   which references, by the names that a command line gives them
+embeddings   of all images, for what needs to know all of them first
 probe        a linear probe in the place of texts
 sanity       maps that should be like the one in question, and maps that should not
 contrasts    the directions of one image

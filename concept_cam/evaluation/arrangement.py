@@ -3,25 +3,21 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from os import PathLike
-from typing import final
-
-from tqdm import tqdm
+from pathlib import Path
+from typing import Any, final
 
 from concept_cam.concepts import ConceptBank
 from concept_cam.datasets import Dataset, Example
-from concept_cam.errors import ConceptCamError, DatasetError, OptionError, Unreachable
-from concept_cam.evaluation.probe import embed_frames
-from concept_cam.images import Frame
+from concept_cam.errors import ConceptCamError, DatasetError, OptionError
+from concept_cam.evaluation.embeddings import embeddings_of
 from concept_cam.localizer import Localizer
 from concept_cam.preprocess import Preparation, Preprocess
 
 KINDS = ("nearest", "random")
 """Which classes are around the target: its three nearest by embedding, or any three."""
-
-_BATCH = 50
 
 
 @final
@@ -75,37 +71,46 @@ def check_single(dataset: Dataset) -> None:
             )
 
 
-def classified(localizer: Localizer, bank: ConceptBank, dataset: Dataset) -> tuple[list[Candidate], list[str]]:
+def classified(
+    localizer: Localizer,
+    bank: ConceptBank,
+    dataset: Dataset,
+    folder: Path | None = None,
+    about: Mapping[str, Any] | None = None,
+) -> tuple[list[Candidate], list[str]]:
     """The examples whose label scores highest, and a line for each example that could not be classified.
 
     Args:
         localizer: model and preprocessing.
         bank: the classes among which an image is classified.
         dataset: its examples are read once.
+        folder: for the embeddings of its images; without one, they are not kept.
+        about: what else decides the embeddings, to be compared with an older run in the folder.
+
+    Raises:
+        OutputError: see ``embeddings_of``.
     """
-    preprocess, names, labels, images, right, problems = same_sized(localizer.preprocess), [], [], [], [], []
-    with tqdm(total=len(dataset.examples), desc="classified", disable=None) as bar:
-        for start in range(0, len(dataset.examples), _BATCH):
-            frames: dict[int, Frame] = {}
-            for index, example in enumerate(dataset.examples[start : start + _BATCH], start):
-                names.append(example.name)
-                labels.append(example.label)
-                images.append(_image_of(dataset, example))
-                try:
-                    bank.index(example.label)
-                    frames[index] = Frame.of(example.read(), preprocess)
-                except Unreachable:
-                    raise
-                except ConceptCamError as error:
-                    problems.append(f"{example.name}: {error}")
-                bar.update()
-            if frames:
-                best = bank.scores(embed_frames(localizer, list(frames.values()))).argmax(1).tolist()
-                right += [index for index, row in zip(frames, best, strict=True) if bank.names[row] == labels[index]]
+    problems: dict[int, str] = {}
+    known: dict[int, Example] = {}
     shown: dict[str | int, set[str]] = {}
-    for image, label in zip(images, labels, strict=True):
-        shown.setdefault(image, set()).add(label)
-    return [Candidate(i, names[i], labels[i], frozenset(shown[images[i]])) for i in right], problems
+    images: list[str | int] = []
+    for index, example in enumerate(dataset.examples):
+        images.append(_image_of(dataset, example))
+        shown.setdefault(images[-1], set()).add(example.label)
+        try:
+            bank.index(example.label)
+            known[index] = example
+        except ConceptCamError as error:
+            problems[index] = f"{example.name}: {error}"
+    preprocess = same_sized(localizer.preprocess)
+    found = embeddings_of(localizer, list(known.values()), preprocess, folder, about) if known else []
+    right = []
+    for (index, example), one in zip(known.items(), found, strict=True):
+        if isinstance(one, str):
+            problems[index] = f"{example.name}: {one}"
+        elif bank.names[int(bank.scores(one[None]).argmax(1))] == example.label:
+            right.append(Candidate(index, example.name, example.label, frozenset(shown[images[index]])))
+    return right, [problems[index] for index in sorted(problems)]
 
 
 @final

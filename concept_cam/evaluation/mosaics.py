@@ -10,7 +10,7 @@ game, or three at random. Each image that is classified correctly has a mosaic, 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple, final
@@ -107,6 +107,8 @@ class Mosaics:
         bank: the classes among which an image is classified.
         dataset: labelled images.
         settings: what is run.
+        folder: for the embeddings by which images are classified; None if they are not kept.
+        about: what else decides them, to be compared with an older run there.
 
     Example:
         >>> from concept_cam import world
@@ -122,11 +124,13 @@ class Mosaics:
     bank: ConceptBank
     dataset: Dataset
     settings: MosaicSettings
+    folder: Path | None = None
+    about: Mapping[str, Any] = field(default_factory=dict)
 
     @cached_property
     def _classified(self) -> tuple[list[Candidate], list[str]]:
         check_single(self.dataset)
-        return classified(self.localizer, self.bank, self.dataset)
+        return classified(self.localizer, self.bank, self.dataset, self.folder, self.about)
 
     @property
     def candidates(self) -> list[Candidate]:
@@ -271,7 +275,7 @@ def write_mosaics(mosaics: Mosaics, folder: Path, about: Mapping[str, Any]) -> P
         >>> len(rows), rows[1].label, rows[1].references
         (8, 'ember finch', 'mosaic')
     """
-    check_single(mosaics.dataset)
+    all_of_them = mosaics.all  # before the run, whose workers need to know them
     settings = {**about, **settings_of_rows(mosaics.settings, mosaics.localizer, mosaics.bank, mosaics.dataset)}
     extra = extra_columns(mosaics.dataset, column_names(GridRow))
 
@@ -281,7 +285,7 @@ def write_mosaics(mosaics: Mosaics, folder: Path, about: Mapping[str, Any]) -> P
         return {".csv": csv_of(rows, GridRow, extra.values())}
 
     with Run.held(folder, settings, column_names(GridRow, extra.values())) as run:
-        run.batches(mosaics.all, _BATCH, _name, make)
+        run.batches(all_of_them, _BATCH, _name, make)
     return run.table
 
 

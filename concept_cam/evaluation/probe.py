@@ -2,27 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
-from tqdm import tqdm
 
 from concept_cam.concepts import ConceptBank
 from concept_cam.datasets import Dataset
-from concept_cam.errors import ImageError, OptionError
-from concept_cam.images import Frame, by_size
+from concept_cam.errors import OptionError
+from concept_cam.evaluation.embeddings import embeddings_of
 from concept_cam.localizer import Localizer
-from concept_cam.passes import embedded
 
 DECAY = 1e-6
 """Hardly any: unit vectors need large rows."""
 
 _STEPS = 200
-_BATCH = 50
 
 
 def fit_probe(
@@ -69,34 +67,27 @@ def fit_probe(
     return ConceptBank(classes, weights[:, :-1].contiguous(), weights[:, -1].contiguous())
 
 
-def features_of(localizer: Localizer, data: Dataset) -> tuple[Float[Tensor, "N E"], Int[Tensor, " N"]]:
+def features_of(
+    localizer: Localizer, data: Dataset, folder: Path | None = None, about: Mapping[str, Any] | None = None
+) -> tuple[Float[Tensor, "N E"], Int[Tensor, " N"]]:
     """Embeddings of the training examples of a data set and the indices of their labels, on the CPU.
 
     Images that cannot be read, and labels that are no class, are skipped.
 
+    Args:
+        localizer: with the model and preprocessing.
+        data: its training examples are read once.
+        folder: for the embeddings; without one, they are not kept.
+        about: what else decides the embeddings, to be compared with an older run in the folder.
+
     Raises:
         OptionError: none is left.
+        OutputError: see ``embeddings_of``.
     """
-    features, labels = [], []
-    with tqdm(total=len(data.training), desc="features", disable=None) as bar:
-        for start in range(0, len(data.training), _BATCH):
-            examples = data.training[start : start + _BATCH]
-            frames = {}
-            for example in examples:
-                with suppress(ImageError):
-                    if example.label not in data.classes:
-                        continue
-                    frames[example] = Frame.of(example.read(), localizer.preprocess)
-            usable = list(frames)
-            for alike in by_size([frames[example] for example in usable]).values():
-                features.append(embed_frames(localizer, [frames[usable[i]] for i in alike]))
-                labels += [data.classes.index(usable[i].label) for i in alike]
-            bar.update(len(examples))
-    if not features:
+    known = [example for example in data.training if example.label in data.classes]
+    found = embeddings_of(localizer, known, localizer.preprocess, folder, about) if known else []
+    good = [(one, example) for one, example in zip(found, known, strict=True) if not isinstance(one, str)]
+    if not good:
         raise OptionError(f"{data.name} has no images to train a probe with.")
-    return torch.cat(features), torch.tensor(labels, dtype=torch.int64, device="cpu")
-
-
-def embed_frames(localizer: Localizer, frames: Sequence[Frame]) -> Float[Tensor, "B E"]:
-    """The embeddings of frames of one size, on the CPU."""
-    return embedded(localizer.backbone, torch.stack([frame.pixels for frame in frames])).float().cpu()
+    labels = [data.classes.index(example.label) for _, example in good]
+    return torch.stack([one for one, _ in good]), torch.tensor(labels, dtype=torch.int64, device="cpu")

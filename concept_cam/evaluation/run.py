@@ -12,6 +12,7 @@ from typing import Any, final
 
 from rich.console import Console
 
+from concept_cam.address import address_of
 from concept_cam.among import Among, chosen_among, classes_among, figures_among, told_among
 from concept_cam.concepts import ConceptBank
 from concept_cam.datasets import Dataset
@@ -31,12 +32,14 @@ from concept_cam.provenance import Provenance
 from concept_cam.runs import Skipped, read_settings
 from concept_cam.runs.digests import digest_of
 from concept_cam.runs.how import how_it_is_made
-from concept_cam.runs.identity import digests_of_examples
 from concept_cam.tables import table_of
 
 USUAL_METHODS = ("grad_cam", "hires_cam", "layer_cam")
 USUAL_REFERENCES = ("twin", "nearest:3")
 USUAL_STRENGTHS = (0.6, 1.0)
+
+EMBEDDINGS = "embeddings"
+"""The folder of the embeddings that a probe and mosaics need of all images."""
 
 _WIDTH = 320
 
@@ -137,8 +140,8 @@ def evaluate(
         localizer: model, preprocessing, site and form of the gradient.
         dataset: images and masks that cannot be read and labels that the model does not have are skipped and reported. Of one
             class only base maps are measured, and where they lie: there is nothing to compare with.
-        folder: for ``run.json``, ``how.json``, ``batches/``, ``rows.csv``, ``means.csv`` and ``tables.md``; one that is half
-            done is resumed.
+        folder: for ``run.json``, ``how.json``, ``batches/``, ``rows.csv``, ``means.csv`` and ``tables.md``; for a probe or
+            mosaics also ``embeddings/``. One that is half done is resumed.
         methods: by name, or functions of your own; by default the three that are usual, and the localizer's own.
         references: as ``read_references`` knows them; by default the twin of the data set and the three nearest. Of a mosaic
             they may be ``mosaic``, its other three classes, which are the default there.
@@ -188,9 +191,11 @@ def evaluate(
         methods = USUAL_METHODS if usual else (*USUAL_METHODS, own)
     settings = settings_of(methods, references, strengths, deletion, sanity, mosaics, cells, seed)
     told: tuple[str, ...] = ()
+    folder, own_about = address_of(folder), dict(about or {})
     if probe:
         _check_several(dataset.classes, "a probe")
-        bank = fit_probe(*features_of(localizer, dataset), dataset.classes, decay)
+        features = features_of(localizer, dataset, folder / EMBEDDINGS / "training", own_about)
+        bank = fit_probe(*features, dataset.classes, decay)
         judged = f"{len(bank.names):,} of the {len(bank.names):,} classes of the data set, by a linear probe"
     else:
         bank = localizer.bank(classes_among(backbone, dataset.classes, among))
@@ -202,11 +207,12 @@ def evaluate(
         settings = replace(settings, references=())
         told = ("There is one class, so base maps alone are measured, and where they lie: there is nothing to compare with.",)
     figures = {"classes": len(bank.names), "of": len(bank.names)} if probe else figures_among(backbone, bank.names)
-    bank, folder = bank.centred() if centred else bank, Path(folder)
-    about = {**_settings(localizer, bank, among), **_probed(probe, decay, centred), "judged_among": figures, **(about or {})}
-    about |= {"training_digest": digest_of(digests_of_examples(dataset.training))} if probe else {}
+    bank = bank.centred() if centred else bank
+    about = {**_settings(localizer, bank, among), **_probed(probe, decay, centred), "judged_among": figures, **own_about}
+    about |= {"training_digest": _training_digest(folder / EMBEDDINGS / "training")} if probe else {}
     if isinstance(settings, MosaicSettings):
-        found = _of_mosaics(Mosaics(localizer, bank, dataset, settings), folder, about, judged)
+        mosaics_ = Mosaics(localizer, bank, dataset, settings, folder / EMBEDDINGS / "images", own_about)
+        found = _of_mosaics(mosaics_, folder, about, judged)
     else:
         grid = Grid(localizer, bank, 1.0 if probe else own_scale(backbone), settings)
         found = Evaluation(dataset, folder, judged, read_rows(write_rows(grid, dataset, folder, about)), told)
@@ -290,6 +296,12 @@ def _check_several(classes: Sequence[str], what: str) -> None:
 def _several(given: Any) -> tuple[Any, ...]:
     """One alone is one of several."""
     return (given,) if isinstance(given, str) or not isinstance(given, Iterable) else tuple(given)
+
+
+def _training_digest(folder: Path) -> str:
+    """Of the images that a probe is trained with, which were read for their embeddings."""
+    settings = read_settings(folder)
+    return digest_of({key: settings[key] for key in ("images_digest", "labels_digest", "regions_digest")})
 
 
 def _probed(probe: bool, decay: float, centred: bool) -> dict[str, Any]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias, final
@@ -78,8 +77,12 @@ class Batch:
 
     def unseal(self) -> None:
         """Let nobody take it for whole, before it is made again."""
-        with suppress(OSError):
+        try:
             self.file(_SEAL).unlink()
+        except Unreachable:
+            raise
+        except OSError:
+            return  # there is none, or it cannot be written over either, which is told then
 
     def light(self) -> Files | None:
         """The table, and what else a run reads of each batch, but for tensors and data sets; None unless all that is there."""

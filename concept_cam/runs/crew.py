@@ -146,10 +146,13 @@ class Crew(Generic[R]):
             OptionError, OutputError: see ``run_together``; or what a worker raised.
         """
         count = min(self.processes, len(missing))
+        self.deaths.clear()  # numbers of batches are those of this run
         with self._launcher(count) as launcher:
 
             def start(worker: int, probed: int = NOWHERE) -> None:
-                own, deadly = frozenset(missing[worker::count]), frozenset(self.deadly)
+                # In one piece, so that each of the files of many images is read by one or two workers.
+                first, last = (len(missing) * k // count for k in (worker, worker + 1))
+                own, deadly = frozenset(missing[first:last]), frozenset(self.deadly)
                 tell = launcher.teller(worker)
                 launcher.start(Share(worker, own, launcher.threads, probed, deadly, self.identity, run, tell))
 

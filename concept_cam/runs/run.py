@@ -51,6 +51,7 @@ class Run:
         *,
         table: str = "rows.csv",
         below: Sequence[str] = ("images",),
+        first: bool = False,
     ) -> Iterator[Run]:
         """Take a folder for a run, or find that it already holds this run; no other process writes there meanwhile.
 
@@ -62,13 +63,14 @@ class Run:
             columns: of the rows.
             table: the name of the file with all rows.
             below: sub-folders with files of the run, beside ``batches``.
+            first: whether a later run of the same job needs its results.
 
         Raises:
             OutputError: the folder holds another run, another process is writing there, or it cannot be written.
         """
         if (part := share()) is not None:
             # The process that has started this one has the folder, and has looked at all that the rows depend on.
-            yield cls(folder, part.settings_in(folder, read_settings), columns, table)
+            yield cls(folder, part.settings_in(folder, read_settings, first), columns, table)
             return
         # What JSON does not know is known by its digest.
         settings = json.loads(json.dumps(settings, default=digest_of))
@@ -140,15 +142,17 @@ class Run:
         groups = [items[start : start + size] for start in range(0, len(items), size)]
         digest, stem = digest_of(self.settings), self.folder / "batches"
         batches = [Batch(stem / f"{k:05d}", digest, tuple(map(name, some))) for k, some in enumerate(groups)]
-        if (part := share()) is not None:
+        if (part := share()) is not None and part.run == digest:
             _make_share(part, batches, groups, make, whole)
             raise ShareDone
         held = [self.settings is not None and _is_kept(batch, whole) for batch in batches]
         with _Progress(self, batches):
             missing = [k for k, kept in enumerate(held) if not kept]
+            if part is not None and missing:
+                raise OutputError(f"{batches[missing[0]].stem}: a worker does not see this batch, which was made before.")
             for k in missing if self.settings is not None else ():
                 batches[k].unseal()
-            if (others := crew()) is not None and self.settings is not None and len(missing) > 1:
+            if (others := crew()) is not None and self.settings is not None and missing:
                 others.make(groups, missing, digest)
                 held = [kept or _is_kept(batch, whole) for batch, kept in zip(batches, held, strict=True)]
             made = make(iter([some for some, kept in zip(groups, held, strict=True) if not kept]))
@@ -162,7 +166,8 @@ class Run:
                         batch.write(files)
                     yield batch, some, files, kept
                     bar.update(len(some))
-        self._write_table(rows if self.settings is None else (_there(batch.rows(), batch) for batch in batches))
+        if part is None:  # else it is there
+            self._write_table(rows if self.settings is None else (_there(batch.rows(), batch) for batch in batches))
 
     @property
     def table(self) -> Path:

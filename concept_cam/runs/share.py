@@ -10,7 +10,6 @@ import pickle
 import platform
 import sys
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias, final
@@ -18,7 +17,7 @@ from typing import Any, TypeAlias, final
 import torch
 
 from concept_cam import decoding
-from concept_cam.errors import OutputError, one_line
+from concept_cam.errors import OutputError, Unreachable, one_line
 from concept_cam.runs.digests import digest_of
 
 NOWHERE = -1
@@ -69,15 +68,24 @@ class Share:
         """Tell how many images are made."""
         self.tell(NOWHERE, NOWHERE, images)
 
-    def settings_in(self, folder: Path, read: Callable[[Path], dict[str, Any]]) -> dict[str, Any]:
+    def settings_in(self, folder: Path, read: Callable[[Path], dict[str, Any]], first: bool = False) -> dict[str, Any]:
         """The settings of the run, which ``read`` finds in its folder.
+
+        Args:
+            folder: of a run.
+            read: reads the settings in a folder.
+            first: whether it may be an earlier run of the job, which is complete.
 
         Raises:
             OutputError: the run is not there, as where a machine has a disk of its own.
         """
-        with suppress(OutputError):
-            if digest_of(found := read(folder)) == self.run:
+        try:
+            if digest_of(found := read(folder)) == self.run or first:
                 return found
+        except Unreachable:
+            raise
+        except OutputError:
+            pass
         raise OutputError(
             f"{folder.absolute()}: the worker on {platform.node()} does not see the run there; choose a folder that all "
             "machines share."

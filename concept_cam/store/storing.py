@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias, final
 
-from concept_cam.address import absolute, address_of, is_remote
+from concept_cam.address import address_of, seen_from
 from concept_cam.datasets import Dataset, Example
 from concept_cam.errors import ConceptCamError, ImageError, OptionError, Unreachable, reason
 from concept_cam.field import ConceptField
@@ -104,7 +104,7 @@ def store_fields(
     settings = {
         "job": "fields",
         "images": len(images),
-        "folder": _seen_from(folder, held_by(images)),
+        "folder": seen_from(folder, held_by(images)),
         "keep": keep,
         "batch": size,
         "batch_size": batch_size,
@@ -126,18 +126,6 @@ def store_fields(
                         failed(path, entry.problem)
         Index.make(folder, digest_of(run.settings), len(images), size)
     return failures
-
-
-def _seen_from(folder: Path, images: Path) -> str:
-    """The path of the images from the store, so that both can be moved; where there is none, their own."""
-    folder = absolute(folder)
-    if is_remote(folder) or is_remote(images):
-        near = folder.parts[:2] == images.parts[:2]
-        return os.path.relpath("/".join(images.parts), "/".join(folder.parts)) if near else str(images)
-    try:
-        return os.path.relpath(images, folder)
-    except ValueError:
-        return str(images)
 
 
 def probe_texts(localizer: Localizer) -> list[str]:

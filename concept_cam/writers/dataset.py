@@ -17,7 +17,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from concept_cam.address import Address, address_of
+from concept_cam.address import address_of, files_in
 from concept_cam.errors import OptionError, OutputError, Unreachable
 from concept_cam.images import Frame, Placement
 from concept_cam.localizer import Localizer
@@ -183,9 +183,7 @@ def read_results(folder: str | os.PathLike[str]) -> Iterator[dict[str, Any]]:
         (['frost finch'], (12, 12), [384, 384])
     """
     _, parquet = pyarrow_of()
-    place = address_of(folder) / DATA
-    found = place.below() if isinstance(place, Address) else place.glob("*")
-    files = sorted(file for file in found if file.suffix == ".parquet")
+    files = files_in(address_of(folder) / DATA, ".parquet")
     if not files:
         raise OutputError(f"{os.fspath(folder)}: no data set; expected {DATA}/00000.parquet, which output parquet writes.")
     for file in files:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fuzz import coco, configs, images, layouts, results, runs, stores, tables, tars, vocabularies
+from fuzz import coco, configs, images, imagetables, layouts, results, runs, stores, tables, tars, vocabularies
 from fuzz.harness import Case
 
 KINDS: dict[str, tuple[Case, int, int]] = {
@@ -10,6 +10,7 @@ KINDS: dict[str, tuple[Case, int, int]] = {
     "configs": (configs.case, 300, 12),
     "findings": (results.case_of_findings, 600, 60),
     "images": (images.case, 5_000, 300),
+    "imagetables": (imagetables.case, 2_000, 60),
     "layouts": (layouts.case, 600, 60),
     "results": (results.case, 1_000, 150),
     "runs": (runs.case, 300, 40),
