@@ -43,14 +43,14 @@ class Command(TyperCommand):
 
         What is imported until then stays: to look through it again and again takes a fifth of the time.
         """
-        held = "model" in ctx.params and gc.isenabled()
-        if held:
-            gc.disable()
+        if "model" not in ctx.params or not gc.isenabled():
+            return super().invoke(ctx)
+        gc.disable()
         try:
             return super().invoke(ctx)
         finally:
-            if held:
-                gc.enable()
+            gc.unfreeze()
+            gc.enable()
 
 
 def _texts(value: object) -> Iterator[str]:

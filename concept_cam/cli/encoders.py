@@ -61,7 +61,7 @@ class Asked:
         return preset_of(self.model)
 
     def load(self) -> Backbone:
-        """Load the model, and look for garbage from here on; see ``Command.invoke``.
+        """Load the model, and look for garbage in what is made after it; see ``Command.invoke``.
 
         Raises:
             OptionError: weights or classes are named, but no model for them; or for a model that brings its own.
@@ -70,6 +70,7 @@ class Asked:
         try:
             return self._load()
         finally:
+            gc.freeze()
             gc.enable()
 
     def _load(self) -> Backbone:
