@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -116,7 +117,7 @@ def test_garbage_is_looked_for_once_the_model_is_there(
             raise ZeroDivisionError
 
     monkeypatch.setattr(world, "localizer", loaded)
-    monkeypatch.setattr(sys.modules["concept_cam.cli.localize"], "_print_table", printed)
+    monkeypatch.setattr(import_module("concept_cam.cli.localize"), "_print_table", printed)
     assert command_line("localize", "--out", "out")[0] == 2 * fails
     assert seen == [False, True]
     assert gc.isenabled()
