@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import sys
 
@@ -25,9 +26,39 @@ def main() -> None:
         # What is ignored stays so: nohup asks for it, and a shell for what it runs in the background.
         if number is not None and signal.getsignal(number) != signal.SIG_IGN:
             signal.signal(number, _stop)
+    end = _End()
+    if not _others():
+        atexit.register(end)  # the first to be registered is the last to be called
     from concept_cam.cli import main as run
 
-    run()
+    try:
+        run()
+    except SystemExit as ending:
+        end.code = ending.code if isinstance(ending.code, int) else 1
+        raise
+    except BaseException:
+        end.code = 1
+        raise
+
+
+class _End:
+    """Ends the process when all is done: to take libraries apart one by one takes Python longer than to draw a map."""
+
+    code = 0
+
+    def __call__(self) -> None:
+        for stream in (sys.stdout, sys.stderr):
+            try:
+                stream.flush()
+            except (AttributeError, OSError, ValueError):
+                pass
+        os._exit(self.code)
+
+
+def _others() -> int:
+    """How many wait for the end of the process already, such as a debugger; they would not be called."""
+    count: int = getattr(atexit, "_ncallbacks", lambda: 1)()
+    return count
 
 
 def _stop(number: int, frame: FrameType | None) -> None:

@@ -6,6 +6,7 @@ import os
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -104,10 +105,12 @@ def read_vocabulary(name: str | os.PathLike[str]) -> Vocabulary:
             return Vocabulary(path.stem, str(path), "", _concepts(path, list(_lines(text))))
         if path.suffix.lower() == ".csv":
             return _of_table(path, text)
-        return _of_yaml(path, read_yaml(text))
+        return _of_yaml(path, text)
 
 
-def _of_yaml(path: Path, data: Any) -> Vocabulary:
+@lru_cache(maxsize=4)
+def _of_yaml(path: Path, text: str) -> Vocabulary:
+    data = read_yaml(text)
     if not isinstance(data, dict) or not isinstance(data.get("concepts"), list):
         raise PromptError(f"{path}: expected a mapping with a list of concepts.")
     about = {key: data.get(key) or "" for key in ("title", "source", "licence", "parent")}

@@ -16,7 +16,7 @@ from concept_cam.backbones.site import Site
 from concept_cam.errors import BackboneError, NoSpatialGradient, OptionError
 from concept_cam.gradients import DenseTrace, FactoredTrace, has_exact_head, trace
 from concept_cam.gradients.folded import Folded
-from concept_cam.gradients.jacobian import NotForwards, push
+from concept_cam.gradients.jacobian import NotForwards, pull_one, pull_through, push
 from concept_cam.methods import grad_cam, hires_cam, layer_cam
 
 FACTORED = [(case, site.name) for case in zoo.CASES for site in zoo.backbone(case).sites if site.head is not None]
@@ -418,3 +418,30 @@ def test_lower_precision_follows_float64(precision, form):
         assert (rough - fine).norm() <= tolerance * fine.norm()
         by_matrix = torch.einsum("bne,ke->kbn", seen.matrix(method).double(), zoo.directions(low)[:, 0].double())
         assert (by_matrix - fine.flatten(2)).norm() <= tolerance * fine.norm()
+
+
+# ---- a few directions -------------------------------------------------------------------------------------------------
+
+
+def test_directions_one_by_one_give_what_a_batch_gives():
+    torch.manual_seed(0)
+    leaves = [torch.randn(3, 5, dtype=torch.float64, requires_grad=True) for _ in range(2)]
+    embedding = torch.tanh(leaves[0] @ torch.randn(5, 4, dtype=torch.float64)) * leaves[1][:, :4].exp()
+    directions = torch.randn(7, 3, 4, dtype=torch.float64)
+    batch = pull_through(embedding, leaves, directions, 4)
+    for count in (1, 2, 3):
+        with torch.inference_mode():
+            few = pull_through(embedding, leaves, directions[:count], 4)
+        for one, whole in zip(few, batch, strict=True):
+            torch.testing.assert_close(one, whole[:count], rtol=1e-12, atol=1e-12)
+
+
+def test_what_has_no_part_in_an_embedding_is_an_error_or_zeros():
+    used, unused = torch.ones(2, 3, requires_grad=True), torch.ones(2, 3, requires_grad=True)
+    embedding, direction = 2 * used, torch.ones(2, 3)
+    for directions in (direction[None], direction.expand(5, 2, 3)):
+        with pytest.raises(RuntimeError, match="not have been used"):
+            pull_through(embedding, [used, unused], directions, 4)
+    moved, still = pull_one(embedding, [used, unused], direction, zeros=True)
+    assert moved.eq(2).all()
+    assert still.eq(0).all()

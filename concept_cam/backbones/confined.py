@@ -156,6 +156,11 @@ class _Budget(TorchDispatchMode):
         TorchDispatchMode.__init__(self)
         self._what, self._largest, self._size, self._tensors = what, size, size, tensors
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """Asked by torch, which otherwise loads its compiler to exclude the method below from it."""
+        return False
+
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         numbers = _numbers(func, args, kwargs)

@@ -8,12 +8,16 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, final
 
-import open_clip
 import torch
 from jaxtyping import Float
-from open_clip.pretrained import download_pretrained_from_hf
-from open_clip.tokenizer import basic_clean, canonicalize_text
 from torch import Tensor, nn
+
+from concept_cam.backbones.compiler import loaded_when_used
+
+with loaded_when_used():  # before timm, which the imports below name
+    import open_clip
+    from open_clip.pretrained import download_pretrained_from_hf
+    from open_clip.tokenizer import basic_clean, canonicalize_text
 
 from concept_cam.backbones.archives import check_weights
 from concept_cam.backbones.backbone import PROBE, Backbone, noise

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import re
 import sys
 from contextlib import suppress
@@ -60,12 +61,19 @@ class Asked:
         return preset_of(self.model)
 
     def load(self) -> Backbone:
-        """Load the model.
+        """Load the model, and look for garbage in what is made after it; see ``Command.invoke``.
 
         Raises:
             OptionError: weights or classes are named, but no model for them; or for a model that brings its own.
             BackboneError: see ``load`` and ``wrap``.
         """
+        try:
+            return self._load()
+        finally:
+            gc.freeze()
+            gc.enable()
+
+    def _load(self) -> Backbone:
         for option, value in (("--pretrained", self.pretrained), ("--classes", self.classes)):
             if value is not None and self.model is None:
                 such = "ViT-B-16" if option == "--pretrained" else "resnet50"

@@ -14,6 +14,7 @@ from concept_cam.backbones.backbone import Backbone
 from concept_cam.backbones.site import Site
 from concept_cam.errors import BackboneError, NoSpatialGradient
 from concept_cam.gradients.base import TokenGradient, Trace, for_each, precision_now
+from concept_cam.gradients.jacobian import pull_one
 from concept_cam.hooks import on_site
 
 
@@ -123,10 +124,7 @@ class DenseGradient(TokenGradient):
         trace = self.trace
         if not trace.graph.requires_grad:
             return torch.zeros_like(self.tokens)
-        with torch.inference_mode(False), torch.enable_grad():
-            (whole,) = torch.autograd.grad(
-                trace.graph, trace.leaf, direction, retain_graph=True, allow_unused=True, materialize_grads=True
-            )
+        (whole,) = pull_one(trace.graph, [trace.leaf], direction, zeros=True)
         return trace.site.layout.read(whole)[0][:, self.layout.prefix :]
 
     def _why(self) -> str:

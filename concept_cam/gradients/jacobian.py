@@ -16,6 +16,9 @@ from concept_cam.errors import ConceptCamError
 Finish = Callable[[Tensor], Tensor]
 """From the pooled vectors (B, W) to the embeddings (B, E); an image does not see the others."""
 
+_FEW = 2
+"""So many directions, such as those of a base map and a contrastive map, take no longer one by one than as a batch."""
+
 
 class NotForwards(Exception):
     """Torch has no formula to differentiate a layer forwards."""
@@ -49,11 +52,30 @@ def pull_through(
         directions: of the embedding.
         at_once: so many go backwards as one batch, which bounds memory.
     """
+    if len(directions) <= _FEW:
+        each = [pull_one(embedding, at, direction) for direction in directions]
+        return tuple(torch.stack(parts) for parts in zip(*each, strict=True))
     pulled = [
         torch.autograd.grad(embedding, at, part, retain_graph=True, is_grads_batched=True)
         for part in directions.split(at_once)
     ]
     return tuple(torch.cat(parts) for parts in zip(*pulled, strict=True))
+
+
+def pull_one(
+    embedding: Float[Tensor, "B E"], at: Sequence[Tensor], direction: Float[Tensor, "B E"], *, zeros: bool = False
+) -> tuple[Tensor, ...]:
+    """The gradient of <embedding, d> at what an embedding was made of, back through the graph that made it.
+
+    Args:
+        embedding: with its graph, which is kept.
+        at: tensors of that graph.
+        direction: d of each image.
+        zeros: give zeros for a tensor that has no part in the embedding, instead of an error.
+    """
+    with torch.inference_mode(False), torch.enable_grad():
+        # Of a scalar: to begin from the gradient of a vector, torch imports sympy, which takes longer than a map.
+        return torch.autograd.grad((embedding * direction).sum(), at, retain_graph=True, materialize_grads=zeros)
 
 
 def push(

@@ -20,6 +20,7 @@ from concept_cam.errors import BackboneError
 from concept_cam.gradients.alterations import alterations, check_projections
 from concept_cam.gradients.base import Trace
 from concept_cam.gradients.inputs import check_depth
+from concept_cam.gradients.jacobian import pull_one
 from concept_cam.gradients.tolerance import relative_error, tolerance
 from concept_cam.hooks import on_output
 
@@ -87,8 +88,7 @@ class Unrolled:
             direction: whose inner product with the embedding is the score.
             attention: weights of blocks or of the pooling.
         """
-        with torch.inference_mode(False), torch.enable_grad():
-            return torch.autograd.grad(embedding, attention, direction, retain_graph=True, materialize_grads=True)
+        return pull_one(embedding, attention, direction, zeros=True)
 
 
 def unroll(
