@@ -72,6 +72,7 @@ def made_by_hand(examiner, dataset, folder, rows, batches):
         placement = numbers_of(Placement((0.0, 0.0, 6.0, 4.0), (4, 6)))
         drawn = {
             "decision": torch.ones(count * 6),
+            "base": torch.ones(count * 6),
             "scene": torch.ones(count * 6),
             "grids": torch.tensor([[2, 3]] * count),
             "placements": placement.repeat(count, 1),

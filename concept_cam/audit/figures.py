@@ -24,6 +24,9 @@ ERROR = 0.05
 SHOWN = 12
 """How many classes, pairs and backgrounds have thumbnails in a report."""
 
+OF_PAIR = 6
+"""How many images of a pair its page shows."""
+
 
 @final
 @dataclass(frozen=True)
@@ -103,7 +106,8 @@ class Pair:
         shared: where the map of the first agrees with the evidence, in the frames of the objects, -1 to 1; None
             without words.
         best, worst: names of the images on which the runner-up is least and most likely.
-        shown: the positions of their rows.
+        shown: the positions of the rows of some of its images, from the one to the other.
+        off_object: the mean share of the evidence off the object, 0 to 1; None where it is not known.
     """
 
     first: str
@@ -118,7 +122,8 @@ class Pair:
     shared: Float[Tensor, "side side"] | None
     best: str
     worst: str
-    shown: tuple[int, int]
+    shown: tuple[int, ...]
+    off_object: float | None = None
 
     @property
     def described(self) -> list[tuple[Difference, float]]:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from concept_cam.audit.columns import FIGURES, AuditRow
-from concept_cam.audit.figures import ALARM, ERROR, LEAST, SHOWN, ClassAudit, Effect, Pair
+from concept_cam.audit.figures import ALARM, ERROR, LEAST, OF_PAIR, SHOWN, ClassAudit, Effect, Pair
 from concept_cam.audit.maps import Drawing, Sums, read_drawings, read_kind, read_sums
 from concept_cam.audit.setup import Setup
 from concept_cam.errors import OutputError
@@ -255,7 +255,9 @@ class Audit:
         """One pass over the disk, with what the thumbnails of a report are drawn from."""
         by_share = sorted(self._off_object, key=lambda name: -self._off_object[name].low)
         wanted = {self.worst[name] for name in by_share[:SHOWN]} | set(self.clearest.values())
-        wanted |= {at for _, _, places in self._of_pairs[:SHOWN] for at in (places[0], places[-1])}
+        # Those of a pair, and of the pair the other way round, which its page shows too.
+        shown = {name for pair, _, _ in self._of_pairs[:SHOWN] for name in (pair, pair[::-1])}
+        wanted |= {at for pair, _, places in self._of_pairs if pair in shown for at in _spread(places)}
         return read_sums(self.batches, self.good, self.setup, wanted)
 
     @cached_property
@@ -277,7 +279,8 @@ class Audit:
                     shared=sums["shared"] / len(places) if told else None,
                     best=self.good[places[0]].image,
                     worst=self.good[places[-1]].image,
-                    shown=(places[0], places[-1]),
+                    shown=_spread(places),
+                    off_object=_mean([self.good[at] for at in places], "off_object"),
                 )
             )
         return found
@@ -293,6 +296,12 @@ class Audit:
             for text, total in zip(self.setup.backgrounds, sums["effects"], strict=True)
         ]
         return sorted(found, key=lambda one: -one.effect)
+
+
+def _spread(places: Sequence[int]) -> tuple[int, ...]:
+    """The first and the last, and some between them at equal distances."""
+    count = min(len(places), OF_PAIR)
+    return tuple(places[round(k * (len(places) - 1) / max(1, count - 1))] for k in range(count))
 
 
 def _known(rows: Sequence[AuditRow]) -> int:

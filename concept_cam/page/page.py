@@ -1,41 +1,13 @@
-"""The content of a page: headline facts, then sections of text, tables and images."""
+"""The content of a page: headline facts, then sections of text, images, plots and tables."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import TypeAlias, final
 
-from PIL import Image
-
 from concept_cam.errors import OptionError
-
-
-@final
-@dataclass(frozen=True, eq=False)
-class Thumbnail:
-    """An image of any size, shown small.
-
-    Attributes:
-        image: as ``concept_cam.images.read_image`` accepts it; the page embeds a copy of at most 224 pixels a side.
-        caption: text below the image, and its alternative text.
-        link: path of the full image relative to the folder of the page, ``images/gold crest #3.png``, with ``/`` between
-            folders; the page percent-encodes it.
-
-    Raises:
-        OptionError: the link is empty, absolute or begins with a scheme.
-    """
-
-    image: Image.Image
-    caption: str
-    link: str | None = None
-
-    def __post_init__(self) -> None:
-        link = self.link
-        if link is not None and (not link or link.startswith("/") or "\\" in link or ":" in link.split("/")[0]):
-            raise OptionError(
-                f"The link {link!r} is not a path from the page's folder; expected one such as 'images/finch.png': relative, "
-                "with / between folders and no colon in the first name (Path.as_posix() makes one)."
-            )
+from concept_cam.page.plots import Plot
+from concept_cam.page.thumbnail import Thumbnail, check_link
 
 
 Cell: TypeAlias = str | int | float | Thumbnail | None
@@ -66,21 +38,51 @@ class Table:
 
 
 @final
+@dataclass(frozen=True, eq=False)
+class Strip:
+    """Images that belong together, in one row where there is space.
+
+    Attributes:
+        title: what they are of.
+        images: from left to right.
+        text: one or two sentences about them.
+        link: path of a page about them, relative to the folder of this one; None for no link.
+
+    Raises:
+        OptionError: the link is empty, absolute or begins with a scheme.
+    """
+
+    title: str
+    images: tuple[Thumbnail, ...]
+    text: str = ""
+    link: str | None = None
+
+    def __post_init__(self) -> None:
+        check_link(self.link)
+
+
+@final
 @dataclass(frozen=True)
 class Section:
-    """A section of a page.
+    """A section of a page: what was found first, as text, images and plots; explanations and tables are folded below.
 
     Attributes:
         title: its heading.
         text: paragraphs, separated by blank lines.
-        table: below the images.
-        images: below the text.
+        table: folded, below all else.
+        images: below the plots.
+        strips: below the text.
+        plots: below the strips.
+        about: paragraphs that say how to read it; folded.
     """
 
     title: str
     text: str = ""
     table: Table | None = None
     images: tuple[Thumbnail, ...] = ()
+    strips: tuple[Strip, ...] = ()
+    plots: tuple[Plot, ...] = ()
+    about: str = ""
 
 
 @final
@@ -91,8 +93,8 @@ class Page:
     Attributes:
         title: its heading and the title of the browser tab.
         lead: its conclusion, in one or two sentences.
-        sections: in their order; with three or more the page has a table of contents.
-        facts: (name, value) pairs, shown in large type above the sections.
+        sections: in their order; with three or more the page has a table of contents, below the first.
+        facts: (name, value) pairs, shown below the lead.
     """
 
     title: str
