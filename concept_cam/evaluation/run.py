@@ -19,13 +19,16 @@ from concept_cam.errors import OptionError
 from concept_cam.evaluation.columns import GridRow
 from concept_cam.evaluation.grid import Grid
 from concept_cam.evaluation.mosaics import OTHERS, Mosaics, MosaicSettings, write_mosaics
+from concept_cam.evaluation.page import evaluation_page
 from concept_cam.evaluation.probe import DECAY, features_of, fit_probe
 from concept_cam.evaluation.report import means, problems, tables
 from concept_cam.evaluation.rows import read_rows, write_rows
 from concept_cam.evaluation.settings import Settings
+from concept_cam.evaluation.strips import strips
 from concept_cam.files import write_file
 from concept_cam.localizer import Localizer
 from concept_cam.methods import AnyMethod, as_method
+from concept_cam.page import Strip, to_html
 from concept_cam.probabilities import own_scale
 from concept_cam.provenance import Provenance
 from concept_cam.runs import Skipped, read_settings
@@ -48,11 +51,12 @@ class Evaluation:
 
     Attributes:
         dataset: the images.
-        folder: with ``rows.csv``, ``means.csv`` and ``tables.md``.
+        folder: with ``rows.csv``, ``means.csv``, ``tables.md`` and ``report.html``.
         among: among how many of how many classes the model was judged.
         rows: one for each image, method, references and strength, see ``GridRow``.
         told: what else is to be said of them, a line each.
         made: how; its line to cite is the last of the tables.
+        strips: images with their maps, for the page.
     """
 
     dataset: Dataset
@@ -61,6 +65,7 @@ class Evaluation:
     rows: Sequence[GridRow | Skipped]
     told: tuple[str, ...] = ()
     made: Provenance | None = None
+    strips: tuple[Strip, ...] = ()
 
     @cached_property
     def means(self) -> list[dict[str, Any]]:
@@ -98,7 +103,7 @@ class Evaluation:
         return "\n".join([*lines, *self.told, f"The model is judged among {self.among}.", *cite, ""])
 
     def write(self) -> None:
-        """Write ``means.csv`` and ``tables.md``.
+        """Write ``means.csv``, ``tables.md`` and ``report.html``.
 
         Raises:
             OutputError: one cannot be written.
@@ -106,6 +111,8 @@ class Evaluation:
         columns = list(dict.fromkeys(key for row in self.means for key in row))
         write_file(self.folder / "means.csv", table_of(self.means, columns))
         write_file(self.folder / "tables.md", self.text.encode())
+        page = evaluation_page(self.dataset.name, self.rows, self.strips, self.told, self.problems, self.made)
+        write_file(self.folder / "report.html", to_html(page).encode())
 
 
 def evaluate(
@@ -137,8 +144,8 @@ def evaluate(
         localizer: model, preprocessing, site and form of the gradient.
         dataset: images and masks that cannot be read and labels that the model does not have are skipped and reported. Of one
             class only base maps are measured, and where they lie: there is nothing to compare with.
-        folder: for ``run.json``, ``how.json``, ``batches/``, ``rows.csv``, ``means.csv`` and ``tables.md``; one that is half
-            done is resumed.
+        folder: for ``run.json``, ``how.json``, ``batches/``, ``rows.csv``, ``means.csv``, ``tables.md`` and ``report.html``;
+            one that is half done is resumed.
         methods: by name, or functions of your own; by default the three that are usual, and the localizer's own.
         references: as ``read_references`` knows them; by default the twin of the data set and the three nearest. Of a mosaic
             they may be ``mosaic``, its other three classes, which are the default there.
@@ -209,7 +216,8 @@ def evaluate(
         found = _of_mosaics(Mosaics(localizer, bank, dataset, settings), folder, about, judged)
     else:
         grid = Grid(localizer, bank, 1.0 if probe else own_scale(backbone), settings)
-        found = Evaluation(dataset, folder, judged, read_rows(write_rows(grid, dataset, folder, about)), told)
+        rows = read_rows(write_rows(grid, dataset, folder, about))
+        found = Evaluation(dataset, folder, judged, rows, told, strips=strips(grid, dataset, rows))
     made = how_it_is_made(
         "evaluation",
         localizer,
