@@ -199,11 +199,7 @@ def _drawing(held: StoredTensors, place: int, count: int) -> Drawing:
     numbers = held.read("placements", count, 10)[place].tolist()
     size = [int(side) if side.is_integer() else side for side in numbers[4:6]]
     placement = placed({"window": numbers[:4], "image_size": size, "cells": numbers[6:]}, (rows, cols))
-    maps = {
-        name: held.part(name, stop - rows * cols, stop).reshape(rows, cols)
-        for name in MAPS
-        if held.shape(name) != (0,)
-    }
+    maps = {name: held.part(name, stop - rows * cols, stop).reshape(rows, cols) for name in MAPS if held.shape(name) != (0,)}
     ends = [0, *held.read("source_ends", count).tolist()]
     first, last = ends[place : place + 2]
     if last - first > _LONGEST_SOURCE:

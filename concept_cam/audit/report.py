@@ -96,7 +96,9 @@ def _lead(audit: Audit) -> str:
         return f"For no class does clearly more than {ALARM:.0%} of what the model relies on lie off the object.{rest}"
     worst, effect = audit.suspects[0], audit.suspects[0].background
     named = f" The clearest is {worst.name}: {_off(worst):.0%} of the evidence for it lies off the object"
-    named += f", and erasing “{effect.text}” lowers its probability by {effect.effect:.2f}." if effect and effect.moves else "."
+    named += (
+        f", and erasing “{effect.text}” lowers its probability by {effect.effect:.2f}." if effect and effect.moves else "."
+    )
     return (
         f"The model relies on what is around the object: for {len(audit.suspects)} of {_counted(len(audit.ranked), 'class')}, "
         f"clearly more than {ALARM:.0%} of the evidence lies off the object.{named}{rest}"

@@ -16,6 +16,9 @@ from concept_cam.runs import Skipped
 _FIRST = ("energy", "hit", "rd5")
 """Figures by which the best maps are chosen: the first of them that is known."""
 
+_SHOWN = 12
+"""So many gains are shown: the largest."""
+
 _LINES = 12
 """So many lines a chart has at most: those that reach the highest values."""
 
@@ -80,7 +83,9 @@ def _lead(metric: str, found: Sequence[Measured]) -> str:
     top = best(found)
     maps = f"{top.method} against {top.references} at strength {top.strength:g}"
     maps = f"the base map of {top.method}" if top.references == BASE else maps
-    lead = f"The highest {_title(metric)} is that of {maps}: {top.mean.mean:.2f} on average."
+    told = METRICS[metric].help
+    meaning = f"{told[0].lower()}{told[1:].rstrip('.')}"
+    lead = f"The highest {_title(metric)} is that of {maps}: {top.mean.mean:.2f} on average ({meaning})."
     if top.gain is None:
         return lead
     gain = f"{top.gain.mean:+.2f}, with an interval from {top.gain.low:+.2f} to {top.gain.high:+.2f}"
@@ -103,7 +108,7 @@ def _gains(metric: str, found: Sequence[Measured], strips: Sequence[Strip]) -> S
         if one.gain is not None:
             name, note = f"{one.method} against {one.references}", f"strength {one.strength:g}"
             marks.append(Mark(name, one.gain.mean, *_ends(one.gain.low, one.gain.high), note=note, strong=one == top))
-    marks.sort(key=lambda mark: -mark.value)
+    marks = sorted(marks, key=lambda mark: -mark.value)[:_SHOWN]
     about = (
         f"{_title(metric)}: {METRICS[metric].help} A gain is the mean difference from the base map of the same method on the "
         "same images, with a 95 % bootstrap interval."
@@ -148,7 +153,7 @@ def _curves(name: str, found: Sequence[Measured], chance: float | None) -> Chart
     grouped = grouped or {(one.method, "base map"): [one] for one in found}
     most = sorted(grouped, key=lambda key: -best(grouped[key]).mean.mean)[:_LINES]
     lines = []
-    for key in most:
+    for key in (key for key in grouped if key in most):
         by_strength = sorted(grouped[key], key=lambda one: one.strength)
         points = tuple(Point(one.strength, one.mean.mean, *_ends(one.mean.low, one.mean.high)) for one in by_strength)
         lines.append(Line(f"{key[0]}, {key[1]}", points))

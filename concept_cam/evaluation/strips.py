@@ -43,13 +43,11 @@ def strips(grid: Grid, dataset: Dataset, rows: Sequence[GridRow | Skipped]) -> t
     metric, top = found
     # One of equal places has the first title.
     places = {at: title for at, title in zip((len(gains) - 1, (len(gains) - 1) // 2, 0), _TITLES[::-1], strict=True)}
-    titles = {gains[at][0]: f"{places[at]}: {gains[at][0][1]}, {gains[at][1]:+.2f} of {metric}" for at in sorted(places)}
+    titles = {gains[at][0]: f"{places[at]}: {gains[at][0][1]}, {metric} {gains[at][1]:+.2f}" for at in sorted(places)}
     examples = {(one.name, one.label): one for one in dataset.examples if (one.name, one.label) in titles}
     asked = [examples[name] for name in titles if name in examples]
     drawn = each_view(asked, grid.view, grid.passes, partial(_drawn, grid, top), lambda example, error: ())
-    return tuple(
-        Strip(titles[one.name, one.label], images) for one, images in zip(asked, drawn, strict=True) if images
-    )
+    return tuple(Strip(titles[one.name, one.label], images) for one, images in zip(asked, drawn, strict=True) if images)
 
 
 def _gains(rows: Sequence[GridRow | Skipped], metric: str, top: Measured) -> dict[tuple[str, str], float]:

@@ -25,6 +25,7 @@ _SHAPES = (
 COLOURS = 7
 """So many colours the style sheet has; then they come again, with another shape."""
 
+
 def track(plot: Intervals, mark: Mark) -> Markup:
     """One row of intervals: the axis, the interval and the value."""
 
