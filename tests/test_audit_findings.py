@@ -132,7 +132,8 @@ def test_more_classes_take_more_images(localizer, tmp_path):
         ({A: [0.95], B: [0.0]}, "too few images to say", "too few images to say", ["too few to say"] * 2),
         (
             {A: [0.95] * 9, B: [0.0]},
-            f"For {A}, more than 30% of what the model relies on lies off the object",
+            "The model relies on what is around the object: for 1 of 2 classes, clearly more than 30% of the evidence lies "
+            f"off the object. The clearest is {A}: 95% of the evidence for it lies off the object",
             "1",
             ["suspect", "too few to say"],
         ),

@@ -49,7 +49,7 @@ def test_the_field_guide_is_audited(run, tmp_path):
     assert said[2] == "report in concept-cam-audit/report.html"
     made = {path.relative_to(tmp_path / "concept-cam-audit").as_posix() for path in (tmp_path / "concept-cam-audit").glob("*")}
     tables = {"rows.csv", "classes.csv", "pairs.csv", "words.csv", "backgrounds.csv"}
-    assert made == tables | {"audit.json", "batches", "how.json", "images", "report.html", "run.json", "summary.json"}
+    assert made == tables | {"audit.json", "batches", "how.json", "images", "pairs", "report.html", "run.json", "summary.json"}
     classes = columns(tmp_path / "concept-cam-audit" / "classes.csv")
     assert len(classes) == 6
     assert all(float(row["off_object"]) < 0.3 < float(row["energy"]) for row in classes)

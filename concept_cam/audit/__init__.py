@@ -17,6 +17,7 @@ model_diff   two models on the same images
 summary      a few figures, and what makes an audit fail
 tables       all of it as CSV
 thumbnails   the evidence, drawn on images
+pairs        the pairs on the page of the audit, and on pages of their own
 report       all of it as a page
 """
 

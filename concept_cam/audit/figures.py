@@ -129,3 +129,8 @@ class Pair:
     def described(self) -> list[tuple[Difference, float]]:
         """The differences that explain the texts and the maps, with their agreements."""
         return [(one, x) for one, x in zip(self.differences, self.agreements, strict=True) if one.describes(x)]
+
+
+def counted(count: int, noun: str) -> str:
+    """``1 class``, ``2 classes``."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}{'es' if noun.endswith('s') else 's'}"

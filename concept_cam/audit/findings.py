@@ -255,7 +255,7 @@ class Audit:
         """One pass over the disk, with what the thumbnails of a report are drawn from."""
         by_share = sorted(self._off_object, key=lambda name: -self._off_object[name].low)
         wanted = {self.worst[name] for name in by_share[:SHOWN]} | set(self.clearest.values())
-        # Those of a pair, and of the pair the other way round, which its page shows too.
+        # The page of a pair shows the pair the other way round too.
         shown = {name for pair, _, _ in self._of_pairs[:SHOWN] for name in (pair, pair[::-1])}
         wanted |= {at for pair, _, places in self._of_pairs if pair in shown for at in _spread(places)}
         return read_sums(self.batches, self.good, self.setup, wanted)
@@ -300,8 +300,8 @@ class Audit:
 
 def _spread(places: Sequence[int]) -> tuple[int, ...]:
     """The first and the last, and some between them at equal distances."""
-    count = min(len(places), OF_PAIR)
-    return tuple(places[round(k * (len(places) - 1) / max(1, count - 1))] for k in range(count))
+    last = min(len(places), OF_PAIR) - 1
+    return tuple(places[round(k * (len(places) - 1) / max(1, last))] for k in range(last + 1))
 
 
 def _known(rows: Sequence[AuditRow]) -> int:

@@ -7,11 +7,11 @@ from pathlib import Path
 import torch
 
 from concept_cam.audit.columns import FIGURES, AuditRow
-from concept_cam.audit.figures import ALARM, LEAST, SHOWN, ClassAudit
+from concept_cam.audit.figures import ALARM, LEAST, SHOWN, ClassAudit, counted
 from concept_cam.audit.findings import Audit
 from concept_cam.audit.model_diff import moves
-from concept_cam.audit.pair_page import NO_WORDS, folder_of, in_words, pair_page
-from concept_cam.audit.thumbnails import Thumbnails, mean_map
+from concept_cam.audit.pairs import page_of, pair_page, pairs_section
+from concept_cam.audit.thumbnails import Thumbnails
 from concept_cam.files import write_file
 from concept_cam.metrics import calibration_bins
 from concept_cam.page import (
@@ -19,7 +19,6 @@ from concept_cam.page import (
     Intervals,
     Line,
     Mark,
-    Matrix,
     Page,
     Point,
     Section,
@@ -31,9 +30,6 @@ from concept_cam.page import (
 )
 from concept_cam.runs import Skipped, columns
 from concept_cam.runs.table import PROBLEM
-
-_CONFUSED = 12
-"""So many classes a matrix shows at most."""
 
 
 def write_report(audit: Audit, other: Audit | None = None) -> Path:
@@ -63,17 +59,22 @@ def write_report(audit: Audit, other: Audit | None = None) -> Path:
         'report.html'
     """
     thumbnails = Thumbnails(audit, audit.folder)
-    sections = [_off_object(audit, thumbnails), _suspects(audit, thumbnails), _pairs(audit, thumbnails)]
-    sections += [_backgrounds(audit, thumbnails), _calibration(audit), _classes(audit)]
+    sections = [_off_object(audit, thumbnails), _suspects(audit, thumbnails)]
     if other is not None:
         sections.append(_changed((audit, other), (thumbnails, Thumbnails(other, audit.folder, "other-"))))
+    sections += [
+        pairs_section(audit, thumbnails, audit.pairs(SHOWN)),
+        _backgrounds(audit, thumbnails),
+        _calibration(audit),
+        _classes(audit),
+    ]
     if audit.problems:
         sections.append(Section("Images that were skipped", "\n\n".join(audit.problems)))
     sections.append(_columns())
     titles = "How this was made", "How the second audit was made"
     sections += [how_made(one.made, title) for one, title in zip((audit, other), titles, strict=True) if one and one.made]
     for pair in audit.pairs(SHOWN):
-        write_file(audit.folder / folder_of(pair), to_html(pair_page(audit, pair, thumbnails)).encode())
+        write_file(audit.folder / page_of(pair), to_html(pair_page(audit, pair, thumbnails)).encode())
     title = f"{audit.setup.dataset}: what {audit.setup.model} relies on"
     page = Page(title, _lead(audit), tuple(s for s in sections if s), _facts(audit))
     return write_file(audit.folder / "report.html", to_html(page).encode())
@@ -89,9 +90,9 @@ def _lead(audit: Audit) -> str:
     if not audit.judged:
         return (
             "There are too few images to say whether the model relies on something off the object: with "
-            f"{_counted(len(audit.ranked), 'class')} it takes {audit.fewest} images of a class, and no class has so many."
+            f"{counted(len(audit.ranked), 'class')} it takes {audit.fewest} images of a class, and no class has so many."
         )
-    rest = f" For {_counted(few, 'class')} there are too few images to say." if few else ""
+    rest = f" For {counted(few, 'class')} there are too few images to say." if few else ""
     if not audit.suspects:
         return f"For no class does clearly more than {ALARM:.0%} of what the model relies on lie off the object.{rest}"
     worst, effect = audit.suspects[0], audit.suspects[0].background
@@ -100,17 +101,13 @@ def _lead(audit: Audit) -> str:
         f", and erasing “{effect.text}” lowers its probability by {effect.effect:.2f}." if effect and effect.moves else "."
     )
     return (
-        f"The model relies on what is around the object: for {len(audit.suspects)} of {_counted(len(audit.ranked), 'class')}, "
+        f"The model relies on what is around the object: for {len(audit.suspects)} of {counted(len(audit.ranked), 'class')}, "
         f"clearly more than {ALARM:.0%} of the evidence lies off the object.{named}{rest}"
     )
 
 
 def _off(one: ClassAudit) -> float:
     return one.off_object.mean if one.off_object else 0.0
-
-
-def _counted(count: int, noun: str) -> str:
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}{'es' if noun.endswith('s') else 's'}"
 
 
 def _facts(audit: Audit) -> tuple[tuple[str, str], ...]:
@@ -140,12 +137,12 @@ def _off_object(audit: Audit, thumbnails: Thumbnails) -> Section:
             marks.append(Mark(one.name, off.mean, off.low, off.high, chance, verdict, one.suspect, thumbnail))
     about = (
         "Off the object is the share of the evidence for the prediction over its runner-up that lies more than one patch away "
-        "from the object: 0 is none of it, 1 is all. The runner-up is the class that scores second. Each dot is a mean over the "
-        "images predicted as the class, and the line around it its confidence interval: with a probability of 95 % the "
+        "from the object: 0 is none of it, 1 is all. The runner-up is the class that scores second. Each dot is a mean over "
+        "the images predicted as the class, and the line around it its confidence interval: with a probability of 95 % the "
         "intervals of all classes are right. By chance is the share of the image that lies so far away, which a map without "
         "any meaning would give. Border is the share of the evidence along the edges of the image, where frames, captions and "
         "watermarks are. The image is the one with most evidence off the object.\n\nA class is a suspect if the lower end of "
-        f"its interval is above {ALARM:g}. With {_counted(len(audit.ranked), 'class')} this takes {audit.fewest} images or "
+        f"its interval is above {ALARM:g}. With {counted(len(audit.ranked), 'class')} this takes {audit.fewest} images or "
         "more; with fewer there are too few to say. The classes are sorted by the lower end."
     )
     columns = ("class", "alarm", "images", "off the object", "at least", "at most", "by chance", "border", "the worst image")
@@ -171,68 +168,13 @@ def _suspects(audit: Audit, thumbnails: Thumbnails) -> Section | None:
     return Section("Other suspects", text, strips=strips) if strips else None
 
 
-def _pairs(audit: Audit, thumbnails: Thumbnails) -> Section:
-    pairs, words = audit.pairs(SHOWN), audit.setup.described
-    rows, strips = [], []
-    for pair in pairs:
-        told = in_words(pair) or (NO_WORDS if words else None)
-        first = f"{pair.first}, not {pair.second}"
-        rows.append((first, pair.images, pair.errors, pair.swapped, pair.runner_up_probability, told))
-        images = [
-            thumbnails.decision(pair.shown[0], f"runner-up least likely: {pair.best}"),
-            thumbnails.decision(pair.shown[-1], f"runner-up most likely: {pair.worst}"),
-            mean_map(pair.map, "mean map"),
-        ]
-        if pair.shared is not None and pair.described and pair.described[0][0] == pair.differences[0]:
-            images.append(mean_map(pair.shared, f"where {pair.differences[0].what} agrees"))
-        strips.append(Strip(first, tuple(one for one in images if one), told or "", folder_of(pair)))
-    others = audit.pairs(None)[SHOWN:]
-    if others:
-        left = (sum(getattr(pair, name) for pair in others) for name in ("images", "errors", "swapped"))
-        rows.append((f"{_counted(len(others), 'other pair')} (pairs.csv)", *left, None, None))
-    text = (
-        f"{audit.errors} of {_counted(len(audit.good), 'image')} have another label than the predicted class. A pair is the "
-        "predicted class and its runner-up. What tells them apart? Each pair has a page of its own."
-    )
-    about = (
-        "Errors are the images with another label than the predicted class, swapped the errors whose label is the runner-up. "
-        "The column runner-up is its mean probability. The pairs are sorted by errors, then by that. A mean map averages the "
-        "evidence inside the box of the object: warm colours are evidence for the prediction, cold colours for the runner-up."
-    )
-    if words:
-        about += (
-            "\n\nThe words name the phrases that explain the difference between the two texts best. The number in "
-            "brackets says how well the map of the phrase agrees with the evidence (1: the same places). A phrase is listed "
-            "only if it explains the texts and the maps better than phrases without any meaning here would; otherwise "
-            f"{NO_WORDS}. The map beside it shows where the first phrase agrees with the evidence."
-        )
-    columns = ("pair", "images", "errors", "swapped", "runner-up", "in words")
-    plots = (_confusion(audit),) if audit.errors else ()
-    return Section("Pairs that are confused", text, Table(columns, tuple(rows)), (), tuple(strips), plots, about)
-
-
-def _confusion(audit: Audit) -> Matrix:
-    """How often the classes of the most frequent errors are predicted as each other."""
-    counts: dict[tuple[str, str], int] = {}
-    for row in audit.good:
-        counts[row.label, row.predicted] = counts.get((row.label, row.predicted), 0) + 1
-    most = sorted((pair for pair in counts if pair[0] != pair[1]), key=lambda pair: -counts[pair])
-    names: list[str] = []
-    for pair in most:
-        new = [name for name in pair if name not in names]
-        if len(names) + len(new) <= _CONFUSED:
-            names += new
-    table = tuple(tuple(counts.get((label, predicted), 0) for predicted in names) for label in names)
-    return Matrix("label", "predicted as", tuple(names), table)
-
-
 def _calibration(audit: Audit) -> Section | None:
     if not audit.good:
         return None
     confidence = torch.tensor([row.confidence for row in audit.good], dtype=torch.float64, device="cpu")
     right = torch.tensor([row.correct for row in audit.good], dtype=torch.bool, device="cpu")
     bins = calibration_bins(confidence, right)
-    points = tuple(Point(one.confidence, one.accuracy, name=_counted(one.count, "image")) for one in bins)
+    points = tuple(Point(one.confidence, one.accuracy, name=counted(one.count, "image")) for one in bins)
     rows = tuple((f"{one.low:g} to {one.high:g}", one.count, one.confidence, one.accuracy) for one in bins)
     above = sum((one.confidence - one.accuracy) * one.count for one in bins) / len(audit.good)
     how = "higher than its accuracy" if above > 0 else "lower than its accuracy"
@@ -260,16 +202,16 @@ def _backgrounds(audit: Audit, thumbnails: Thumbnails) -> Section | None:
             thumbnail = None if at is None else thumbnails.background(at, f"{one.text}, on {audit.good[at].image}")
             marks.append(Mark(one.name, one.effect, chance=one.chance, note=one.text, strong=True, thumbnail=thumbnail))
     about = (
-        "Each background is erased from the embeddings of the images. Effect is how far the probability of the predicted class "
-        "then falls, as a mean over the images predicted as the class. Chance is the largest effect of 100 random directions. "
-        f"Listed are effects of {LEAST:g} and more that are above chance. A text can have something in common with a class by "
+        "Each background is erased from the embeddings of the images. Effect is how far the probability of the predicted "
+        "class then falls, as a mean over the images predicted as the class. Chance is the largest effect of 100 random "
+        f"directions. Listed are effects of {LEAST:g} and more that are above chance. A text can have something in common with a class by "
         "accident, so compare the effects with each other. The image shows where the background is."
     )
     title = "Backgrounds that change predictions"
     if not rows:
         return Section(title, f"None of the {len(texts)} backgrounds changes the probability of a class.", about=about)
     names = dict.fromkeys(one.name for one in found)
-    text = f"Erasing a background lowers the probability of {_counted(len(names), 'class')}, most that of {found[0].name}."
+    text = f"Erasing a background lowers the probability of {counted(len(names), 'class')}, most that of {found[0].name}."
     plot = Intervals("how far the probability of the class falls when the background is erased", tuple(marks))
     table = Table(("class", "background", "effect", "chance", "where"), tuple(rows))
     return Section(title, text, table, plots=(plot,), about=about)
@@ -321,7 +263,7 @@ def _changed(audits: tuple[Audit, Audit], thumbnails: tuple[Thumbnails, Thumbnai
         images += [d.decision(at, f"{n}: {p}") for d, at, n, p in zip(thumbnails, move.shown, names, predicted, strict=True)]
     changed = sum(move.before != move.after for move in moved)
     text = (
-        f"The two models predict different classes for {changed} of {_counted(len(moved), 'image')}. Below are the images on "
+        f"The two models predict different classes for {changed} of {counted(len(moved), 'image')}. Below are the images on "
         "which the evidence moved most, under each of the two models."
     )
     about = (

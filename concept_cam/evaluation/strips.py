@@ -41,8 +41,8 @@ def strips(grid: Grid, dataset: Dataset, rows: Sequence[GridRow | Skipped]) -> t
     if found is None or not gains:
         return ()
     metric, top = found
-    # One of equal places has the first title.
-    places = {at: title for at, title in zip((len(gains) - 1, (len(gains) - 1) // 2, 0), _TITLES[::-1], strict=True)}
+    # Of few images the first title is that of one place.
+    places = dict(zip((len(gains) - 1, (len(gains) - 1) // 2, 0), _TITLES[::-1], strict=True))
     titles = {gains[at][0]: f"{places[at]}: {gains[at][0][1]}, {metric} {gains[at][1]:+.2f}" for at in sorted(places)}
     examples = {(one.name, one.label): one for one in dataset.examples if (one.name, one.label) in titles}
     asked = [examples[name] for name in titles if name in examples]

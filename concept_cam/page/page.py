@@ -9,7 +9,6 @@ from concept_cam.errors import OptionError
 from concept_cam.page.plots import Plot
 from concept_cam.page.thumbnail import Thumbnail, check_link
 
-
 Cell: TypeAlias = str | int | float | Thumbnail | None
 """A cell of a table. Floats are shown with 3 decimals and sorted by their full value; None and NaN are shown empty and sorted
 last. A thumbnail is sorted by its caption; a bool is shown as yes or no."""

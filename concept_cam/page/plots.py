@@ -190,10 +190,10 @@ def around(values: list[float], least: float | None = None, most: float | None =
         ((0.0, 0.8), (-0.2, 1.0))
     """
     low = min([0.0, *values, *([] if least is None else [least])])
-    high = max([*values, *([] if most is None else [most])], default=1.0)
+    high = max([0.0, *values, *([] if most is None else [most])])
     high = high if high > low else low + 1.0
     step = (marks := ticks(low, high))[1] - marks[0]
-    return math.floor(low / step + 1e-9) * step, round(math.ceil(high / step - 1e-9) * step, 10)
+    return round(math.floor(low / step + 1e-9) * step, 10), round(math.ceil(high / step - 1e-9) * step, 10)
 
 
 def _check_range(axis: str, start: float, end: float) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 
 from markupsafe import Markup
 
@@ -71,7 +72,7 @@ def chart(plot: Chart) -> Markup:
         if plot.joined:
             drawn += [
                 _line(f"line c{k % COLOURS}", f"{a:.2f}%", f"{b:.1f}", f"{c:.2f}%", f"{d:.1f}")
-                for (a, b), (c, d) in zip(places, places[1:], strict=False)
+                for (a, b), (c, d) in pairwise(places)
             ]
         for point, (across, down) in zip(line.points, places, strict=True):
             if point.low is not None and point.high is not None:

@@ -149,8 +149,10 @@ class _Row:
 
 @final
 class PartSheet:
-    """A sheet that takes one image after another and keeps none: three small crops of each part, 60 thumbnails in all, and the
-    image on which the parts are surest."""
+    """A sheet that takes one image after another and keeps none of them.
+
+    It has three small crops of each part, 60 thumbnails in all, and a drawing of the image on which the parts are surest.
+    """
 
     def __init__(self, name: str, made: Provenance | None = None) -> None:
         self.name, self.made = name, made
@@ -206,7 +208,7 @@ class PartSheet:
         """
         if self._count == 0:
             raise OptionError("There are no findings; expected those of at least one image.")
-        parent, count = self._vocabulary[0], self._count
+        count = self._count
         seen = sum(row.visible for row in self._rows) / count
         facts = {"images": str(count), "parts visible on an image": f"{seen:.1f} of {len(self._rows)}"}
         facts |= {key: str(self._about[key]) for key in ("model", "vocabulary", "method") if self._about.get(key)}

@@ -1,24 +1,27 @@
-"""A pair of classes as a page: what tells them apart."""
+"""Pairs of classes: their section of the report, and a page for each."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
-from concept_cam.audit.figures import Pair
+from concept_cam.audit.figures import Pair, counted
 from concept_cam.audit.findings import Audit
 from concept_cam.audit.thumbnails import Thumbnails, mean_map, slug
 from concept_cam.audit.words import AGREES, BACKGROUND
-from concept_cam.page import Intervals, Mark, Page, Section, Strip, Table, Thumbnail, how_made
+from concept_cam.page import Intervals, Mark, Matrix, Page, Section, Strip, Table, Thumbnail, how_made
 
 NO_WORDS = "no phrase of the vocabulary explains this pair"
+
+_CONFUSED = 12
+"""So many classes a matrix shows at most."""
 
 _MUCH = 0.5
 """The share of the evidence off the object from which on it is what a page says first."""
 
 
-def folder_of(pair: Pair) -> str:
+def page_of(pair: Pair) -> str:
     """Where the page of a pair lies, relative to the folder of the audit."""
     names = f"{pair.first}\n{pair.second}"
     digest = hashlib.sha256(names.encode(errors="replace")).hexdigest()[:8]
@@ -28,6 +31,68 @@ def folder_of(pair: Pair) -> str:
 def in_words(pair: Pair) -> str:
     """The phrases that tell a pair apart, with their agreement; empty if there is none."""
     return "; ".join(f"{one.ours}, not {one.theirs} ({agreement:.2f})" for one, agreement in pair.described)
+
+
+def pairs_section(audit: Audit, thumbnails: Thumbnails, pairs: Sequence[Pair]) -> Section:
+    """The pairs that are most confused, as the report shows them.
+
+    Args:
+        audit: that was run.
+        thumbnails: of the audit.
+        pairs: that are shown.
+    """
+    words = audit.setup.described
+    rows, strips = [], []
+    for pair in pairs:
+        told = in_words(pair) or (NO_WORDS if words else None)
+        first = f"{pair.first}, not {pair.second}"
+        rows.append((first, pair.images, pair.errors, pair.swapped, pair.runner_up_probability, told))
+        images = [
+            thumbnails.decision(pair.shown[0], f"runner-up least likely: {pair.best}"),
+            thumbnails.decision(pair.shown[-1], f"runner-up most likely: {pair.worst}"),
+            mean_map(pair.map, "mean map"),
+        ]
+        if pair.shared is not None and pair.described and pair.described[0][0] == pair.differences[0]:
+            images.append(mean_map(pair.shared, f"where {pair.differences[0].what} agrees"))
+        strips.append(Strip(first, tuple(one for one in images if one), told or "", page_of(pair)))
+    others = audit.pairs(None)[len(pairs) :]
+    if others:
+        left = (sum(getattr(pair, name) for pair in others) for name in ("images", "errors", "swapped"))
+        rows.append((f"{counted(len(others), 'other pair')} (pairs.csv)", *left, None, None))
+    text = (
+        f"{audit.errors} of {counted(len(audit.good), 'image')} have another label than the predicted class. A pair is the "
+        "predicted class and its runner-up. What tells them apart? Each pair has a page of its own."
+    )
+    about = (
+        "Errors are the images with another label than the predicted class, swapped the errors whose label is the runner-up. "
+        "The column runner-up is its mean probability. The pairs are sorted by errors, then by that. A mean map averages the "
+        "evidence inside the box of the object: warm colours are evidence for the prediction, cold colours for the runner-up."
+    )
+    if words:
+        about += (
+            "\n\nThe words name the phrases that explain the difference between the two texts best. The number in "
+            "brackets says how well the map of the phrase agrees with the evidence (1: the same places). A phrase is listed "
+            "only if it explains the texts and the maps better than phrases without any meaning here would; otherwise "
+            f"{NO_WORDS}. The map beside it shows where the first phrase agrees with the evidence."
+        )
+    columns = ("pair", "images", "errors", "swapped", "runner-up", "in words")
+    plots = (_confusion(audit),) if audit.errors else ()
+    return Section("Pairs that are confused", text, Table(columns, tuple(rows)), (), tuple(strips), plots, about)
+
+
+def _confusion(audit: Audit) -> Matrix:
+    """How often the classes of the most frequent errors are predicted as each other."""
+    counts: dict[tuple[str, str], int] = {}
+    for row in audit.good:
+        counts[row.label, row.predicted] = counts.get((row.label, row.predicted), 0) + 1
+    most = sorted((pair for pair in counts if pair[0] != pair[1]), key=lambda pair: -counts[pair])
+    names: list[str] = []
+    for pair in most:
+        new = [name for name in pair if name not in names]
+        if len(names) + len(new) <= _CONFUSED:
+            names += new
+    table = tuple(tuple(counts.get((label, predicted), 0) for predicted in names) for label in names)
+    return Matrix("label", "predicted as", tuple(names), table)
 
 
 def pair_page(audit: Audit, pair: Pair, thumbnails: Thumbnails) -> Page:
