@@ -11,7 +11,7 @@ from test_page import HOSTILE, Elements, hostile, plotted
 
 from concept_cam.errors import OptionError
 from concept_cam.page import Chart, Intervals, Line, Mark, Matrix, Page, Point, Section, to_html
-from concept_cam.page.plots import around, ticks
+from concept_cam.page.plots import range_of, ticks
 
 
 def svgs(html: str) -> list[ElementTree.Element]:
@@ -175,6 +175,6 @@ def test_ticks_are_round(ends, expected):
 
 def test_a_range_holds_all_and_zero():
     for values in ([0.2, 0.73], [-0.11, -0.05], [5.0], [], [0.0]):
-        low, high = around(values)
+        low, high = range_of(values)
         assert low <= min([0.0, *values]) <= max([0.0, *values]) <= high
         assert low < high

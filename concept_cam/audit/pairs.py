@@ -11,6 +11,7 @@ from concept_cam.audit.findings import Audit
 from concept_cam.audit.thumbnails import Thumbnails, mean_map, slug
 from concept_cam.audit.words import AGREES, BACKGROUND
 from concept_cam.page import Intervals, Mark, Matrix, Page, Section, Strip, Table, Thumbnail, how_made
+from concept_cam.page.plots import range_of
 
 NO_WORDS = "no phrase of the vocabulary explains this pair"
 
@@ -167,8 +168,10 @@ def _words(audit: Audit, pair: Pair) -> Section | None:
         "Agreement is the rank correlation of the map of a phrase with the evidence. Stands out compares the phrase with "
         "those of other attributes. A phrase is reported if it stands out and its map agrees."
     )
-    low = min([0.0, *pair.agreements])
-    plot = Intervals("agreement of the phrase with the evidence", tuple(marks), low, 1.0, AGREES, f"reported above {AGREES:g}")
+    low, high = range_of(pair.agreements, most=1.0)
+    plot = Intervals(
+        "agreement of the phrase with the evidence", tuple(marks), low, high, AGREES, f"reported above {AGREES:g}"
+    )
     columns = ("what", pair.first, pair.second, "weight", "stands out", "agreement", "reported")
     return Section("In words", "", Table(columns, tuple(rows)), plots=(plot,), about=about)
 

@@ -9,7 +9,7 @@ from concept_cam.evaluation.columns import METRICS, GridRow
 from concept_cam.evaluation.contrasts import BASE
 from concept_cam.evaluation.report import Measured, chance_of, measured
 from concept_cam.page import Chart, Intervals, Line, Mark, Page, Point, Section, Strip, Table, how_made
-from concept_cam.page.plots import around
+from concept_cam.page.plots import range_of
 from concept_cam.provenance import Provenance
 from concept_cam.runs import Skipped
 
@@ -115,7 +115,7 @@ def _gains(metric: str, found: Sequence[Measured], strips: Sequence[Strip]) -> S
     )
     if not marks:
         return Section("Where the evidence lies", METRICS[metric].help, strips=tuple(strips))
-    ends = around([x for mark in marks for x in (mark.value, mark.low, mark.high) if x is not None])
+    ends = range_of([x for mark in marks for x in (mark.value, mark.low, mark.high) if x is not None])
     plot = Intervals(f"gain of {_title(metric)} over the base map", tuple(marks), *ends, limit=0.0, limited="the base map")
     return Section("What references add", strips=tuple(strips), plots=(plot,), about=about)
 
@@ -161,4 +161,4 @@ def _curves(name: str, found: Sequence[Measured], chance: float | None) -> Chart
     if chance is not None:
         lines.append(Line("chance", (Point(0.0, chance), Point(furthest, chance))))
     values = [y for line in lines for p in line.points for y in (p.y, p.low, p.high) if y is not None]
-    return Chart("strength", _title(name), tuple(lines), (0.0, furthest), around(values))
+    return Chart("strength", _title(name), tuple(lines), (0.0, furthest), range_of(values))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeAlias, final
 
@@ -176,20 +177,19 @@ def ticks(start: float, end: float, most: int = 6) -> list[float]:
     return [round(k * step, 10) + 0.0 for k in range(first, last + 1)]
 
 
-def around(values: list[float], least: float | None = None, most: float | None = None) -> tuple[float, float]:
+def range_of(values: Sequence[float], most: float | None = None) -> tuple[float, float]:
     """A range for an axis that holds some values, with 0 in it.
 
     Args:
         values: to be held.
-        least: where the range starts at most.
-        most: where the range ends at least.
+        most: where the range ends at least; None for no such end.
 
     Example:
-        >>> from concept_cam.page.plots import around
-        >>> around([0.2, 0.73]), around([-0.1, 0.2], most=1.0)
+        >>> from concept_cam.page.plots import range_of
+        >>> range_of([0.2, 0.73]), range_of([-0.1, 0.2], most=1.0)
         ((0.0, 0.8), (-0.2, 1.0))
     """
-    low = min([0.0, *values, *([] if least is None else [least])])
+    low = min([0.0, *values])
     high = max([0.0, *values, *([] if most is None else [most])])
     high = high if high > low else low + 1.0
     step = (marks := ticks(low, high))[1] - marks[0]
