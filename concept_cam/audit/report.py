@@ -204,8 +204,8 @@ def _backgrounds(audit: Audit, thumbnails: Thumbnails) -> Section | None:
     about = (
         "Each background is erased from the embeddings of the images. Effect is how far the probability of the predicted "
         "class then falls, as a mean over the images predicted as the class. Chance is the largest effect of 100 random "
-        f"directions. Listed are effects of {LEAST:g} and more that are above chance. A text can have something in common with "
-        "a class by accident, so compare the effects with each other. The image shows where the background is."
+        f"directions. Listed are effects of {LEAST:g} and more that are above chance. A text can have something in common "
+        "with a class by accident, so compare the effects with each other. The image shows where the background is."
     )
     title = "Backgrounds that change predictions"
     if not rows:
