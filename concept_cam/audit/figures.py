@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import final
 
@@ -134,3 +134,9 @@ class Pair:
 def counted(count: int, noun: str) -> str:
     """``1 class``, ``2 classes``."""
     return f"{count} {noun}" if count == 1 else f"{count} {noun}{'es' if noun.endswith('s') else 's'}"
+
+
+def spread(places: Sequence[int]) -> tuple[int, ...]:
+    """The first and the last, and some between them at equal distances: ``OF_PAIR`` at most."""
+    last = min(len(places), OF_PAIR) - 1
+    return tuple(places[round(k * (len(places) - 1) / max(1, last))] for k in range(last + 1))

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from concept_cam.audit.columns import FIGURES, AuditRow
-from concept_cam.audit.figures import ALARM, ERROR, LEAST, OF_PAIR, SHOWN, ClassAudit, Effect, Pair
+from concept_cam.audit.figures import ALARM, ERROR, LEAST, SHOWN, ClassAudit, Effect, Pair, spread
 from concept_cam.audit.maps import Drawing, Sums, read_drawings, read_kind, read_sums
 from concept_cam.audit.setup import Setup
 from concept_cam.errors import OutputError
@@ -257,7 +257,7 @@ class Audit:
         wanted = {self.worst[name] for name in by_share[:SHOWN]} | set(self.clearest.values())
         # The page of a pair shows the pair the other way round too.
         shown = {name for pair, _, _ in self._of_pairs[:SHOWN] for name in (pair, pair[::-1])}
-        wanted |= {at for pair, _, places in self._of_pairs if pair in shown for at in _spread(places)}
+        wanted |= {at for pair, _, places in self._of_pairs if pair in shown for at in spread(places)}
         return read_sums(self.batches, self.good, self.setup, wanted)
 
     @cached_property
@@ -279,7 +279,7 @@ class Audit:
                     shared=sums["shared"] / len(places) if told else None,
                     best=self.good[places[0]].image,
                     worst=self.good[places[-1]].image,
-                    shown=_spread(places),
+                    shown=spread(places),
                     off_object=_mean([self.good[at] for at in places], "off_object"),
                 )
             )
@@ -296,12 +296,6 @@ class Audit:
             for text, total in zip(self.setup.backgrounds, sums["effects"], strict=True)
         ]
         return sorted(found, key=lambda one: -one.effect)
-
-
-def _spread(places: Sequence[int]) -> tuple[int, ...]:
-    """The first and the last, and some between them at equal distances."""
-    last = min(len(places), OF_PAIR) - 1
-    return tuple(places[round(k * (len(places) - 1) / max(1, last))] for k in range(last + 1))
 
 
 def _known(rows: Sequence[AuditRow]) -> int:
