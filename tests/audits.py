@@ -72,6 +72,7 @@ def made_by_hand(examiner, dataset, folder, rows, batches):
         placement = numbers_of(Placement((0.0, 0.0, 6.0, 4.0), (4, 6)))
         drawn = {
             "decision": torch.ones(count * 6),
+            "base": torch.ones(count * 6),
             "scene": torch.ones(count * 6),
             "grids": torch.tensor([[2, 3]] * count),
             "placements": placement.repeat(count, 1),
@@ -142,27 +143,30 @@ def table(path):
 
 
 class Cells(HTMLParser):
-    """The tables of a page, as they are written, and the links and images on it."""
+    """The tables of a page, as they are written, and its links to images and to other pages."""
 
     def __init__(self, html: str) -> None:
         super().__init__()
         self.rows: dict[str, list[list[str]]] = {}
         self.links: list[str] = []
+        self.pages: list[str] = []
         self._label = ""
-        self._heading = self._cell = False
+        self._heading = self._cell = self._table = False
         self.feed(html)
 
     def handle_starttag(self, tag, attrs):
         given = dict(attrs)
         if tag == "h2":
             self._heading, self._label = True, ""
-        elif tag == "tr":
+        elif tag == "table":
+            self._table = given["class"] != "matrix"
+        elif tag == "tr" and self._table:
             self.rows.setdefault(self._label, []).append([])
-        elif tag in ("td", "th"):
+        elif tag in ("td", "th") and self._table:
             self._cell = True
             self.rows[self._label][-1].append("")
         elif tag == "a" and not given["href"].startswith("#"):
-            self.links.append(unquote(given["href"]))
+            (self.pages if given["href"].endswith(".html") else self.links).append(unquote(given["href"]))
 
     def handle_endtag(self, tag):
         self._heading &= tag != "h2"

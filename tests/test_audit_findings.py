@@ -132,7 +132,8 @@ def test_more_classes_take_more_images(localizer, tmp_path):
         ({A: [0.95], B: [0.0]}, "too few images to say", "too few images to say", ["too few to say"] * 2),
         (
             {A: [0.95] * 9, B: [0.0]},
-            f"For {A}, more than 30% of what the model relies on lies off the object",
+            "The model relies on what is around the object: for 1 of 2 classes, clearly more than 30% of the evidence lies "
+            f"off the object. The clearest is {A}: 95% of the evidence for it lies off the object",
             "1",
             ["suspect", "too few to say"],
         ),
@@ -146,6 +147,37 @@ def test_the_report_says_no_more_than_it_knows(localizer, tmp_path, shares, lead
     assert f"<dt>suspects</dt><dd>{fact}</dd>" in html
     assert [row[1] for row in Cells(html).rows["Evidence off the object"][1:]] == verdicts
     assert ("For 1 class there are too few images to say" in html) == (len(set(verdicts)) == 2)
+
+
+def test_the_plots_of_the_report_show_what_its_tables_say(by_hand):
+    html = write_report(by_hand).read_text()
+    page, sections = (
+        Cells(html),
+        dict(zip(re.findall(r'<h2 id="section-\d+">(.*?)</h2>', html), html.split("<section")[1:], strict=True)),
+    )
+
+    def drawn(title: str) -> list[tuple[float, ...]]:
+        found = re.findall('class="mark[^"]*" x="[^"]*" y="[^"]*" overflow="visible" data-values="(.*?)"', sections[title])
+        return [tuple(map(float, values.split())) for values in found]
+
+    head, *rows = page.rows["Evidence off the object"]
+    assert [value for (value,) in drawn("Evidence off the object")] == pytest.approx(
+        [float(row[head.index("off the object")]) for row in rows], abs=5e-4
+    )
+    head, *rows = page.rows["Backgrounds that change predictions"]
+    assert [value for (value,) in drawn("Backgrounds that change predictions")] == pytest.approx(
+        [float(row[head.index("effect")]) for row in rows], abs=5e-4
+    )
+    head, *rows = page.rows["Confidence and accuracy"]
+    assert drawn("Confidence and accuracy")[: len(rows)] == [
+        pytest.approx((float(row[2]), float(row[3])), abs=5e-4) for row in rows
+    ]
+    assert sum(int(row[1]) for row in rows) == 7
+    (confidence, error) = re.findall(
+        r"is (0\.\d+) (?:higher|lower) than its accuracy; the calibration error is (0\.\d+)", html
+    )[0]
+    assert float(error) == pytest.approx(by_hand.calibration, abs=5e-4)
+    assert float(confidence) == pytest.approx(abs(sum(r.confidence - r.correct for r in by_hand.good)) / 7, abs=5e-4)
 
 
 def test_the_most_confused_pairs(by_hand):
@@ -174,6 +206,11 @@ def test_errors_add_up(by_hand, monkeypatch):
     assert sum(one.errors for one in by_hand.classes) == 3
     for shown in (12, 1):
         monkeypatch.setattr("concept_cam.audit.report.SHOWN", shown)
+        matrix = re.findall(
+            r'<td class="heat-\d(?: right)?" title="(.*?), predicted as (.*?): (\d+)">', write_report(by_hand).read_text()
+        )
+        assert sum(int(count) for label, predicted, count in matrix if label != predicted) == 3
+        assert {(label, predicted): int(count) for label, predicted, count in matrix}[B, A] == 1
         page = Cells(write_report(by_hand).read_text())
         for heading, count in (("Pairs that are confused", min(shown, 4) + (shown < 4)), ("All classes", 3)):
             head, *rows = page.rows[heading]

@@ -20,7 +20,8 @@ from concept_cam import world
 from concept_cam.audit import ALARM, write_tables
 from concept_cam.audit.model_diff import moves
 from concept_cam.audit.object_share import ALIGNED
-from concept_cam.audit.report import NO_WORDS, write_report
+from concept_cam.audit.pairs import NO_WORDS, page_of
+from concept_cam.audit.report import write_report
 from concept_cam.audit.summary import Condition, summary
 from concept_cam.audit.thumbnails import Thumbnails, _file_name, mean_map
 from concept_cam.datasets import Dataset, Example, read_dataset
@@ -177,17 +178,21 @@ def test_the_report_shows_the_background_as_the_evidence(report, planted):
         assert image.off_object == max(r.off_object for r in planted.rows if r.predicted == row[0]) > 0.6
     moved = page.rows["Backgrounds that change predictions"][1]
     assert SHORTCUTS[moved[0]] == moved[1].removeprefix("bird in ")
-    assert "lies off the object: look at the images" in report.read_text()
+    (lead,) = re.findall('<p class="lead">(.*?)</p>', report.read_text(), re.DOTALL)
+    assert lead.startswith(f"The model relies on what is around the object: for {len(planted.suspects)} of 48 classes")
+    assert f"The clearest is {planted.suspects[0].name}" in lead
+    assert planted.suspects[0].background.text in lead
 
 
 def test_the_report_says_all_of_it(report, planted, clean):
     page = Cells(report.read_text())
     assert list(page.rows) == [
         "Evidence off the object",
+        "Compared with world",
         "Pairs that are confused",
         "Backgrounds that change predictions",
+        "Confidence and accuracy",
         "All classes",
-        "Compared with world",
         "The tables beside this page",
         "How this was made",
         "How the second audit was made",
@@ -200,18 +205,86 @@ def test_the_report_says_all_of_it(report, planted, clean):
     assert told[5] == (
         "; ".join(f"{one.ours}, not {one.theirs} ({agreement:.2f})" for one, agreement in first.described) or NO_WORDS
     )
-    assert told[-2:] == [f"runner-up least likely: {first.best}", f"runner-up most likely: {first.worst}"]
+    captions = re.findall("<figcaption>(.*?)</figcaption>", report.read_text())
+    assert f"runner-up least likely: {first.best}" in captions
+    assert f"runner-up most likely: {first.worst}" in captions
     against = {row[0]: row for row in page.rows["Compared with world"][1:]}
     assert len(against) == 48
     assert float(against["meadow jay"][3]) > 0.6 > 0.05 > float(against["meadow jay"][4])
 
 
+def test_a_suspect_has_a_strip_of_evidence(report, planted, clean):
+    html = report.read_text()
+    worst = planted.suspects[0]
+    row = planted.good[planted.worst[worst.name]]
+    strip = html[html.index('<div class="strip">') :]
+    captions = re.findall("<figcaption>(.*?)</figcaption>", strip)[:4]
+    assert captions == [
+        f"image {row.image}, predicted as {worst.name}",
+        f"contrastive map: {worst.name}, not {row.runner_up}",
+        f"base map of {worst.name}",
+        f"the strongest 5% masked: relative drop {row.rd5:.2f}",
+    ]
+    drawn = Thumbnails(planted, report.parent).evidence(planted.worst[worst.name])
+    image, contrastive, base, masked = (np.asarray(one.image, dtype=int) for one in drawn)
+    changed = (masked != image).any(-1)
+    assert changed.mean() == pytest.approx(0.05, abs=0.005)
+    # What is masked is where the contrastive map has its warm colours.
+    warm = contrastive[..., 0] - contrastive[..., 2]
+    assert warm[changed].mean() > warm[~changed].mean() + 50
+    assert not np.array_equal(base, contrastive)
+    assert html.count("<h3>") > len(planted.suspects)
+
+
+def test_a_base_map_is_that_of_strength_zero(clean, localizer):
+    row, drawing = clean.good[3], clean.drawings([3])[3]
+    found = localizer(drawing.image(clean.folder), row.predicted, row.runner_up, strength=0.0)
+    assert torch.allclose(found.map.double(), drawing.base.double(), rtol=0.1, atol=0.1 * float(found.map.abs().max()))
+
+
+def test_two_models_are_a_scatter(report, planted, clean):
+    html = report.read_text()
+    section = html[html.index("Compared with world</h2>") :]
+    section = section[: section.index("</section>")]
+    points = re.findall('data-values="(.*?)"><title>classes: (.*?): off', section)
+    assert len(points) == 48
+    ours, theirs = ({one.name: one.off_object.mean for one in audit.classes if one.off_object} for audit in (planted, clean))
+    for values, name in points:
+        assert [float(value) for value in values.split()] == pytest.approx([ours[name], theirs[name]], abs=1e-5)
+
+
+def test_the_page_of_a_pair_says_what_tells_them_apart(report, planted):
+    """A part where the encoder looks at a part, and the background where it looks at that."""
+    leads = {}
+    for pair in planted.pairs(12):
+        html = (report.parent / page_of(pair)).read_text()
+        (leads[pair.first, pair.second],) = re.findall('<p class="lead">(.*?)</p>', html, re.DOTALL)
+        assert f"<h1>{pair.first}, not {pair.second}: what tells them apart?</h1>" in html
+        assert html.count("<figure>") >= 4
+    differs = {(target, twin): part for target, twin, part in twins()}
+    told = {pair: lead for pair, lead in leads.items() if "tells them apart by the " in lead}
+    assert len(told) >= 4
+    for pair, lead in told.items():
+        part = str(differs[pair]).replace("_", " ")
+        by_background = "by the background" in lead
+        assert by_background == (pair[0] in TOLD_BY_HABITAT), lead
+        assert by_background or part.split(".")[0].lower() in lead, (lead, part)
+    for pair, lead in leads.items():
+        if pair not in told:
+            assert "of the evidence lies off the object" in lead
+            assert pair[0] in TOLD_BY_HABITAT
+
+
 def test_every_link_leads_to_a_image(report):
     page = Cells(report.read_text())
     assert len(page.links) > 40
+    pairs = {path.relative_to(report.parent).as_posix() for path in (report.parent / "pairs").iterdir()}
+    assert set(page.pages) == pairs
+    assert len(pairs) == 12
+    links = {link for name in pairs for link in Cells((report.parent / name).read_text()).links}
     drawn = {path.relative_to(report.parent).as_posix() for path in (report.parent / "images").iterdir()}
-    assert set(page.links) == drawn
-    for link in page.links:
+    assert {*page.links, *(link.removeprefix("../") for link in links)} == drawn
+    for link in drawn:
         with Image.open(report.parent / link) as image:
             assert image.width > 500
 
@@ -257,7 +330,9 @@ def test_a_browser_shows_the_report(opened, report, width):
 
 def test_the_tables_of_the_report_sort(opened, report, planted):
     tab = opened(report, 1280)
-    table = tab.locator("section", has=tab.get_by_role("heading", name="All classes")).locator("table")
+    section = tab.locator("section", has=tab.get_by_role("heading", name="All classes"))
+    section.locator("details.table summary").click()
+    table = section.locator("table")
 
     def column(k: int) -> list[str]:
         return table.locator("tbody tr").evaluate_all(f"rows => rows.map(row => row.cells[{k}].innerText.trim())")

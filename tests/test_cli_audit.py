@@ -55,6 +55,7 @@ def test_the_field_guide_is_audited(run, tmp_path):
         "explore.html",
         "how.json",
         "images",
+        "pairs",
         "report.html",
         "run.json",
         "summary.json",

@@ -14,12 +14,14 @@ from slow import by_default
 
 from concept_cam.errors import EmptyMask, OptionError
 from concept_cam.metrics import (
+    CalibrationBin,
     average_precision,
     best_iou,
     bounded_interval,
     box_accuracy,
     box_iou,
     box_overlaps,
+    calibration_bins,
     calibration_error,
     effect_size,
     energy_inside,
@@ -271,6 +273,14 @@ def test_calibration_by_hand():
     confidence = torch.tensor([0.9, 0.6, 0.9, 0.0, 0.1], dtype=torch.float64)
     right = torch.tensor([True, True, False, False, False])
     assert calibration_error(confidence, right) == pytest.approx((0.8 + 0.4 + 0.1) / 5)
+    bins = calibration_bins(confidence, right)
+    assert [(one.low, one.high, one.count, one.accuracy) for one in bins] == [
+        (0, 0.1, 2, 0),
+        (0.5, 0.6, 1, 1),
+        (0.8, 0.9, 2, 0.5),
+    ]
+    assert [one.confidence for one in bins] == pytest.approx([0.05, 0.6, 0.9])
+    assert calibration_bins(confidence[:1], right[:1], bins=1) == [CalibrationBin(0.0, 1.0, 1, pytest.approx(0.9), 1.0)]
     assert calibration_error(confidence, right, bins=1) == pytest.approx(abs(2.5 - 2) / 5)
     # What is right and what is wrong in one bin makes up for each other, in two it does not.
     assert calibration_error(torch.tensor([0.5, 0.5]), torch.tensor([True, False])) == 0

@@ -18,10 +18,24 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image, ImageDraw
-from slow import by_default
+from slow import by_default, cases
 
 from concept_cam.errors import OptionError
-from concept_cam.page import Page, Section, Table, Thumbnail, to_html
+from concept_cam.page import (
+    Chart,
+    Intervals,
+    Line,
+    Mark,
+    Matrix,
+    Page,
+    Point,
+    Section,
+    Strip,
+    Table,
+    Thumbnail,
+    to_html,
+)
+from concept_cam.tables import read_table
 
 NAMES = (
     "ember finch",
@@ -129,6 +143,64 @@ def example() -> Page:
             ("date", "14 March 2025"),
         ),
     )
+
+
+HOSTILE = (
+    "<script>alert('a')</script>",
+    "\"quoted\" & 'quoted'",
+    "عصفور الدوري (الأوروبي) 12",
+    "Grünfinkenweibchenschwanzfederspitzenzeichnungsweißanteil" * 3,
+    "a_long_name_" * 12,
+    "ember finch",
+)
+
+
+def plotted(names: tuple[str, ...] = NAMES[:6]) -> Page:
+    """One of each kind of plot, with strips."""
+    numbers = np.random.default_rng(5)
+    values = [round(float(x), 4) for x in numbers.uniform(0.1, 0.9, len(names))]
+    marks = tuple(
+        Mark(name, x, x - 0.08, x + 0.07, 0.4, "suspect", k < 2, Thumbnail(drawn(k), name, f"images/{k}.png"))
+        for k, (name, x) in enumerate(zip(names, values, strict=True))
+    )
+    bars = tuple(Mark(name, x, note=name) for name, x in zip(names, values, strict=True))
+    lines = tuple(
+        Line(name, tuple(Point(s, x * s, x * s - 0.05, x * s + 0.05) for s in (0.0, 0.5, 1.0)))
+        for name, x in zip(names, values, strict=True)
+    )
+    dots = (
+        Line(
+            "classes",
+            tuple(Point(x, 1 - x, name=name, labelled=k < 3) for k, (name, x) in enumerate(zip(names, values, strict=True))),
+        ),
+    )
+    counts = tuple(tuple(int(x) for x in numbers.integers(0, 9, len(names))) for _ in names)
+    images = tuple(Thumbnail(drawn(k, hot=bool(k)), names[k], side=320) for k in range(4))
+    table = Table(("name", "share", "at least", "at most"), tuple((m.name, m.value, m.low, m.high) for m in marks))
+    sections = (
+        Section(
+            names[0],
+            "Text.",
+            table,
+            strips=(Strip(names[1], images, names[2]),),
+            plots=(Intervals(names[3], marks, limit=0.3, limited="alarm above 0.3"), Intervals("share", bars)),
+            about="How.",
+        ),
+        Section(
+            "Curves",
+            plots=(Chart("strength", "energy", lines), Chart("first", "second", dots, joined=False, diagonal="the same")),
+        ),
+        Section(
+            "Counts",
+            plots=(Matrix("label", "predicted as", names, counts),),
+            strips=tuple(Strip(names[k % len(names)], images) for k in range(9)),
+        ),
+    )
+    return Page(names[0], names[1], sections, (("images", "12"),))
+
+
+def hostile() -> Page:
+    return plotted(HOSTILE)
 
 
 class Elements(HTMLParser):
@@ -353,16 +425,19 @@ def opened(browser, tmp_path):
     """Opens a page from disk; at the end, nothing was asked for but the file, and nothing complained."""
     asked, complaints, contexts = [], [], []
 
-    def opened(page: Page, width: int = 1280, script: bool = True, touch: bool = False):
+    def opened(page: Page, width: int = 1280, script: bool = True, touch: bool = False, dark: bool = False):
         path = tmp_path / "page.html"
         path.write_text(to_html(page), "utf-8")
         view = {"viewport": {"width": width, "height": 800}, "is_mobile": touch, "has_touch": touch}
-        contexts.append(browser.new_context(java_script_enabled=script, **view))
+        scheme = "dark" if dark else "light"
+        contexts.append(browser.new_context(java_script_enabled=script, color_scheme=scheme, **view))
         tab = contexts[-1].new_page()
         tab.on("request", lambda request: asked.append(request.url))
         tab.on("console", lambda message: complaints.append(message.text))
         tab.on("pageerror", lambda error: complaints.append(str(error)))
         tab.goto(path.as_uri())
+        for summary in tab.locator("summary").all():
+            summary.click()
         return tab
 
     yield opened
@@ -430,6 +505,7 @@ def test_thumbnails_sort_by_caption_and_tables_apart(opened):
 
 def test_the_keyboard_sorts(opened):
     tab = opened(page_of(Section("Table", table=SORTED)))
+    tab.get_by_role("button", name="Save as CSV").focus()
     tab.keyboard.press("Tab")  # a table that fits is no stop on the way
     tab.keyboard.press("Tab")
     assert tab.evaluate("document.activeElement.innerText") == "score"
@@ -464,7 +540,7 @@ def wide() -> Page:
 @pytest.mark.parametrize("touch", [False, True], ids=["desk", "telephone"])
 @pytest.mark.parametrize("script", by_default([True, False], True), ids=["script", "no script"])
 @pytest.mark.parametrize("width", by_default([320, 380, 700, 1280], 320))
-@pytest.mark.parametrize("page", [example, wide])
+@pytest.mark.parametrize("page", by_default([example, wide, plotted, hostile], example, wide, hostile))
 def test_nothing_overflows(opened, page, width: int, script: bool, touch: bool):
     tab = opened(page(), width, script, touch)
     assert overflow(tab) == 0
@@ -476,13 +552,13 @@ def test_nothing_overflows(opened, page, width: int, script: bool, touch: bool):
     assert max(boxes) <= width
     # Nor is a column squeezed to a letter: the table scrolls in its own box.
     scrolled = tab.eval_on_selector_all(".scroll", "boxes => boxes.map(box => box.scrollWidth > box.clientWidth)")
-    if width <= 380:
+    if width <= 380 and page in (example, wide):
         assert scrolled[0]
     if page is example and width == 1280:
         assert scrolled == [False, False, False]
 
 
-@pytest.mark.parametrize("page", [example, wide])
+@pytest.mark.parametrize("page", by_default([example, wide, plotted, hostile], example, wide))
 def test_paper_holds_all(opened, page):
     tab = opened(page(), 688)  # A4 less its margins
     tab.emulate_media(media="print")
@@ -503,19 +579,92 @@ def test_a_table_that_scrolls_can_be_reached_by_keyboard(opened):
     assert tab.locator(".scroll[tabindex]").count() == 0
 
 
-def test_it_is_light_in_the_dark(opened):
-    tab = opened(example())
-    tab.emulate_media(color_scheme="dark")
-    colours = "e => [getComputedStyle(e).color, getComputedStyle(document.documentElement).backgroundColor]"
-    ink, paper = (sum(map(int, re.findall(r"\d+", colour))) for colour in tab.eval_on_selector("p", colours))
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+def test_it_is_dark_where_that_is_asked_for_and_light_on_paper(opened, dark: bool):
+    tab = opened(plotted(), dark=dark)
+
+    def luminances() -> list[int]:
+        colours = "e => [getComputedStyle(e).color, getComputedStyle(document.documentElement).backgroundColor]"
+        return [sum(map(int, re.findall(r"\d+", colour))) for colour in tab.eval_on_selector("p", colours)]
+
+    ink, paper = luminances()
+    assert (paper < 200 < 550 < ink) if dark else (ink < 350 < 700 < paper)
+    tab.emulate_media(media="print", color_scheme="dark" if dark else "light")
+    ink, paper = luminances()
     assert ink < 350 < 700 < paper
 
 
 def test_without_script_there_is_nothing_to_click(opened):
     tab = opened(example(), script=False)
-    assert tab.locator("button").count() == 0
+    assert tab.locator("button, input").count() == 0
     assert tab.locator("thead th").first.inner_text() == "species"
     assert tab.locator("tbody tr").count() == 12 + 12 + 3
+
+
+def test_a_table_is_searched_and_saved(opened, tmp_path):
+    rows = (("=1+1, finch", 0.123456), ('a "b"', None), ("frost finch", -2.5))
+    tab = opened(page_of(Section("All classes & more", table=Table(("name", "score"), rows))))
+    with tab.expect_download() as download:
+        tab.get_by_role("button", name="Save as CSV").click()
+    assert download.value.suggested_filename == "all-classes-more.csv"
+    download.value.save_as(tmp_path / "saved.csv")
+    assert read_table((tmp_path / "saved.csv").read_bytes()) == [
+        {"name": "=1+1, finch", "score": "0.123456"},
+        {"name": 'a "b"'},
+        {"name": "frost finch", "score": "-2.5"},
+    ]
+    tab.get_by_role("button", name="score").click()
+    tab.get_by_role("searchbox", name="Search: All classes & more").fill("FINCH")
+    assert tab.locator("tbody tr:visible").count() == 2
+    with tab.expect_download() as download:
+        tab.get_by_role("button", name="Save as CSV").click()
+    download.value.save_as(tmp_path / "saved.csv")
+    assert [row["name"] for row in read_table((tmp_path / "saved.csv").read_bytes())] == ["frost finch", "=1+1, finch"]
+
+
+def test_what_is_folded_is_unfolded_on_paper(browser, tmp_path):
+    """By the style sheet alone, so without our script too."""
+    path = tmp_path / "page.html"
+    path.write_text(to_html(plotted()), "utf-8")
+    context = browser.new_context(java_script_enabled=False)
+    tab = context.new_page()
+    tab.goto(path.as_uri())
+    table, about = tab.locator("details.table tbody tr").first, tab.locator("details.about p")
+    assert not table.is_visible()
+    tab.emulate_media(media="print")
+    assert table.is_visible()
+    assert about.is_visible()
+    assert not tab.locator("summary").first.is_visible()
+    context.close()
+
+
+@pytest.mark.parametrize(
+    ("width", "dark"), cases([(380, False), (380, True), (800, True), (1280, False), (1280, True)], (380, False))
+)
+def test_plots_and_strips_are_large_enough(opened, width: int, dark: bool):
+    tab = opened(plotted(), width, dark=dark)
+    plots = tab.eval_on_selector_all(".track, .chart", "all => all.map(e => e.getBoundingClientRect().width)")
+    assert min(plots) > 230
+    letters = tab.eval_on_selector_all("svg text", "all => all.map(e => parseFloat(getComputedStyle(e).fontSize))")
+    assert min(letters) >= 12
+    strips = tab.eval_on_selector_all("section:first-child .strip img", "all => all.map(e => e.getBoundingClientRect().width)")
+    assert min(strips) > 150
+    # Marks stand out from the paper.
+    colours = "all => all.map(e => getComputedStyle(e).fill)"
+    paper = tab.evaluate("getComputedStyle(document.documentElement).backgroundColor")
+    assert all(contrast(colour, paper) >= 3 for colour in tab.eval_on_selector_all(".mark path", colours))
+
+
+def contrast(one: str, other: str) -> float:
+    """The contrast ratio of WCAG 2, 1 to 21."""
+
+    def luminance(colour: str) -> float:
+        shares = [int(x) / 255 for x in re.findall(r"\d+", colour)[:3]]
+        red, green, blue = (x / 12.92 if x <= 0.04045 else ((x + 0.055) / 1.055) ** 2.4 for x in shares)
+        return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+    bright, dark = sorted((luminance(one), luminance(other)), reverse=True)
+    return (bright + 0.05) / (dark + 0.05)
 
 
 def test_a_script_that_is_not_ours_does_not_run(opened, tmp_path, browser):

@@ -12,7 +12,7 @@ from PIL import Image
 from concept_cam.errors import ImageError, OptionError
 from concept_cam.images import Placement
 from concept_cam.lettering import Lettering
-from concept_cam.page import Thumbnail, to_html
+from concept_cam.page import to_html
 from concept_cam.parts.labels import COLOURS, Mark, beside
 from concept_cam.parts.part import AttributeReading, Part, PartFinding
 from concept_cam.parts.sheet import PartSheet, annotated, part_sheet, summary
@@ -282,19 +282,46 @@ def test_a_sheet_counts():
     crown, tail, crest = table.rows
     assert crown[:5] == ("crown", 1.0, pytest.approx(0.75), "red 3/4", None)
     assert tail[:5] == ("tail", 0.25, 0.5, "black 1/1", "forked 1/1")
-    assert crest == ("crest", 0.0, *[None] * 6)
-    assert [cell.caption for cell in crown[5:]] == ["p1", "p3", "p2"]
-    assert [cell.link for cell in crown[5:]] == [f"annotated/{name}.png" for name in ("p1", "p3", "p2")]
-    assert [cell and cell.caption for cell in tail[5:]] == ["p2", None, None]
+    assert crest == ("crest", 0.0, *[None] * 3)
+    crops = crops_of(page)
+    assert [crop.caption for crop in crops["crown: red 3/4"]] == ["p1", "p3", "p2"]
+    assert [crop.link for crop in crops["crown: red 3/4"]] == [f"annotated/{name}.png" for name in ("p1", "p3", "p2")]
+    assert [crop.caption for crop in crops["tail: black 1/1, forked 1/1"]] == ["p2"]
     html = to_html(page)
-    assert html.count('href="annotated/p2.png"') == 3
+    assert html.count('href="annotated/p2.png"') == 4
     assert "red 3/4" in html
 
 
-def test_there_are_no_more_columns_of_crops_than_crops():
+def crops_of(page):
+    """The crops of each part."""
+    (section,) = [section for section in page.sections if section.title == "What the parts look like"]
+    return {strip.title: strip.images for strip in section.strips}
+
+
+def test_the_lead_says_what_most_images_show():
+    assert part_sheet("house finch", items()).lead == "The bird on 4 images: red crown. Mostly not visible: tail, crest."
+    assert part_sheet("house finch", items()[:1]).lead == "The bird on 1 image: red crown. Mostly not visible: tail, crest."
+    name, image, _ = items()[0]
+    hidden_all = part_sheet("house finch", [(name, image, finding(SIZE, hidden("crown"), hidden("tail")))])
+    assert hidden_all.lead == "The bird on 1 image: no part is visible."
+
+
+def test_the_plot_shows_what_the_table_says():
+    section = part_sheet("house finch", items()).sections[0]
+    assert [(mark.name, mark.value) for mark in section.plots[0].marks] == [row[:2] for row in section.table.rows]
+    assert section.plots[0].marks[1].note == "black 1/1; forked 1/1"
+
+
+def test_the_image_on_which_the_parts_are_surest_comes_first():
+    (strip,) = part_sheet("house finch", items()).sections[0].strips
+    assert [image.caption for image in strip.images] == ["p2"]  # the only one with two parts
+    assert strip.images[0].image.size[0] > 480
+
+
+def test_there_are_three_crops_at_most():
     for count in (1, 2, 4):
-        table = part_sheet("house finch", items()[:count]).sections[0].table
-        assert table.columns[-min(count, 3) :] == ("clearest", "second", "third")[:count]
+        crops = crops_of(part_sheet("house finch", items()[:count]))
+        assert [len(of_one) for title, of_one in crops.items() if title.startswith("crown")] == [min(count, 3)]
     (name, image, _) = items()[0]
     nothing = part_sheet("house finch", [(name, image, finding(SIZE, hidden("crown"), hidden("tail")))])
     assert nothing.sections[0].table.columns == ("part", "visible", "confidence")
@@ -303,17 +330,17 @@ def test_there_are_no_more_columns_of_crops_than_crops():
 
 def test_crops_are_of_the_part_enlarged_by_half():
     page = part_sheet("house finch", items())
-    crown, tail, _ = page.sections[0].table.rows
+    crown, tail = crops_of(page).values()
     # (44, 24, 60, 32) and a quarter of its sides to each side: (40, 22, 64, 34), all of it below and on the right.
-    assert crown[5].image.size == (24, 12)
-    assert within(crown[5].image, (0, 0, 255)).all()
+    assert crown[0].image.size == (24, 12)
+    assert within(crown[0].image, (0, 0, 255)).all()
     # The edge of the image is where it ends, and the pixel in the corner says whose it is.
-    assert tail[5].image.size == (5, 5)
-    assert tail[5].image.getpixel((0, 0)) == (2, 2, 2)
+    assert tail[0].image.size == (5, 5)
+    assert tail[0].image.getpixel((0, 0)) == (2, 2, 2)
 
 
 def test_thumbnails_have_dots_and_are_small():
-    (section,) = part_sheet("house finch", items()).sections[1:]
+    section = part_sheet("house finch", items()).sections[-1]
     assert [image.caption for image in section.images] == ["p0", "p1", "p2", "p3"]
     image = section.images[0].image
     assert image.size == (224, 112)
@@ -328,14 +355,14 @@ def test_a_sheet_of_many_images_keeps_few():
         sheet.add(f"p{k}", ground(size), finding(size, crown))
     page = sheet.page()
     assert dict(page.facts)["images"] == "70"
-    thumbnails = page.sections[1].images
+    thumbnails = page.sections[-1].images
     assert [image.caption for image in thumbnails] == [f"p{k}" for k in range(60)]
-    assert "first 60 of 70" in page.sections[1].text
-    crops = page.sections[0].table.rows[0][4:]
+    assert "first 60 of 70" in page.sections[-1].text
+    (crops,) = crops_of(page).values()
     best = sorted(range(70), key=lambda k: -(37 * k % 70))[:3]
     assert [crop.caption for crop in crops] == [f"p{k}" for k in best]
     assert all(max(image.image.size) <= 224 for image in (*thumbnails, *crops))
-    assert "first 60" not in part_sheet("house finch", items()).sections[1].text
+    assert "first 60" not in part_sheet("house finch", items()).sections[-1].text
 
 
 def test_a_sheet_goes_on_after_a_page():
@@ -351,8 +378,8 @@ def test_a_sheet_goes_on_after_a_page():
 
 def test_a_name_that_no_link_can_hold_has_none():
     page = part_sheet("x", [("a\\b", *items()[0][1:])])
-    assert page.sections[1].images[0].link is None
-    assert isinstance(page.sections[0].table.rows[0][-1], Thumbnail)
+    assert page.sections[-1].images[0].link is None
+    assert [crop.link for crops in crops_of(page).values() for crop in crops] == [None]
 
 
 def test_no_images_and_two_vocabularies_are_refused():

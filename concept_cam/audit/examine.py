@@ -133,6 +133,7 @@ class Examiner:
             effects (N, backgrounds)   what each background, erased, takes off the probability of what was predicted, -1 to 1
             chance (N, directions)     what random directions take off it
             decision (cells)           the evidence at the grid of the model, of one image after the other
+            base (cells)               likewise the base map of the prediction
             scene (cells)              likewise the map of the background that moves the prediction most, against the others
             grids (N, 2)               the rows and columns of these two
             placements (N, 10)         where they lie, see ``numbers_of``
@@ -154,7 +155,7 @@ class Examiner:
         first, second = seen.scores(bank).topk(2, dim=1).indices.T
         base, other = bank.vectors[first], bank.vectors[second]
         told = [self.words.difference(direction) for direction in base - other]
-        asked = [base - self.strength * other]
+        asked = [base - self.strength * other, base]
         asked += [torch.stack([one.direction(self.words.bank) for one in of_all]) for of_all in zip(*told, strict=True)]
         effects, chance = self._effects(seen.embedding, probabilities, before, first)
         asked += [self._against_others[effects.argmax(1)]] if self.backgrounds else []
@@ -166,8 +167,8 @@ class Examiner:
         maps, scenes = evidence.stacked, evidence.stacked[0, :, :0, :0]
         if self.backgrounds:
             maps, scenes = maps[:-1], maps[-1].nan_to_num(0.0, 0.0, 0.0)
-        # Maps of words are only compared with that of the decision; one that overflows agrees with nothing.
-        maps = torch.cat([maps[:1], maps[1:].nan_to_num(0.0, 0.0, 0.0)])
+        # Other maps are only shown, or compared with that of the decision; one that overflows agrees with nothing.
+        maps, bases = torch.cat([maps[:1], maps[2:].nan_to_num(0.0, 0.0, 0.0)]), maps[1].nan_to_num(0.0, 0.0, 0.0)
         agreements = rank_correlation(maps[1:], maps[:1].expand_as(maps[1:])).float()
         found: list[_Decision] = []
         for b, view in enumerate(views):
@@ -204,7 +205,8 @@ class Examiner:
             )
             tensors = {"aligned": ground.aligned(maps[0, b]), "whole": ground.whole(maps[0, b]), "shared": where}
             tensors |= {"agreements": agreements[:, b], "effects": effects[b], "chance": chance[b]}
-            tensors |= {"decision": maps[0, b], "scene": scenes[b], "placements": numbers_of(seen.placements[b])}
+            tensors |= {"decision": maps[0, b], "base": bases[b], "scene": scenes[b]}
+            tensors["placements"] = numbers_of(seen.placements[b])
             found.append((row, tensors))
         return found
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import final
 
@@ -23,6 +23,9 @@ ERROR = 0.05
 
 SHOWN = 12
 """How many classes, pairs and backgrounds have thumbnails in a report."""
+
+OF_PAIR = 6
+"""How many images of a pair its page shows."""
 
 
 @final
@@ -103,7 +106,8 @@ class Pair:
         shared: where the map of the first agrees with the evidence, in the frames of the objects, -1 to 1; None
             without words.
         best, worst: names of the images on which the runner-up is least and most likely.
-        shown: the positions of their rows.
+        shown: the positions of the rows of some of its images, from the one to the other.
+        off_object: the mean share of the evidence off the object, 0 to 1; None where it is not known.
     """
 
     first: str
@@ -118,9 +122,21 @@ class Pair:
     shared: Float[Tensor, "side side"] | None
     best: str
     worst: str
-    shown: tuple[int, int]
+    shown: tuple[int, ...]
+    off_object: float | None = None
 
     @property
     def described(self) -> list[tuple[Difference, float]]:
         """The differences that explain the texts and the maps, with their agreements."""
         return [(one, x) for one, x in zip(self.differences, self.agreements, strict=True) if one.describes(x)]
+
+
+def counted(count: int, noun: str) -> str:
+    """``1 class``, ``2 classes``."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}{'es' if noun.endswith('s') else 's'}"
+
+
+def spread(places: Sequence[int]) -> tuple[int, ...]:
+    """The first and the last, and some between them at equal distances: ``OF_PAIR`` at most."""
+    last = min(len(places), OF_PAIR) - 1
+    return tuple(places[round(k * (len(places) - 1) / max(1, last))] for k in range(last + 1))

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from concept_cam.address import address_of, files_in
 from concept_cam.audit.columns import FIGURES, AuditRow
-from concept_cam.audit.figures import ALARM, ERROR, LEAST, SHOWN, ClassAudit, Effect, Pair
+from concept_cam.audit.figures import ALARM, ERROR, LEAST, SHOWN, ClassAudit, Effect, Pair, spread
 from concept_cam.audit.maps import Drawing, Sums, read_drawings, read_kind, read_sums
 from concept_cam.audit.setup import Setup
 from concept_cam.errors import OutputError
@@ -256,7 +256,9 @@ class Audit:
         """One pass over the disk, with what the thumbnails of a report are drawn from."""
         by_share = sorted(self._off_object, key=lambda name: -self._off_object[name].low)
         wanted = {self.worst[name] for name in by_share[:SHOWN]} | set(self.clearest.values())
-        wanted |= {at for _, _, places in self._of_pairs[:SHOWN] for at in (places[0], places[-1])}
+        # The page of a pair shows the pair the other way round too.
+        shown = {name for pair, _, _ in self._of_pairs[:SHOWN] for name in (pair, pair[::-1])}
+        wanted |= {at for pair, _, places in self._of_pairs if pair in shown for at in spread(places)}
         return read_sums(self.batches, self.good, self.setup, wanted)
 
     @cached_property
@@ -278,7 +280,8 @@ class Audit:
                     shared=sums["shared"] / len(places) if told else None,
                     best=self.good[places[0]].image,
                     worst=self.good[places[-1]].image,
-                    shown=(places[0], places[-1]),
+                    shown=spread(places),
+                    off_object=_mean([self.good[at] for at in places], "off_object"),
                 )
             )
         return found

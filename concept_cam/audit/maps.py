@@ -16,6 +16,7 @@ from torch import Tensor
 from concept_cam.address import absolute, is_remote
 from concept_cam.audit.columns import AuditRow
 from concept_cam.audit.object_share import ALIGNED
+from concept_cam.audit.packing import MAPS
 from concept_cam.audit.setup import Setup
 from concept_cam.decoding import MAX_BYTES
 from concept_cam.errors import ImageError, OutputError, Unreachable, reason
@@ -35,13 +36,15 @@ class Drawing:
 
     Attributes:
         decision: the map of the prediction against its runner-up.
+        base: the base map of the prediction.
         scene: the map of the background that moves the prediction most, against the others; None without backgrounds.
-        placement: of both.
+        placement: of all three.
         source: the name of the image's file, relative to the folder of the audit; or a small copy of what was no file.
         digest: of the file; None of a copy.
     """
 
     decision: Float[Tensor, "rows cols"]
+    base: Float[Tensor, "rows cols"]
     scene: Float[Tensor, "rows cols"] | None
     placement: Placement
     source: bytes
@@ -201,15 +204,11 @@ def _drawing(held: StoredTensors, place: int, count: int) -> Drawing:
     numbers = held.read("placements", count, 10)[place].tolist()
     size = [int(side) if side.is_integer() else side for side in numbers[4:6]]
     placement = placed({"window": numbers[:4], "image_size": size, "cells": numbers[6:]}, (rows, cols))
-    maps = {
-        name: held.part(name, stop - rows * cols, stop).reshape(rows, cols)
-        for name in ("decision", "scene")
-        if held.shape(name) != (0,)
-    }
+    maps = {name: held.part(name, stop - rows * cols, stop).reshape(rows, cols) for name in MAPS if held.shape(name) != (0,)}
     ends = [0, *held.read("source_ends", count).tolist()]
     first, last = ends[place : place + 2]
     if last - first > _LONGEST_SOURCE:
         raise ValueError(f"the source of an image has {last - first} bytes")
     digest = bytes(held.read("digests", count, 32)[place].tolist())
     source = bytes(held.part("sources", first, last).tolist())
-    return Drawing(maps["decision"], maps.get("scene"), placement, source, digest if any(digest) else None)
+    return Drawing(maps["decision"], maps["base"], maps.get("scene"), placement, source, digest if any(digest) else None)

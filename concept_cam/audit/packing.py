@@ -26,6 +26,10 @@ THUMBNAIL = 360
 """The longer side of a copy that is kept of an image that is no file."""
 
 
+MAPS = ("decision", "base", "scene")
+"""The maps of an image at the grid of the model."""
+
+
 def packed(images: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
     """The tensors of some images in one of each kind; maps at their own grids one after another, as these may differ.
 
@@ -35,8 +39,8 @@ def packed(images: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
     if not images:
         return {}
     grids = [list(image["decision"].shape) for image in images]
-    found = {name: torch.stack([image[name] for image in images]) for name in images[0] if name not in ("decision", "scene")}
-    found |= {name: torch.cat([image[name].flatten() for image in images]) for name in ("decision", "scene")}
+    found = {name: torch.stack([image[name] for image in images]) for name in images[0] if name not in MAPS}
+    found |= {name: torch.cat([image[name].flatten() for image in images]) for name in MAPS}
     return found | {"grids": torch.tensor(grids, dtype=torch.int64, device="cpu")}
 
 

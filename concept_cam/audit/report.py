@@ -1,25 +1,40 @@
-"""An audit as a page."""
+"""An audit as a page, and a page for each of the pairs that are confused most."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+import torch
+
 from concept_cam.audit.columns import FIGURES, AuditRow
 from concept_cam.audit.explored import Explored
-from concept_cam.audit.figures import ALARM, LEAST, SHOWN
+from concept_cam.audit.figures import ALARM, LEAST, SHOWN, ClassAudit, counted
 from concept_cam.audit.findings import Audit
 from concept_cam.audit.model_diff import moves
-from concept_cam.audit.thumbnails import Thumbnails, mean_map
+from concept_cam.audit.pairs import page_of, pair_page, pairs_section
+from concept_cam.audit.thumbnails import Thumbnails
 from concept_cam.files import write_file
-from concept_cam.page import Cell, Page, Section, Table, Thumbnail, how_made, to_html
+from concept_cam.metrics import calibration_bins
+from concept_cam.page import (
+    Chart,
+    Intervals,
+    Line,
+    Mark,
+    Page,
+    Point,
+    Section,
+    Strip,
+    Table,
+    Thumbnail,
+    how_made,
+    to_html,
+)
 from concept_cam.runs import Skipped, columns
 from concept_cam.runs.table import PROBLEM
 
-NO_WORDS = "no phrase of the vocabulary explains this pair"
-
 
 def write_report(audit: Audit, other: Audit | None = None, *, explorer: Explored | None = None) -> Path:
-    """Write ``report.html`` and its images; the model is not needed.
+    """Write ``report.html``, its images and a page for each pair in ``pairs``; the model is not needed.
 
     An image that is gone or has changed since the audit has no thumbnail.
 
@@ -46,9 +61,18 @@ def write_report(audit: Audit, other: Audit | None = None, *, explorer: Explored
         'report.html'
     """
     thumbnails = Thumbnails(audit, audit.folder, explorer=explorer)
-    sections = [_off_object(audit, thumbnails), _pairs(audit, thumbnails), _backgrounds(audit, thumbnails), _classes(audit)]
+    sections = [_off_object(audit, thumbnails), _suspects(audit, thumbnails)]
     if other is not None:
         sections.append(_changed((audit, other), (thumbnails, Thumbnails(other, audit.folder, "other-"))))
+    sections += [
+        pairs_section(audit, thumbnails, audit.pairs(SHOWN)),
+        _backgrounds(audit, thumbnails),
+        _calibration(audit),
+        _classes(audit),
+    ]
+    # Before the explorer is written, which holds the images of these pages too.
+    for pair in audit.pairs(SHOWN):
+        write_file(audit.folder / page_of(pair), to_html(pair_page(audit, pair, thumbnails)).encode())
     if audit.problems:
         sections.append(Section("Images that were skipped", "\n\n".join(audit.problems)))
     sections.append(_columns("" if explorer is None else explorer.told()))
@@ -69,20 +93,24 @@ def _lead(audit: Audit) -> str:
     if not audit.judged:
         return (
             "There are too few images to say whether the model relies on something off the object: with "
-            f"{_counted(len(audit.ranked), 'class')} it takes {audit.fewest} images of a class, and no class has so many."
+            f"{counted(len(audit.ranked), 'class')} it takes {audit.fewest} images of a class, and no class has so many."
         )
-    rest = f" For {_counted(few, 'class')} there are too few images to say." if few else ""
+    rest = f" For {counted(few, 'class')} there are too few images to say." if few else ""
     if not audit.suspects:
         return f"For no class does clearly more than {ALARM:.0%} of what the model relies on lie off the object.{rest}"
-    names = ", ".join(one.name for one in audit.suspects[:6]) + (", ..." if len(audit.suspects) > 6 else "")
+    worst, effect = audit.suspects[0], audit.suspects[0].background
+    named = f" The clearest is {worst.name}: {_off(worst):.0%} of the evidence for it lies off the object"
+    named += (
+        f", and erasing “{effect.text}” lowers its probability by {effect.effect:.2f}." if effect and effect.moves else "."
+    )
     return (
-        f"For {names}, more than {ALARM:.0%} of what the model relies on lies off the object: "
-        f"look at the images before you trust the accuracy.{rest}"
+        f"The model relies on what is around the object: for {len(audit.suspects)} of {counted(len(audit.ranked), 'class')}, "
+        f"clearly more than {ALARM:.0%} of the evidence lies off the object.{named}{rest}"
     )
 
 
-def _counted(count: int, noun: str) -> str:
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}{'es' if noun.endswith('s') else 's'}"
+def _off(one: ClassAudit) -> float:
+    return one.off_object.mean if one.off_object else 0.0
 
 
 def _facts(audit: Audit) -> tuple[tuple[str, str], ...]:
@@ -95,105 +123,101 @@ def _facts(audit: Audit) -> tuple[tuple[str, str], ...]:
 
 
 def _off_object(audit: Audit, thumbnails: Thumbnails) -> Section:
-    """Classes by their evidence off the object, with the image that shows most of it."""
+    """The worst class as images, then classes by their evidence off the object."""
     title = "Evidence off the object"
     if not audit.ranked:
         return Section(title, "Not known: no image has a mask or a box of its object.")
-    rows = []
+    rows, marks = [], []
     for place, one in enumerate(audit.ranked):
-        if one.off_object is None:
+        off = one.off_object
+        if off is None:
             continue
-        thumbnail = thumbnails.decision(audit.worst[one.name]) if place < SHOWN else None
-        figures = one.off_object.mean, one.off_object.low, one.off_object.high, one.means["off_area"], one.means["border"]
         verdict = "suspect" if one.suspect else "" if one.judged else "too few to say"
-        rows.append((one.name, verdict, one.predicted, *figures, thumbnail))
-    text = (
-        "How much of what the model relies on lies off the object?\n\nOff the object is the share of the evidence for the "
-        "prediction over its runner-up that lies more than one patch away from the object: 0 is none of it, 1 is all. The "
-        "runner-up is the class that scores second. Each number is a mean over the images predicted as the class. At least "
-        "and at most are the ends of its confidence interval: with a probability of 95 % the intervals of all classes are "
-        "right. By chance is the share of the image that lies so far away, which a map without any meaning would give. Border "
-        "is the share of the evidence along the edges of the image, where frames, captions and watermarks are.\n\nA class is "
-        f"a suspect if the lower end of its interval is above {ALARM:g}. With {_counted(len(audit.ranked), 'class')} this "
-        f"takes {audit.fewest} images or more; with fewer there are too few to say. The classes are sorted by the lower end."
+        chance, image = one.means["off_area"], audit.good[audit.worst[one.name]].image
+        rows.append((one.name, verdict, one.predicted, off.mean, off.low, off.high, chance, one.means["border"], image))
+        if place < max(SHOWN, len(audit.suspects)):
+            thumbnail = thumbnails.decision(audit.worst[one.name]) if place < SHOWN else None
+            marks.append(Mark(one.name, off.mean, off.low, off.high, chance, verdict, one.suspect, thumbnail))
+    about = (
+        "Off the object is the share of the evidence for the prediction over its runner-up that lies more than one patch away "
+        "from the object: 0 is none of it, 1 is all. The runner-up is the class that scores second. Each dot is a mean over "
+        "the images predicted as the class, and the line around it its confidence interval: with a probability of 95 % the "
+        "intervals of all classes are right. By chance is the share of the image that lies so far away, which a map without "
+        "any meaning would give. Border is the share of the evidence along the edges of the image, where frames, captions and "
+        "watermarks are. The image is the one with most evidence off the object.\n\nA class is a suspect if the lower end of "
+        f"its interval is above {ALARM:g}. With {counted(len(audit.ranked), 'class')} this takes {audit.fewest} images or "
+        "more; with fewer there are too few to say. The classes are sorted by the lower end."
     )
     columns = ("class", "alarm", "images", "off the object", "at least", "at most", "by chance", "border", "the worst image")
-    return Section(title, text, Table(columns, tuple(rows)))
+    plot = Intervals("share of the evidence off the object", tuple(marks), limit=ALARM, limited=f"alarm above {ALARM:g}")
+    strips = _strips(audit.suspects[:1], audit, thumbnails)
+    return Section(title, "", Table(columns, tuple(rows)), strips=strips, plots=(plot,), about=about)
 
 
-def _pairs(audit: Audit, thumbnails: Thumbnails) -> Section:
-    pairs, words = audit.pairs(SHOWN), audit.setup.described
-    rows: list[tuple[Cell, ...]] = []
-    for pair in pairs:
-        told = "; ".join(f"{one.ours}, not {one.theirs} ({agreement:.2f})" for one, agreement in pair.described)
-        # The map is that of the difference with the largest weight.
-        agrees = pair.shared if pair.described and pair.described[0][0] == pair.differences[0] else None
-        rows.append(
-            (
-                f"{pair.first}, not {pair.second}",
-                pair.images,
-                pair.errors,
-                pair.swapped,
-                pair.runner_up_probability,
-                told or (NO_WORDS if words else None),
-                mean_map(pair.map, "the evidence"),
-                None if agrees is None else mean_map(agrees, f"where {pair.differences[0].what} agrees"),
-                thumbnails.decision(pair.shown[0], f"runner-up least likely: {pair.best}"),
-                thumbnails.decision(pair.shown[1], f"runner-up most likely: {pair.worst}"),
-            )
-        )
-    others = audit.pairs(None)[SHOWN:]
-    if others:
-        left = (sum(getattr(pair, name) for pair in others) for name in ("images", "errors", "swapped"))
-        rows.append((f"{_counted(len(others), 'other pair')} (pairs.csv)", *left, *[None] * 6))
-    text = (
-        "Which classes does the model confuse, and what tells them apart? A pair is the predicted class and its runner-up. "
-        "Errors are the images with another label than the predicted class: "
-        f"{audit.errors} of {_counted(len(audit.good), 'image')}. Swapped are the errors whose label is the runner-up. The "
-        "column runner-up is its mean probability. The pairs are sorted by errors, then by that. A mean map averages the "
-        "evidence inside the box of the object: warm colours are evidence for the prediction, cold colours for the runner-up."
+def _strips(classes: list[ClassAudit], audit: Audit, thumbnails: Thumbnails) -> tuple[Strip, ...]:
+    """Of each class the image with most evidence off the object."""
+    strips = []
+    for one in classes:
+        at = audit.worst[one.name]
+        row, images = audit.good[at], thumbnails.evidence(at)
+        told = f"{row.off_object or 0:.0%} of the evidence on this image lies off the object"
+        strips += [Strip(f"{one.name}, not {row.runner_up}: {told}", images)] if images else []
+    return tuple(strips)
+
+
+def _suspects(audit: Audit, thumbnails: Thumbnails) -> Section | None:
+    strips = _strips(audit.suspects[1:SHOWN], audit, thumbnails)
+    text = "Of each suspect the image with most evidence off the object. Bright places are evidence for the prediction."
+    return Section("Other suspects", text, strips=strips) if strips else None
+
+
+def _calibration(audit: Audit) -> Section | None:
+    if not audit.good:
+        return None
+    confidence = torch.tensor([row.confidence for row in audit.good], dtype=torch.float64, device="cpu")
+    right = torch.tensor([row.correct for row in audit.good], dtype=torch.bool, device="cpu")
+    bins = calibration_bins(confidence, right)
+    points = tuple(Point(one.confidence, one.accuracy, name=counted(one.count, "image")) for one in bins)
+    rows = tuple((f"{one.low:g} to {one.high:g}", one.count, one.confidence, one.accuracy) for one in bins)
+    above = sum((one.confidence - one.accuracy) * one.count for one in bins) / len(audit.good)
+    how = "higher than its accuracy" if above > 0 else "lower than its accuracy"
+    text = f"The mean confidence of the model is {abs(above):.3f} {how}; the calibration error is {audit.calibration:.3f}."
+    about = (
+        "A dot stands for the images of similar confidence, in ten bins of equal width. On the diagonal the share that is "
+        "predicted correctly is the confidence; below it the model is too sure. The calibration error is the mean distance "
+        "from the diagonal, weighted by the images of a bin."
     )
-    if words:
-        text += (
-            "\n\nThe column in words names the phrases that explain the difference between the two texts best. The number in "
-            "brackets says how well the map of the phrase agrees with the evidence (1: the same places). A phrase is listed "
-            "only if it explains the texts and the maps better than phrases without any meaning here would; otherwise "
-            f"{NO_WORDS}. The map beside it shows where the first phrase agrees with the evidence."
-        )
-    columns = (
-        "pair",
-        "images",
-        "errors",
-        "swapped",
-        "runner-up",
-        "in words",
-        "mean map",
-        "words agree",
-        "surest image",
-        "least sure image",
-    )
-    return Section("Pairs that are confused", text, Table(columns, tuple(rows)))
+    plot = Chart("confidence", "accuracy", (Line("bins of images", points),), diagonal="confidence is accuracy")
+    table = Table(("confidence", "images", "mean confidence", "accuracy"), rows)
+    return Section("Confidence and accuracy", text, table, plots=(plot,), about=about)
 
 
 def _backgrounds(audit: Audit, thumbnails: Thumbnails) -> Section | None:
     texts = audit.setup.backgrounds
     if not texts:
         return None
-    rows = []
-    for place, one in enumerate(one for one in audit.backgrounds() if one.moves):
+    found = [one for one in audit.backgrounds() if one.moves]
+    rows, marks = [], []
+    for place, one in enumerate(found):
         at = audit.clearest.get((one.name, one.text)) if place < SHOWN else None
-        thumbnail = None if at is None else thumbnails.background(at, f"{one.text}, on {audit.good[at].image}")
-        rows.append((one.name, one.text, one.effect, one.chance, thumbnail))
+        rows.append((one.name, one.text, one.effect, one.chance, None if at is None else audit.good[at].image))
+        if place < SHOWN:
+            thumbnail = None if at is None else thumbnails.background(at, f"{one.text}, on {audit.good[at].image}")
+            marks.append(Mark(one.name, one.effect, chance=one.chance, note=one.text, strong=True, thumbnail=thumbnail))
     about = (
-        "Does the background change the prediction? Each background is erased from the embeddings of the images. Effect is "
-        "how far the probability of the predicted class then falls, as a mean over the images predicted as the class. Chance "
-        f"is the largest effect of 100 random directions. Listed are effects of {LEAST:g} and more that are above chance. A "
-        "text can have something in common with a class by accident, so compare the effects with each other."
+        "Each background is erased from the embeddings of the images. Effect is how far the probability of the predicted "
+        "class then falls, as a mean over the images predicted as the class. Chance is the largest effect of 100 random "
+        f"directions. Listed are effects of {LEAST:g} and more that are above chance. A text can have something in common "
+        "with a class by accident, so compare the effects with each other. The image shows where the background is."
     )
     title = "Backgrounds that change predictions"
     if not rows:
-        return Section(title, f"None of the {len(texts)} backgrounds changes the probability of a class.\n\n{about}")
-    return Section(title, about, Table(("class", "background", "effect", "chance", "where"), tuple(rows)))
+        return Section(title, f"None of the {len(texts)} backgrounds changes the probability of a class.", about=about)
+    names = dict.fromkeys(one.name for one in found)
+    text = f"Erasing a background lowers the probability of {counted(len(names), 'class')}, most that of {found[0].name}."
+    plot = Intervals("how far the probability of the class falls when the background is erased", tuple(marks))
+    table = Table(("class", "background", "effect", "chance", "where"), tuple(rows))
+    return Section(title, text, table, plots=(plot,), about=about)
 
 
 def _classes(audit: Audit) -> Section:
@@ -203,12 +227,12 @@ def _classes(audit: Audit) -> Section:
         for one in audit.classes
     ]
     meanings = " ".join(f"{figure.title[0].upper()}{figure.title[1:]}: {_lowered(figure.help)}" for figure in titled.values())
-    text = (
+    about = (
         "Images, errors, accuracy and expected calibration error are of the images with that label. The other columns are "
         f"means over the images predicted as the class. {meanings}"
     )
     columns = ("class", "images", "errors", "accuracy", "calibration error", *(figure.title for figure in titled.values()))
-    return Section("All classes", text, Table(columns, tuple(rows)))
+    return Section("All classes", table=Table(columns, tuple(rows)), about=about)
 
 
 def _lowered(text: str) -> str:
@@ -221,7 +245,7 @@ def _changed(audits: tuple[Audit, Audit], thumbnails: tuple[Thumbnails, Thumbnai
     if names[0] == names[1]:
         names = [f"{name}, {place}" for name, place in zip(names, ("first", "second"), strict=True)]
     ours, theirs = ({one.name: one for one in audit.classes} for audit in audits)
-    rows = []
+    rows, points = [], []
     for name, one in ours.items():
         other = theirs.get(name)
         of_class = [move for move in moved if move.before == name]
@@ -231,6 +255,8 @@ def _changed(audits: tuple[Audit, Audit], thumbnails: tuple[Thumbnails, Thumbnai
         alike = sum(move.agreement for move in of_class) / len(of_class)
         flipped = sum(move.before != move.after for move in of_class)
         rows.append((name, one.accuracy, other.accuracy, *off, flipped, alike))
+        if off[0] is not None and off[1] is not None:
+            points.append(Point(off[0], off[1], name=name, labelled=abs(off[0] - off[1]) > ALARM))
     most = sorted(moved, key=lambda move: (-(move.before != move.after), -move.growth, move.agreement))[: SHOWN // 2]
     images: list[Thumbnail | None] = []
     for audit, positions in zip(audits, zip(*(move.shown for move in most), strict=True), strict=False):
@@ -238,14 +264,28 @@ def _changed(audits: tuple[Audit, Audit], thumbnails: tuple[Thumbnails, Thumbnai
     for move in most:
         predicted = move.before, move.after
         images += [d.decision(at, f"{n}: {p}") for d, at, n, p in zip(thumbnails, move.shown, names, predicted, strict=True)]
+    changed = sum(move.before != move.after for move in moved)
     text = (
+        f"The two models predict different classes for {changed} of {counted(len(moved), 'image')}. Below are the images on "
+        "which the evidence moved most, under each of the two models."
+    )
+    about = (
         f"{names[0]} is the first model, {names[1]} the second. Changed counts the images for which they predict different "
         "classes. Agreement is the rank correlation of their maps of the evidence, as a mean over the images that the first "
-        "model predicts as the class. Below are the images on which the evidence moved most, under each of the two models."
+        "model predicts as the class. In the plot each dot is a class: above the line the second model has more of its "
+        "evidence off the object, below the line the first."
     )
     both = (f"{figure}, {place}" for figure in ("accuracy", "off the object") for place in ("first", "second"))
     columns = ("class", *both, "changed", "agreement")
-    return Section(f"Compared with {names[1]}", text, Table(columns, tuple(rows)), tuple(p for p in images if p))
+    plot = Chart(
+        f"off the object: {names[0]}",
+        f"off the object: {names[1]}",
+        (Line("classes", tuple(sorted(points, key=lambda point: -abs(point.x - point.y)))),),
+        joined=False,
+        diagonal="the same in both",
+    )
+    shown, plots = tuple(p for p in images if p), (plot,) if points else ()
+    return Section(f"Compared with {names[1]}", text, Table(columns, tuple(rows)), shown, plots=plots, about=about)
 
 
 def _columns(explorer: str) -> Section:

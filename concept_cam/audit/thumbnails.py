@@ -20,12 +20,16 @@ from concept_cam.audit.maps import Drawing
 from concept_cam.drawing import map_beside, map_on
 from concept_cam.errors import ImageError
 from concept_cam.files import write_image
+from concept_cam.images import Placement
+from concept_cam.metrics import strongest
 from concept_cam.page import Thumbnail
 
 IMAGES = "images"
 """The folder of full images, beside the page."""
 
-_SMALL = 224
+_SIDE = 320
+_MASKED = 0.05
+_GREY = (128, 128, 128)
 _LONGEST = 100
 """Letters of a file name that are to be read."""
 
@@ -33,6 +37,22 @@ _WARM, _COLD = (
     torch.tensor([[200.0, 40, 20]], dtype=torch.float32, device="cpu"),
     torch.tensor([[30.0, 80, 190]], dtype=torch.float32, device="cpu"),
 )
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class _Drawn:
+    """An image, small, with a map."""
+
+    image: Image.Image
+    placement: Placement
+    overlay: Image.Image
+    link: str
+    explore: str | None
+
+    def as_thumbnail(self, image: Image.Image, caption: str) -> Thumbnail:
+        explore = self.explore if image is self.overlay else None
+        return Thumbnail(image, caption, self.link, explore, _SIDE)
 
 
 @final
@@ -51,7 +71,7 @@ class Thumbnails:
     folder: Path
     prefix: str = ""
     explorer: Explored | None = None
-    _drawn: dict[str, Thumbnail] = field(default_factory=dict)
+    _drawn: dict[str, _Drawn] = field(default_factory=dict)
 
     def decision(self, at: int, caption: str | None = None) -> Thumbnail | None:
         """The evidence for the prediction of an image against its runner-up.
@@ -63,9 +83,49 @@ class Thumbnails:
         Returns:
             None if the image is gone or has changed.
         """
-        row = self.audit.good[at]
-        drawing = self.audit.drawings([at])[at]
-        return self._draw(at, drawing, drawing.decision, (row.predicted, [row.runner_up]), caption)
+        drawn = self._decision(at)
+        return None if drawn is None else drawn.as_thumbnail(drawn.overlay, self._caption(at, caption))
+
+    def image(self, at: int, caption: str | None = None) -> Thumbnail | None:
+        """The image itself.
+
+        Args:
+            at: the position of its row in ``Audit.good``.
+            caption: by default the name of the image.
+
+        Returns:
+            None if the image is gone or has changed.
+        """
+        drawn = self._decision(at)
+        return None if drawn is None else drawn.as_thumbnail(drawn.image, self._caption(at, caption))
+
+    def evidence(self, at: int) -> tuple[Thumbnail, ...]:
+        """An image, the contrastive map and the base map of its prediction, and the image with the strongest 5 % masked.
+
+        Args:
+            at: the position of its row in ``Audit.good``.
+
+        Returns:
+            Nothing if the image is gone or has changed.
+        """
+        drawn, row, drawing = self._decision(at), self.audit.good[at], self.audit.drawings([at])[at]
+        if drawn is None:
+            return ()
+        base, masked = map_on(drawn.image, drawn.placement, drawing.base), _masked(drawn, drawing.decision)
+        panels = (
+            (drawn.image, f"image {row.image}, predicted as {row.predicted}"),
+            (drawn.overlay, f"contrastive map: {row.predicted}, not {row.runner_up}"),
+            (base, f"base map of {row.predicted}"),
+            (masked, f"the strongest {_MASKED:.0%} masked: relative drop {row.rd5:.2f}"),
+        )
+        return tuple(drawn.as_thumbnail(*panel) for panel in panels)
+
+    def _decision(self, at: int) -> _Drawn | None:
+        row, drawing = self.audit.good[at], self.audit.drawings([at])[at]
+        return self._draw(at, drawing, drawing.decision, (row.predicted, [row.runner_up]))
+
+    def _caption(self, at: int, given: str | None) -> str:
+        return self.audit.good[at].image if given is None else given
 
     def background(self, at: int, caption: str | None = None) -> Thumbnail | None:
         """Where an image shows the background that moves it most, and no other.
@@ -81,7 +141,8 @@ class Thumbnails:
         others = [other for other in self.audit.setup.backgrounds if other != text]
         if drawing.scene is None or not drawing.scene.any():
             return None
-        return self._draw(at, drawing, drawing.scene, (text, others), caption)
+        drawn = self._draw(at, drawing, drawing.scene, (text, others))
+        return None if drawn is None else drawn.as_thumbnail(drawn.overlay, self._caption(at, caption))
 
     def _draw(
         self,
@@ -89,8 +150,7 @@ class Thumbnails:
         drawing: Drawing,
         grid: Float[Tensor, "rows cols"],
         compared: tuple[str, Sequence[str]],
-        caption: str | None,
-    ) -> Thumbnail | None:
+    ) -> _Drawn | None:
         target, references = compared
         row = self.audit.good[at]
         name = f"{self.prefix}{_file_name(self.audit.numbers[at], row.image, target, references)}"
@@ -105,15 +165,24 @@ class Thumbnails:
                 return None
             write_image(self.folder / IMAGES / name, sheet)
             small = image.copy()
-            small.thumbnail((_SMALL, _SMALL), Image.Resampling.LANCZOS)
-            overlay = map_on(small, placement.scaled((small.height, small.width)), grid)
+            small.thumbnail((_SIDE, _SIDE), Image.Resampling.LANCZOS)
+            placement = placement.scaled((small.height, small.width))
             explore = None
             if self.explorer is not None:
                 whole, strength = image if drawing.digest else None, self.audit.setup.strength
                 explore = self.explorer.link(self.audit.numbers[at], row.image, whole, compared, strength)
-            self._drawn[name] = Thumbnail(overlay, "", f"{IMAGES}/{name}", explore)
-        drawn = self._drawn[name]
-        return Thumbnail(drawn.image, row.image if caption is None else caption, drawn.link, drawn.explore)
+            overlay = map_on(small, placement, grid)
+            self._drawn[name] = _Drawn(small, placement, overlay, f"{IMAGES}/{name}", explore)
+        return self._drawn[name]
+
+
+def _masked(drawn: _Drawn, grid: Float[Tensor, "rows cols"]) -> Image.Image:
+    """The image with the strongest pixels of a map masked, of those that the model saw."""
+    heat = drawn.placement.project(grid.float())
+    chosen = strongest(heat, _MASKED * float(heat.isfinite().double().mean()))
+    masked = drawn.image.copy()
+    masked.paste(_GREY, mask=Image.fromarray(chosen.to(torch.uint8).mul(255).numpy()))
+    return masked
 
 
 def mean_map(map_: Float[Tensor, "side side"], caption: str) -> Thumbnail:
@@ -122,15 +191,16 @@ def mean_map(map_: Float[Tensor, "side side"], caption: str) -> Thumbnail:
     colour = torch.where(strength > 0, _WARM, _COLD)
     pixels = 255 + strength.abs() * (colour - 255)
     image = Image.fromarray(pixels.round().clamp(0, 255).to(torch.uint8).numpy())
-    return Thumbnail(image.resize((_SMALL, _SMALL), Image.Resampling.BICUBIC), caption)
+    return Thumbnail(image.resize((_SIDE, _SIDE), Image.Resampling.BICUBIC), caption, side=_SIDE)
 
 
 def _file_name(index: int, image: str, target: str, references: Sequence[str]) -> str:
     """Which image it is and what is drawn on it, to be read; and a digest, for names of which nothing can be read."""
-    what = f"{_slug(image)}-{_slug(target)}" + (f"-not-{_slug(references[0])}" if len(references) == 1 else "")
+    what = f"{slug(image)}-{slug(target)}" + (f"-not-{slug(references[0])}" if len(references) == 1 else "")
     digest = hashlib.sha256("\n".join((target, *references)).encode(errors="replace")).hexdigest()[:8]
     return f"{index:05d}-{what[:_LONGEST].strip('-')}-{digest}.png"
 
 
-def _slug(text: str) -> str:
+def slug(text: str) -> str:
+    """Letters and digits of a text, to be read in the name of a file."""
     return re.sub(r"[^0-9a-z]+", "-", text.lower()).strip("-")

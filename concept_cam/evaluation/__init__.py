@@ -12,6 +12,9 @@ mosaics      four images in one, for data without masks
 settings     methods, references and strengths, each once
 rows         on disk, batch by batch
 report       tables with intervals
+strips       images with their maps, for the page
+page         the figures as plots
+evaluation   what was run, with its tables and its page
 run          all of it, from options to tables
 """
 
@@ -19,12 +22,13 @@ from __future__ import annotations
 
 from concept_cam.among import Among, classes_among, told_among
 from concept_cam.evaluation.columns import GridRow
+from concept_cam.evaluation.evaluation import Evaluation
 from concept_cam.evaluation.grid import Grid
 from concept_cam.evaluation.mosaics import Mosaics, MosaicSettings, write_mosaics
 from concept_cam.evaluation.probe import fit_probe
 from concept_cam.evaluation.report import means, problems, tables
 from concept_cam.evaluation.rows import read_rows, write_rows
-from concept_cam.evaluation.run import Evaluation, evaluate
+from concept_cam.evaluation.run import evaluate
 from concept_cam.evaluation.settings import Settings
 from concept_cam.probabilities import ClassProbabilities, own_scale
 

@@ -70,13 +70,15 @@ class Grid:
 
     def rows(self, examples: Sequence[Example]) -> list[GridRow | Skipped]:
         """All rows of some examples, in their order; an example that cannot be used has one row that says why."""
-        rows = each_view(examples, self._view, self._passes, self._of_pass, _unusable)
+        rows = each_view(examples, self.view, self.passes, self._of_pass, _unusable)
         return [row for of_one in rows for row in of_one]
 
-    def _passes(self, frames: Sequence[Frame]) -> Iterator[Pass]:
+    def passes(self, frames: Sequence[Frame]) -> Iterator[Pass]:
+        """Frames through the model, with what the methods need."""
         return self.localizer.passes(frames, self.settings.named.values())
 
-    def _view(self, example: Example) -> View:
+    def view(self, example: Example) -> View:
+        """An example as the model sees it."""
         self.bank.vectors_of([example.label, example.twin or example.label])
         return View.of(example, self.localizer.preprocess)
 
@@ -84,7 +86,7 @@ class Grid:
         """Rows of images that went through the model together."""
         bank, settings = self.bank, self.settings
         scores = seen.scores(bank)
-        asked = [self._contrasts(view.example, of_one) for view, of_one in zip(views, scores, strict=True)]
+        asked = [self.contrasts(view.example, of_one) for view, of_one in zip(views, scores, strict=True)]
         examples = [view.example for view in views]
         probabilities = ClassProbabilities(self.localizer.backbone, bank, self.scale)
         # Of one class a model is always sure: that its score rests on something cannot be seen.
@@ -116,8 +118,13 @@ class Grid:
             own += [_problem(view.example, text) for text in dict.fromkeys(c.problem for c in of_one) if text]
         return rows
 
-    def _contrasts(self, example: Example, scores: Float[Tensor, " K"]) -> list[Contrast]:
-        """As many for each example, in one order."""
+    def contrasts(self, example: Example, scores: Float[Tensor, " K"]) -> list[Contrast]:
+        """The directions of an example, as many for each and in one order.
+
+        Args:
+            example: one of the data set.
+            scores: of its image and every class.
+        """
         selectors = {text: read_references(text)(example) for text in self.settings.references}
         return contrasts_of(self.bank, example.label, scores, selectors, self.settings.strengths)
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeAlias
+from dataclasses import dataclass
+from typing import Any, TypeAlias, final
 
 import torch
 from jaxtyping import Float
@@ -13,7 +14,7 @@ from torch import Tensor
 
 from concept_cam.evaluation.columns import METRICS, GridRow, shown
 from concept_cam.evaluation.contrasts import BASE
-from concept_cam.metrics import effect_size, mean_interval, paired_difference
+from concept_cam.metrics import Interval, effect_size, mean_interval, paired_difference
 from concept_cam.runs import Skipped
 
 Key: TypeAlias = tuple[str, str, float]
@@ -63,6 +64,70 @@ def means(rows: Sequence[GridRow | Skipped]) -> list[dict[str, Any]]:
     return found
 
 
+@final
+@dataclass(frozen=True)
+class Measured:
+    """A metric of one method, references and strength.
+
+    Attributes:
+        method, references, strength: of the maps.
+        images: for which the metric is known, 1 or more.
+        mean: over those, with a bootstrap interval.
+        gain: over the base map of the method on the same images; None of a base map, or of fewer than two images.
+        effect: its effect size.
+    """
+
+    method: str
+    references: str
+    strength: float
+    images: int
+    mean: Interval
+    gain: Interval | None = None
+    effect: float | None = None
+
+
+def measured(rows: Sequence[GridRow | Skipped], metric: str) -> list[Measured]:
+    """A metric of all combinations for which it is known; bases first within a method.
+
+    Args:
+        rows: of an evaluation.
+        metric: one of the columns of a row.
+    """
+    grouped = _grouped([row for row in rows if isinstance(row, GridRow)])
+    found = []
+    for (name, references, strength), ours in grouped.items():
+        base = {} if references == BASE else grouped.get((name, BASE, 0.0), {})
+        known = [image for image in ours if _value(ours[image], metric) is not None]
+        if known:
+            mean = mean_interval(_values(ours, known, metric))
+            found.append(Measured(name, references, strength, len(known), mean, *_gain(ours, base, known, metric)))
+    return found
+
+
+def _gain(
+    ours: Mapping[Image, GridRow], base: Mapping[Image, GridRow], known: Sequence[Image], metric: str
+) -> tuple[Interval | None, float | None]:
+    """Over the base maps, on the images that have both."""
+    both = [image for image in known if image in base and _value(base[image], metric) is not None]
+    if len(both) < 2:
+        return None, None
+    pair = _values(ours, both, metric), _values(base, both, metric)
+    return paired_difference(*pair), effect_size(*pair)
+
+
+def chance_of(rows: Sequence[GridRow | Skipped], metric: str) -> float | None:
+    """What a map without knowledge would get, as a mean over the images; None where that is not known.
+
+    Args:
+        rows: of an evaluation.
+        metric: one of the columns of a row.
+    """
+    column = _CHANCES.get(metric)
+    good = [row for row in rows if isinstance(row, GridRow)]
+    by_image = {_image(row): row for row in good if column and _value(row, column) is not None}
+    return _mean(by_image, column) if column and by_image else None
+
+
 def problems(rows: Sequence[GridRow | Skipped]) -> list[str]:
     """A line for each example that was skipped, with the reason.
 
@@ -78,42 +143,36 @@ def _table(rows: Sequence[GridRow], metrics: Sequence[str]) -> Table:
     known = [metric for metric in metrics if any(_value(row, metric) is not None for row in rows)]
     heads = [head for metric in known for head in (metric.replace("_", " "), "gain", "d")]
     table = Table("method", "against", "strength", "images", *heads, box=box.MARKDOWN)
-    grouped = _grouped(rows)
-    for key, of_key in grouped.items():
+    cells = {metric: {_key(one): _cells(one) for one in measured(rows, metric)} for metric in known}
+    for key, of_key in _grouped(rows).items():
         name, references, strength = key
-        cells: list[str] = []
-        for metric in known:
-            cells += _cells(of_key, grouped.get((name, BASE, 0.0), {}), metric, is_base=references == BASE)
-        table.add_row(name, references, f"{strength:g}", str(len(of_key)), *cells)
+        own = [cell for metric in known for cell in cells[metric].get(key, ("", "", ""))]
+        table.add_row(name, references, f"{strength:g}", str(len(of_key)), *own)
     if any(metric in _CHANCES for metric in known):
         # Of each image once, whatever maps it has.
         chances = set(_CHANCES.values())
         by_image = {_image(row): row for row in rows if any(_value(row, chance) is not None for chance in chances)}
-        cells = [cell for metric in known for cell in (_chance(by_image, metric), "", "")]
-        table.add_row("chance", "", "", str(len(by_image)), *cells)
+        by_chance = [cell for metric in known for cell in (_chance(rows, metric), "", "")]
+        table.add_row("chance", "", "", str(len(by_image)), *by_chance)
     return table
 
 
-def _chance(rows: Mapping[Image, GridRow], metric: str) -> str:
+def _key(one: Measured) -> Key:
+    return one.method, one.references, one.strength
+
+
+def _chance(rows: Sequence[GridRow], metric: str) -> str:
     """What a map that knows nothing comes to; nothing where that is not known, as of the best box."""
-    chance = _CHANCES.get(metric)
-    return f"{_mean(rows, chance):.3f}" if chance and any(_value(r, chance) is not None for r in rows.values()) else ""
+    chance = chance_of(rows, metric)
+    return "" if chance is None else f"{chance:.3f}"
 
 
-def _cells(ours: Mapping[Image, GridRow], base: Mapping[Image, GridRow], metric: str, *, is_base: bool) -> list[str]:
-    """Mean with interval; the gain with interval; its effect size. On the images that have both."""
-    values = _values(ours, [name for name in ours if _value(ours[name], metric) is not None], metric)
-    if not len(values):
-        return ["", "", ""]
-    cell = str(mean_interval(values))
-    if is_base:
-        return [cell, "", ""]
-    both = [name for name in ours if name in base and None not in (_value(ours[name], metric), _value(base[name], metric))]
-    if len(both) < 2:
-        return [cell, "", ""]
-    pair = _values(ours, both, metric), _values(base, both, metric)
-    gain = paired_difference(*pair)
-    return [cell, f"{gain.mean:+.3f} [{gain.low:+.3f}, {gain.high:+.3f}]", f"{effect_size(*pair):+.2f}"]
+def _cells(one: Measured) -> tuple[str, str, str]:
+    """Mean with interval; the gain with interval; its effect size."""
+    if one.gain is None:
+        return str(one.mean), "", ""
+    gain = f"{one.gain.mean:+.3f} [{one.gain.low:+.3f}, {one.gain.high:+.3f}]"
+    return str(one.mean), gain, f"{one.effect:+.2f}"
 
 
 def _grouped(rows: Sequence[GridRow]) -> dict[Key, dict[Image, GridRow]]:

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import io
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, final
-
-from rich.console import Console
+from typing import Any
 
 from concept_cam.address import address_of
 from concept_cam.among import Among, chosen_among, classes_among, figures_among, told_among
@@ -18,21 +14,19 @@ from concept_cam.concepts import ConceptBank
 from concept_cam.datasets import Dataset
 from concept_cam.errors import OptionError
 from concept_cam.evaluation.columns import GridRow
+from concept_cam.evaluation.evaluation import Evaluation
 from concept_cam.evaluation.grid import Grid
 from concept_cam.evaluation.mosaics import OTHERS, Mosaics, MosaicSettings, write_mosaics
 from concept_cam.evaluation.probe import DECAY, features_of, fit_probe
-from concept_cam.evaluation.report import means, problems, tables
 from concept_cam.evaluation.rows import read_rows, write_rows
 from concept_cam.evaluation.settings import Settings
-from concept_cam.files import write_file
+from concept_cam.evaluation.strips import EXPLORER, strips
 from concept_cam.localizer import Localizer
 from concept_cam.methods import AnyMethod, as_method
 from concept_cam.probabilities import own_scale
-from concept_cam.provenance import Provenance
-from concept_cam.runs import Skipped, read_settings
+from concept_cam.runs import read_settings
 from concept_cam.runs.digests import digest_of
 from concept_cam.runs.how import how_it_is_made
-from concept_cam.tables import table_of
 
 USUAL_METHODS = ("grad_cam", "hires_cam", "layer_cam")
 USUAL_REFERENCES = ("twin", "nearest:3")
@@ -40,75 +34,6 @@ USUAL_STRENGTHS = (0.6, 1.0)
 
 EMBEDDINGS = "embeddings"
 """The folder of the embeddings that a probe and mosaics need of all images."""
-
-_WIDTH = 320
-
-
-@final
-@dataclass(frozen=True, eq=False)
-class Evaluation:
-    """An evaluation that was run.
-
-    Attributes:
-        dataset: the images.
-        folder: with ``rows.csv``, ``means.csv`` and ``tables.md``.
-        among: among how many of how many classes the model was judged.
-        rows: one for each image, method, references and strength, see ``GridRow``.
-        told: what else is to be said of them, a line each.
-        made: how; its line to cite is the last of the tables.
-    """
-
-    dataset: Dataset
-    folder: Path
-    among: str
-    rows: Sequence[GridRow | Skipped]
-    told: tuple[str, ...] = ()
-    made: Provenance | None = None
-
-    @cached_property
-    def means(self) -> list[dict[str, Any]]:
-        """One row for each method, references and strength: how many images, and the mean of each metric."""
-        return means(self.rows)
-
-    @property
-    def problems(self) -> list[str]:
-        """What was skipped, and why; a line each."""
-        return [*self.dataset.problems, *problems(self.rows)]
-
-    @property
-    def used(self) -> int:
-        """How many images could be used."""
-        return len({(row.image, row.label) for row in self.rows if isinstance(row, GridRow)})
-
-    @property
-    def skipped(self) -> int:
-        """How many could not: with those that are used, all that the data set has."""
-        return len(self.dataset.examples) - self.used + len(self.dataset.problems)
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """What the rows depend on: options, digests of all that was looked at, versions; as in ``run.json``."""
-        return read_settings(self.folder)
-
-    @cached_property
-    def text(self) -> str:
-        """All tables in Markdown, with intervals, and among how many classes the model was judged."""
-        console = Console(width=_WIDTH, record=True, file=io.StringIO())
-        for table in tables(self.rows):
-            console.print(table)
-        lines = [line.rstrip() for line in console.export_text().splitlines()]
-        cite = [f"To cite this: {self.made.cite}"] if self.made else []
-        return "\n".join([*lines, *self.told, f"The model is judged among {self.among}.", *cite, ""])
-
-    def write(self) -> None:
-        """Write ``means.csv`` and ``tables.md``.
-
-        Raises:
-            OutputError: one cannot be written.
-        """
-        columns = list(dict.fromkeys(key for row in self.means for key in row))
-        write_file(self.folder / "means.csv", table_of(self.means, columns))
-        write_file(self.folder / "tables.md", self.text.encode())
 
 
 def evaluate(
@@ -140,8 +65,8 @@ def evaluate(
         localizer: model, preprocessing, site and form of the gradient.
         dataset: images and masks that cannot be read and labels that the model does not have are skipped and reported. Of one
             class only base maps are measured, and where they lie: there is nothing to compare with.
-        folder: for ``run.json``, ``how.json``, ``batches/``, ``rows.csv``, ``means.csv`` and ``tables.md``; for a probe or
-            mosaics also ``embeddings/``. One that is half done is resumed.
+        folder: for ``run.json``, ``how.json``, ``batches/``, ``rows.csv``, ``means.csv``, ``tables.md``, ``report.html`` and
+            ``explore.html``; for a probe or mosaics also ``embeddings/``. One that is half done is resumed.
         methods: by name, or functions of your own; by default the three that are usual, and the localizer's own.
         references: as ``read_references`` knows them; by default the twin of the data set and the three nearest. Of a mosaic
             they may be ``mosaic``, its other three classes, which are the default there.
@@ -215,7 +140,8 @@ def evaluate(
         found = _of_mosaics(mosaics_, folder, about, judged)
     else:
         grid = Grid(localizer, bank, 1.0 if probe else own_scale(backbone), settings)
-        found = Evaluation(dataset, folder, judged, read_rows(write_rows(grid, dataset, folder, about)), told)
+        rows = read_rows(write_rows(grid, dataset, folder, about))
+        found = Evaluation(dataset, folder, judged, rows, told, strips=strips(grid, dataset, rows, folder / EXPLORER))
     made = how_it_is_made(
         "evaluation",
         localizer,

@@ -12,7 +12,7 @@ shapes          shapes of arguments, checked at run time
 
 from __future__ import annotations
 
-from concept_cam.metrics.calibration import calibration_error
+from concept_cam.metrics.calibration import CalibrationBin, calibration_bins, calibration_error
 from concept_cam.metrics.faithfulness import (
     Confidence,
     area_under,
@@ -49,6 +49,7 @@ from concept_cam.metrics.statistics import (
 )
 
 __all__ = [
+    "CalibrationBin",
     "Confidence",
     "Imputation",
     "Interval",
@@ -60,6 +61,7 @@ __all__ = [
     "box_accuracy",
     "box_iou",
     "box_overlaps",
+    "calibration_bins",
     "calibration_error",
     "comprehensiveness",
     "confidence_kept",

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import torch
+from dataclasses import dataclass
+
 from jaxtyping import Bool, Float
 from torch import Tensor
 
@@ -29,6 +30,47 @@ def calibration_error(confidence: Float[Tensor, " N"], right: Bool[Tensor, " N"]
         >>> round(calibration_error(torch.tensor([0.9, 0.9, 0.6]), torch.tensor([True, False, True])), 6)
         0.4
     """
+    found = calibration_bins(confidence, right, bins)
+    count = sum(one.count for one in found)
+    return sum(abs(one.confidence - one.accuracy) * one.count for one in found) / count if count else float("nan")
+
+
+@dataclass(frozen=True)
+class CalibrationBin:
+    """Images of similar confidence.
+
+    Attributes:
+        low, high: the confidences between which they are.
+        count: how many there are, 1 or more.
+        confidence: their mean confidence, 0 to 1.
+        accuracy: the share of them that is predicted correctly, 0 to 1.
+    """
+
+    low: float
+    high: float
+    count: int
+    confidence: float
+    accuracy: float
+
+
+def calibration_bins(confidence: Float[Tensor, " N"], right: Bool[Tensor, " N"], bins: int = 10) -> list[CalibrationBin]:
+    """Confidence and accuracy in bins of equal width, those without images omitted; see ``calibration_error``.
+
+    Args:
+        confidence: probability of the predicted class, 0 to 1.
+        right: whether the predicted class is the true one.
+        bins: number of bins, 1 or more.
+
+    Raises:
+        OptionError: there are no bins, a confidence is not from 0 to 1, or the arguments differ in shape.
+
+    Example:
+        >>> import torch
+        >>> from concept_cam.metrics import calibration_bins
+        >>> found = calibration_bins(torch.tensor([0.75, 0.75, 0.5]), torch.tensor([True, False, True]), bins=2)
+        >>> [(one.high, one.count, one.confidence, one.accuracy) for one in found]
+        [(0.5, 1, 0.5, 1.0), (1.0, 2, 0.75, 0.5)]
+    """
     if bins < 1:
         raise OptionError(f"bins is {bins}; expected at least 1.")
     check_shapes(confidence=(confidence, "N"), right=(right, "N"))
@@ -37,5 +79,9 @@ def calibration_error(confidence: Float[Tensor, " N"], right: Bool[Tensor, " N"]
     if not ((confidence >= 0) & (confidence <= 1 + 1e-6)).all():
         raise OptionError(f"Confidences from {confidence.min():g} to {confidence.max():g}; expected probabilities, 0 to 1.")
     which = (confidence * bins).ceil().clamp(1, bins).long() - 1
-    gap = torch.zeros(bins, dtype=torch.float64, device=confidence.device).index_add_(0, which, confidence - right.double())
-    return float(gap.abs().sum() / len(confidence)) if len(confidence) else float("nan")
+    found = []
+    for k in which.unique().tolist():
+        here = which == k
+        means = float(confidence[here].mean()), float(right[here].double().mean())
+        found.append(CalibrationBin(k / bins, (k + 1) / bins, int(here.sum()), *means))
+    return found

@@ -14,16 +14,17 @@ from jinja2 import Environment, StrictUndefined, Template
 from PIL import Image
 
 from concept_cam.images import read_image
-from concept_cam.page.page import Cell, Page, Table, Thumbnail
-
-_SIDE = 224
+from concept_cam.page import svg
+from concept_cam.page.page import Cell, Page, Table
+from concept_cam.page.plots import Chart, Intervals, Matrix
+from concept_cam.page.thumbnail import Thumbnail
 
 
 def to_html(page: Page) -> str:
     """Render the page as HTML, to be written in UTF-8.
 
-    Images are embedded. A content security policy forbids the browser to load anything and to run any script except
-    ``page.js``. Without scripts the page is complete, but tables do not sort.
+    Images are embedded, plots are SVG. A content security policy forbids the browser to load anything and to run any script
+    except ``page.js``. Without scripts the page is complete, but tables cannot be sorted, searched and saved.
 
     Raises:
         ImageError: the image of a thumbnail is damaged or too large.
@@ -48,14 +49,22 @@ def to_html(page: Page) -> str:
 def _template() -> Template:
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters |= {
+        "axis": svg.axis,
+        "chart": svg.chart,
         "embedded": _embedded,
         "encoded": _encoded,
+        "heat": _heat,
+        "is_chart": lambda plot: isinstance(plot, Chart),
+        "is_intervals": lambda plot: isinstance(plot, Intervals),
         "is_number": _is_number,
         "is_thumbnail": lambda cell: isinstance(cell, Thumbnail),
         "numeric": _numeric,
         "paragraphs": lambda text: [paragraph for paragraph in text.split("\n\n") if paragraph.strip()],
         "shown": _shown,
         "sort_value": _sort_value,
+        "svg_key": svg.key,
+        "svg_shown": svg.shown,
+        "track": svg.track,
     }
     return environment.from_string(_asset("page.html.jinja"))
 
@@ -73,10 +82,10 @@ def _base64(content: bytes) -> str:
     return base64.b64encode(content).decode("ascii")
 
 
-def _embedded(image: Image.Image) -> dict[str, str | int]:
-    """The attributes of an ``img`` with a thumbnail of the image, never enlarged."""
-    small = read_image(image)
-    small.thumbnail((_SIDE, _SIDE), Image.Resampling.LANCZOS)
+def _embedded(thumbnail: Thumbnail) -> dict[str, str | int]:
+    """The attributes of an ``img`` with the thumbnail, never enlarged."""
+    small = read_image(thumbnail.image)
+    small.thumbnail((thumbnail.side, thumbnail.side), Image.Resampling.LANCZOS)
     stream = io.BytesIO()
     small.save(stream, "JPEG", quality=75, optimize=True)
     return {"src": f"data:image/jpeg;base64,{_base64(stream.getvalue())}", "width": small.width, "height": small.height}
@@ -84,6 +93,12 @@ def _embedded(image: Image.Image) -> dict[str, str | int]:
 
 def _encoded(link: str) -> str:
     return quote(link, safe="/", errors="surrogateescape")
+
+
+def _heat(matrix: Matrix, row: int, column: int) -> str:
+    """The classes of a cell of a matrix: how much of its row is in it, and whether it is on the diagonal."""
+    share = matrix.counts[row][column] / max(1, sum(matrix.counts[row]))
+    return f"heat-{math.ceil(5 * share)}{' right' if row == column else ''}"
 
 
 def _is_number(cell: Cell) -> bool:
@@ -105,9 +120,7 @@ def _shown(cell: Cell) -> str:
         return ""
     if isinstance(cell, bool):
         return "yes" if cell else "no"
-    if isinstance(cell, float):
-        return f"{cell:.3f}".replace("-0.000", "0.000")
-    return str(cell)
+    return svg.shown(cell) if isinstance(cell, float) else str(cell)
 
 
 def _sort_value(number: float) -> str:

@@ -1,6 +1,7 @@
 "use strict";
 
 const collator = new Intl.Collator(document.documentElement.lang, { numeric: true });
+const tables = [...document.querySelectorAll("details.table table")];
 
 /** What a cell is sorted by: a number, a text, or nothing. */
 function key(cell) {
@@ -27,8 +28,8 @@ function sort(table, header) {
   for (const [, row] of [...filled, ...empty]) table.tBodies[0].append(row);
 }
 
-for (const table of document.querySelectorAll("table")) {
-  for (const header of table.tHead.rows[0].cells) {
+for (const table of tables) {
+  for (const header of table.tHead.rows[0]?.cells ?? []) {
     if (!header.textContent.trim()) continue;
     const button = document.createElement("button");
     button.type = "button";
@@ -36,6 +37,48 @@ for (const table of document.querySelectorAll("table")) {
     button.addEventListener("click", () => sort(table, header));
     header.append(button);
   }
+}
+
+/** Show the rows that hold a text. */
+function search(table, text) {
+  const wanted = text.trim().toLowerCase();
+  for (const row of table.tBodies[0].rows) row.hidden = !row.textContent.toLowerCase().includes(wanted);
+}
+
+/** A cell of a CSV file: a number in full; a text that a spreadsheet would run has an apostrophe before it. */
+function field(cell) {
+  const value = cell.dataset.value ?? cell.textContent.trim().replace(/\s+/g, " ");
+  const text = cell.dataset.value === undefined && /^'*[=+\-@]/.test(value) ? `'${value}` : value;
+  return /[",\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
+}
+
+/** Save the rows that are shown, in their order. */
+function save(table, name) {
+  const rows = [table.tHead.rows[0], ...[...table.tBodies[0].rows].filter((row) => !row.hidden)];
+  const lines = rows.map((row) => `${Array.from(row.cells, field).join(",")}\n`);
+  const link = document.createElement("a");
+  link.href = URL.createObjectURL(new Blob(lines, { type: "text/csv" }));
+  link.download = `${name}.csv`;
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 1000);
+}
+
+for (const table of tables) {
+  const heading = table.closest("section").querySelector("h2").textContent.trim();
+  if (!table.tBodies[0].rows.length) continue;
+  const tools = document.createElement("div");
+  const input = document.createElement("input");
+  const button = document.createElement("button");
+  tools.className = "tools";
+  input.type = "search";
+  input.placeholder = "Search";
+  input.setAttribute("aria-label", `Search: ${heading}`);
+  input.addEventListener("input", () => search(table, input.value));
+  button.type = "button";
+  button.textContent = "Save as CSV";
+  button.addEventListener("click", () => save(table, heading.toLowerCase().replace(/[^\p{L}\p{N}]+/gu, "-").slice(0, 60)));
+  tools.append(input, button);
+  table.parentElement.before(tools);
 }
 
 /** A table that fits needs no box to scroll in; its head can then stay in sight. */
@@ -51,3 +94,14 @@ for (const box of document.querySelectorAll(".scroll")) {
   fit(box);
   observer.observe(box);
 }
+
+/** On paper nothing can be unfolded. */
+addEventListener("beforeprint", () => {
+  for (const details of document.querySelectorAll("details:not([open])")) details.dataset.folded = details.open = true;
+});
+addEventListener("afterprint", () => {
+  for (const details of document.querySelectorAll("details[data-folded]")) {
+    details.open = false;
+    delete details.dataset.folded;
+  }
+});

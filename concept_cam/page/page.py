@@ -1,40 +1,13 @@
-"""The content of a page: headline facts, then sections of text, tables and images."""
+"""The content of a page: headline facts, then sections of text, images, plots and tables."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import TypeAlias, final
 
-from PIL import Image
-
 from concept_cam.errors import OptionError
-
-
-@final
-@dataclass(frozen=True, eq=False)
-class Thumbnail:
-    """An image of any size, shown small.
-
-    Attributes:
-        image: as ``concept_cam.images.read_image`` accepts it; the page embeds a copy of at most 224 pixels a side.
-        caption: text below the image, and its alternative text.
-        link: path of the full image relative to the folder of the page, ``images/gold crest #3.png``, with ``/`` between
-            folders; the page percent-encodes it.
-        explore: the link to the image in the explorer beside the page, as ``explorer.Beside`` gives it: encoded already.
-
-    Raises:
-        OptionError: a link is empty, absolute or begins with a scheme.
-    """
-
-    image: Image.Image
-    caption: str
-    link: str | None = None
-    explore: str | None = None
-
-    def __post_init__(self) -> None:
-        _check_link(self.link)
-        _check_link(None if self.explore is None else self.explore.partition("#")[0])
-
+from concept_cam.page.plots import Plot
+from concept_cam.page.thumbnail import Thumbnail, check_link
 
 Cell: TypeAlias = str | int | float | Thumbnail | None
 """A cell of a table. Floats are shown with 3 decimals and sorted by their full value; None and NaN are shown empty and sorted
@@ -64,21 +37,51 @@ class Table:
 
 
 @final
+@dataclass(frozen=True, eq=False)
+class Strip:
+    """Images that belong together, in one row where there is space.
+
+    Attributes:
+        title: what they are of.
+        images: from left to right.
+        text: one or two sentences about them.
+        link: path of a page about them, relative to the folder of this one; None for no link.
+
+    Raises:
+        OptionError: the link is empty, absolute or begins with a scheme.
+    """
+
+    title: str
+    images: tuple[Thumbnail, ...]
+    text: str = ""
+    link: str | None = None
+
+    def __post_init__(self) -> None:
+        check_link(self.link)
+
+
+@final
 @dataclass(frozen=True)
 class Section:
-    """A section of a page.
+    """A section of a page: what was found first, as text, images and plots; explanations and tables are folded below.
 
     Attributes:
         title: its heading.
         text: paragraphs, separated by blank lines.
-        table: below the images.
-        images: below the text.
+        table: folded, below all else.
+        images: below the plots.
+        strips: below the text.
+        plots: below the strips.
+        about: paragraphs that say how to read it; folded.
     """
 
     title: str
     text: str = ""
     table: Table | None = None
     images: tuple[Thumbnail, ...] = ()
+    strips: tuple[Strip, ...] = ()
+    plots: tuple[Plot, ...] = ()
+    about: str = ""
 
 
 @final
@@ -89,8 +92,8 @@ class Page:
     Attributes:
         title: its heading and the title of the browser tab.
         lead: its conclusion, in one or two sentences.
-        sections: in their order; with three or more the page has a table of contents.
-        facts: (name, value) pairs, shown in large type above the sections.
+        sections: in their order; with three or more the page has a table of contents, below the first.
+        facts: (name, value) pairs, shown below the lead.
     """
 
     title: str

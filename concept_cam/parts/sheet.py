@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw
 from concept_cam.drawing import shortened, upright
 from concept_cam.errors import OptionError
 from concept_cam.lettering import Lettering
-from concept_cam.page import Cell, Page, Section, Table, Thumbnail, how_made
+from concept_cam.page import Cell, Intervals, Mark, Page, Section, Strip, Table, Thumbnail, how_made
 from concept_cam.parts.explored import Explored
 from concept_cam.parts.labels import INK, Layer, beside, marked, wrapped
 from concept_cam.parts.part import PartFinding
@@ -22,6 +22,7 @@ from concept_cam.regions import Box
 
 _SMALLEST, _LARGEST = 480, 1200
 _THUMBNAIL = 224
+_WIDE = 704
 _IMAGES, _CROPS = 60, 3
 _GREY = (112, 118, 124)
 _LONGEST = 24
@@ -149,7 +150,9 @@ class _Row:
 
 @final
 class PartSheet:
-    """A sheet that takes one image after another and keeps none: three small crops of each part, 60 thumbnails in all.
+    """A sheet that takes one image after another and keeps none of them.
+
+    It has three small crops of each part, 60 thumbnails in all, and a drawing of the image on which the parts are surest.
 
     Args:
         name: of the species.
@@ -164,6 +167,7 @@ class PartSheet:
         self._count = 0
         self._rows: list[_Row] = []
         self._thumbnails: list[Thumbnail] = []
+        self._surest: tuple[float, Thumbnail] | None = None
 
     def add(self, name: str, image: Image.Image, finding: PartFinding) -> None:
         """Add one image to the sheet; see ``part_sheet``.
@@ -193,6 +197,9 @@ class PartSheet:
                 if len(row.crops) < _CROPS or part.confidence > row.crops[-1][0]:
                     row.crops.append((part.confidence, Thumbnail(_crop(image, part.box), name, link, explore.get(part.name))))
                     row.crops = sorted(row.crops, key=lambda crop: -crop[0])[:_CROPS]
+        sure = sum(part.confidence for part in finding.parts if part.visible)
+        if self._surest is None or sure > self._surest[0]:
+            self._surest = sure, Thumbnail(annotated(finding, image), name, link, explore.get(finding.parent), _WIDE)
         if self._count <= _IMAGES:
             small, marks = marked(finding, image, _THUMBNAIL)
             layer = Layer(small.size, 1.2)
@@ -209,38 +216,70 @@ class PartSheet:
         """
         if self._count == 0:
             raise OptionError("There are no findings; expected those of at least one image.")
-        parent, count = self._vocabulary[0], self._count
+        count = self._count
         seen = sum(row.visible for row in self._rows) / count
         facts = {"images": str(count), "parts visible on an image": f"{seen:.1f} of {len(self._rows)}"}
         facts |= {key: str(self._about[key]) for key in ("model", "vocabulary", "method") if self._about.get(key)}
         more = f" These are the first {_IMAGES} of {count}." if count > _IMAGES else ""
         if self._explorer is not None and self._explorer.write():
             more += f" Explore opens an image in {self._explorer.page.name}, to compare phrases of parts on it."
+        surest = [Strip("The image on which the parts are surest", (self._surest[1],))] if self._surest else []
+        strips = self._strips()
         sections = (
-            Section("Part by part", _PARTS_TEXT, self._table()),
+            Section("Part by part", strips=tuple(surest), plots=(self._plot(),), table=self._table(), about=_ABOUT),
+            *((Section("What the parts look like", _PARTS_TEXT, strips=strips),) if strips else ()),
             Section("Images", f"{_IMAGES_TEXT}{more}", images=tuple(self._thumbnails)),
             *((how_made(self.made),) if self.made else ()),
         )
-        lead = f"What the parts of {parent} look like on {'1 image' if count == 1 else f'{count} images'}."
-        return Page(self.name, lead, sections, tuple(facts.items()))
+        return Page(self.name, self._lead(), sections, tuple(facts.items()))
+
+    def _named(self) -> list[tuple[str, _Row]]:
+        return list(zip(self._vocabulary[1:], self._rows, strict=True))
+
+    def _lead(self) -> str:
+        """The readings on which most images agree, of the parts that most of them show."""
+        seen = [(name, row) for name, row in self._named() if 2 * row.visible >= self._count]
+        told = [" ".join([*(reading.most_common(1)[0][0] for reading in row.readings.values()), name]) for name, row in seen]
+        hidden = [name for name, row in self._named() if 2 * row.visible < self._count]
+        images = "1 image" if self._count == 1 else f"{self._count} images"
+        return f"The {self._vocabulary[0]} on {images}: {', '.join(told) or 'no part is visible'}." + (
+            f" Mostly not visible: {', '.join(hidden)}." if hidden and told else ""
+        )
+
+    def _plot(self) -> Intervals:
+        marks = tuple(
+            Mark(name, row.visible / self._count, note="; ".join(_read(row).values())) for name, row in self._named()
+        )
+        return Intervals("share of the images on which the part is visible", marks)
+
+    def _strips(self) -> tuple[Strip, ...]:
+        strips = []
+        for name, row in self._named():
+            if row.crops:
+                told = f"{name}: {', '.join(_read(row).values())}" if row.readings else name
+                strips.append(Strip(told, tuple(crop for _, crop in row.crops)))
+        return tuple(strips)
 
     def _table(self) -> Table:
         attributes = list(dict.fromkeys(attribute for row in self._rows for attribute in row.readings))
-        best_first = ("clearest", "second", "third")[: max(len(row.crops) for row in self._rows)]
         rows: list[tuple[Cell, ...]] = []
-        for name, row in zip(self._vocabulary[1:], self._rows, strict=True):
+        for name, row in self._named():
             known = row.confidence / row.visible if row.visible else None
-            best = [row.readings[attribute].most_common(1) if attribute in row.readings else [] for attribute in attributes]
-            readings = [f"{found[0][0]} {found[0][1]}/{row.visible}" if found else None for found in best]
-            crops = [thumbnail for _, thumbnail in row.crops] + [None] * (len(best_first) - len(row.crops))
-            rows.append((name, row.visible / self._count, known, *readings, *crops))
-        return Table(("part", "visible", "confidence", *attributes, *best_first), tuple(rows))
+            rows.append((name, row.visible / self._count, known, *(_read(row).get(attribute) for attribute in attributes)))
+        return Table(("part", "visible", "confidence", *attributes), tuple(rows))
 
 
-_PARTS_TEXT = (
+def _read(row: _Row) -> dict[str, str]:
+    """Of each attribute the reading on which most images agree, and how many do."""
+    best = {attribute: reading.most_common(1)[0] for attribute, reading in row.readings.items()}
+    return {attribute: f"{value} {count}/{row.visible}" for attribute, (value, count) in best.items()}
+
+
+_ABOUT = (
     "Visible is the share of the images on which a part stands out, confidence (0.5 to 1) the mean over those. Of each "
-    "attribute, the reading on which most of them agree, and how many do. On the right, the part where it is surest."
+    "attribute, the reading on which most of them agree, and how many do."
 )
+_PARTS_TEXT = "Each part where it is surest."
 _IMAGES_TEXT = "A dot for each part that is visible; a click shows which is which."
 
 
