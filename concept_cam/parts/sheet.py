@@ -10,11 +10,11 @@ from typing import Any, final
 
 from PIL import Image, ImageDraw
 
-from concept_cam.drawing import shortened, upright
 from concept_cam.errors import OptionError
-from concept_cam.lettering import Lettering
+from concept_cam.heat import upright
+from concept_cam.lettering import Lettering, shortened, wrapped
 from concept_cam.page import Cell, Page, Section, Table, Thumbnail, how_made
-from concept_cam.parts.labels import INK, Layer, beside, marked, wrapped
+from concept_cam.parts.labels import INK, Layer, beside, marked
 from concept_cam.parts.part import PartFinding
 from concept_cam.provenance import Provenance
 from concept_cam.regions import Box
@@ -77,7 +77,7 @@ def annotated(finding: PartFinding, image: Image.Image) -> Image.Image:
     height = max(shown.height, round(step * len(columns[0])))
     left, top = pad + margins[0], pad + (height - shown.height) // 2
     width = max(left + shown.width + margins[1] + pad, _LONGEST * size)
-    notes = wrapped(*_hidden(finding), font=small, width=width - 2 * pad)
+    notes = wrapped(" ".join(_hidden(finding)), small, width - 2 * pad)
     canvas = Image.new("RGB", (width, round(height + 2 * pad + 1.4 * size * len(notes))), "white")
     canvas.paste(shown, (left, top))
     write, lines = ImageDraw.Draw(canvas), []

@@ -112,19 +112,21 @@ def _found(answer: Answer, folder: Path, number: int) -> Iterator[_Found]:
             yield _Found(rank, match, None, problem_of(error))
             continue
         try:
-            drawn = _marked(overlay(result, _image(match)), result)
+            drawn = _marked(overlay(result, _image(match), legend=True), result)
         except ImageError as error:
             yield _Found(rank, match, result, problem_of(error))
             continue
         name = f"{_OVERLAYS}/{number:02d}-{rank:04d}.png"
         write_image(folder / name, drawn)
+        height, width = result.placement.image_size
+        drawn = drawn.crop((0, 0, width, height))
         drawn.thumbnail((_SMALL, _SMALL), Image.Resampling.LANCZOS)
         yield _Found(rank, match, result, "", name, drawn)
 
 
 def _marked(image: Image.Image, result: Localization) -> Image.Image:
     """The overlay with the boxes of the map, and a ring around its peak."""
-    pen, line = ImageDraw.Draw(image), max(1, round(max(image.size) / 250))
+    pen, line = ImageDraw.Draw(image), max(1, round(max(result.placement.image_size) / 250))
     for left, top, right, bottom in boxes_of(result):
         pen.rectangle((left, top, right - 1, bottom - 1), outline=_INK, width=line)
     if boxes_of(result):

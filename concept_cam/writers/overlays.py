@@ -24,7 +24,8 @@ from concept_cam.writers.writer import Writer
 class Overlays(Writer[Result]):
     """Draws each result on its image. The image is needed.
 
-    A localization gives ``NAME-overlay.png``, the heat map on the image, and ``NAME-compared.png``, the image, the base map
+    A localization gives ``NAME-overlay.png``, the heat map on the image with a legend beneath (the upper part is the image
+    pixel by pixel), and ``NAME-compared.png``, the image, the base map
     and the contrastive map side by side. A finding of parts gives ``NAME.png``, with a dot, a box and a label for each part.
 
     Args:
@@ -49,7 +50,7 @@ class Overlays(Writer[Result]):
             raise OptionError(f"{name!r}: give the image to draw on.")
         if isinstance(result, PartFinding):
             return (write_image(self._folder / f"{name}.png", annotated(result, image)),)
-        drawn = overlay(result, image), side_by_side(result, image)
+        drawn = overlay(result, image, legend=True), side_by_side(result, image)
         return tuple(
             write_image(self._folder / f"{name}{ending}", one) for ending, one in zip(self.endings, drawn, strict=True)
         )
