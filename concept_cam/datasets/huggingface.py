@@ -16,7 +16,7 @@ from torch import Tensor
 
 from concept_cam.datasets.example import Dataset, Example, Lazy
 from concept_cam.datasets.files import json_of, within, words
-from concept_cam.errors import DatasetError, one_line, refused_as
+from concept_cam.errors import DatasetError, missing, one_line, refused_as
 from concept_cam.images import read_image, read_levels
 
 _EVALUATED = ("test", "validation", "val")
@@ -31,7 +31,7 @@ def read_huggingface(folder: Path, root: Path | None = None) -> Dataset:
     try:
         import datasets  # noqa: PLC0415
     except ImportError as error:
-        raise DatasetError(f"{folder}: to read it, install concept-cam[huggingface].") from error
+        raise DatasetError(f"{folder}: {missing('huggingface', 'read a data set of Hugging Face')}") from error
     _check_files(folder, root)
     with refused_as(DatasetError, folder):
         try:

@@ -47,11 +47,16 @@ def summary(finding: PartFinding) -> str:
     return ", ".join([*seen, *_hidden(finding)])
 
 
-def annotated(finding: PartFinding, image: Image.Image) -> Image.Image:
-    """The image with a dot, a box and a label for each visible part; those that are not visible are listed below it.
+def annotated(finding: PartFinding, image: Image.Image, *, boxes: bool = False) -> Image.Image:
+    """The image with a dot and a label for each visible part; those that are not visible are listed below it.
 
     Labels stand in margins left and right of the image, each with a line to its part. The image is drawn with its longer
     side at 480 to 1200 pixels, whatever its own.
+
+    Args:
+        finding: the parts of the image.
+        image: the image that was searched.
+        boxes: also draw the box of each part; those of many parts cover the object.
 
     Raises:
         ImageError: the image is not of the size that was searched.
@@ -90,7 +95,7 @@ def annotated(finding: PartFinding, image: Image.Image) -> Image.Image:
     for k, note in enumerate(notes):
         small.write(write, (pad, height + (2 + 1.4 * k) * pad), note, _GREY)
     layer = Layer(canvas.size, size / 7.5)
-    for _, mark in lines:
+    for _, mark in lines if boxes else ():
         layer.box(mark)
     for end, mark in lines:
         layer.leader(end, mark)

@@ -27,7 +27,10 @@ from concept_cam.store.store import Answer, Match
 from concept_cam.writers.regions import boxes_of
 from concept_cam.writers.table import LOCALIZED, LocalizationRow, csv_of
 
-_PAGE, _TABLE, _JSON, _OVERLAYS = "search.html", "matches.csv", "matches.json", "overlays"
+MATCHES = "matches.json"
+"""The answers as JSON."""
+
+_PAGE, _TABLE, _OVERLAYS = "search.html", "matches.csv", "overlays"
 _SMALL = 224
 _INK = (255, 255, 255)
 _SHOWN = 200
@@ -99,7 +102,7 @@ def write_matches(answers: Sequence[Answer], folder: str | os.PathLike[str], com
     page = Page(_title(answers), lead, (*sections, *([] if made is None else [how_made(made.kept(folder))])), facts)
     write_file(folder / _TABLE, csv_of(rows, _COLUMNS))
     about = {"store": str(answers[0].store.folder), "images": count, "answers": told}
-    write_file(folder / _JSON, (json.dumps(about, indent=2) + "\n").encode())
+    write_file(folder / MATCHES, (json.dumps(about, indent=2) + "\n").encode())
     return write_file(folder / _PAGE, to_html(page).encode())
 
 

@@ -63,6 +63,7 @@ def find_parts_of_images(
     table: str | os.PathLike[str] | None = None,
     output: Output = "files",
     overlays: bool | None = None,
+    boxes: bool = False,
     batch_size: int = 2,
     workers: int = 2,
     about: Mapping[str, Any] | None = None,
@@ -91,6 +92,7 @@ def find_parts_of_images(
         table: a further table of all parts, ending in .csv or .parquet. Not with ``parquet``.
         output: ``files`` of each image, or ``parquet`` (which needs the extra of that name).
         overlays: whether ``annotated/`` is drawn; by default with ``files`` alone.
+        boxes: whether it has the box of each part besides its point.
         batch_size: how many images go through the model at once; a finding holds a mask of the image's size for each part.
         workers: threads that read images.
         about: what else decides the results, to be compared with an older run in the folder.
@@ -164,7 +166,7 @@ def find_parts_of_images(
         failed(path, problem)
 
     columns = columns_of_parts(attributes)
-    each: list[Writer[PartFinding]] = [Overlays(folder / "annotated")] if drawn else []
+    each: list[Writer[PartFinding]] = [Overlays(folder / "annotated", boxes=boxes)] if drawn else []
     each += [saved] if apart else []
     again = (lambda name: PartFinding.load(saved.file(name))) if apart else None
     files: dict[str, BatchFile[PartFinding]] = {".csv": table_file(rows, columns)}
@@ -179,6 +181,7 @@ def find_parts_of_images(
             "strength": strength,
             "output": output,
             "overlays": drawn,
+            "boxes": boxes,
             "batch_size": batch_size,
             **settings_of(localizer),
             **(about or {}),
