@@ -46,7 +46,7 @@ def overlay(localization: Localization, image: Image.Image, *, base: bool = Fals
         >>> plate = world.draw_species("ember finch", seed=3)
         >>> result = world.localizer()(plate.image, "ember finch", "frost finch")
         >>> drawing.overlay(result, plate.image).size, drawing.overlay(result, plate.image, legend=True).size
-        ((384, 384), (384, 486))
+        ((384, 384), (384, 494))
     """
     image, grid = upright(image, localization.placement), localization.base_map if base else localization.map
     if legend:
@@ -54,8 +54,13 @@ def overlay(localization: Localization, image: Image.Image, *, base: bool = Fals
     return blend(image, localization.placement, grid)
 
 
-def side_by_side(localization: Localization, image: Image.Image) -> Image.Image:
+def side_by_side(localization: Localization, image: Image.Image, *, legend: bool = True) -> Image.Image:
     """Draw the image, the base map and the contrastive map side by side, with captions.
+
+    Args:
+        localization: the result to draw.
+        image: the image of that result.
+        legend: say beneath what the colours mean.
 
     Raises:
         ImageError: the image does not have the size of the localized image.
@@ -65,19 +70,20 @@ def side_by_side(localization: Localization, image: Image.Image) -> Image.Image:
         >>> plate, localizer = world.draw_species("ember finch", seed=3), world.localizer()
         >>> result = localizer(plate.image, "ember finch", "frost finch")
         >>> drawing.side_by_side(result, plate.image).size
-        (1128, 424)
+        (1128, 486)
     """
     image = upright(image, localization.placement)
     comparison = localization.comparison
     others = f" against {', '.join(comparison.references)}" if comparison.references else ""
     small, placement = resized(image, localization.placement, _PANEL)
+    lines = lines_of(_of_both(comparison), placement, localization.base_map, localization.map)
     return _captioned(
         [
             (small, "image"),
             (blend(small, placement, localization.base_map), f"base map: {comparison.target}"),
             (blend(small, placement, localization.map), f"contrastive map: {comparison.target}{others}"),
         ],
-        lines_of(_of_both(comparison), placement, localization.base_map, localization.map),
+        lines if legend else (),
     )
 
 
@@ -137,7 +143,7 @@ def strip(localizations: Sequence[Localization], image: Image.Image) -> Image.Im
         >>> plate, localizer = world.draw_species("ember finch", seed=3), world.localizer()
         >>> maps = localizer.sweep(plate.image, "ember finch", "frost finch", strengths=(0.0, 0.6, 1.0))
         >>> drawing.strip(maps, plate.image).size
-        (648, 244)
+        (648, 306)
     """
     small, placement = resized(upright(image, localizations[0].placement), localizations[0].placement, _STRIP_PANEL)
     panels = [(blend(small, placement, one.map), f"strength {one.comparison.strength:g}") for one in localizations]

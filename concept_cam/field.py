@@ -50,7 +50,7 @@ class ConceptField:
         >>> localizer, plate = world.localizer(), world.draw_species("ember finch", seed=3)
         >>> (field,) = localizer.fields([plate.image])
         >>> field
-        <ConceptField: 12 x 12 vectors of 128 numbers, of a 384 x 384 image>
+        <ConceptField: 12 x 12 vectors of 192 numbers, of a 384 x 384 image>
         >>> bank = localizer.bank(world.species())
         >>> field(bank).shape, field.localize(bank, "ember finch", "frost finch").comparison.references
         (torch.Size([48, 12, 12]), ('frost finch',))

@@ -32,7 +32,8 @@ def methods() -> list[str]:
         ['ablation_cam', 'class_stream']
     """
     tree = ast.parse((_PACKAGE / "methods" / "__init__.py").read_text(encoding="utf-8"))
-    imported = {alias.name for node in tree.body if isinstance(node, ast.ImportFrom) for alias in node.names}
+    froms = [node for node in tree.body if isinstance(node, ast.ImportFrom)]
+    imported = {one.name for node in froms if (node.module or "").startswith("concept_cam.methods.") for one in node.names}
     (cards,) = (node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == "_cards")
     return sorted({node.id for node in ast.walk(cards) if isinstance(node, ast.Name)} & imported)
 
