@@ -74,6 +74,7 @@ def test_one_image_that_fails_is_an_object_too(run: Run) -> None:
     assert "not an image" in ran.line()
 
 
+@pytest.mark.slow
 def test_parts_gives_an_object_of_each_image(run: Run, finch: Path) -> None:
     ran = run("parts", finch, "--json", "--out", "found")
     (one,) = objects(ran.out)
@@ -87,13 +88,18 @@ def test_parts_gives_an_object_of_each_image(run: Run, finch: Path) -> None:
     assert len(one["files"]) == 2
 
 
-def test_lists_and_checks_are_objects(run: Run) -> None:
+def test_lists_are_objects(run: Run) -> None:
     assert [one["method"] for one in objects(run("methods", "--json").out)] == list(CARDS)
     assert all(one["default"] for one in objects(run("models", "--json").out))
+
+
+@pytest.mark.slow
+def test_checks_are_objects(run: Run) -> None:
     checks = objects(run("check", "world", "--json").out)
     assert all(one["passed"] is True for one in checks)
 
 
+@pytest.mark.slow
 def test_search_gives_an_object_of_each_match(run: Run, finch: Path) -> None:
     stored = run("fields", finch, "--out", "store")
     assert next_of(stored.out)[:2] == ["search", "store"]
@@ -107,12 +113,14 @@ def test_search_gives_an_object_of_each_match(run: Run, finch: Path) -> None:
 # ---- the next command -------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_next_command_of_a_first_map_runs(run: Run) -> None:
     ran = run("localize", "--out", "my maps")
     assert next_of(ran.out) == ["explore", str(Path("my maps", "ember-finch-0.png"))]
     assert run(*next_of(ran.out)).code == 0
 
 
+@pytest.mark.slow
 def test_what_was_cut_off_is_shown_next(run: Run, plate, tmp_path: Path) -> None:
     plate.crop((0, 20, 120, 90)).save("wide.png")
     ran = run("localize", "wide.png", *TWINS, "--fit", "crop", "--out", "found")

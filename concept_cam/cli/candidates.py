@@ -35,7 +35,8 @@ def methods() -> list[str]:
     froms = [node for node in tree.body if isinstance(node, ast.ImportFrom)]
     imported = {one.name for node in froms if (node.module or "").startswith("concept_cam.methods.") for one in node.names}
     (cards,) = (node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == "_cards")
-    return sorted({node.id for node in ast.walk(cards) if isinstance(node, ast.Name)} & imported)
+    called = {node.func for node in ast.walk(cards) if isinstance(node, ast.Call)}
+    return sorted({node.id for node in ast.walk(cards) if isinstance(node, ast.Name) and node not in called} & imported)
 
 
 def models() -> list[str]:
