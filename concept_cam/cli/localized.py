@@ -114,7 +114,7 @@ def _takes_native(given: Asked, localizer: Localizer, result: Localization) -> b
     try:
         sized = preprocess_for(localizer.backbone, "native", size_of(given.size))
         if isinstance(sized, Preprocess):
-            localizer.backbone.at_size(sized.size_for(result.placement.image_size))
+            preprocess_for(localizer.backbone, None, sized.size_for(result.placement.image_size))
     except (OptionError, BackboneError):
         return False
     return isinstance(sized, Preprocess)
