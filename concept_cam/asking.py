@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Generic, Protocol, TypeAlias, TypeVar, final, runtime_checkable
 
 from PIL import Image
+from torch import Tensor
 
 from concept_cam.backbones.backbone import Backbone
 from concept_cam.concepts import ConceptBank
@@ -130,8 +131,8 @@ class Asking(Generic[R]):
         question = self.question.about([target for (_, target), _ in batch], len(batch))
         found = self._localize([frame for _, (frame, _) in batch], question)
         return [
-            results if isinstance(results, ConceptCamError) else self.make(read, results)
-            for (_, (_, read)), results in zip(batch, found, strict=True)
+            results if isinstance(results, ConceptCamError) else self.make(read, _of_image(given, results))
+            for ((given, _), (_, read)), results in zip(batch, found, strict=True)
         ]
 
     def _localize(self, frames: Sequence[Frame], question: Question) -> list[list[Localization] | ConceptCamError]:
@@ -145,6 +146,11 @@ class Asking(Generic[R]):
                 return question.answers(seen, asked.method, bank, asked.provenance(seen), asked.on_device)
 
             return each_frame(asked.passes(frames), of_pass)
+
+
+def _of_image(given: Given, found: Sequence[Localization]) -> list[Localization]:
+    """The results with the image that they are of, unless it is a tensor."""
+    return [one if isinstance(given, Tensor) else replace(one, image=given) for one in found]
 
 
 def results(asked: Asked, against: References, strength: float, weighting: Weighting | None) -> Asking[Localization]:

@@ -68,6 +68,10 @@ class ConceptBank:
         biases = None if self.biases is None else self.biases[[self.index(name) for name in unique]]
         return ConceptBank(unique, self.vectors_of(unique), biases)
 
+    def to(self, device: str | torch.device) -> ConceptBank:
+        """A bank with its tensors on a device."""
+        return ConceptBank(self.names, self.vectors.to(device), None if self.biases is None else self.biases.to(device))
+
     def copy(self) -> ConceptBank:
         """A copy with tensors of its own."""
         return ConceptBank(self.names, self.vectors.clone(), None if self.biases is None else self.biases.clone())

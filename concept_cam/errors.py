@@ -77,6 +77,20 @@ class Unreachable(OutputError):
     """An object store that cannot be reached or refuses; it ends the run, and the next start goes on."""
 
 
+def missing(extra: str, purpose: str) -> str:
+    """The message where an extra of this package is not installed.
+
+    Args:
+        extra: its name.
+        purpose: what it is needed for, after "To".
+
+    Example:
+        >>> missing("parquet", "write Parquet")
+        "To write Parquet: pip install 'concept-cam[parquet]'"
+    """
+    return f"To {purpose}: pip install 'concept-cam[{extra}]'"
+
+
 def one_line(text: object, limit: int = LONGEST) -> str:
     r"""A text on one line of printable characters, which is safe to show on a terminal, in a log and in a table.
 

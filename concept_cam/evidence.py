@@ -42,6 +42,10 @@ class EvidenceMap:
     grid: Float[Tensor, "rows cols"]
     placement: Placement
 
+    def to(self, device: str | torch.device) -> EvidenceMap:
+        """The map on a device."""
+        return EvidenceMap(self.grid.to(device), self.placement)
+
     @property
     def is_blank(self) -> bool:
         """Whether all cells are 0."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, final
 
@@ -49,6 +49,8 @@ class ConceptField:
         >>> from concept_cam import world
         >>> localizer, plate = world.localizer(), world.draw_species("ember finch", seed=3)
         >>> (field,) = localizer.fields([plate.image])
+        >>> field
+        <ConceptField: 12 x 12 vectors of 192 numbers, of a 384 x 384 image>
         >>> bank = localizer.bank(world.species())
         >>> field(bank).shape, field.localize(bank, "ember finch", "frost finch").comparison.references
         (torch.Size([48, 12, 12]), ('frost finch',))
@@ -58,6 +60,14 @@ class ConceptField:
     embedding: Float[Tensor, " E"]
     placement: Placement
     provenance: Mapping[str, Any]
+
+    def __repr__(self) -> str:
+        (rows, cols, width), (high, wide) = self.vectors.shape, self.placement.image_size
+        return f"<ConceptField: {rows} x {cols} vectors of {width} numbers, of a {wide} x {high} image>"
+
+    def to(self, device: str | torch.device) -> ConceptField:
+        """The field with its tensors on a device."""
+        return replace(self, vectors=self.vectors.to(device), embedding=self.embedding.to(device))
 
     @classmethod
     def of(

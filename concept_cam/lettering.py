@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import unicodedata
+from bisect import bisect_left
 from collections.abc import Iterator
 from functools import cache, lru_cache
 from pathlib import Path
@@ -64,6 +65,50 @@ class Lettering:
         for file, run in _by_file(_visible(text)):
             numbers = (f"U+{ord(letter):04X}" for letter in run if not letter.isspace())
             yield _font(file or _OWN, self._size), run if file else " ".join(numbers)
+
+
+def shortened(line: str, font: Lettering, width: float) -> str:
+    """The line, shortened with an ellipsis to a width.
+
+    Args:
+        line: a text.
+        font: measures it.
+        width: largest width in pixels.
+
+    Example:
+        >>> shortened("a very long name of a species", Lettering(14), 100)
+        'a very long ...'
+    """
+    if font.getlength(line) <= width:
+        return line
+    # The longest beginning that fits, by bisection: a label may have any length.
+    fits = bisect_left(range(len(line)), True, key=lambda end: font.getlength(f"{line[: end + 1]} ...") > width)
+    return f"{line[:fits].rstrip(', ')} ..."
+
+
+def wrapped(text: str, font: Lettering, width: float, most: int = 100) -> list[str]:
+    """The words of a text in lines no wider than a width; the last line, and a word that is too long, end in an ellipsis.
+
+    Args:
+        text: words.
+        font: measures them.
+        width: of a line, in pixels.
+        most: lines.
+
+    Example:
+        >>> wrapped("a very long name of a species", Lettering(14), 100, 2)
+        ['a very long', 'name of a ...']
+    """
+    lines: list[str] = []
+    for word in text.split():
+        longer = f"{lines[-1]} {word}" if lines else word
+        if lines and font.getlength(longer) <= width:
+            lines[-1] = longer
+        else:
+            lines.append(word)
+    if len(lines) > most:
+        lines = [*lines[: most - 1], " ".join(lines[most - 1 :])]
+    return [shortened(line, font, width) for line in lines]
 
 
 def _visible(text: str) -> str:

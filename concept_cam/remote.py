@@ -15,10 +15,10 @@ from contextlib import contextmanager
 from functools import lru_cache, partial
 from typing import IO, Any, final
 
-from concept_cam.errors import Unreachable, reason
+from concept_cam.errors import Unreachable, missing, reason
 
-_EXTRAS = {"s3": "concept-cam[s3]", "s3a": "concept-cam[s3]"}
-"""What to install for a protocol; for others fsspec says which package it wants."""
+_EXTRAS = {"s3": "s3", "s3a": "s3"}
+"""The extra for a protocol; for others fsspec says which package it wants."""
 
 _MAPPED = 1 << 26
 """Bytes above which what is sent is not held in memory."""
@@ -62,7 +62,8 @@ def _system(url: str) -> Any:
         return importlib.import_module("fsspec").filesystem(protocol)
     except ImportError as error:
         wanted = _EXTRAS.get(protocol)
-        raise Unreachable(f"{url}: {f'install {wanted}' if wanted else reason(error)}.") from error
+        how = missing(wanted, "reach an object store") if wanted else f"{reason(error)}."
+        raise Unreachable(f"{url}: {how}") from error
     except ValueError as error:
         raise Unreachable(f"{url}: no protocol of files is called {protocol!r}; expected one such as s3://.") from error
 

@@ -2,26 +2,33 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, final
 
 from jaxtyping import Bool, Float
 from safetensors.torch import save
-from torch import Tensor
+from torch import Tensor, device as Device
 
 from concept_cam.comparison import Comparison
+from concept_cam.errors import ConceptCamError, one_line
 from concept_cam.evidence import EvidenceMap
 from concept_cam.files import write_file
-from concept_cam.images import Placement
+from concept_cam.heat import resized, upright
+from concept_cam.images import Placement, Source, read_image
+from concept_cam.legend import with_legend
 from concept_cam.regions import Box
 from concept_cam.stored import MOST_CELLS, exactly, mapping, number, numbers, placed, read_stored, refused, sides, texts
 
 _LARGEST = 1e30
 """Of a strength and of a score, in either direction."""
+
+_SHOWN = 640
+"""The longer side of an image in a notebook, at most."""
 
 
 @final
@@ -36,11 +43,15 @@ class Localization:
         comparison: target, references, weights, similarities, strength.
         scores: of the target and each reference on the image: cosines, -1 to 1, or logits of a classifier.
         provenance: model, site, form of the gradient, method, templates, versions.
+        image: the path or the PIL image that was given; None of a tensor, and of a result that was loaded. A notebook shows
+            the map on it.
 
     Example:
         >>> from concept_cam import world
         >>> plate = world.draw_species("ember finch", seed=3)
         >>> result = world.localizer()(plate.image, "ember finch", "frost finch")
+        >>> result
+        <Localization: ember finch against frost finch (strength 0.6), 12 x 12 map of a 384 x 384 image, peak at (144, 144)>
         >>> result.map.shape, result.heatmap().shape, result.mask().shape
         (torch.Size([12, 12]), torch.Size([384, 384]), torch.Size([384, 384]))
     """
@@ -50,6 +61,32 @@ class Localization:
     comparison: Comparison
     scores: Mapping[str, float]
     provenance: Mapping[str, Any]
+    image: Source | None = None
+
+    def __repr__(self) -> str:
+        asked, (height, width), (rows, cols) = self.comparison, self.placement.image_size, self.map.shape
+        others = f" against {', '.join(asked.references)} (strength {asked.strength:g})" if asked.references else ""
+        about = f"{asked.target}{others}, {rows} x {cols} map of a {width} x {height} image"
+        peak = "" if self.map.is_meta else ", peak at ({:.0f}, {:.0f})".format(*self.peak())
+        return one_line(f"<Localization: {about}{peak}>")
+
+    def _repr_png_(self) -> bytes | None:
+        """The map on the image with its legend, for a notebook; None if the image is not known, or is gone or another now."""
+        if self.image is None:
+            return None
+        try:
+            image, placement = upright(read_image(self.image), self.placement), self.placement
+        except ConceptCamError:
+            return None
+        if max(image.size) > _SHOWN:
+            image, placement = resized(image, placement, _SHOWN)
+        stream = io.BytesIO()
+        with_legend(image, placement, self.map, self.comparison).save(stream, "PNG")
+        return stream.getvalue()
+
+    def to(self, device: str | Device) -> Localization:
+        """The result with its maps on a device."""
+        return replace(self, evidence=self.evidence.to(device), base=self.base.to(device))
 
     @property
     def map(self) -> Float[Tensor, "rows cols"]:

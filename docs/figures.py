@@ -40,7 +40,7 @@ def comparisons() -> Image.Image:
     panels = []
     for name, seed in EXAMPLES:
         image = world.draw_species(name, seed).image
-        panels.append(side_by_side(localizer(image, name, twin_of[name]), image))
+        panels.append(side_by_side(localizer(image, name, twin_of[name]), image, legend=False))
     sheet = Image.new("RGB", (panels[0].width, sum(panel.height for panel in panels)), "white")
     for i, panel in enumerate(panels):
         sheet.paste(panel, (0, sum(p.height for p in panels[:i])))

@@ -55,7 +55,8 @@ def test_check_of_the_embedded_model_passes(run):
     assert code == 0
     assert "6 sites, visual.transformer.resblocks.5.ln_1 by default" in lines[0]
     assert len(lines) > 15
-    assert all(line.startswith("pass  ") for line in lines[1:])
+    assert all(line.startswith("pass  ") for line in lines[1:-1])
+    assert lines[-1].startswith("next: ")
 
 
 @pytest.mark.slow

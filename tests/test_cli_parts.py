@@ -79,7 +79,8 @@ def test_without_a_image(run, tmp_path, embedded):
     slugs = [name.replace(" ", "-") for name in SPECIES]
     assert names(folder) == {*TABLES, *RUN, "images", *(f"sheet-{slug}.html" for slug in slugs)}
     assert names(folder / "annotated") == {f"{slug}-{seed}.png" for slug in slugs for seed in range(2)}
-    *lines, last = out.splitlines()
+    *lines, last, following = out.splitlines()
+    assert following.startswith("next: concept-cam localize ")
     assert last == "6 images, 70 of 72 parts visible; annotated/, parts.csv, coco.json, cub/ and 3 sheets in concept-cam-parts"
     assert len(lines) == 6
     (finch,) = (line for line in lines if line.startswith("ember-finch-0.png: "))
@@ -142,13 +143,13 @@ def test_without_a_image(run, tmp_path, embedded):
 def test_so_many_plates(run, tmp_path):
     code, out, _ = run("--count", 4, "--out", "found")
     assert code == 0
-    assert len(out.splitlines()) == 5
+    assert len(out.splitlines()) == 6
     assert len(list((tmp_path / "found" / "images").rglob("*.png"))) == 4
     assert "4 images" in out
     assert len(list((tmp_path / "found").glob("sheet-*.html"))) == 3
     code, out, _ = run("--count", 1, "--out", "one")
     assert "1 image, 11 of 12 parts visible" in out
-    assert out.splitlines()[-1].endswith("cub/ and 1 sheet in one")
+    assert out.splitlines()[-2].endswith("cub/ and 1 sheet in one")
     assert (tmp_path / "one" / "sheet-ember-finch.html").is_file()
 
 
@@ -238,7 +239,7 @@ def test_many_images_are_not_read_out(run, tmp_path):
         plate.rotate(5 * k).save(tmp_path / "many" / f"{k}.png")
     code, out, err = run("many", "--out", "found")
     assert code == 0
-    assert len(out.splitlines()) == 1
+    assert len(out.splitlines()) == 2
     assert out.startswith("9 images, ")
     assert err == ""  # no bar without a terminal
     assert len(names(tmp_path / "found" / "annotated")) == 9
@@ -267,8 +268,8 @@ def test_a_broken_image_is_left_out(run, birds, tmp_path, broken):
     assert first.startswith("concept-cam: ")
     assert broken in first
     assert last == "concept-cam: 1 of 5 images failed; the others are in found."
-    assert out.splitlines()[-1].startswith("4 images, 1 skipped, ")
-    assert len(out.splitlines()) == 5
+    assert out.splitlines()[-2].startswith("4 images, 1 skipped, ")
+    assert len(out.splitlines()) == 6
     assert names(tmp_path / "found") == {*TABLES, *RUN, "sheet-ember-finch.html", "sheet-royal-jay.html"}
     assert len(names(tmp_path / "found" / "annotated")) == 4
     images = {row["image"] for row in rows(tmp_path / "found" / "parts.csv")}
@@ -289,7 +290,7 @@ def test_a_image_that_is_another_by_the_time_it_is_drawn(run, birds, monkeypatch
     assert code == 2
     assert "gone.png" in err.splitlines()[0]
     assert "1 of 4" in err.splitlines()[1]
-    assert out.splitlines()[-1].startswith("3 images, 1 skipped, ")
+    assert out.splitlines()[-2].startswith("3 images, 1 skipped, ")
 
 
 def test_nothing_could_be_read(run, tmp_path):
@@ -465,7 +466,7 @@ def test_a_blank_map_is_the_problem_of_its_own_image(run, birds, tmp_path, monke
     first, last = err.splitlines()
     assert first.startswith("concept-cam: birds/ember_finch/0-white.png: No patch at ")
     assert last == "concept-cam: 1 of 5 images failed; the others are in found."
-    assert out.splitlines()[-1].startswith("4 images, 1 skipped, ")
+    assert out.splitlines()[-2].startswith("4 images, 1 skipped, ")
     code, out, err = run("birds/ember_finch/0-white.png", "--out", "alone")
     assert (code, out, len(err.splitlines())) == (2, "", 1)
     assert "the map is blank" in err

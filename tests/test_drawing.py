@@ -12,6 +12,7 @@ from concept_cam.drawing import by_reference, overlay, side_by_side, strip
 from concept_cam.errors import OptionError
 from concept_cam.evidence import EvidenceMap
 from concept_cam.images import Placement
+from concept_cam.lettering import Lettering
 from concept_cam.regions import bounding_boxes
 from concept_cam.result import Localization
 
@@ -147,6 +148,80 @@ def test_a_image_that_lies_on_its_side_is_drawn_upright() -> None:
     assert is_hot(pixels(drawn)[5, 95])
 
 
+# ---- the legend -------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def written(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What is written on images."""
+    lines, write = [], Lettering.write
+    monkeypatch.setattr(Lettering, "write", lambda self, *given: lines.append(given[2]) or write(self, *given))
+    return lines
+
+
+@pytest.mark.parametrize("size", [(400, 250), (250, 400), (60, 40), (960, 640)])
+@pytest.mark.parametrize("base", [False, True])
+def test_a_legend_stands_beneath_the_same_pixels(size: tuple[int, int], base: bool, written: list[str]) -> None:
+    image = Image.new("RGB", size, SEA)
+    result = localization(spike(0, 4), image, base=spike(2, 0))
+    plain, whole = overlay(result, image, base=base), overlay(result, image, base=base, legend=True)
+    assert whole.crop((0, 0, *size)).tobytes() == plain.tobytes()
+    beneath = np.asarray(whole).astype(int)[size[1] :]
+    assert (beneath.min(-1) < 100).any()  # letters
+    assert (np.asarray(whole)[: size[1], size[0] :] == 255).all()
+    assert (beneath[-3:] == 255).all()
+    assert (beneath[:, -3:] == 255).all()
+    said = " ".join(written)
+    assert "Bright: evidence for ember finch" in said
+    assert ("minus 0.6 x that for frost finch" in said) is not base
+    assert "own scale" in said
+    assert "Dark" not in said
+
+
+def test_the_ramp_of_a_legend_has_the_colours_of_the_map() -> None:
+    image = Image.new("RGB", (500, 300), (128, 128, 128))
+    whole = pixels(overlay(localization(torch.linspace(0, 1, 50).expand(3, 50), image), image, legend=True))
+    colours = whole[310:325].reshape(-1, 3)
+    coloured = colours[np.ptp(colours, -1) > 40]
+    drawn = whole[150, :500]
+    assert len(coloured) > 500
+    assert all(np.abs(drawn - colour).max(-1).min() <= 8 for colour in coloured[::50])
+
+
+@pytest.mark.parametrize(
+    ("window", "told"),
+    [
+        ((0, 0, 300, 200), False),
+        ((50, 0, 250, 200), True),
+        ((0, 20, 300, 180), True),
+        ((-50, 0, 350, 200), False),
+        ((1, 0, 299, 200), False),
+    ],
+    ids=["whole", "sides", "top and bottom", "padded", "a sliver"],
+)
+def test_a_legend_says_where_the_dark_comes_from(window, told, written: list[str]) -> None:
+    image = Image.new("RGB", (300, 200), SEA)
+    result = localization(spike(1, 2), image, window=tuple(map(float, window)))
+    for draw in (lambda: overlay(result, image, legend=True), lambda: side_by_side(result, image)):
+        written.clear()
+        draw()
+        assert ("Dark: cut off by the model's crop; --fit native shows it." in " ".join(written)) is told
+
+
+def test_a_legend_of_a_map_without_evidence_says_so(written: list[str]) -> None:
+    image = Image.new("RGB", (900, 600), SEA)
+    overlay(localization(-torch.rand(3, 5), image), image, legend=True)
+    assert "Nothing is bright: there is no evidence for ember finch, minus 0.6 x that for frost finch." in written
+
+
+@pytest.mark.parametrize("references", [(), ("wren",), tuple(f"lesser bird number {i}" for i in range(200))])
+def test_a_legend_stays_small_whatever_the_names_are(references: tuple[str, ...]) -> None:
+    image = Image.new("RGB", (400, 400), SEA)
+    result = localization(spike(1, 2), image, references=references, target="great spotted " * 30)
+    assert overlay(result, image, legend=True).height < 580
+    assert side_by_side(result, image).height < 580
+
+
 # ---- three panels -----------------------------------------------------------------------------------------------------
 
 
@@ -177,6 +252,13 @@ def test_three_panels_in_order_with_their_heat() -> None:
         assert centre == pytest.approx((y, x), abs=0.1)
 
 
+def above_legend(sheet: Image.Image) -> Image.Image:
+    """Without the legend: what lies below the panels and is coloured is its ramp."""
+    below = max(box[3] for box in panels(sheet)) + 1
+    ramp = np.argwhere(np.ptp(np.asarray(sheet).astype(int)[below:], -1).max(-1) > 60)
+    return sheet.crop((0, 0, sheet.width, below + int(ramp.min()) - 13))
+
+
 def captions(sheet: Image.Image) -> list[np.ndarray]:
     boxes = panels(sheet)
     below = max(box[3] for box in boxes) + 1
@@ -198,7 +280,7 @@ def captions(sheet: Image.Image) -> list[np.ndarray]:
 @pytest.mark.parametrize("size", [(100, 60), (60, 100), (8, 100)], ids=["wide", "tall", "thin"])
 def test_captions_stay_in_their_place(target: str, references: tuple[str, ...], size: tuple[int, int]) -> None:
     image = Image.new("RGB", size, SEA)
-    sheet = side_by_side(localization(spike(0, 4), image, target=target, references=references), image)
+    sheet = above_legend(side_by_side(localization(spike(0, 4), image, target=target, references=references), image))
     boxes = panels(sheet)
     grey = np.asarray(sheet.convert("L"))
     # A white gap before the second and third panel, and after the last caption; an f hangs over by a pixel.
@@ -221,7 +303,7 @@ def test_extreme_sizes(size: tuple[int, int]) -> None:
     assert is_hot(pixels(drawn)[-1, -1])
     sheet = side_by_side(result, image)
     assert max(sheet.size) < 2000
-    seen = pixels(sheet)
+    seen = pixels(sheet)[: 24 + round(360 * size[1] / max(size))]  # without the legend
     third = sheet.width // 3
     assert (seen[:, :third] == SEA).all(-1).any()
     assert not is_hot(seen[:, :third]).any()
@@ -255,7 +337,7 @@ def test_each_place_has_the_colour_of_the_reference_it_speaks_against_most():
     assert second[2] > second[1] > second[0]  # blue
     assert spread(drawn[12 + 108, 12 + 180]) == 0
     # The legend below has both colours in the order of the references.
-    legend = drawn[12 + 216 + 12 + 40 :]
+    legend = drawn[12 + 216 + 12 + 20 :]
     assert np.abs(legend[10, 18] - (230, 120, 0)).max() <= 1
     assert np.abs(legend[30, 18] - (0, 114, 178)).max() <= 1
 

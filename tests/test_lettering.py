@@ -10,8 +10,7 @@ import pytest
 from PIL import Image, ImageDraw
 
 from concept_cam import lettering
-from concept_cam.drawing import shortened
-from concept_cam.lettering import Lettering
+from concept_cam.lettering import Lettering, shortened
 
 SCRIPTS = {
     "Latin": [*range(0x21, 0x7F), *range(0xA1, 0x250), *range(0x1E00, 0x1F00)],

@@ -324,7 +324,7 @@ COMMANDS = {
     "localize": {
         *("images", "target", "against", "vocabulary", "nearest", "rivals", "strength", "method", "model", "pretrained"),
         *("classes", "site", "fit", "size", "templates", "device", "sweep", "by_reference", "seed"),
-        *("batch_size", "workers", "processes", "engine", "table", "output", "overlays", "out"),
+        *("batch_size", "workers", "processes", "engine", "table", "output", "overlays", "show", "json", "out"),
     },
     "evaluate": {
         *(
@@ -363,7 +363,7 @@ COMMANDS = {
     "parts": {
         *("images", "parts", "strength", "method", "model", "pretrained", "classes", "site", "fit", "size", "templates"),
         *("device", "count", "batch_size", "workers", "processes", "engine", "table", "output", "overlays"),
-        *("explore", "out"),
+        *("explore", "boxes", "json", "out"),
     },
     "fields": {
         *("images", "keep", "method", "model", "pretrained", "classes", "site", "fit", "size", "templates", "device"),
@@ -371,7 +371,7 @@ COMMANDS = {
     },
     "search": {
         *("store", "targets", "against", "vocabulary", "nearest", "strength", "top", "root"),
-        *("model", "pretrained", "classes", "device", "out"),
+        *("model", "pretrained", "classes", "device", "json", "out"),
     },
     "explore": {
         *("images", "vocabulary", "method", "model", "pretrained", "classes", "site", "fit", "size", "templates", "device"),
@@ -382,10 +382,10 @@ COMMANDS = {
         *("host", "port", "max_pixels", "max_size"),
     },
     "report": {"folder", "other", "fail_on"},
-    "check": {"model", "pretrained", "classes", "device"},
+    "check": {"model", "pretrained", "classes", "device", "json"},
     "world": {"folder", "plates", "seed", "size"},
-    "models": set(),
-    "methods": set(),
+    "models": {"json"},
+    "methods": {"json"},
 }
 
 
@@ -436,6 +436,13 @@ DROPPED: Mapping[str, tuple[tuple[str, ...], str]] = {
     "table, beside a data set": (
         (*_OWN, "--as", "parquet", "--table", "all.csv"),
         "all.csv, which has no effect with parquet: the data set is the table",
+    ),
+    "objects of a data set": ((*_OWN, "--as", "parquet", "--json"), "--json has no effect with --as parquet"),
+    "maps of a data set, shown": ((*_OWN, "--as", "parquet", "--show"), "--show has no effect with --as parquet"),
+    "maps among objects": ((*_OWN, "--json", "--show"), "--show has no effect with --json"),
+    "boxes of what is not drawn": (
+        ("parts", "photo.png", "--no-overlays", "--boxes"),
+        "--boxes has no effect where nothing is drawn; leave it out, or add --overlays",
     ),
     "decay, without a probe": (("evaluate", "--decay", "0.1"), "--decay 0.1 has no effect without --probe"),
     "pool, without a probe": (("evaluate", "--pool", "average"), "--pool average: expected average, with --probe"),

@@ -78,7 +78,7 @@ def test_dots_and_boxes_lie_on_the_parts(size):
         seen(name, (x * width, y * height), tuple(round(s * side) for s, side in zip(box, (width, height) * 2, strict=True)))
         for name, x, y, box in (("crown", 0.25, 0.5, boxes[0]), ("tail", 0.8, 0.75, boxes[1]))
     ]
-    image = annotated(finding(size, hidden("crest"), *parts), ground(size))
+    image = annotated(finding(size, hidden("crest"), *parts), ground(size), boxes=True)
     left, top, right, bottom = window(image)
     longest = max(width, height)
     shown = min(max(longest, 480), 1200) / longest
@@ -95,6 +95,12 @@ def test_dots_and_boxes_lie_on_the_parts(size):
             assert inked[top + y0 + 4 : top + y1 - 4, column - 3 : column + 3].any(1).mean() > 0.9
         for row in (top + y0, top + y1):
             assert inked[row - 3 : row + 3, left + x0 + 4 : left + x1 - 4].any(0).mean() > 0.9
+    if min(size) >= 200:  # by default points alone
+        points = annotated(finding(size, hidden("crest"), *parts), ground(size))
+        assert (
+            not within(points.crop((left, top, right, bottom)), COLOURS[1], 60)[:, : round(0.15 * (right - left))].all(0).any()
+        )
+        assert within(points, COLOURS[1], 60).sum() < 0.6 * within(image, COLOURS[1], 60).sum()
 
 
 def test_labels_and_what_is_not_visible_are_written(monkeypatch):

@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import errno
+import io
 import json
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image, ImageChops
 from safetensors.torch import save_file
 
+from concept_cam import world
 from concept_cam.comparison import Comparison
+from concept_cam.concepts import ConceptBank
+from concept_cam.drawing import overlay
 from concept_cam.errors import OptionError, OutputError
 from concept_cam.evidence import EvidenceMap
 from concept_cam.files import write_file
 from concept_cam.images import Placement
+from concept_cam.localizer import Localizer
 from concept_cam.result import Localization
 
 COMPARISON = Comparison("ember finch", ("frost finch", "reed"), (0.25, 0.75), (0.9, 0.7), 0.6)
@@ -37,6 +44,73 @@ def grid(**values: float) -> torch.Tensor:
     for place, value in values.items():
         cells[int(place[1]), int(place[3])] = value
     return cells
+
+
+# ---- what is shown, and where it lies ---------------------------------------------------------------------------------
+
+
+def test_a_result_is_one_line() -> None:
+    shown = repr(localization(grid(r1c2=2)))
+    assert (
+        shown
+        == "<Localization: ember finch against frost finch, reed (strength 0.6), 3 x 5 map of a 5 x 3 image, peak at (2, 2)>"
+    )
+    odd = replace(COMPARISON, target="two\nlines \x1b[31m" + "x" * 5000)
+    shown = repr(replace(localization(grid(r1c2=2)), comparison=odd))
+    assert shown.isprintable()
+    assert len(shown) <= 1000
+
+
+def test_a_notebook_shows_the_map_on_its_image(tmp_path: Path) -> None:
+    image = Image.new("RGB", (500, 300), (30, 60, 200))
+    placement = Placement((0.0, 0.0, 500.0, 300.0), (300, 500))
+    result = localization(grid(r1c2=2), placement)
+    assert result._repr_png_() is None
+    shown = Image.open(io.BytesIO(replace(result, image=image)._repr_png_() or b""))
+    assert ImageChops.difference(shown, overlay(result, image, legend=True)).getbbox() is None
+    file = tmp_path / "image.png"
+    image.save(file)
+    of_file = replace(result, image=file)
+    assert Image.open(io.BytesIO(of_file._repr_png_() or b"")).size == shown.size
+    image.resize((50, 30)).save(file)
+    assert of_file._repr_png_() is None  # another image by now
+    file.unlink()
+    assert of_file._repr_png_() is None
+    large = Image.new("RGB", (4000, 2400))
+    of_large = replace(localization(grid(r1c2=2), Placement((0.0, 0.0, 4000.0, 2400.0), (2400, 4000))), image=large)
+    assert Image.open(io.BytesIO(of_large._repr_png_() or b"")).width == 640
+
+
+@pytest.fixture(scope="module")
+def localizer() -> Localizer:
+    return world.localizer()
+
+
+def test_a_result_knows_the_image_that_was_given(localizer: Localizer, tmp_path: Path) -> None:
+    plate, file = world.draw_species("ember finch", seed=3, size=96).image, tmp_path / "finch.png"
+    plate.save(file)
+    pixels = localizer.frame(plate).pixels
+    for given, kept in ((file, file), (str(file), str(file)), (plate, plate), (pixels, None)):
+        result = localizer(given, "ember finch", "frost finch")
+        assert result.image is kept
+        assert (result._repr_png_() is None) is (kept is None)
+    ((_, streamed),) = localizer.stream([file], "ember finch", "frost finch")
+    assert streamed.image == file
+    assert Localization.load(streamed.save(tmp_path / "saved.safetensors")).image is None
+
+
+def test_maps_go_to_a_device(localizer: Localizer) -> None:
+    result = localization(grid(r1c2=2))
+    there = result.to("meta")
+    assert {there.map.device.type, there.base_map.device.type} == {"meta"}
+    assert (there.comparison, there.placement, there.scores) == (result.comparison, result.placement, result.scores)
+    assert "peak" not in repr(there)
+    assert torch.equal(result.to(torch.device("cpu")).map, result.map)
+    (field,) = localizer.fields([world.draw_species("ember finch", seed=3, size=96).image])
+    assert {one.device.type for one in (field.to("meta").vectors, field.to("meta").embedding)} == {"meta"}
+    bank = ConceptBank(("a", "b"), torch.eye(2), torch.ones(2)).to("meta")
+    assert bank.biases is not None
+    assert {bank.vectors.device.type, bank.biases.device.type} == {"meta"}
 
 
 # ---- heat, masks, boxes -----------------------------------------------------------------------------------------------

@@ -29,16 +29,20 @@ from concept_cam.cli.parts import parts
 from concept_cam.cli.report import report
 from concept_cam.cli.search import search
 from concept_cam.cli.terminal import complain, finish, give_up
+from concept_cam.cli.welcome import TEXT
 from concept_cam.cli.world import world
 from concept_cam.errors import AuditFailed, ConceptCamError, UnknownWord
 
-app = typer.Typer(add_completion=False)
+app = typer.Typer()
 
 PASSED, FAILED, ERROR = 0, 1, 2
 """Exit codes: all is well; what was to be checked does not pass; an error. A signal's is 128 and its number."""
 
 _INTERRUPTED, _BROKEN_PIPE = 130, 141
 _TRACEBACK = "CONCEPT_CAM_TRACEBACK"
+_COMPLETE = "_CONCEPT_CAM_COMPLETE"
+"""Set by the shell that asks what may come next."""
+
 _USAGE_ERROR = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
 
 
@@ -74,7 +78,9 @@ def main() -> None:
             stream.reconfigure(errors="replace")
     # What open_clip and the hub client log on the way to a failure is in the one line that we end with.
     logging.disable(logging.ERROR)
-    code = _run(sys.argv[1:] or ["--help"])
+    if os.environ.get(_COMPLETE) or sys.argv[1:2] in (["--install-completion"], ["--show-completion"]):
+        _whole()(prog_name="concept-cam")  # typer's own, which exits
+    code = _run(sys.argv[1:])
     give_up()
     sys.exit(code)
 
@@ -84,6 +90,9 @@ def _run(arguments: Sequence[str]) -> int:
     try:
         # Not through typer's own main, which has other ideas of errors, interrupts and pipes.
         whole = _whole()
+        if not arguments:
+            typer.echo(TEXT)
+            raise typer.Exit
         with whole.make_context("concept-cam", list(arguments)) as context:
             whole.invoke(context)
         finish()

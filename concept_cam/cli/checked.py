@@ -24,6 +24,8 @@ class Command(TyperCommand):
         Raises:
             OptionError: there is one.
         """
+        if ctx.resilient_parsing:  # a shell completes what is not finished
+            return super().parse_args(ctx, args)
         found, _, order = self.make_parser(ctx).parse_args(args=list(args))
         names = {param.name: param.opts[0] if param.param_type_name == "option" else param.name.upper() for param in order}
         for param, times in Counter(param for param in order if param.param_type_name == "option").items():

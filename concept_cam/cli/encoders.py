@@ -6,7 +6,7 @@ import gc
 import re
 import sys
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -52,6 +52,17 @@ class Asked:
             check_fit(self.fit)
         size_of(self.size)
         check_texts(templates=self.templates)
+
+    @property
+    def words(self) -> list[str]:
+        """The options that name the model and how it reads, for the next command."""
+        held = asdict(self) | {"device": None if self.device == "cpu" else self.device}
+        return [word for name, value in held.items() if value is not None for word in (f"--{name}", value)]
+
+    @property
+    def model_words(self) -> list[str]:
+        """Those that every command with a model has."""
+        return Asked(self.model, self.pretrained, self.classes, self.device).words
 
     @property
     def preset(self) -> Preset:

@@ -10,6 +10,7 @@ import typer
 
 from concept_cam.address import address_of
 from concept_cam.cli import options
+from concept_cam.cli.answers import Answers
 from concept_cam.cli.command import command_line
 from concept_cam.cli.encoders import Asked
 from concept_cam.cli.given import gpus_for, refuse
@@ -149,6 +150,12 @@ def evaluate(
     for problem in found.problems:
         complain(f"skipped: {problem}")
     say(f"{found.used} images, {found.skipped} skipped; rows in {out / 'rows.csv'}")
+    Answers().next("audit", dataset, *_how(layout, root), *given.words)
+
+
+def _how(layout: str | None, root: Path | None) -> list[str]:
+    """The options that say how a data set is read."""
+    return [word for option, value in (("--layout", layout), ("--root", root)) if value for word in (option, str(value))]
 
 
 def _numbers(text: str) -> tuple[float, ...]:

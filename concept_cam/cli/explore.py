@@ -9,6 +9,7 @@ import typer
 
 from concept_cam.address import address_of
 from concept_cam.cli import options
+from concept_cam.cli.answers import Answers
 from concept_cam.cli.command import command_line
 from concept_cam.cli.encoders import Asked
 from concept_cam.cli.folders import sources
@@ -85,4 +86,6 @@ def explore(
         count = "1 image" if len(found) - failed == 1 else f"{len(found) - failed:,} images"
         megabytes = out.stat().st_size / 1e6
         say(f"{count} x {len(localizer.vocabulary):,} concepts in {out} ({megabytes:.1f} MB); open it in a browser")
+        texts = ["--vocabulary", vocabulary] if vocabulary else []
+        Answers().next("localize", *images, "--target", localizer.vocabulary[0], "--nearest", 1, *texts, *given.words)
     check_all(len(found), failed, out)

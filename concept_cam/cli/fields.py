@@ -10,13 +10,14 @@ import typer
 
 from concept_cam.address import address_of
 from concept_cam.cli import options
+from concept_cam.cli.answers import Answers
 from concept_cam.cli.command import command_line
 from concept_cam.cli.encoders import Asked
 from concept_cam.cli.folders import sources
 from concept_cam.cli.given import gpus_for
 from concept_cam.cli.images import called, check_all, check_apart, make_folder
 from concept_cam.cli.tabled import of_tables
-from concept_cam.cli.terminal import complain, say
+from concept_cam.cli.terminal import complain
 
 
 def fields(
@@ -77,5 +78,8 @@ def fields(
     )
     failed = run_together(processes, job, engine=engine, gpus=gpus, failed=lambda _, problem: complain(problem))
     if failed < len(found):
-        say(f"{len(found) - failed:,} fields in {out}; `concept-cam search {out} TEXT` searches them")
+        answers = Answers()
+        answers.say(f"{len(found) - failed:,} fields in {out}")
+        text = backbone.classes[0] if backbone.classes else "red crown"
+        answers.next("search", out, text, *given.model_words)
     check_all(len(found), failed, out)

@@ -8,7 +8,7 @@ from pathlib import Path
 from tempfile import TemporaryFile
 from typing import TYPE_CHECKING
 
-from concept_cam.address import Address
+from concept_cam.address import Address, address_of
 from concept_cam.errors import ImageError, OptionError, OutputError, Unreachable
 
 if TYPE_CHECKING:
@@ -97,6 +97,21 @@ def output_of(name: str, table: Path | None) -> Output:
 
     check_output(name, table)
     return next(one for one in OUTPUTS if one == name)
+
+
+def table_at(table: Path | None) -> Path | None:
+    """Where a further table is to be written; what is wrong with it is told before the work.
+
+    Raises:
+        OptionError: it has no ending of a table.
+        DatasetError: the extra that it needs is not there.
+    """
+    from concept_cam.writers.table import Table
+
+    if table is not None:
+        table = address_of(table)
+        Table(table).discard()
+    return table
 
 
 def data_of(out: Path) -> str:

@@ -3,25 +3,24 @@
 from __future__ import annotations
 
 from functools import partial
+from itertools import compress
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from concept_cam.address import address_of
 from concept_cam.cli import options
+from concept_cam.cli.answers import answers_of
 from concept_cam.cli.command import command_line
 from concept_cam.cli.drawn import draw_one
 from concept_cam.cli.encoders import Asked
 from concept_cam.cli.folders import sources
 from concept_cam.cli.given import check_texts, gpus_for, references_of, refuse
-from concept_cam.cli.images import called, check_all, check_apart, data_of, make_folder, output_of
+from concept_cam.cli.images import called, check_all, check_apart, make_folder, output_of, table_at
+from concept_cam.cli.localized import Localized
 from concept_cam.cli.tabled import of_tables
-from concept_cam.cli.terminal import cell, complain, console, number, say
 from concept_cam.errors import ComparisonError, ImageError
-
-if TYPE_CHECKING:
-    from concept_cam.result import Localization
 
 _STRENGTH = 0.6
 
@@ -63,6 +62,11 @@ def localize(
     table: options.Table = None,
     output: options.Output = "files",
     overlays: options.Overlays = None,
+    show: Annotated[
+        bool,
+        typer.Option("--show", help="Also show the map in the terminal: as an image where it can, else in blocks or letters."),
+    ] = False,
+    json: options.Json = False,
     out: options.Out = Path("concept-cam-out"),
 ) -> None:
     """Draw a heat map of what makes an image the target and not its references.
@@ -73,10 +77,11 @@ def localize(
     from concept_cam.files import write_image
     from concept_cam.methods import method_named, sees_score
     from concept_cam.runs import run_together
-    from concept_cam.writers import Comparisons, Overlays, Table, localize_images
+    from concept_cam.writers import Comparisons, Overlays, localize_images
     from concept_cam.writers.dataset import files_of_data
     from concept_cam.writers.names import names_of
 
+    answers = answers_of(output, as_json=json, show=show)
     chosen = None if method is None else method_named(method)
     compares = chosen is None or sees_score(chosen)
     references = references_of(against, nearest, rivals)
@@ -97,16 +102,14 @@ def localize(
         references = references or (twin if compares else None)
     elif target is None:
         raise ComparisonError("What shall be found in the image? Name it with --target.")
-    out, table = address_of(out), None if table is None else address_of(table)
-    if table is not None:
-        Table(table).discard()  # A mistake is told before the work.
+    out, table = address_of(out), table_at(table)
     found = sources(of_tables(images or [])[0], but=out)
     make_folder(out)
     if plate is not None:
         found = [write_image(out / f"{target.replace(' ', '-')}-{seed or 0}.png", plate)]
     names = names_of(found)
-    endings = (*Overlays.endings, ".safetensors", ".json", *Comparisons.endings)
-    results = [out / f"{name}{ending}" for name in names.values() for ending in endings] + files_of_data(out, len(names))
+    every = (*Overlays.endings, ".safetensors", ".json", *Comparisons.endings)
+    results = [out / f"{name}{ending}" for name in names.values() for ending in every] + files_of_data(out, len(names))
     check_apart((*found, *(images or ())), (*results, *([table] if table else ())))
     backbone = given.load()
     preset = given.preset.suiting(backbone)
@@ -131,26 +134,11 @@ def localize(
         command=command_line(),
     )
 
-    def tell(path: Path, result: Localization) -> None:
-        if written == "files":
-            _print_table(result, path, out / f"{names[path]}-overlay.png" if overlays is not False else None)
-
-    failed = run_together(processes, job, engine=engine, gpus=gpus, told=tell, failed=lambda _, problem: complain(problem))
-    if written == "parquet" and failed < len(found):
-        say(f"{number(len(found) - failed, 'image')} in {data_of(out)}")
+    asked = (*[overlays is not False] * len(Overlays.endings), True, True, sweep, by_reference)
+    told = Localized(answers, out, names, list(compress(every, asked)) if written == "files" else (), show)
+    with answers.of(found):
+        failed = run_together(processes, job, engine=engine, gpus=gpus, told=told.take, failed=answers.failed)
+    if failed < len(found):
+        texts = ["--vocabulary", vocabulary] if vocabulary else []
+        told.finish(len(found) - failed, given, localizer, images or found, texts)
     check_all(len(found), failed, out)
-
-
-def _print_table(result: Localization, path: Path, overlay_path: Path | None) -> None:
-    from rich.table import Table
-    from rich.text import Text
-
-    comparison = result.comparison
-    table = Table("concept", "role", "score", "similarity", "weight", title=Text(cell(path.name)), title_justify="left")
-    table.add_row(Text(cell(comparison.target)), "target", f"{result.scores[comparison.target]:.3f}", "", "")
-    rows = zip(comparison.references, comparison.similarities, comparison.weights, strict=True)
-    for name, similarity, weight in rows:
-        table.add_row(Text(cell(name)), "reference", f"{result.scores[name]:.3f}", f"{similarity:.3f}", f"{weight:.2f}")
-    console().print(table)
-    x, y = result.peak()
-    say(f"strongest at ({x:.0f}, {y:.0f})" + (f"; heat map in {overlay_path}" if overlay_path else ""))

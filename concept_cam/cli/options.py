@@ -7,7 +7,15 @@ from typing import Annotated
 
 import typer
 
+from concept_cam.cli import candidates
+from concept_cam.cli.candidates import among
+
 LARGEST_SEED = 2**32 - 1
+
+_MODELS, _METHOD_NAMES = among(candidates.models), among(candidates.methods)
+_VOCABULARIES, _TEMPLATES = among(candidates.vocabularies), among(candidates.templates)
+_FITS, _ENGINES = among(lambda: ("crop", "pad", "squash", "native")), among(lambda: ("processes", "ray"))
+_DEVICES, _AMONG = among(lambda: ("cpu", "cuda", "mps")), among(lambda: ("model", "dataset"))
 
 # ---- images and data sets ---------------------------------------------------------------------------------------------
 
@@ -37,7 +45,8 @@ Among = Annotated[
     str | None,
     typer.Option(
         help="The classes among which a classifier decides: model (all of its own) or dataset (those of the data set)."
-        "  [default: model]"
+        "  [default: model]",
+        autocompletion=_AMONG,
     ),
 ]
 
@@ -48,7 +57,8 @@ Model = Annotated[
     typer.Option(
         help="A model that `concept-cam models` lists, a folder of one, or package.module:function, which returns a model or "
         "what concept_cam.wrap returns. world-shortcut is the embedded encoder with planted shortcuts, world-last-block one "
-        "that collects its evidence in the last block.  [default: world, the embedded encoder]"
+        "that collects its evidence in the last block.  [default: world, the embedded encoder]",
+        autocompletion=_MODELS,
     ),
 ]
 Pretrained = Annotated[str | None, typer.Option(help="An open_clip tag (downloaded on first use) or a file of weights.")]
@@ -59,18 +69,23 @@ Classes = Annotated[
         "of its checkpoints."
     ),
 ]
-Device = Annotated[str, typer.Option(help="Where the model runs: cpu, cuda, cuda:1 or mps.")]
+Device = Annotated[str, typer.Option(help="Where the model runs: cpu, cuda, cuda:1 or mps.", autocompletion=_DEVICES)]
 Site = Annotated[str | None, typer.Option(help="The layer whose tokens are read; `concept-cam check` lists the sites.")]
 Fit = Annotated[
     str | None,
-    typer.Option(help="How an image is fitted to the input: crop, pad, squash or native.  [default: as trained]"),
+    typer.Option(
+        help="How an image is fitted to the input: crop, pad, squash or native.  [default: as trained]", autocompletion=_FITS
+    ),
 ]
 Size = Annotated[
     str | None,
     typer.Option(help="The input size in pixels, N or HxW. A larger size gives a map with more cells.  [default: as trained]"),
 ]
 Templates = Annotated[
-    str | None, typer.Option(help="The sentences around a name: the name of a list, or a file with one sentence a line.")
+    str | None,
+    typer.Option(
+        help="The sentences around a name: the name of a list, or a file with one sentence a line.", autocompletion=_TEMPLATES
+    ),
 ]
 
 # ---- what is asked ----------------------------------------------------------------------------------------------------
@@ -79,19 +94,26 @@ _METHODS = (
     "The method that makes the maps; `concept-cam methods` lists them. class_stream:4 and direct:4 read the last four blocks "
     "alone."
 )
-Method = Annotated[str, typer.Option(help=_METHODS)]
+Method = Annotated[str, typer.Option(help=_METHODS, autocompletion=_METHOD_NAMES)]
 UsualMethod = Annotated[
     str | None,
-    typer.Option(help=f"{_METHODS}  [default: class_stream where the embedding is a class token, else hires_cam]"),
+    typer.Option(
+        help=f"{_METHODS}  [default: class_stream where the embedding is a class token, else hires_cam]",
+        autocompletion=_METHOD_NAMES,
+    ),
 ]
 Vocabulary = Annotated[
-    str | None, typer.Option(help="The concepts that references are chosen from: the name of a list, or a file.")
+    str | None,
+    typer.Option(
+        help="The concepts that references are chosen from: the name of a list, or a file.", autocompletion=_VOCABULARIES
+    ),
 ]
 Parts = Annotated[
     str | None,
     typer.Option(
         help="The parts of the object and their attributes: the name of a list, such as birds, or a YAML or CSV file."
-        "  [default for the embedded encoder: world-parts]"
+        "  [default for the embedded encoder: world-parts]",
+        autocompletion=_VOCABULARIES,
     ),
 ]
 
@@ -119,9 +141,17 @@ Processes = Annotated[
 ]
 Engine = Annotated[
     str,
-    typer.Option(help="What starts them: processes (of this machine) or ray (on this one, or on the cluster of RAY_ADDRESS)."),
+    typer.Option(
+        help="What starts them: processes (of this machine) or ray (on this one, or on the cluster of RAY_ADDRESS).",
+        autocompletion=_ENGINES,
+    ),
 ]
 Out = Annotated[Path, typer.Option(help="The folder for the results. A run that is half done there is resumed.")]
+
+Json = Annotated[
+    bool,
+    typer.Option("--json", help="Print a JSON object on each line, and nothing else, on standard output; docs/commands.md."),
+]
 
 FailOn = Annotated[
     list[str] | None,

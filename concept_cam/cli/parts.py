@@ -4,26 +4,25 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from concept_cam.address import address_of
 from concept_cam.cli import options
+from concept_cam.cli.answers import answers_of
 from concept_cam.cli.command import command_line
 from concept_cam.cli.drawn import draw_several
 from concept_cam.cli.encoders import Asked
 from concept_cam.cli.folders import sources
+from concept_cam.cli.found import Found
 from concept_cam.cli.given import gpus_for, refuse, vocabularies_of_parts
-from concept_cam.cli.images import called, check_all, check_apart, data_of, make_folder, output_of
+from concept_cam.cli.images import called, check_all, check_apart, make_folder, output_of, table_at
 from concept_cam.cli.tabled import of_tables, species_of
-from concept_cam.cli.terminal import complain, number, say
-from concept_cam.errors import ImageError, OptionError, one_line
+from concept_cam.cli.terminal import complain
+from concept_cam.errors import ImageError, OptionError
 
-if TYPE_CHECKING:
-    from concept_cam.parts import PartFinding
-
-_DRAWN, _FEW = 6, 8
+_DRAWN = 6
 
 
 def parts(
@@ -58,6 +57,8 @@ def parts(
             "--explore", help="Write an explorer beside each page, to compare phrases on its images: one more pass for each."
         ),
     ] = False,
+    boxes: Annotated[bool, typer.Option("--boxes", help="Draw the box of each part besides its point.")] = False,
+    json: options.Json = False,
     out: options.Out = Path("concept-cam-parts"),
 ) -> None:
     """Find the parts of images, and what each looks like.
@@ -71,17 +72,18 @@ def parts(
     from concept_cam.comparison import check_strength
     from concept_cam.methods import method_named, sees_score
     from concept_cam.parts import read_parts
-    from concept_cam.parts.sheet import summary
     from concept_cam.runs import run_together
-    from concept_cam.writers import Table, find_parts_of_images
+    from concept_cam.writers import find_parts_of_images
     from concept_cam.writers.dataset import files_of_data
     from concept_cam.writers.names import names_of
 
+    answers = answers_of(output, as_json=json)
     chosen = None if method is None else method_named(method)
     if chosen is not None and not sees_score(chosen):
         raise OptionError(f"{method} does not look at the score, so all parts would have one map; take another --method.")
     check_strength(strength)
     gpus, written = gpus_for(engine, device), output_of(output, table)
+    draws = _draws(written, overlays, boxes=boxes)
     if images:
         refuse("--count", count, "where images are given: it says how many plates to draw")
     given = Asked(model, pretrained, classes, device, site, fit, size, templates)
@@ -89,9 +91,7 @@ def parts(
     if wanted is None:
         raise OptionError(f"Which parts? Give --parts: {', '.join(vocabularies_of_parts())}, or a .yaml file of your own.")
     known = read_parts(wanted)
-    out, table = address_of(out), None if table is None else address_of(table)
-    if table is not None:
-        Table(table).discard()  # A mistake is told before the work.
+    out, table = address_of(out), table_at(table)
     if not images and not given.preset.draws:
         raise ImageError("No image given; images are drawn only for the embedded encoder (without --model).")
     listed, labels = of_tables(images or [])
@@ -107,10 +107,6 @@ def parts(
     localizer = given.localizer(backbone, templates=given.preset.suiting(backbone).part_templates, method=chosen)
     species = species_of(found, images or [], known.parent) | {path: labels[path] for path in found if path in labels}
 
-    def tell(path: Path, finding: PartFinding) -> None:
-        if len(found) <= _FEW:
-            say(f"{one_line(path.name, 120)}: {summary(finding)}")
-
     job = partial(
         find_parts_of_images,
         localizer,
@@ -122,25 +118,33 @@ def parts(
         output=written,
         overlays=overlays,
         explore=explore,
+        boxes=boxes,
         batch_size=batch_size,
         workers=workers,
         about={"pretrained": pretrained},
         data=called(images or []),
         command=command_line(),
     )
-    made = run_together(
-        processes,
-        job,
-        engine=engine,
-        gpus=gpus,
-        told=tell,
-        failed=lambda _, problem: complain(problem),
-        unnamed=lambda error: complain(f"not in cub/: {error}"),
-    )
-    if made.failed < len(found):
-        read = number(len(found) - made.failed, "image") + (f", {made.failed} skipped" if made.failed else "")
-        drawn = "annotated/, " if overlays or (overlays is None and written == "files") else ""
-        files = f"parts.csv, coco.json, cub/ and {number(made.sheets, 'sheet')} in {out}"
-        where = f"{drawn}{files if written == 'files' else data_of(out)}"
-        say(f"{read}, {made.visible} of {number(made.asked, 'part')} visible; {where}")
+    told = Found(answers, out, names_of(found), draws, written)
+    unnamed = lambda error: complain(f"not in cub/: {error}")  # noqa: E731
+    with answers.of(found):
+        made = run_together(processes, job, engine=engine, gpus=gpus, told=told.take, failed=answers.failed, unnamed=unnamed)
+    told.finish(made, given)
     check_all(len(found), made.failed, out)
+
+
+def _draws(output: str, overlays: bool | None, *, boxes: bool) -> bool:
+    """Whether images are drawn on.
+
+    Args:
+        output: ``files`` or ``parquet``.
+        overlays: as it was given.
+        boxes: whether boxes are asked for.
+
+    Raises:
+        OptionError: boxes are asked for, and nothing is drawn.
+    """
+    draws = output == "files" if overlays is None else overlays
+    if boxes and not draws:
+        raise OptionError("--boxes has no effect where nothing is drawn; leave it out, or add --overlays.")
+    return draws

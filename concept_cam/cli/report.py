@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import floor
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,6 +11,7 @@ import typer
 
 from concept_cam.address import address_of
 from concept_cam.cli import options
+from concept_cam.cli.answers import Answers
 from concept_cam.cli.terminal import complain, say
 from concept_cam.errors import AuditFailed, OptionError
 
@@ -79,6 +81,10 @@ def tell(audits: Sequence[Audit], conditions: Sequence[Condition], explorer: Exp
     say(f"report in {page}")
     for one in audits:
         say(f"{one.setup.model} decides among {one.setup.among}")
+    if not conditions:
+        known = found.accuracy is not None
+        gate = f"accuracy < {floor(100 * (found.accuracy or 0)) / 100:g}" if known else f"suspects > {len(found.suspects)}"
+        Answers().next("report", page.parent, "--fail-on", gate)
     reasons = [reason for condition in conditions if (reason := condition.reason(figures))]
     if reasons:
         raise AuditFailed(f"{'; '.join(reasons)}: {page} shows why.")

@@ -9,11 +9,11 @@ import typer
 
 from concept_cam.address import address_of
 from concept_cam.cli import options
+from concept_cam.cli.answers import Answers
 from concept_cam.cli.command import command_line
 from concept_cam.cli.encoders import Asked
 from concept_cam.cli.given import check_texts, references_of, refuse
 from concept_cam.cli.images import check_apart, make_folder
-from concept_cam.cli.terminal import say
 from concept_cam.errors import one_line
 
 if TYPE_CHECKING:
@@ -45,6 +45,7 @@ def search(
     out: Annotated[Path, typer.Option(help="The folder for the page, the tables and the overlays.")] = Path(
         "concept-cam-search"
     ),
+    json: options.Json = False,
 ) -> None:
     """Rank the images of a store by texts, and show where: search.html, explore.html, matches.csv, matches.json, overlays/.
 
@@ -52,9 +53,12 @@ def search(
     the store. Images are opened only to be drawn on.
     """
     from concept_cam.comparison import check_strength
+    from concept_cam.decoding import MAX_BYTES
+    from concept_cam.outside import parse_json, read_bytes
     from concept_cam.store import Store, write_matches
+    from concept_cam.store.matches import MATCHES
 
-    references = references_of(against, nearest, None)
+    told, references = Answers(json), references_of(against, nearest, None)
     if strength is not None:
         check_strength(strength)
     if references is None:
@@ -75,8 +79,16 @@ def search(
     page = write_matches(answers, out, command_line())
     for answer in answers:
         best = f"; the first is {one_line(answer.matches[0].image.name, 120)}" if answer.matches else ""
-        say(f"{one_line(answer.comparison.target, 120)}: {len(answer.matches)} of {len(held):,} images{best}")
-    say(f"page in {page}")
+        told.say(f"{one_line(answer.comparison.target, 120)}: {len(answer.matches)} of {len(held):,} images{best}")
+    told.say(f"page in {page}")
+    for about in parse_json(read_bytes(out / MATCHES, MAX_BYTES))["answers"] if json else ():
+        for match in about["matches"]:
+            told.give(comparison=about["comparison"], **match)
+    first = next((answer for answer in answers if answer.matches), None)
+    if first is not None:
+        others = [word for name in first.comparison.references for word in ("--against", name)] or ["--strength", "0"]
+        words = ("localize", first.matches[0].image, "--target", first.comparison.target, *others, *given.model_words)
+        told.next(*words)
 
 
 def _localizer(held: Store, backbone: Backbone, vocabulary: str | tuple[()]) -> Localizer:

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from concept_cam.cli.answers import Answers
 from concept_cam.cli.options import LARGEST_SEED
 from concept_cam.cli.terminal import say
 
@@ -29,3 +30,4 @@ def world(
     for _ in tqdm(write_set(folder, plates, seed, size), total=plates, disable=None):
         pass
     say(f"{plates} plates in {folder}: a folder for each species, labels.csv, differences.csv, parts.csv, {MASKS}/")
+    Answers().next("audit", folder)

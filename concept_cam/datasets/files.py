@@ -12,7 +12,7 @@ from typing import Any
 from concept_cam import formats
 from concept_cam.address import STORES, absolute, address_of, is_remote
 from concept_cam.decoding import opened
-from concept_cam.errors import DatasetError, one_line, reason, refused_as
+from concept_cam.errors import DatasetError, missing, one_line, reason, refused_as
 from concept_cam.outside import read_bytes
 from concept_cam.regions import Box
 from concept_cam.textfiles import MAX_ROWS, TextTable, lines_of, table_of, text_of
@@ -132,7 +132,7 @@ def _parquet(file: Path) -> TextTable:
     try:
         import pyarrow.parquet  # noqa: PLC0415
     except ImportError as error:
-        raise DatasetError(f"{file}: to read Parquet, install concept-cam[parquet].") from error
+        raise DatasetError(f"{file}: {missing('parquet', 'read Parquet')}") from error
     try:
         # Not by read_table, which takes folders such as year=2024 on the way to the file for columns.
         # Of an address, all of it is read: it is no larger than a table may be.

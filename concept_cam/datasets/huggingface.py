@@ -19,7 +19,7 @@ from torch import Tensor
 from concept_cam.address import Address
 from concept_cam.datasets.example import Dataset, Example, Lazy
 from concept_cam.datasets.files import json_of, within, words
-from concept_cam.errors import DatasetError, Unreachable, one_line, refused_as
+from concept_cam.errors import DatasetError, Unreachable, missing, one_line, refused_as
 from concept_cam.images import read_image, read_levels
 from concept_cam.imagetables import name_of_row
 
@@ -76,7 +76,7 @@ def read_huggingface(folder: Path, root: Path | None = None) -> Dataset:
     try:
         import datasets  # noqa: PLC0415
     except ImportError as error:
-        raise DatasetError(f"{folder}: to read it, pip install 'concept-cam[huggingface]'.") from error
+        raise DatasetError(f"{folder}: {missing('huggingface', 'read a data set of Hugging Face')}") from error
     files = _files_of(folder, root)
     with refused_as(DatasetError, folder):
         try:

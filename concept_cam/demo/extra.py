@@ -6,7 +6,7 @@ from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
 
-from concept_cam.errors import OptionError
+from concept_cam.errors import OptionError, missing
 
 
 def check_extra() -> None:
@@ -16,7 +16,7 @@ def check_extra() -> None:
         OptionError: it is not installed.
     """
     if find_spec("gradio") is None:
-        raise OptionError("The demo needs gradio: pip install 'concept-cam[demo]'")
+        raise OptionError(missing("demo", "open the demo"))
 
 
 def gradio() -> Any:

@@ -10,8 +10,7 @@ from typing import NamedTuple, TypeAlias
 
 from PIL import Image, ImageDraw
 
-from concept_cam.drawing import upright
-from concept_cam.lettering import Lettering
+from concept_cam.heat import upright
 from concept_cam.parts.part import PartFinding
 
 Point: TypeAlias = tuple[float, float]
@@ -146,21 +145,3 @@ def _spread(wanted: Sequence[float], low: float, high: float, step: float) -> li
     high = max(low, high - (len(wanted) - 1) * step)
     bases = [min(max(fmean(group), low), high) for group in groups for _ in group]
     return [base + k * step for k, base in enumerate(bases)]
-
-
-def wrapped(*texts: str, font: Lettering, width: float) -> list[str]:
-    """The words of some texts in lines no wider than ``width``, unless a single word is wider.
-
-    Args:
-        texts: are joined by spaces.
-        font: the letters.
-        width: in pixels.
-    """
-    lines: list[str] = []
-    for word in " ".join(texts).split():
-        longer = f"{lines[-1]} {word}" if lines else word
-        if lines and font.getlength(longer) <= width:
-            lines[-1] = longer
-        else:
-            lines.append(word)
-    return lines

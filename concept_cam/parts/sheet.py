@@ -10,12 +10,12 @@ from typing import Any, final
 
 from PIL import Image, ImageDraw
 
-from concept_cam.drawing import shortened, upright
 from concept_cam.errors import OptionError
-from concept_cam.lettering import Lettering
+from concept_cam.heat import upright
+from concept_cam.lettering import Lettering, shortened, wrapped
 from concept_cam.page import Cell, Intervals, Mark, Page, Section, Strip, Table, Thumbnail, how_made
 from concept_cam.parts.explored import Explored
-from concept_cam.parts.labels import INK, Layer, beside, marked, wrapped
+from concept_cam.parts.labels import INK, Layer, beside, marked
 from concept_cam.parts.part import PartFinding
 from concept_cam.provenance import Provenance
 from concept_cam.regions import Box
@@ -49,11 +49,16 @@ def summary(finding: PartFinding) -> str:
     return ", ".join([*seen, *_hidden(finding)])
 
 
-def annotated(finding: PartFinding, image: Image.Image) -> Image.Image:
-    """The image with a dot, a box and a label for each visible part; those that are not visible are listed below it.
+def annotated(finding: PartFinding, image: Image.Image, *, boxes: bool = False) -> Image.Image:
+    """The image with a dot and a label for each visible part; those that are not visible are listed below it.
 
     Labels stand in margins left and right of the image, each with a line to its part. The image is drawn with its longer
     side at 480 to 1200 pixels, whatever its own.
+
+    Args:
+        finding: the parts of the image.
+        image: the image that was searched.
+        boxes: also draw the box of each part; those of many parts cover the object.
 
     Raises:
         ImageError: the image is not of the size that was searched.
@@ -79,7 +84,7 @@ def annotated(finding: PartFinding, image: Image.Image) -> Image.Image:
     height = max(shown.height, round(step * len(columns[0])))
     left, top = pad + margins[0], pad + (height - shown.height) // 2
     width = max(left + shown.width + margins[1] + pad, _LONGEST * size)
-    notes = wrapped(*_hidden(finding), font=small, width=width - 2 * pad)
+    notes = wrapped(" ".join(_hidden(finding)), small, width - 2 * pad)
     canvas = Image.new("RGB", (width, round(height + 2 * pad + 1.4 * size * len(notes))), "white")
     canvas.paste(shown, (left, top))
     write, lines = ImageDraw.Draw(canvas), []
@@ -92,7 +97,7 @@ def annotated(finding: PartFinding, image: Image.Image) -> Image.Image:
     for k, note in enumerate(notes):
         small.write(write, (pad, height + (2 + 1.4 * k) * pad), note, _GREY)
     layer = Layer(canvas.size, size / 7.5)
-    for _, mark in lines:
+    for _, mark in lines if boxes else ():
         layer.box(mark)
     for end, mark in lines:
         layer.leader(end, mark)

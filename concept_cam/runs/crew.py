@@ -22,7 +22,7 @@ from typing import Any, Generic, TypeVar, final
 from tqdm import tqdm
 
 from concept_cam.address import absolute
-from concept_cam.errors import OptionError, OutputError, did_you_mean
+from concept_cam.errors import OptionError, OutputError, did_you_mean, missing
 from concept_cam.runs.launcher import End, Launcher
 from concept_cam.runs.share import NOWHERE, Share
 from concept_cam.runs.spawned import Processes
@@ -102,7 +102,7 @@ def check_engine(engine: str) -> None:
     if engine not in ENGINES:
         raise OptionError(f"No engine {engine!r}; expected one of {', '.join(ENGINES)}.{did_you_mean(engine, ENGINES)}")
     if engine == "ray" and find_spec("ray") is None:
-        raise OptionError("To share a run with Ray, install concept-cam[ray].")
+        raise OptionError(missing("ray", "share a run with Ray"))
 
 
 @final

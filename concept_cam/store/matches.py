@@ -33,7 +33,10 @@ from concept_cam.store.store import Answer, Match
 from concept_cam.writers.regions import boxes_of
 from concept_cam.writers.table import LOCALIZED, LocalizationRow, csv_of
 
-_PAGE, _TABLE, _JSON, _OVERLAYS, _EXPLORER = "search.html", "matches.csv", "matches.json", "overlays", "explore.html"
+MATCHES = "matches.json"
+"""The answers as JSON."""
+
+_PAGE, _TABLE, _OVERLAYS, _EXPLORER = "search.html", "matches.csv", "overlays", "explore.html"
 _SMALL = 224
 _INK = (255, 255, 255)
 _SHOWN = 200
@@ -109,7 +112,7 @@ def write_matches(answers: Sequence[Answer], folder: str | os.PathLike[str], com
     page = Page(_title(answers), lead, (*sections, *([] if made is None else [how_made(made.kept(folder))])), facts)
     write_file(folder / _TABLE, csv_of(rows, _COLUMNS))
     about = {"store": str(answers[0].store.folder), "images": count, "answers": told}
-    write_file(folder / _JSON, (json.dumps(about, indent=2) + "\n").encode())
+    write_file(folder / MATCHES, (json.dumps(about, indent=2) + "\n").encode())
     return write_file(folder / _PAGE, to_html(page).encode())
 
 
@@ -136,12 +139,14 @@ def _found(answer: Answer, folder: Path, number: int, explorer: Beside) -> Itera
             continue
         try:
             image = _image(match)
-            drawn = _marked(overlay(result, image), result)
+            drawn = _marked(overlay(result, image, legend=True), result)
         except ImageError as error:
             yield _Found(rank, match, result, problem_of(error))
             continue
         name = f"{_OVERLAYS}/{number:02d}-{rank:04d}.png"
         write_image(folder / name, drawn)
+        height, width = result.placement.image_size
+        drawn = drawn.crop((0, 0, width, height))
         drawn.thumbnail((_SMALL, _SMALL), Image.Resampling.LANCZOS)
         look = partial(_look, answer, match, image)
         link = explorer.link(match.image.name, look, asked.target, asked.references, asked.strength, match.number)
@@ -154,7 +159,7 @@ def _look(answer: Answer, match: Match, image: Image.Image) -> tuple[Image.Image
 
 def _marked(image: Image.Image, result: Localization) -> Image.Image:
     """The overlay with the boxes of the map, and a ring around its peak."""
-    pen, line = ImageDraw.Draw(image), max(1, round(max(image.size) / 250))
+    pen, line = ImageDraw.Draw(image), max(1, round(max(result.placement.image_size) / 250))
     for left, top, right, bottom in boxes_of(result):
         pen.rectangle((left, top, right - 1, bottom - 1), outline=_INK, width=line)
     if boxes_of(result):

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from concept_cam.errors import DatasetError
+from concept_cam.errors import DatasetError, missing
 from concept_cam.writers.regions import Result, regions_of
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ def to_supervision(result: Result) -> supervision.Detections:
     try:
         import supervision  # noqa: PLC0415
     except ImportError as error:
-        raise DatasetError("To make supervision's detections, install concept-cam[supervision].") from error
+        raise DatasetError(missing("supervision", "make supervision's detections")) from error
     found = regions_of(result)
     seen = found.seen
     names = [region.name if found.kind == "parts" else found.whole for region in seen]

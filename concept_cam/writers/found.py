@@ -66,6 +66,7 @@ def find_parts_of_images(
     output: Output = "files",
     overlays: bool | None = None,
     explore: bool = False,
+    boxes: bool = False,
     batch_size: int = 2,
     workers: int = 2,
     about: Mapping[str, Any] | None = None,
@@ -96,6 +97,7 @@ def find_parts_of_images(
         overlays: whether ``annotated/`` is drawn; by default with ``files`` alone.
         explore: whether there is ``explore-SPECIES.html`` beside each page, which compares the phrases of the parts on its
             images; each image of a page costs one more pass. The method must be linear. Not with ``parquet``.
+        boxes: whether it has the box of each part besides its point.
         batch_size: how many images go through the model at once; a finding holds a mask of the image's size for each part.
         workers: threads that read images.
         about: what else decides the results, to be compared with an older run in the folder.
@@ -177,7 +179,7 @@ def find_parts_of_images(
         failed(path, problem)
 
     columns = columns_of_parts(attributes)
-    each: list[Writer[PartFinding]] = [Overlays(folder / "annotated")] if drawn else []
+    each: list[Writer[PartFinding]] = [Overlays(folder / "annotated", boxes=boxes)] if drawn else []
     each += [saved] if apart else []
     again = (lambda name: PartFinding.load(saved.file(name))) if apart else None
     files: dict[str, BatchFile[PartFinding]] = {".csv": table_file(rows, columns)}
@@ -192,6 +194,7 @@ def find_parts_of_images(
             "strength": strength,
             "output": output,
             "overlays": drawn,
+            "boxes": boxes,
             "batch_size": batch_size,
             **settings_of(localizer),
             **({"explore": True} if explore else {}),

@@ -24,19 +24,21 @@ from concept_cam.writers.writer import Writer
 class Overlays(Writer[Result]):
     """Draws each result on its image. The image is needed.
 
-    A localization gives ``NAME-overlay.png``, the heat map on the image, and ``NAME-compared.png``, the image, the base map
-    and the contrastive map side by side. A finding of parts gives ``NAME.png``, with a dot, a box and a label for each part.
+    A localization gives ``NAME-overlay.png``, the heat map on the image with a legend beneath (the upper part is the image
+    pixel by pixel), and ``NAME-compared.png``, the image, the base map
+    and the contrastive map side by side. A finding of parts gives ``NAME.png``, with a dot and a label for each part.
 
     Args:
         folder: for the images.
+        boxes: also draw the box of each part.
     """
 
     draws = True
     endings = ("-overlay.png", "-compared.png")
     """Of the files of a localization."""
 
-    def __init__(self, folder: str | Path) -> None:
-        self._folder = address_of(folder)
+    def __init__(self, folder: str | Path, *, boxes: bool = False) -> None:
+        self._folder, self._boxes = address_of(folder), boxes
 
     def add(self, name: str, result: Result, image: Image.Image | None = None) -> tuple[Path, ...]:
         """Draw a result; see ``Writer``.
@@ -48,8 +50,8 @@ class Overlays(Writer[Result]):
         if image is None:
             raise OptionError(f"{name!r}: give the image to draw on.")
         if isinstance(result, PartFinding):
-            return (write_image(self._folder / f"{name}.png", annotated(result, image)),)
-        drawn = overlay(result, image), side_by_side(result, image)
+            return (write_image(self._folder / f"{name}.png", annotated(result, image, boxes=self._boxes)),)
+        drawn = overlay(result, image, legend=True), side_by_side(result, image)
         return tuple(
             write_image(self._folder / f"{name}{ending}", one) for ending, one in zip(self.endings, drawn, strict=True)
         )

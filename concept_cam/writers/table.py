@@ -14,7 +14,7 @@ from typing import Any, TypeAlias, final
 from PIL import Image
 
 from concept_cam.address import address_of
-from concept_cam.errors import DatasetError, OptionError, OutputError
+from concept_cam.errors import DatasetError, OptionError, OutputError, missing
 from concept_cam.files import FileWriter
 from concept_cam.parts.part import PartFinding
 from concept_cam.result import Localization
@@ -303,5 +303,5 @@ def pyarrow_of() -> tuple[Any, Any]:
         import pyarrow  # noqa: PLC0415
         import pyarrow.parquet  # noqa: PLC0415
     except ImportError as error:
-        raise DatasetError("To write Parquet, install concept-cam[parquet].") from error
+        raise DatasetError(missing("parquet", "write Parquet")) from error
     return pyarrow, pyarrow.parquet

@@ -1,0 +1,120 @@
+"""What ``concept-cam localize`` answers: each result with its files, and the next useful command."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from concept_cam.cli.answers import Answers
+from concept_cam.cli.command import command_line
+from concept_cam.cli.images import data_of, size_of
+from concept_cam.cli.terminal import cell, number
+from concept_cam.errors import BackboneError, OptionError
+
+if TYPE_CHECKING:
+    from concept_cam.cli.encoders import Asked
+    from concept_cam.localizer import Localizer
+    from concept_cam.result import Localization
+
+_FEW = 8
+"""Images of a command that can be pasted."""
+
+
+@dataclass
+class Localized:
+    """The results of one command.
+
+    Attributes:
+        answers: prints.
+        out: the folder of the files.
+        names: what the files of each image are called.
+        endings: of these files; none in a data set.
+        show: whether maps are shown in the terminal.
+        first: the first result.
+    """
+
+    answers: Answers
+    out: Path
+    names: Mapping[Path, str]
+    endings: Sequence[str]
+    show: bool = False
+    first: list[Localization] = field(default_factory=list)
+
+    def take(self, path: Path, result: Localization) -> None:
+        """Answer with the result of an image."""
+        from concept_cam.cli import inline
+        from concept_cam.images import read_image
+        from concept_cam.writers.regions import boxes_of
+
+        if not self.first:
+            self.first.append(result)
+        files = [self.out / f"{self.names[path]}{ending}" for ending in self.endings]
+        if self.answers.as_json:
+            about = result.summary()
+            known = {"comparison": about["comparison"], "scores": about["scores"]}
+            known |= {"peak": result.peak(), "boxes": boxes_of(result), "files": [str(file) for file in files]}
+            self.answers.give(image=str(path), problem=None, **known)
+        elif files:
+            self._print(path, result, next((file for file in files if file.name.endswith("-overlay.png")), None))
+        if self.show:
+            inline.show(result, read_image(path))
+
+    def finish(self, count: int, given: Asked, localizer: Localizer, images: Sequence[Path], texts: list[str]) -> None:
+        """Say where the results are, and what comes next.
+
+        Args:
+            count: of the results.
+            given: the model.
+            localizer: of this command.
+            images: that were given; or the one that was drawn.
+            texts: the option that names the vocabulary.
+        """
+        self.answers.say(f"{number(count, 'image')} in {self.out if self.endings else data_of(self.out)}")
+        if self.first:
+            self.answers.next(*_next(given, localizer, self.first[0], images, texts))
+
+    def _print(self, path: Path, result: Localization, overlay_path: Path | None) -> None:
+        from rich.table import Table
+        from rich.text import Text
+
+        comparison = result.comparison
+        table = Table("concept", "role", "score", "similarity", "weight", title=Text(cell(path.name)), title_justify="left")
+        table.add_row(Text(cell(comparison.target)), "target", f"{result.scores[comparison.target]:.3f}", "", "")
+        rows = zip(comparison.references, comparison.similarities, comparison.weights, strict=True)
+        for name, similarity, weight in rows:
+            table.add_row(Text(cell(name)), "reference", f"{result.scores[name]:.3f}", f"{similarity:.3f}", f"{weight:.2f}")
+        self.answers.show(table)
+        x, y = result.peak()
+        self.answers.say(f"strongest at ({x:.0f}, {y:.0f})" + (f"; heat map in {overlay_path}" if overlay_path else ""))
+
+
+def _next(given: Asked, localizer: Localizer, result: Localization, images: Sequence[Path], texts: list[str]) -> list[str]:
+    """The whole image if some was cut off, else several strengths, else all concepts side by side."""
+    from concept_cam.legend import is_cut_off
+
+    here = shlex.split(command_line())[1:]
+    drawn = not any(str(image) in here for image in images)
+    if not drawn and given.fit is None and is_cut_off(result.placement) and _takes_native(given, localizer, result):
+        return [*here, "--fit", "native", "--out", "concept-cam-native"]
+    if not drawn and result.comparison.references and "--sweep" not in here:
+        return [*here, "--sweep", "--out", "concept-cam-strengths"]
+    if localizer.vocabulary:
+        return ["explore", *map(str, images[:_FEW]), *texts, *given.words]
+    return ["methods"]
+
+
+def _takes_native(given: Asked, localizer: Localizer, result: Localization) -> bool:
+    """Whether the model takes the image whole, in its own aspect."""
+    from concept_cam.backbones.transforms import preprocess_for
+    from concept_cam.preprocess import Preprocess
+
+    try:
+        sized = preprocess_for(localizer.backbone, "native", size_of(given.size))
+        if isinstance(sized, Preprocess):
+            preprocess_for(localizer.backbone, None, sized.size_for(result.placement.image_size))
+    except (OptionError, BackboneError):
+        return False
+    return isinstance(sized, Preprocess)
