@@ -329,11 +329,11 @@ def test_a_image_is_never_written_over(run, birds, tmp_path):
 def test_what_was_written_before_an_interrupt_is_whole(run, birds, tmp_path, monkeypatch):
     draw, drawn = sheet.annotated, []
 
-    def interrupted(*arguments):
+    def interrupted(*arguments, **options):
         if len(drawn) == 3:
             raise KeyboardInterrupt
         drawn.append(arguments)
-        return draw(*arguments)
+        return draw(*arguments, **options)
 
     monkeypatch.setattr("concept_cam.writers.overlays.annotated", interrupted)
     monkeypatch.setattr("concept_cam.writers.run.BATCH", 2)
