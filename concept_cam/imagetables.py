@@ -14,12 +14,12 @@ from itertools import accumulate
 from pathlib import PurePosixPath
 from typing import Any, final
 
-from concept_cam.errors import DatasetError, reason
+from concept_cam.errors import DatasetError, missing, reason
 from concept_cam.remote import Held, Pieces
 
 ARROW, PARQUET = ".arrow", ".parquet"
 
-_EXTRAS = {ARROW: "concept-cam[huggingface]", PARQUET: "concept-cam[parquet]"}
+_EXTRAS = {ARROW: "huggingface", PARQUET: "parquet"}
 
 _LARGEST_GROUP = 1 << 30
 """Bytes of a row group of a Parquet file, of which the images are unpacked together."""
@@ -121,7 +121,7 @@ def image_table(held: Held, ending: str) -> ImageTable:
         import pyarrow  # noqa: PLC0415
         import pyarrow.parquet  # noqa: PLC0415
     except ImportError as error:
-        raise DatasetError(f"To read images in {ending} files, pip install '{_EXTRAS[ending]}'.") from error
+        raise DatasetError(missing(_EXTRAS[ending], f"read images in {ending} files")) from error
     with _refused():
         # Mapped into memory: of a table of any size, only the rows that are read are in it.
         content = pyarrow.py_buffer(mmap.mmap(held.file.fileno(), 0, access=mmap.ACCESS_READ))

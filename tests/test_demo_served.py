@@ -119,7 +119,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
 
 def test_without_gradio_the_command_names_the_extra(run: Run, monkeypatch: pytest.MonkeyPatch):  # noqa: F811
     monkeypatch.setattr("concept_cam.demo.extra.find_spec", lambda name: None)
-    assert run("demo").line() == "concept-cam: The demo needs gradio: pip install 'concept-cam[demo]'"
+    assert run("demo").line() == "concept-cam: To open the demo: pip install 'concept-cam[demo]'"
 
 
 @pytest.mark.parametrize(

@@ -244,7 +244,7 @@ def test_supervision_has_places_and_confidences():
 
 def test_supervision_that_is_not_there_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "supervision", None)
-    with pytest.raises(DatasetError, match=r"install concept-cam\[supervision\]"):
+    with pytest.raises(DatasetError, match=r"install 'concept-cam\[supervision\]'"):
         to_supervision(FINDINGS["red finch.png"])
 
 

@@ -20,8 +20,9 @@ from PIL import Image
 from pycocotools.coco import COCO
 from slow import by_default
 
-from concept_cam import world
+from concept_cam import Localization, world
 from concept_cam.datasets import read_dataset
+from concept_cam.drawing import overlay
 from concept_cam.errors import DatasetError, OptionError, OutputError
 from concept_cam.files import FileWriter
 from concept_cam.parts import PartFinding, find_parts, read_parts
@@ -185,7 +186,7 @@ def test_a_table_that_is_none_or_needs_what_is_not_there(monkeypatch, tmp_path):
     with pytest.raises(OptionError, match=r"expected a table that ends in \.csv or \.parquet"):
         Table(tmp_path / "rows.txt")
     monkeypatch.setitem(__import__("sys").modules, "pyarrow", None)
-    with pytest.raises(DatasetError, match=r"install concept-cam\[parquet\]"):
+    with pytest.raises(DatasetError, match=r"install 'concept-cam\[parquet\]'"):
         Table(tmp_path / "rows.parquet")
 
 
@@ -450,7 +451,8 @@ def test_an_image_can_be_anywhere(localizer, tmp_path):
     assert [Path(row["image"]).name for row in rows] == ["=1.png", "é\\udcff.png"]
     assert localize_images(localizer, paths, tmp_path / "out", *TWINS) == 0
     with Image.open(tmp_path / "out" / "=1-overlay.png") as image:
-        assert image.size == (96, 96)
+        result = Localization.load(tmp_path / "out" / "=1.safetensors")
+        assert image.crop((0, 0, 96, 96)).tobytes() == overlay(result, paths[0]).tobytes()
 
 
 def test_images_that_are_called_as_files_of_a_run(work, files, tmp_path, monkeypatch):

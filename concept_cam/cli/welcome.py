@@ -7,7 +7,7 @@ concept-cam shows where in an image the evidence for a class is, against the cla
 
   concept-cam localize                               a first map: draws a bird and compares it with its twin
   concept-cam localize photo.jpg --target "house finch" --against "purple finch" --model ViT-B-16/laion400m_e32
-  concept-cam explore photos/ --vocabulary names.txt a page on which you choose what is compared
+  concept-cam explore, demo                          you choose what is compared: in a page of your images; on uploads
   concept-cam parts                                  where the parts of a bird are, and what each looks like
   concept-cam audit, evaluate                        what a model relies on; how well methods localize
   concept-cam fields photos/, search STORE TEXT      many images: which show the text best, and where
