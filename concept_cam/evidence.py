@@ -36,7 +36,7 @@ class EvidenceMap:
         >>> from concept_cam.images import Placement
         >>> evidence = EvidenceMap(torch.tensor([[0.0, 3.0], [-1.0, 1.0]]), Placement((0, 0, 8, 8), (8, 8)))
         >>> evidence.peak(), evidence.boxes(), evidence.is_blank
-        ((6.0, 2.0), ((4, 0, 8, 5),), False)
+        ((6.0, 3.0), ((4, 0, 8, 5),), False)
     """
 
     grid: Float[Tensor, "rows cols"]
@@ -117,7 +117,7 @@ class EvidenceMap:
         if not 0 < total < float("inf"):
             return self.locate(row, column)
         mean_row, mean_column = (
-            float(weights.sum(1 - axis) @ torch.arange(weights.shape[axis], dtype=weights.dtype)) / total for axis in (0, 1)
+            sum(k * float(part) for k, part in enumerate(weights.sum(1 - axis))) / total for axis in (0, 1)
         )
         return self.locate(rows.start + mean_row, columns.start + mean_column)
 

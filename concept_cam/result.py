@@ -51,7 +51,7 @@ class Localization:
         >>> plate = world.draw_species("ember finch", seed=3)
         >>> result = world.localizer()(plate.image, "ember finch", "frost finch")
         >>> result
-        <Localization: ember finch against frost finch (strength 0.6), 12 x 12 map of a 384 x 384 image, peak at (144, 144)>
+        <Localization: ember finch against frost finch (strength 0.6), 12 x 12 map of a 384 x 384 image, peak at (133, 126)>
         >>> result.map.shape, result.heatmap().shape, result.mask().shape
         (torch.Size([12, 12]), torch.Size([384, 384]), torch.Size([384, 384]))
     """

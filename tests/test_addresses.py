@@ -381,7 +381,9 @@ def test_an_audit_opens_no_other_bucket(s3, photos, tmp_path):
         held = sources_.tensors([0, 1])
         names = bytes(held["sources"].tolist())
         assert (b"../photos/00.png" in names) == (not copies[0])
-    drawing = Drawing(torch.zeros(1, 1), None, Placement((0, 0, 1, 1), (1, 1)), b"../../other/a.png", bytes(32))
+    drawing = Drawing(
+        torch.zeros(1, 1), torch.zeros(1, 1), None, Placement((0, 0, 1, 1), (1, 1)), b"../../other/a.png", bytes(32)
+    )
     with pytest.raises(ImageError, match=r"s3://other/a\.png: the image is in another bucket than the audit"):
         drawing.image(address_of("s3://bucket/run"))
 
@@ -621,7 +623,7 @@ def test_a_store_that_refuses_or_is_not_there(s3, monkeypatch, localizer):
     with monkeypatch.context() as patch:
         patch.setitem(sys.modules, "s3fs", None)
         patch.delitem(sys.modules["fsspec.registry"]._registry, "s3")
-        with pytest.raises(ConceptCamError, match=r"install concept-cam\[s3\]"):
+        with pytest.raises(ConceptCamError, match=r"install 'concept-cam\[s3\]'"):
             read_image("s3://bucket/photos/00.png")
 
     class Refusing:

@@ -280,7 +280,7 @@ def test_calibration_by_hand():
         (0.8, 0.9, 2, 0.5),
     ]
     assert [one.confidence for one in bins] == pytest.approx([0.05, 0.6, 0.9])
-    assert calibration_bins(confidence[:1], right[:1], bins=1) == [CalibrationBin(0.0, 1.0, 1, pytest.approx(0.9), 1.0)]
+    assert calibration_bins(confidence[:1], right[:1], bins=1) == [CalibrationBin(0.0, 1.0, 1, 0.9, 1.0)]
     assert calibration_error(confidence, right, bins=1) == pytest.approx(abs(2.5 - 2) / 5)
     # What is right and what is wrong in one bin makes up for each other, in two it does not.
     assert calibration_error(torch.tensor([0.5, 0.5]), torch.tensor([True, False])) == 0

@@ -61,7 +61,7 @@ def test_an_engine_that_is_none_is_refused():
 
 def test_the_extra_is_named(monkeypatch):
     monkeypatch.setattr("concept_cam.runs.crew.find_spec", lambda name: None)
-    with pytest.raises(OptionError, match=r"install concept-cam\[ray\]"):
+    with pytest.raises(OptionError, match=r"install 'concept-cam\[ray\]'"):
         check_engine("ray")
 
 

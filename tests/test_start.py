@@ -7,7 +7,6 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
-from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -117,7 +116,7 @@ def test_garbage_is_looked_for_once_the_model_is_there(
             raise ZeroDivisionError
 
     monkeypatch.setattr(world, "localizer", loaded)
-    monkeypatch.setattr(import_module("concept_cam.cli.localize"), "_print_table", printed)
+    monkeypatch.setattr("concept_cam.cli.answers.Answers.show", printed)
     assert command_line("localize", "--out", "out")[0] == 2 * fails
     assert seen == [False, True]
     assert gc.isenabled()

@@ -25,6 +25,7 @@ from concept_cam.datasets import read_dataset
 from concept_cam.drawing import overlay
 from concept_cam.errors import DatasetError, OptionError, OutputError
 from concept_cam.files import FileWriter
+from concept_cam.images import read_image
 from concept_cam.parts import PartFinding, find_parts, read_parts
 from concept_cam.presets import PRESETS, preset_of
 from concept_cam.runs.batches import Batch
@@ -452,7 +453,7 @@ def test_an_image_can_be_anywhere(localizer, tmp_path):
     assert localize_images(localizer, paths, tmp_path / "out", *TWINS) == 0
     with Image.open(tmp_path / "out" / "=1-overlay.png") as image:
         result = Localization.load(tmp_path / "out" / "=1.safetensors")
-        assert image.crop((0, 0, 96, 96)).tobytes() == overlay(result, paths[0]).tobytes()
+        assert image.crop((0, 0, 96, 96)).tobytes() == overlay(result, read_image(paths[0])).tobytes()
 
 
 def test_images_that_are_called_as_files_of_a_run(work, files, tmp_path, monkeypatch):

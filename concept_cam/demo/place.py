@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import final
-
-import torch
 
 from concept_cam.concepts import ConceptBank
 from concept_cam.errors import OptionError
@@ -49,9 +48,14 @@ class Place:
         if not (left <= point[0] <= right and top <= point[1] <= bottom):
             raise OptionError("The model did not see this place: its input is a window of the image. Choose a brighter one.")
         cells = evidence.shown.nonzero()
-        centres = torch.tensor([field.placement.locate(row, column, evidence.grid.shape) for row, column in cells.tolist()])
-        size = torch.tensor(field.placement.cell_size(evidence.grid.shape)).flip(0)
-        row, column = cells[int(((centres - torch.tensor(point)) / size).square().sum(-1).argmin())].tolist()
+        locate, grid = field.placement.locate, evidence.grid.shape
+        high, wide = field.placement.cell_size(grid)
+
+        def away(cell: list[int]) -> float:
+            x, y = locate(cell[0], cell[1], grid)
+            return math.hypot((x - point[0]) / wide, (y - point[1]) / high)
+
+        row, column = min(cells.tolist(), key=away)
         at = bank.vectors.to(field.vectors) @ field.vectors[row, column]
         scale = max(result.base.strongest, 0.0) or float(at.abs().max()) or 1.0
         names = [bank.names[k] for k in at.argsort(descending=True).tolist()[:_LISTED]]

@@ -168,7 +168,7 @@ def ticks(start: float, end: float, most: int = 6) -> list[float]:
     Example:
         >>> from concept_cam.page.plots import ticks
         >>> ticks(0, 1), ticks(-0.13, 0.4)
-        ([0.0, 0.2, 0.4, 0.6, 0.8, 1.0], [-0.1, 0.0, 0.1, 0.2, 0.3, 0.4])
+        ([0.0, 0.2, 0.4, 0.6, 0.8, 1.0], [0.0, 0.2, 0.4])
     """
     least = (end - start) / (most - 1) * (1 - 1e-9)
     decade = 10.0 ** math.floor(math.log10(least))
@@ -187,7 +187,7 @@ def range_of(values: Sequence[float], most: float | None = None) -> tuple[float,
     Example:
         >>> from concept_cam.page.plots import range_of
         >>> range_of([0.2, 0.73]), range_of([-0.1, 0.2], most=1.0)
-        ((0.0, 0.8), (-0.2, 1.0))
+        ((0.0, 0.8), (-0.5, 1.0))
     """
     low = min([0.0, *values])
     high = max([0.0, *values, *([] if most is None else [most])])
