@@ -113,6 +113,16 @@ def test_images_that_are_gone_are_listed(run: Run, stored: Path, birds: Path, tm
     assert all("x" in row for row in rows)
 
 
+def test_a_name_that_is_mistyped_begins_no_store(run: Run, birds: Path) -> None:
+    for given in (("brids",), ("gone.png", "brids")):
+        failed = run("fields", *given, "--out", "new")
+        assert failed.code == 2
+        assert failed.line().startswith(f"concept-cam: {given[0]}: the file does not exist; expected an image")
+        assert not Path("new").exists()
+    assert run("fields", birds, "gone.png", "--out", "new").code == 2  # of several, what is missing is a row
+    assert "gone.png" in Path("new/rows.csv").read_text()
+
+
 def test_mistakes_are_one_line(run: Run, stored: Path, birds: Path) -> None:
     assert "never seen the word 'crwn'. Did you mean 'crown'?" in run("search", stored, "red crwn").line()
     assert "made with another model" in run("search", stored, "red crown", "--model", "world-shortcut").line()

@@ -149,7 +149,7 @@ def evaluate(
         say(line, 10_000)
     for problem in found.problems:
         complain(f"skipped: {problem}")
-    say(f"{found.used} images, {found.skipped} skipped; rows in {out / 'rows.csv'}")
+    say(f"{found.used} images, {found.skipped} skipped; report in {out / 'report.html'}, rows in {out / 'rows.csv'}")
     Answers().next("audit", dataset, *_how(layout, root), *given.words)
 
 

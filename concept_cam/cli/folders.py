@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from concept_cam.address import absolute, address_of
+from concept_cam.address import Address, absolute, address_of
 from concept_cam.cli.addressed import may_be_saved, meant
 from concept_cam.cli.terminal import complain
 from concept_cam.errors import ImageError, one_line
@@ -29,7 +29,8 @@ def sources(images: Sequence[Path], *, but: Path | None = None) -> list[Path]:
         but: a folder that is not looked into: that of the results.
 
     Raises:
-        ImageError: there are none in a folder, or it cannot be read.
+        ImageError: there are none in a folder, or it cannot be read; or no file that was given exists, so that there is nothing
+            to begin.
         DatasetError: of a folder that ``save_to_disk`` has written, likewise.
     """
     from concept_cam.datasets.huggingface import is_saved, saved_images
@@ -41,6 +42,11 @@ def sources(images: Sequence[Path], *, but: Path | None = None) -> list[Path]:
         within = elsewhere or (_within(given, but) if os.path.isdir(given) else [address_of(given)])  # noqa: PTH112
         for path in within:
             found.setdefault(str(absolute(path)), path)
+    if found and not any(isinstance(path, Address) or os.path.exists(path) for path in found.values()):  # noqa: PTH110
+        first = next(iter(found.values()))
+        raise ImageError(
+            f"{first}: the file does not exist; expected an image such as a JPEG or PNG file, or a folder of images."
+        )
     return list(found.values())
 
 
