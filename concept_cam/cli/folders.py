@@ -29,8 +29,7 @@ def sources(images: Sequence[Path], *, but: Path | None = None) -> list[Path]:
         but: a folder that is not looked into: that of the results.
 
     Raises:
-        ImageError: there are none in a folder, or it cannot be read; or no file that was given exists, so that there is nothing
-            to begin.
+        ImageError: there are none in a folder, or it cannot be read; or no file that was given exists.
         DatasetError: of a folder that ``save_to_disk`` has written, likewise.
     """
     from concept_cam.datasets.huggingface import is_saved, saved_images
@@ -43,10 +42,9 @@ def sources(images: Sequence[Path], *, but: Path | None = None) -> list[Path]:
         for path in within:
             found.setdefault(str(absolute(path)), path)
     if found and not any(isinstance(path, Address) or os.path.exists(path) for path in found.values()):  # noqa: PTH110
-        first = next(iter(found.values()))
-        raise ImageError(
-            f"{first}: the file does not exist; expected an image such as a JPEG or PNG file, or a folder of images."
-        )
+        # Nothing is begun, such as a run that would be in the way of the right name.
+        first, expected = next(iter(found.values())), "an image such as a JPEG or PNG file, or a folder of images"
+        raise ImageError(f"{first}: the file does not exist; expected {expected}.")
     return list(found.values())
 
 
