@@ -321,6 +321,7 @@ def test_patterns(photos, tmp_path, capsys):
 # ---- an object store --------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_whole_flow_in_a_store(s3, photos, localizer, tmp_path):
     """localize, parts, fields and search read there and write there what they read and write here."""
     remote = sources([Path("s3://bucket/photos")])

@@ -134,6 +134,7 @@ def test_the_map_of_a_background_is_that_of_a_localizer(localizer, looked):
         assert window == [*expected.placement.window, *expected.placement.image_size, *expected.placement.window]
 
 
+@pytest.mark.slow
 def test_alone_or_together_in_any_size_and_order():
     """At native aspect images go through the model in groups; what comes out is in the order of the examples."""
     localizer = world.localizer(fit="native")

@@ -294,6 +294,7 @@ def test_a_picture_that_is_damaged_is_left_out(copy):
 # ---- the command line -------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_command_writes_all_of_it_again(command_line, tmp_path, monkeypatch):
     made = command_line("audit", "world-shortcuts", "--limit", 4, "--other-model", "world-shortcut", "--out", "out")
     assert made[0] == 0

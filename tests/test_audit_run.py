@@ -62,7 +62,9 @@ def test_what_was_interrupted_goes_on(localizer, tmp_path, small, monkeypatch):
         pytest.param(
             {"localizer": lambda: world.localizer(checkpoint=world.SHORTCUT)}, "another model;", marks=pytest.mark.slow
         ),
-        ({"localizer": lambda: world.localizer(method=METHODS["grad_cam"])}, "another method;"),
+        pytest.param(
+            {"localizer": lambda: world.localizer(method=METHODS["grad_cam"])}, "another method;", marks=pytest.mark.slow
+        ),
         pytest.param({"localizer": lambda: world.localizer(templates=["a {}"])}, "another templates;", marks=pytest.mark.slow),
         pytest.param({"localizer": lambda: world.localizer(size=192)}, "another size;", marks=pytest.mark.slow),
         ({"strength": 0.5}, "another strength;"),

@@ -164,6 +164,7 @@ def test_the_checks_that_are_timed_are_those_of_a_pass(bench):
     assert timed[checks.FOLDED]() == before[checks.FOLDED]
 
 
+@pytest.mark.slow
 def test_the_tables_of_a_store(tmp_path, monkeypatch):
     localizer = world.localizer()
     monkeypatch.setattr(store, "_TEXTS", 200)

@@ -69,6 +69,7 @@ def test_the_field_guide_is_audited(run, tmp_path):
     assert (summary["model"], summary["images"], summary["suspects"], summary["too_few"]) == ("world", 6, None, 6)
 
 
+@pytest.mark.slow
 def test_an_audit_that_was_done_is_told_again(run, tmp_path, monkeypatch):
     arguments = ("--limit", 4, "--out", "out")
     code, out, err = run(*arguments)

@@ -153,6 +153,7 @@ def test_so_many_plates(run, tmp_path):
     assert (tmp_path / "one" / "sheet-ember-finch.html").is_file()
 
 
+@pytest.mark.slow
 def test_a_folder_of_species(run, birds, tmp_path):
     code, out, err = run("birds", "--out", "found")
     assert (code, err) == (0, "")
@@ -451,6 +452,7 @@ def test_help_imports_nothing_heavy():
 # ---- what is wrong with one image, and names that would do something ------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_blank_map_is_the_problem_of_its_own_image(run, birds, tmp_path, monkeypatch):
     guide, real = world.localizer(), passes.explain
     (seen,) = guide.passes([guide.frame(Image.new("RGB", (160, 160), "white"))])

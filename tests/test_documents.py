@@ -26,6 +26,7 @@ def test_the_readmes_python_runs(capsys, monkeypatch, tmp_path):
     assert "ember finch" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*no more like:UserWarning")  # random weights know no finches
 def test_the_classifier_of_the_models_page_works(monkeypatch):
     monkeypatch.chdir(ROOT)

@@ -138,6 +138,7 @@ def test_the_gradient_at_the_pixels_is_a_slope():
     assert not any(p.grad is not None for p in backbone.module.parameters())
 
 
+@pytest.mark.slow
 def test_figures_are_those_of_a_result(localizer, tmp_path):
     """The same map by the library's front door, and the drop by hand."""
     dataset = twins_dataset(1)

@@ -140,6 +140,7 @@ def test_wrappers_of_one_model_and_models_that_share_a_part_take_turns():
     assert _waits(probe, other)
 
 
+@pytest.mark.slow
 def test_a_model_that_joins_two_takes_turns_with_both():
     first, second = nn.Linear(3, 3), nn.Linear(3, 3)
     assert not _waits(first, second)

@@ -45,8 +45,8 @@ class Command(TyperCommand):
 
         What is imported until then stays: to look through it again and again takes a fifth of the time.
         """
-        if "model" not in ctx.params or not gc.isenabled():
-            return super().invoke(ctx)
+        if "model" not in ctx.params or not gc.isenabled() or gc.get_freeze_count():
+            return super().invoke(ctx)  # or the caller has taken care of it
         gc.disable()
         try:
             return super().invoke(ctx)

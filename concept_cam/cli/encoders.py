@@ -81,8 +81,9 @@ class Asked:
         try:
             return self._load()
         finally:
-            gc.freeze()
-            gc.enable()
+            if not gc.isenabled():
+                gc.freeze()
+                gc.enable()
 
     def _load(self) -> Backbone:
         for option, value in (("--pretrained", self.pretrained), ("--classes", self.classes)):
