@@ -133,7 +133,8 @@ def compare(
     if references and strength > 0 and chosen.mean() <= bank.spread and len(bank.names) > len(references) + 1:
         warnings.warn(
             f"{one_line(', '.join(references))}: no more like {target!r} (cosine {chosen.mean():.2f}) than any two concepts "
-            f"of the bank are on average ({bank.spread:.2f}). Comparing sharpens a map only against similar concepts.",
+            f"of the bank are on average ({bank.spread:.2f}). Comparing sharpens a map only against similar concepts: name "
+            "some that the target is confused with, or set strength to 0 for the target alone.",
             stacklevel=2,
         )
     return Comparison(target, references, weights, tuple(chosen.tolist()), float(strength))

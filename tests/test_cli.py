@@ -23,6 +23,7 @@ from concept_cam.errors import ImageError
 from concept_cam.localizer import Localizer
 from concept_cam.methods import CARDS
 from concept_cam.result import Localization
+from concept_cam.tables import read_table
 
 
 def test_without_a_image(run: Run, tmp_path: Path) -> None:
@@ -146,7 +147,13 @@ def test_several_images_and_a_folder(run: Run, plate: Image.Image, tmp_path: Pat
     for k in range(9):
         about = json.loads((tmp_path / "found" / f"b{k}.json").read_text())
         assert Path(about["image"]).stem == f"b{k}"
-    assert ran.out.count("strongest at") == 10
+    assert ran.out.count(", strongest at") == 10
+    # The highest scores come last, as the table has them.
+    rows = sorted(read_table((tmp_path / "found" / "rows.csv").read_bytes()), key=lambda row: -float(row["score"]))
+    listed = [line.split("│")[1:3] for line in ran.out.splitlines() if line.startswith("│")]
+    assert [name.strip() for name, _ in listed] == [row["image"] for row in rows]
+    assert [score.strip() for _, score in listed] == [f"{float(row['score']):.3f}" for row in rows]
+    assert "the score says whether the target is there" in ran.out
     with Image.open(tmp_path / "found" / "b3-overlay.png") as three, Image.open(tmp_path / "found" / "b4-overlay.png") as four:
         assert not np.array_equal(np.asarray(three), np.asarray(four))
 

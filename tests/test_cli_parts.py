@@ -433,7 +433,7 @@ def test_mistakes_are_found_before_a_model_is_loaded(run, birds, monkeypatch, ca
 def test_localize_reads_a_folder_of_species_too(run, command_line, birds, tmp_path):
     code, out, err = command_line("localize", "birds", "--target", "ember finch", "--out", "found")
     assert (code, err) == (0, "")
-    assert out.count("strongest at") == 4
+    assert out.count(", strongest at") == 4
     assert {file.stem for file in (tmp_path / "found").glob("*.json")} - {"how", "run"} == {"0", "1", "0-2", "1-2"}
 
 

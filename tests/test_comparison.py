@@ -124,7 +124,10 @@ def test_at_least_one_reference_is_asked_for(choose):
 
 
 def test_unlike_references_get_a_note(bank):
-    with pytest.warns(UserWarning, match=r"truck: no more like 'finch' \(cosine 0.00\) than any two .* \(0\.\d\d\)"):
+    said = (
+        r"truck: no more like 'finch' \(cosine 0.00\) than any two .* \(0\.\d\d\).* or set strength to 0 for the target alone"
+    )
+    with pytest.warns(UserWarning, match=said):
         compare(bank, "finch", against("truck"), SCORES)
     with warnings.catch_warnings():
         warnings.simplefilter("error")

@@ -362,6 +362,42 @@ def test_a_click_is_where_it_is_seen(opened, tmp_path: Path, size: tuple[int, in
     assert divmod(chosen(tab)["place"], 8) == (1, 5)
 
 
+def test_what_changes_the_map_is_beside_it(opened, birds: Made):
+    """On a desk strength, target and map are seen at once; on a telephone all that changes it comes before what saves it, and
+    what is found at a place that was tapped comes right below."""
+    tab = opened(birds.path)
+    box = lambda tab, what: tab.locator(what).bounding_box()  # noqa: E731
+    assert max(box(tab, what)["y"] + 30 for what in ("#strength", "#targets", "#png")) < 800
+    canvas, strength = box(tab, "#first canvas"), box(tab, "#strength")
+    assert canvas["x"] + canvas["width"] < strength["x"]
+    assert canvas["height"] > 400
+    tab = opened(birds.path, "", 380, touch=True)
+    order = ["#first canvas", "#strength", "#targets", "#references", "#here", "#png"]
+    assert sorted(order, key=lambda what: box(tab, what)["y"]) == order
+    tab.locator("#first canvas").tap(position={"x": 50, "y": 50})
+    order.insert(2, order.pop(4))
+    assert sorted(order, key=lambda what: box(tab, what)["y"]) == order
+
+
+def test_the_ticks_lie_where_the_slider_stands(opened, birds: Made):
+    tab = opened(birds.path)
+    ticks = tab.locator("#ticks span")
+    assert ticks.all_inner_texts() == ["0", "0.6", "1", "2"]
+    slider = tab.locator("#strength").bounding_box()
+    for k, value in enumerate((0, 0.6, 1, 2)):
+        tick = ticks.nth(k).bounding_box()
+        middle = tick["x"] + tick["width"] / 2
+        tab.locator("#strength").click(position={"x": middle - slider["x"], "y": slider["height"] / 2})
+        assert chosen(tab)["strength"] == pytest.approx(value, abs=0.051)
+
+
+def test_numbers_of_one_column_have_as_many_digits(opened, birds: Made):
+    tab = opened(birds.path)
+    digits = {len(text.partition(".")[2]) for text in tab.locator("#here .value").all_inner_texts()}
+    assert len(digits) == 1
+    assert tab.evaluate("[signed(0.00123), signed(-12.34, 1), signed(0, 2)]") == ["+0.00123", "\N{MINUS SIGN}12.3", "+0.00"]
+
+
 @pytest.mark.parametrize("touch", by_default([False, True], False))
 @pytest.mark.parametrize("scheme", by_default(["light", "dark"], "light"))
 @pytest.mark.parametrize("width", by_default([380, 1280], 380))

@@ -71,7 +71,9 @@ def localize(
 ) -> None:
     """Draw a heat map of what makes an image the target and not its references.
 
-    Several images are a run with a table, rows.csv; a run that was interrupted is resumed by the same command.
+    Several images are a run with a table, rows.csv; the highest scores are listed last. The same command resumes it.
+
+    The folder of a run is refused if other options are given; the results of one image overwrite earlier ones of its name.
     """
     from concept_cam.comparison import check_strength
     from concept_cam.files import write_image

@@ -22,6 +22,12 @@ if TYPE_CHECKING:
 _FEW = 8
 """Images of a command that can be pasted."""
 
+_BEST = 10
+"""Of several images, those that are listed."""
+
+_CELLS = 250
+"""Letters in a line of that list in a pipe."""
+
 
 @dataclass
 class Localized:
@@ -34,6 +40,7 @@ class Localized:
         endings: of these files; none in a data set.
         show: whether maps are shown in the terminal.
         first: the first result.
+        best: of several images those with the highest scores of the target: the score, where its map is strongest, the file.
     """
 
     answers: Answers
@@ -42,6 +49,7 @@ class Localized:
     endings: Sequence[str]
     show: bool = False
     first: list[Localization] = field(default_factory=list)
+    best: list[tuple[float, tuple[float, float], Path]] = field(default_factory=list)
 
     def take(self, path: Path, result: Localization) -> None:
         """Answer with the result of an image."""
@@ -57,6 +65,8 @@ class Localized:
             known = {"comparison": about["comparison"], "scores": about["scores"]}
             known |= {"peak": result.peak(), "boxes": boxes_of(result), "files": [str(file) for file in files]}
             self.answers.give(image=str(path), problem=None, **known)
+        elif files and len(self.names) > 1:
+            self._rank(path, result)
         elif files:
             self._print(path, result, next((file for file in files if file.name.endswith("-overlay.png")), None))
         if self.show:
@@ -72,9 +82,32 @@ class Localized:
             images: that were given; or the one that was drawn.
             texts: the option that names the vocabulary.
         """
+        if self.best:
+            self._print_best(count)
         self.answers.say(f"{number(count, 'image')} in {self.out if self.endings else data_of(self.out)}")
         if self.first:
             self.answers.next(*_next(given, localizer, self.first[0], images, texts))
+
+    def _rank(self, path: Path, result: Localization) -> None:
+        """Say in a line what is known of one of several images."""
+        (x, y), score = result.peak(), float(result.scores[result.comparison.target])
+        self.answers.say(f"{cell(path)}: score {score:.3f}, strongest at ({x:.0f}, {y:.0f})")
+        self.best = sorted([*self.best, (score, (x, y), path)], key=lambda one: -one[0])[:_BEST]
+
+    def _print_best(self, count: int) -> None:
+        """A table of the images with the highest scores."""
+        from rich.table import Table
+        from rich.text import Text
+
+        target = cell(self.first[0].comparison.target)
+        title = f"highest scores of {target!r}" + (f", {len(self.best)} of {count:,}" if count > len(self.best) else "")
+        table = Table("image", "score", "strongest at", title=Text(title), title_justify="left")
+        for score, (x, y), path in self.best:
+            table.add_row(Text(cell(path)), f"{score:.3f}", f"({x:.0f}, {y:.0f})")
+        self.answers.show(table, _CELLS)
+        self.answers.say(
+            "A map is bright somewhere on every image: the score says whether the target is there, the map where."
+        )
 
     def _print(self, path: Path, result: Localization, overlay_path: Path | None) -> None:
         from rich.table import Table

@@ -58,7 +58,7 @@ function draw() {
     if (!shown) return;
     if (view.canvas.width !== image.width || view.canvas.height !== image.height) {
       Object.assign(view.canvas, { width: image.width, height: image.height });
-      view.canvas.style.setProperty("--shape", image.width / image.height);
+      document.documentElement.style.setProperty("--shape", image.width / image.height);
     }
     if (pixels) {
       drawHeat(view.context, pixels, shown.heat, shown.strongest, palettes[state.palette]);
@@ -94,7 +94,8 @@ function drawPlace(image, { concept, references, map }) {
   const [first] = ranked(here);
   byId("place").textContent =
     `${state.place === null ? "Strongest place (ring)" : "Chosen place (cross)"}: row ${row}, column ${column}, ` +
-    `evidence ${signed(map[place])}; of all concepts alone, ${short(page.names[first], 40)} has the most here.`;
+    `evidence ${signed(map[place])}. Without a comparison, ${short(page.names[first], 40)} has the most here.`;
+  byId("place").classList.toggle("chosen", state.place !== null);
   fillTable(byId("here"), ranked(here).slice(0, 8), here, "Show the map of", (k) => choose({ target: k }));
   const others = ranked(against).filter((k) => references.includes(k));
   fillTable(byId("against-here"), others, against, "Compare with nothing but", (k) => choose({ references: [k] }));
@@ -150,6 +151,7 @@ function choose(change, lists = true) {
   if (state.beside === state.target) state.beside = null;
   byId("beside").value = String(state.beside ?? "");
   byId("image-name").textContent = short(page.images[state.image].name, 80);
+  byId("image-number").textContent = `${state.image + 1} of ${page.images.length}`;
   for (const input of byId("images").querySelectorAll("input")) input.checked = Number(input.value) === state.image;
   if (lists || moved) drawLists();
   else drawReferences();
@@ -191,10 +193,11 @@ function drawRamp() {
 
 page.images.forEach((image, k) => {
   const input = element("input", { type: "radio", name: "image", value: String(k) });
-  image.element = element("img", { src: image.source, alt: short(image.name, 80), title: short(image.name, 80) });
+  image.element = element("img", { src: image.source, alt: "" });
   image.element.addEventListener("load", () => k === state.image && draw());
   input.addEventListener("change", () => choose({ image: k }));
-  byId("images").append(element("label", { className: "thumbnail" }, input, image.element));
+  const name = short(image.name, 80);
+  byId("images").append(element("label", { className: "thumbnail", title: name }, input, image.element, element("bdi", {}, name)));
 });
 byId("beside").append(...page.names.map((name, k) => element("option", { value: String(k) }, short(name, 60))));
 byId("palette").append(...Object.entries(palettes).map(([value, { title }]) => element("option", { value }, title)));
@@ -207,6 +210,12 @@ if (page.computed) {
     `${method} is not linear: a map against references is no difference of maps that this page could make. It has what was ` +
     `computed: each concept alone, and against its nearest concepts at strength ${strengths.slice(1).join(" and ")}.`;
   byId("strength").max = String(strengths.at(-1));
+}
+const strongest = Number(byId("strength").max);
+for (const strength of [0, 0.6, 1, 2].filter((one) => one <= strongest)) {
+  const tick = element("span", {}, String(strength));
+  tick.style.setProperty("--at", `${(100 * strength) / strongest}%`);
+  byId("ticks").append(tick);
 }
 byId("strength").addEventListener("input", (event) => {
   state.strength = possible(Number(event.target.value));

@@ -1,7 +1,7 @@
 /* Heat: a map on the pixels of the small image, in colour, with boxes. */
 
 const palettes = {
-  ember: { title: "Ember", stops: [[70, 0, 90], [190, 20, 90], [250, 90, 30], [255, 190, 40], [255, 250, 170]] },
+  ember: { title: "Fire", stops: [[70, 0, 90], [190, 20, 90], [250, 90, 30], [255, 190, 40], [255, 250, 170]] },
   cividis: { title: "Cividis", stops: [[0, 32, 76], [87, 93, 109], [124, 123, 120], [166, 157, 117], [255, 234, 70]] },
   viridis: { title: "Viridis", stops: [[68, 1, 84], [59, 82, 139], [33, 145, 140], [94, 201, 98], [253, 231, 37]] },
   signed: {

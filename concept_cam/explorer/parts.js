@@ -48,18 +48,21 @@ function fill(list, order, search, chosen, row) {
 
 /** Fill a table of concepts with a number each, and a button that does something with one; the focus stays where it was. */
 function fillTable(body, concepts, values, title, act) {
+  const most = Math.max(...concepts.map((concept) => Math.abs(values[concept])));
+  const digits = most > 0 ? Math.min(Math.max(2 - Math.floor(Math.log10(most)), 0), 20) : 2;
   const rows = concepts.map((concept) => {
     const button = element("button", { type: "button" }, nameOf(concept));
     button.setAttribute("aria-label", `${title} ${short(page.names[concept])}`);
     button.addEventListener("click", () => act(concept));
-    return element("tr", {}, element("td", {}, button), element("td", { className: "value" }, signed(values[concept])));
+    return element("tr", {}, element("td", {}, button), element("td", { className: "value" }, signed(values[concept], digits)));
   });
   const focused = Array.from(body.querySelectorAll("button")).indexOf(document.activeElement);
   body.replaceChildren(...rows);
   if (focused >= 0 && rows.length) rows[Math.min(focused, rows.length - 1)].querySelector("button").focus();
 }
 
-/** A number with its sign and three digits that count. */
-function signed(value) {
-  return `${value < 0 ? "−" : "+"}${Math.abs(value).toPrecision(3)}`;
+/** A number with its sign: with so many digits after the point, or with three that count. */
+function signed(value, digits) {
+  const size = Math.abs(value);
+  return `${value < 0 ? "−" : "+"}${digits === undefined ? size.toPrecision(3) : size.toFixed(digits)}`;
 }
