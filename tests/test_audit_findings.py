@@ -133,7 +133,7 @@ def test_more_classes_take_more_images(localizer, tmp_path):
         (
             {A: [0.95] * 9, B: [0.0]},
             "The model relies on what is around the object: for 1 of 2 classes, clearly more than 30% of the evidence lies "
-            f"off the object. The clearest is {A}: 95% of the evidence for it lies off the object",
+            f"off the object. For example {A}: 95% of the evidence for it lies off the object",
             "1",
             ["suspect", "too few to say"],
         ),
@@ -212,13 +212,13 @@ def test_errors_add_up(by_hand, monkeypatch):
         assert sum(int(count) for label, predicted, count in matrix if label != predicted) == 3
         assert {(label, predicted): int(count) for label, predicted, count in matrix}[B, A] == 1
         page = Cells(write_report(by_hand).read_text())
-        for heading, count in (("Pairs that are confused", min(shown, 4) + (shown < 4)), ("All classes", 3)):
+        for heading, count in (("Pairs that are hardest to tell apart", min(shown, 4) + (shown < 4)), ("All classes", 3)):
             head, *rows = page.rows[heading]
             assert len(rows) == count
             assert sum(int(row[head.index("errors")]) for row in rows) == 3
             assert sum(int(row[head.index("images")]) for row in rows) == 7
-        head, *rows = page.rows["Pairs that are confused"]
-        assert sum(int(row[head.index("swapped")]) for row in rows) == 2
+        head, *rows = page.rows["Pairs that are hardest to tell apart"]
+        assert sum(int(row[head.index("label is the runner-up")]) for row in rows) == 2
     assert rows[-1][0] == "3 other pairs (pairs.csv)"
     write_tables(by_hand)
     for name in ("pairs", "classes"):

@@ -65,6 +65,9 @@ def test_what_stands_out_does_so_from_the_other_attributes():
     assert (found[0].ours, found[0].theirs) == ("short 0", "long 0")
     assert [one.describes(0.9) for one in found] == [True, False, False, False, False, False]
     assert [found[0].describes(agreement) for agreement in (0.5, 0.49, -1.0, math.nan)] == [True, False, False, False]
+    # And which rule keeps one out: the texts first, then the map.
+    assert found[0].kept_out(0.49) == "its map agrees with the evidence by 0.490, and 0.5 is asked"
+    assert found[1].kept_out(0.9) == "it explains the texts 1.5 times as well as other attributes do, and 20 is asked"
     # The length of the direction is nothing to it, and the floor is a floor.
     assert words.difference(direction / 100)[0].stands_out == pytest.approx(21.0)
     assert (

@@ -68,6 +68,16 @@ def test_an_axis_may_begin_below_zero():
     assert [percent(text.get("x")) for text in axis.iter("text")] == [0, 25, 50, 75, 100]
 
 
+def test_a_legend_says_what_dot_and_bar_are():
+    def told(**named):
+        plot = Intervals("share", (Mark("a", 0.25, 0.1, 0.4, 0.5),), limit=0.3, limited="alarm", **named)
+        html = to_html(Page("Page", "Lead.", (Section("Plot", plots=(plot,)),)))
+        return re.findall(r'<span class="(\w+)-name">(.*?)</span>', html)
+
+    assert told() == [("limit", "alarm"), ("chance", "by chance")]
+    assert told(valued="mean", spanned="where it lies")[:2] == [("value", "mean"), ("span", "where it lies")]
+
+
 def test_a_value_without_an_interval_is_a_line_from_zero():
     track, _ = shown(Intervals("share", (Mark("a", 0.25),)))
     (span,) = [line for line in track.iter("line") if line.get("class") == "span"]

@@ -18,6 +18,7 @@ summary      a few figures, and what makes an audit fail
 tables       all of it as CSV
 explored     the explorer beside the report
 thumbnails   the evidence, drawn on images
+suspects     what the page of the audit says first
 pairs        the pairs on the page of the audit, and on pages of their own
 report       all of it as a page
 """

@@ -107,6 +107,7 @@ class Pair:
             without words.
         best, worst: names of the images on which the runner-up is least and most likely.
         shown: the positions of the rows of some of its images, from the one to the other.
+        plainest: the position of the row of the image on which masking the evidence changes the decision most.
         off_object: the mean share of the evidence off the object, 0 to 1; None where it is not known.
     """
 
@@ -123,6 +124,7 @@ class Pair:
     best: str
     worst: str
     shown: tuple[int, ...]
+    plainest: int
     off_object: float | None = None
 
     @property

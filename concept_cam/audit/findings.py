@@ -214,16 +214,14 @@ class Audit:
         return read_kind(self.batches, self.good, kind)
 
     @cached_property
-    def worst(self) -> dict[str, int]:
-        """Of each class the image, predicted as it, with most evidence off the object: the position of its row."""
-        found: dict[str, int] = {}
-        for at, row in enumerate(self.good):
-            if row.off_object is not None:
-                before = found.setdefault(row.predicted, at)
-                # Of equal ones that whose name comes last.
-                if (row.off_object, row.image) > (self.good[before].off_object, self.good[before].image):
-                    found[row.predicted] = at
-        return found
+    def plainest(self) -> dict[str, int]:
+        """Of each class the image, predicted as it and with a known object, that masking changes most: its row's position."""
+        places = sorted(range(len(self.good)), key=self._change)
+        return {self.good[at].predicted: at for at in places if self.good[at].off_object is not None}
+
+    def _change(self, at: int) -> tuple[float, str]:
+        """How much masking the evidence changes the decision; of images that are equal in this the name decides."""
+        return self.good[at].rd5, self.good[at].image
 
     @cached_property
     def clearest(self) -> dict[tuple[str, str], int]:
@@ -255,10 +253,10 @@ class Audit:
     def _sums(self) -> Sums:
         """One pass over the disk, with what the thumbnails of a report are drawn from."""
         by_share = sorted(self._off_object, key=lambda name: -self._off_object[name].low)
-        wanted = {self.worst[name] for name in by_share[:SHOWN]} | set(self.clearest.values())
+        wanted = {self.plainest[name] for name in by_share[:SHOWN]} | set(self.clearest.values())
         # The page of a pair shows the pair the other way round too.
         shown = {name for pair, _, _ in self._of_pairs[:SHOWN] for name in (pair, pair[::-1])}
-        wanted |= {at for pair, _, places in self._of_pairs if pair in shown for at in spread(places)}
+        wanted |= {at for pair, _, p in self._of_pairs if pair in shown for at in (*spread(p), max(p, key=self._change))}
         return read_sums(self.batches, self.good, self.setup, wanted)
 
     @cached_property
@@ -281,6 +279,7 @@ class Audit:
                     best=self.good[places[0]].image,
                     worst=self.good[places[-1]].image,
                     shown=spread(places),
+                    plainest=max(places, key=self._change),
                     off_object=_mean([self.good[at] for at in places], "off_object"),
                 )
             )

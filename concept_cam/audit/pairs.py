@@ -9,17 +9,17 @@ from dataclasses import replace
 from concept_cam.audit.figures import Pair, counted
 from concept_cam.audit.findings import Audit
 from concept_cam.audit.thumbnails import Thumbnails, mean_map, slug
-from concept_cam.audit.words import AGREES, BACKGROUND
+from concept_cam.audit.words import AGREES, BACKGROUND, STANDS_OUT
 from concept_cam.page import Intervals, Mark, Matrix, Page, Section, Strip, Table, Thumbnail, how_made
 from concept_cam.page.plots import range_of
 
-NO_WORDS = "no phrase of the vocabulary explains this pair"
+NO_WORDS = "no phrase of the vocabulary is sure enough"
 
 _CONFUSED = 12
 """So many classes a matrix shows at most."""
 
 _MUCH = 0.5
-"""The share of the evidence off the object from which on it is what a page says first."""
+"""The share of the evidence off the object from which on what is around the object tells two classes apart."""
 
 
 def page_of(pair: Pair) -> str:
@@ -51,34 +51,33 @@ def pairs_section(audit: Audit, thumbnails: Thumbnails, pairs: Sequence[Pair]) -
         images = [
             thumbnails.decision(pair.shown[0], f"runner-up least likely: {pair.best}"),
             thumbnails.decision(pair.shown[-1], f"runner-up most likely: {pair.worst}"),
-            mean_map(pair.map, "mean map"),
         ]
-        if pair.shared is not None and pair.described and pair.described[0][0] == pair.differences[0]:
-            images.append(mean_map(pair.shared, f"where {pair.differences[0].what} agrees"))
-        strips.append(Strip(first, tuple(one for one in images if one), told or "", page_of(pair)))
+        around = f"what is around the object: {pair.off_object:.0%} of the evidence" if _around(pair) else ""
+        text = in_words(pair) or around or told or ""
+        strips.append(Strip(first, tuple(one for one in images if one), text, page_of(pair)))
     others = audit.pairs(None)[len(pairs) :]
     if others:
         left = (sum(getattr(pair, name) for pair in others) for name in ("images", "errors", "swapped"))
         rows.append((f"{counted(len(others), 'other pair')} (pairs.csv)", *left, None, None))
+    wrong = f"{audit.errors} of {counted(len(audit.good), 'image')} have another label than the predicted class."
     text = (
-        f"{audit.errors} of {counted(len(audit.good), 'image')} have another label than the predicted class. A pair is the "
-        "predicted class and its runner-up. What tells them apart? Each pair has a page of its own."
+        f"{wrong if audit.errors else 'No image is predicted wrongly.'} A pair is the predicted class and its runner-up; the "
+        "images show the evidence. What tells the two apart? Each pair has a page that says it."
     )
     about = (
-        "Errors are the images with another label than the predicted class, swapped the errors whose label is the runner-up. "
-        "The column runner-up is its mean probability. The pairs are sorted by errors, then by that. A mean map averages the "
-        "evidence inside the box of the object: warm colours are evidence for the prediction, cold colours for the runner-up."
+        "Errors are the images with another label than the predicted class; of those some have the label of the runner-up. "
+        "The column runner-up is its mean probability. The pairs are sorted by errors, then by that."
     )
     if words:
         about += (
             "\n\nThe words name the phrases that explain the difference between the two texts best. The number in "
             "brackets says how well the map of the phrase agrees with the evidence (1: the same places). A phrase is listed "
             "only if it explains the texts and the maps better than phrases without any meaning here would; otherwise "
-            f"{NO_WORDS}. The map beside it shows where the first phrase agrees with the evidence."
+            f"{NO_WORDS}."
         )
-    columns = ("pair", "images", "errors", "swapped", "runner-up", "in words")
+    columns = ("pair", "images", "errors", "label is the runner-up", "runner-up", "in words")
     plots = (_confusion(audit),) if audit.errors else ()
-    return Section("Pairs that are confused", text, Table(columns, tuple(rows)), (), tuple(strips), plots, about)
+    return Section("Pairs that are hardest to tell apart", text, Table(columns, tuple(rows)), (), tuple(strips), plots, about)
 
 
 def _confusion(audit: Audit) -> Matrix:
@@ -106,9 +105,10 @@ def pair_page(audit: Audit, pair: Pair, thumbnails: Thumbnails) -> Page:
     """
     backwards = next((one for one in audit.pairs(None) if (one.first, one.second) == (pair.second, pair.first)), None)
     sections = [_both(pair, backwards, thumbnails), _words(audit, pair), _images(audit, pair, thumbnails)]
-    facts = [("images", str(pair.images)), ("errors", str(pair.errors)), ("swapped", str(pair.swapped))]
-    facts.append(("mean probability of the runner-up", f"{pair.runner_up_probability:.3f}"))
-    facts += [("off the object", f"{pair.off_object:.3f}")] if pair.off_object is not None else []
+    facts = [("images", str(pair.images)), ("errors", str(pair.errors))]
+    facts += [(f"errors that show {pair.second}", str(pair.swapped))] if pair.errors else []
+    facts.append((f"mean probability of {pair.second}", f"{pair.runner_up_probability:.3f}"))
+    facts += [("evidence off the object", f"{pair.off_object:.0%}")] if pair.off_object is not None else []
     sections += [how_made(audit.made)] if audit.made else []
     title = f"{pair.first}, not {pair.second}: what tells them apart?"
     return Page(title, _lead(audit, pair), tuple(one for one in sections if one), tuple(facts))
@@ -116,40 +116,47 @@ def pair_page(audit: Audit, pair: Pair, thumbnails: Thumbnails) -> Page:
 
 def _lead(audit: Audit, pair: Pair) -> str:
     model = audit.setup.model
-    off = pair.off_object or 0.0
-    if not pair.described:
-        told = f"N{NO_WORDS[1:]}." if audit.setup.described else "There is no vocabulary of parts to describe this pair."
-        where = f" But {off:.0%} of the evidence lies off the object: look around it." if off >= _MUCH else ""
-        return f"{told}{where}"
-    one = pair.described[0][0]
-    if one.what == BACKGROUND:
-        part = "the background"
-    else:
+    around = f"{pair.off_object:.0%} of the evidence lies off the object" if _around(pair) else ""
+    if pair.described:
+        one = pair.described[0][0]
         part = f"the {one.what}"
-        if off >= _MUCH:
-            part += f", although {off:.0%} of the evidence lies off the object"
-    return f"{model} tells them apart by {part}: “{one.ours}” for {pair.first}, “{one.theirs}” for {pair.second}."
+        if around and one.what != BACKGROUND:
+            part += f", although {around}"
+        return f"{model} tells them apart by {part}: “{one.ours}” for {pair.first}, “{one.theirs}” for {pair.second}."
+    if around:
+        told = f"{model} tells them apart by what is around the object: {around}."
+    elif audit.setup.described:
+        told = f"By what {model} tells them apart is not sure: look at where the evidence lies."
+    else:
+        told = f"There is no vocabulary of parts to say by what {model} tells them apart: look at where the evidence lies."
+    for one, agreement in zip(pair.differences[:1], pair.agreements, strict=False):
+        told += f" The nearest phrase, “{one.ours}”, not “{one.theirs}”, is kept out: {one.kept_out(agreement)}."
+    return told
+
+
+def _around(pair: Pair) -> bool:
+    """Whether most of the evidence lies off the object."""
+    return pair.off_object is not None and pair.off_object >= _MUCH
 
 
 def _both(pair: Pair, backwards: Pair | None, thumbnails: Thumbnails) -> Section:
-    """The surest image of each class with its evidence."""
+    """The plainest image of each class with its evidence."""
     images: list[Thumbnail | None] = []
     for one in (pair, backwards):
         if one is not None:
-            at = one.shown[0]
-            images.append(thumbnails.image(at, f"predicted as {one.first}"))
-            images.append(thumbnails.decision(at, f"evidence for {one.first}, not {one.second}"))
-    strips = [Strip("The surest image of each", _linked(images))] if any(images) else []
-    mean = [mean_map(pair.map, f"{pair.first}, not {pair.second}")]
-    mean += [mean_map(backwards.map, f"{backwards.first}, not {backwards.second}")] if backwards else []
-    if pair.shared is not None and pair.described and pair.described[0][0] == pair.differences[0]:
-        mean.append(mean_map(pair.shared, f"where {pair.differences[0].what} agrees"))
-    about = (
-        "Bright places are evidence for the prediction and against its runner-up. A mean map averages it inside the box of "
-        "the object: warm colours are evidence for the first class, cold colours for the second."
-    )
-    strips.append(Strip("Mean maps of the evidence, inside the box of the object", tuple(mean)))
-    return Section("Where the difference is", strips=tuple(strips), about=about)
+            images.append(thumbnails.image(one.plainest, f"predicted as {one.first}"))
+            images.append(thumbnails.decision(one.plainest, f"evidence for {one.first}, not {one.second}"))
+    rule = "Of each class the image on which masking the evidence changes the decision most"
+    strips = [Strip(rule, _linked(images))] if any(images) else []
+    text = "Bright places are evidence for the predicted class and against the other."
+    if not _around(pair):
+        mean = [mean_map(pair.map, f"red for {pair.first}, blue for {pair.second}")]
+        mean += [mean_map(backwards.map, f"red for {backwards.first}, blue for {backwards.second}")] if backwards else []
+        if pair.shared is not None and pair.described and pair.described[0][0] == pair.differences[0]:
+            mean.append(mean_map(pair.shared, f"red where the map of {pair.differences[0].what} agrees"))
+        told = "All images of a class together, each in the box of its object."
+        strips.append(Strip("Mean maps of the evidence", tuple(mean), told))
+    return Section("Where the difference is", text, strips=tuple(strips))
 
 
 def _words(audit: Audit, pair: Pair) -> Section | None:
@@ -159,35 +166,40 @@ def _words(audit: Audit, pair: Pair) -> Section | None:
     means = [one for one, _ in pair.described]
     marks, rows = [], []
     for one, agreement in zip(pair.differences, pair.agreements, strict=True):
-        note = "" if one in means else "not reported"
+        note = f"kept out: {one.kept_out(agreement)}" if one not in means else ""
         phrases = f"{one.ours}, not {one.theirs}"
         marks.append(Mark(phrases, agreement, note=note, strong=one in means))
         rows.append((one.what, one.ours, one.theirs, one.weight, one.stands_out, agreement, "yes" if one in means else "no"))
     about = (
-        "The phrases with the largest weight, which is how much of the difference between the two texts they explain. "
-        "Agreement is the rank correlation of the map of a phrase with the evidence. Stands out compares the phrase with "
-        "those of other attributes. A phrase is reported if it stands out and its map agrees."
+        "Weight is how much of the difference between the two texts a phrase explains. Agreement is the rank correlation of "
+        "the map of a phrase with the evidence. Stands out is how many times as well as other attributes it explains the "
+        f"difference of the texts; the bound is {STANDS_OUT:g}. A phrase is reported if it stands out and its map agrees."
+    )
+    text = (
+        "The phrases in which the texts of the two classes differ most, the first most of all. They are read off the texts, "
+        "not off the images: one that is kept out may be true of neither class."
     )
     low, high = range_of(pair.agreements, most=1.0)
-    plot = Intervals(
-        "agreement of the phrase with the evidence", tuple(marks), low, high, AGREES, f"reported above {AGREES:g}"
-    )
+    axis = "how well the map of the phrase agrees with the evidence"
+    plot = Intervals(axis, tuple(marks), low, high, AGREES, f"asked: {AGREES:g}, and {STANDS_OUT:g} times in the texts")
     columns = ("what", pair.first, pair.second, "weight", "stands out", "agreement", "reported")
-    return Section("In words", "", Table(columns, tuple(rows)), plots=(plot,), about=about)
+    return Section("In words", text, Table(columns, tuple(rows)), plots=(plot,), about=about)
 
 
 def _images(audit: Audit, pair: Pair, thumbnails: Thumbnails) -> Section:
     """Images from that where the runner-up is least likely to that where it is most."""
     rows = [audit.good[at] for at in pair.shown]
     images = [
-        thumbnails.decision(at, f"{row.image}: runner-up {row.runner_up_probability:.3f}{'' if row.correct else ', an error'}")
+        thumbnails.decision(
+            at, f"{row.image}: {pair.second} {row.runner_up_probability:.3f}{'' if row.correct else ', an error'}"
+        )
         for at, row in zip(pair.shown, rows, strict=True)
     ]
     table = Table(
         ("image", "label", "confidence", "runner-up", "off the object"),
         tuple((row.image, row.label, row.confidence, row.runner_up_probability, row.off_object) for row in rows),
     )
-    text = f"{len(rows)} of {pair.images} images, from the surest to the least sure."
+    text = f"{len(rows)} of {pair.images} images, by the probability of {pair.second}, with the evidence."
     return Section("From the surest image to the least sure", text, table, _linked(images))
 
 

@@ -8,10 +8,11 @@ import torch
 
 from concept_cam.audit.columns import FIGURES, AuditRow
 from concept_cam.audit.explored import Explored
-from concept_cam.audit.figures import ALARM, LEAST, SHOWN, ClassAudit, counted
+from concept_cam.audit.figures import ALARM, LEAST, SHOWN, counted
 from concept_cam.audit.findings import Audit
 from concept_cam.audit.model_diff import moves
 from concept_cam.audit.pairs import page_of, pair_page, pairs_section
+from concept_cam.audit.suspects import off_object_section, suspects_lead, suspects_section
 from concept_cam.audit.thumbnails import Thumbnails
 from concept_cam.files import write_file
 from concept_cam.metrics import calibration_bins
@@ -23,7 +24,6 @@ from concept_cam.page import (
     Page,
     Point,
     Section,
-    Strip,
     Table,
     Thumbnail,
     how_made,
@@ -61,7 +61,7 @@ def write_report(audit: Audit, other: Audit | None = None, *, explorer: Explored
         'report.html'
     """
     thumbnails = Thumbnails(audit, audit.folder, explorer=explorer)
-    sections = [_off_object(audit, thumbnails), _suspects(audit, thumbnails)]
+    sections = [off_object_section(audit, thumbnails), suspects_section(audit, thumbnails)]
     if other is not None:
         sections.append(_changed((audit, other), (thumbnails, Thumbnails(other, audit.folder, "other-"))))
     sections += [
@@ -78,97 +78,18 @@ def write_report(audit: Audit, other: Audit | None = None, *, explorer: Explored
     sections.append(_columns("" if explorer is None else explorer.told()))
     titles = "How this was made", "How the second audit was made"
     sections += [how_made(one.made, title) for one, title in zip((audit, other), titles, strict=True) if one and one.made]
-    title = f"{audit.setup.dataset}: what {audit.setup.model} relies on"
-    page = Page(title, _lead(audit), tuple(s for s in sections if s), _facts(audit))
+    title = f"What does {audit.setup.model} look at?"
+    page = Page(title, suspects_lead(audit), tuple(s for s in sections if s), _facts(audit))
     return write_file(audit.folder / "report.html", to_html(page).encode())
 
 
-def _lead(audit: Audit) -> str:
-    if not audit.ranked:
-        return (
-            "This report cannot say how much of what the model relies on lies off the object: no image has a mask or a box "
-            "of its object."
-        )
-    few = len(audit.ranked) - len(audit.judged)
-    if not audit.judged:
-        return (
-            "There are too few images to say whether the model relies on something off the object: with "
-            f"{counted(len(audit.ranked), 'class')} it takes {audit.fewest} images of a class, and no class has so many."
-        )
-    rest = f" For {counted(few, 'class')} there are too few images to say." if few else ""
-    if not audit.suspects:
-        return f"For no class does clearly more than {ALARM:.0%} of what the model relies on lie off the object.{rest}"
-    worst, effect = audit.suspects[0], audit.suspects[0].background
-    named = f" The clearest is {worst.name}: {_off(worst):.0%} of the evidence for it lies off the object"
-    named += (
-        f", and erasing “{effect.text}” lowers its probability by {effect.effect:.2f}." if effect and effect.moves else "."
-    )
-    return (
-        f"The model relies on what is around the object: for {len(audit.suspects)} of {counted(len(audit.ranked), 'class')}, "
-        f"clearly more than {ALARM:.0%} of the evidence lies off the object.{named}{rest}"
-    )
-
-
-def _off(one: ClassAudit) -> float:
-    return one.off_object.mean if one.off_object else 0.0
-
-
 def _facts(audit: Audit) -> tuple[tuple[str, str], ...]:
-    facts = [("images", str(len(audit.good))), ("decided among", audit.setup.among)]
+    facts = [("images", f"{len(audit.good)} of {audit.setup.dataset}")]
     facts += [("skipped", str(len(audit.problems)))] if audit.problems else []
-    facts += [("accuracy", f"{audit.accuracy:.3f}")] if audit.accuracy is not None else []
-    facts += [("calibration error", f"{audit.calibration:.3f}")] if audit.calibration is not None else []
+    facts += [("predicted rightly", f"{audit.accuracy:.1%}")] if audit.accuracy is not None else []
+    facts += [("confidence is off by", f"{audit.calibration:.3f}")] if audit.calibration is not None else []
     suspects = str(len(audit.suspects)) if audit.judged else "too few images to say" if audit.ranked else "not known"
-    return (*facts, ("suspects", suspects))
-
-
-def _off_object(audit: Audit, thumbnails: Thumbnails) -> Section:
-    """The worst class as images, then classes by their evidence off the object."""
-    title = "Evidence off the object"
-    if not audit.ranked:
-        return Section(title, "Not known: no image has a mask or a box of its object.")
-    rows, marks = [], []
-    for place, one in enumerate(audit.ranked):
-        off = one.off_object
-        if off is None:
-            continue
-        verdict = "suspect" if one.suspect else "" if one.judged else "too few to say"
-        chance, image = one.means["off_area"], audit.good[audit.worst[one.name]].image
-        rows.append((one.name, verdict, one.predicted, off.mean, off.low, off.high, chance, one.means["border"], image))
-        if place < max(SHOWN, len(audit.suspects)):
-            thumbnail = thumbnails.decision(audit.worst[one.name]) if place < SHOWN else None
-            marks.append(Mark(one.name, off.mean, off.low, off.high, chance, verdict, one.suspect, thumbnail))
-    about = (
-        "Off the object is the share of the evidence for the prediction over its runner-up that lies more than one patch away "
-        "from the object: 0 is none of it, 1 is all. The runner-up is the class that scores second. Each dot is a mean over "
-        "the images predicted as the class, and the line around it its confidence interval: with a probability of 95 % the "
-        "intervals of all classes are right. By chance is the share of the image that lies so far away, which a map without "
-        "any meaning would give. Border is the share of the evidence along the edges of the image, where frames, captions and "
-        "watermarks are. The image is the one with most evidence off the object.\n\nA class is a suspect if the lower end of "
-        f"its interval is above {ALARM:g}. With {counted(len(audit.ranked), 'class')} this takes {audit.fewest} images or "
-        "more; with fewer there are too few to say. The classes are sorted by the lower end."
-    )
-    columns = ("class", "alarm", "images", "off the object", "at least", "at most", "by chance", "border", "the worst image")
-    plot = Intervals("share of the evidence off the object", tuple(marks), limit=ALARM, limited=f"alarm above {ALARM:g}")
-    strips = _strips(audit.suspects[:1], audit, thumbnails)
-    return Section(title, "", Table(columns, tuple(rows)), strips=strips, plots=(plot,), about=about)
-
-
-def _strips(classes: list[ClassAudit], audit: Audit, thumbnails: Thumbnails) -> tuple[Strip, ...]:
-    """Of each class the image with most evidence off the object."""
-    strips = []
-    for one in classes:
-        at = audit.worst[one.name]
-        row, images = audit.good[at], thumbnails.evidence(at)
-        told = f"{row.off_object or 0:.0%} of the evidence on this image lies off the object"
-        strips += [Strip(f"{one.name}, not {row.runner_up}: {told}", images)] if images else []
-    return tuple(strips)
-
-
-def _suspects(audit: Audit, thumbnails: Thumbnails) -> Section | None:
-    strips = _strips(audit.suspects[1:SHOWN], audit, thumbnails)
-    text = "Of each suspect the image with most evidence off the object. Bright places are evidence for the prediction."
-    return Section("Other suspects", text, strips=strips) if strips else None
+    return (*facts, ("suspects", suspects), ("decided among", audit.setup.among))
 
 
 def _calibration(audit: Audit) -> Section | None:
@@ -181,7 +102,10 @@ def _calibration(audit: Audit) -> Section | None:
     rows = tuple((f"{one.low:g} to {one.high:g}", one.count, one.confidence, one.accuracy) for one in bins)
     above = sum((one.confidence - one.accuracy) * one.count for one in bins) / len(audit.good)
     how = "higher than its accuracy" if above > 0 else "lower than its accuracy"
-    text = f"The mean confidence of the model is {abs(above):.3f} {how}; the calibration error is {audit.calibration:.3f}."
+    text = (
+        f"The mean confidence of the model is {abs(above):.3f} {how}; the calibration error is {audit.calibration:.3f}: "
+        "so far is confidence from the share that is predicted rightly."
+    )
     about = (
         "A dot stands for the images of similar confidence, in ten bins of equal width. On the diagonal the share that is "
         "predicted correctly is the confidence; below it the model is too sure. The calibration error is the mean distance "
@@ -197,25 +121,33 @@ def _backgrounds(audit: Audit, thumbnails: Thumbnails) -> Section | None:
     if not texts:
         return None
     found = [one for one in audit.backgrounds() if one.moves]
-    rows, marks = [], []
-    for place, one in enumerate(found):
-        at = audit.clearest.get((one.name, one.text)) if place < SHOWN else None
+    rows: list[tuple[str | float | None, ...]] = []
+    marks: list[Mark] = []
+    for one in found:
+        shown = len(marks) < SHOWN and all(mark.name != one.name for mark in marks)
+        at = audit.clearest.get((one.name, one.text)) if shown else None
         rows.append((one.name, one.text, one.effect, one.chance, None if at is None else audit.good[at].image))
-        if place < SHOWN:
+        if shown:
             thumbnail = None if at is None else thumbnails.background(at, f"{one.text}, on {audit.good[at].image}")
             marks.append(Mark(one.name, one.effect, chance=one.chance, note=one.text, strong=True, thumbnail=thumbnail))
     about = (
         "Each background is erased from the embeddings of the images. Effect is how far the probability of the predicted "
         "class then falls, as a mean over the images predicted as the class. Chance is the largest effect of 100 random "
         f"directions. Listed are effects of {LEAST:g} and more that are above chance. A text can have something in common "
-        "with a class by accident, so compare the effects with each other. The image shows where the background is."
+        "with a class by accident, so compare the effects with each other. The image shows where the background is, or what "
+        "is most like it."
     )
     title = "Backgrounds that change predictions"
     if not rows:
         return Section(title, f"None of the {len(texts)} backgrounds changes the probability of a class.", about=about)
     names = dict.fromkeys(one.name for one in found)
-    text = f"Erasing a background lowers the probability of {counted(len(names), 'class')}, most that of {found[0].name}."
-    plot = Intervals("how far the probability of the class falls when the background is erased", tuple(marks))
+    text = (
+        f"Erasing a background lowers the probability of {counted(len(names), 'class')}. To erase it takes away that it is "
+        "there, and also that it is not there: an object may be told by where it is not. Shown is the strongest background of "
+        "a class; the table has all."
+    )
+    axis = "how far the probability of the class falls when the background is erased"
+    plot = Intervals(axis, tuple(marks), by_chance="most that a random direction does")
     table = Table(("class", "background", "effect", "chance", "where"), tuple(rows))
     return Section(title, text, table, plots=(plot,), about=about)
 

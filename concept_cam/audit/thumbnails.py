@@ -11,9 +11,10 @@ from typing import final
 
 import torch
 from jaxtyping import Float
-from PIL import Image
+from PIL import Image, ImageChops, ImageFilter
 from torch import Tensor
 
+from concept_cam.audit.columns import AuditRow
 from concept_cam.audit.explored import Explored
 from concept_cam.audit.findings import Audit
 from concept_cam.audit.maps import Drawing
@@ -30,6 +31,7 @@ IMAGES = "images"
 _SIDE = 320
 _MASKED = 0.05
 _GREY = (128, 128, 128)
+_OUTLINE = (214, 0, 160)
 _LONGEST = 100
 """Letters of a file name that are to be read."""
 
@@ -100,7 +102,7 @@ class Thumbnails:
         return None if drawn is None else drawn.as_thumbnail(drawn.image, self._caption(at, caption))
 
     def evidence(self, at: int) -> tuple[Thumbnail, ...]:
-        """An image, the contrastive map and the base map of its prediction, and the image with the strongest 5 % masked.
+        """An image, the contrastive map of its prediction, the image with the strongest 5 % masked, and the base map.
 
         Args:
             at: the position of its row in ``Audit.good``.
@@ -114,9 +116,9 @@ class Thumbnails:
         base, masked = map_on(drawn.image, drawn.placement, drawing.base), _masked(drawn, drawing.decision)
         panels = (
             (drawn.image, f"image {row.image}, predicted as {row.predicted}"),
-            (drawn.overlay, f"contrastive map: {row.predicted}, not {row.runner_up}"),
-            (base, f"base map of {row.predicted}"),
-            (masked, f"the strongest {_MASKED:.0%} masked: relative drop {row.rd5:.2f}"),
+            (drawn.overlay, f"contrastive map, the evidence: for {row.predicted} and against {row.runner_up}"),
+            (masked, f"its strongest {_MASKED:.0%} masked: {_lead(row)}"),
+            (base, f"base map: for {row.predicted}, also where {row.runner_up} has the same"),
         )
         return tuple(drawn.as_thumbnail(*panel) for panel in panels)
 
@@ -176,12 +178,24 @@ class Thumbnails:
         return self._drawn[name]
 
 
+def _lead(row: AuditRow) -> str:
+    """What masking does to the distance between the two classes, which is the relative drop in other words."""
+    before = row.confidence - row.runner_up_probability
+    after = before - row.rd5
+    where = "ahead of" if after >= 0 else "behind"
+    told = f"{row.predicted} is {where} {row.runner_up} by {abs(after):.2f} in probability"
+    return f"{told}; before it was ahead by {before:.2f}"
+
+
 def _masked(drawn: _Drawn, grid: Float[Tensor, "rows cols"]) -> Image.Image:
     """The image with the strongest pixels of a map masked, of those that the model saw."""
     heat = drawn.placement.project(grid.float())
     chosen = strongest(heat, _MASKED * float(heat.isfinite().double().mean()))
     masked = drawn.image.copy()
-    masked.paste(_GREY, mask=Image.fromarray(chosen.to(torch.uint8).mul(255).numpy()))
+    mask = Image.fromarray(chosen.to(torch.uint8).mul(255).numpy())
+    masked.paste(_GREY, mask=mask)
+    # The model saw the grey; the outline is for those who look.
+    masked.paste(_OUTLINE, mask=ImageChops.subtract(mask, mask.filter(ImageFilter.MinFilter(5))))
     return masked
 
 

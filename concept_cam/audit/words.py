@@ -57,7 +57,22 @@ class Difference:
         Args:
             agreement: the rank correlation of its map with the evidence, -1 to 1.
         """
-        return self.stands_out >= STANDS_OUT and agreement >= AGREES
+        return not self.kept_out(agreement)
+
+    def kept_out(self, agreement: float) -> str:
+        """By which rule it does not describe a pair; empty if it does.
+
+        Args:
+            agreement: the rank correlation of its map with the evidence, -1 to 1.
+        """
+        if math.isnan(self.stands_out):
+            return "with so few attributes nobody can say what is usual"
+        if self.stands_out < STANDS_OUT:
+            times = f"{self.stands_out:.1f} times as well as other attributes do"
+            return f"it explains the texts {times}, and {STANDS_OUT:g} is asked"
+        if not agreement >= AGREES:
+            return f"its map agrees with the evidence by {agreement:.3f}, and {AGREES:g} is asked"
+        return ""
 
     def direction(self, bank: ConceptBank) -> Float[Tensor, " E"]:
         """What is explained to see where on an image this difference lies."""

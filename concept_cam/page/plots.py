@@ -48,6 +48,7 @@ class Intervals:
         limit: a value at which a line is drawn; None for no line.
         limited: what that line is.
         by_chance: what the chance of a mark is.
+        valued, spanned: what the dot and the bar of a mark are; empty where the axis says it.
 
     Raises:
         OptionError: a value is not finite, or the axis has no length.
@@ -60,6 +61,8 @@ class Intervals:
     limit: float | None = None
     limited: str = ""
     by_chance: str = "by chance"
+    valued: str = ""
+    spanned: str = ""
 
     def __post_init__(self) -> None:
         _check_range(self.axis, self.start, self.end)
