@@ -60,7 +60,7 @@ def annotated(finding: PartFinding, image: Image.Image, *, boxes: bool = False) 
     Args:
         finding: the parts of the image.
         image: the image that was searched.
-        boxes: also draw the box of each part; those of many parts cover the object.
+        boxes: also draw the box of each part, each part in its colour; those of many parts cover the object.
 
     Raises:
         ImageError: the image is not of the size that was searched.
