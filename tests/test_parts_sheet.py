@@ -13,7 +13,7 @@ from concept_cam.errors import ImageError, OptionError
 from concept_cam.images import Placement
 from concept_cam.lettering import Lettering
 from concept_cam.page import to_html
-from concept_cam.parts.labels import COLOURS, Mark, beside
+from concept_cam.parts.labels import COLOURS, INK, Mark, beside
 from concept_cam.parts.part import AttributeReading, Part, PartFinding
 from concept_cam.parts.sheet import PartSheet, annotated, part_sheet, summary
 
@@ -97,10 +97,8 @@ def test_dots_and_boxes_lie_on_the_parts(size):
             assert inked[row - 3 : row + 3, left + x0 + 4 : left + x1 - 4].any(0).mean() > 0.9
     if min(size) >= 200:  # by default points alone
         points = annotated(finding(size, hidden("crest"), *parts), ground(size))
-        assert (
-            not within(points.crop((left, top, right, bottom)), COLOURS[1], 60)[:, : round(0.15 * (right - left))].all(0).any()
-        )
-        assert within(points, COLOURS[1], 60).sum() < 0.6 * within(image, COLOURS[1], 60).sum()
+        assert window(points) == (left, top, right, bottom)
+        assert not within(points, COLOURS[1], 60).any()  # of one colour, which says nothing of the part's own
 
 
 def test_labels_and_what_is_not_visible_are_written(monkeypatch):
@@ -166,7 +164,7 @@ def test_the_part_after_the_last_colour_has_the_first():
     last, next_ = (seen(name, (30.0, 20.0), (0, 0, 9, 9)) for name in ("last", "next"))
     cases = ((*unseen[1:], last), COLOURS[-1]), ((*unseen, next_), COLOURS[0]), ((*unseen, hidden("p"), next_), COLOURS[1])
     for parts, colour in cases:
-        image = annotated(finding((60, 40), *parts), ground((60, 40)))
+        image = annotated(finding((60, 40), *parts), ground((60, 40)), boxes=True)
         left, top, *_ = window(image)
         assert within(image.crop((left + 239, top + 159, left + 241, top + 161)), colour, 2).all()  # (30, 20), eightfold
 
@@ -306,7 +304,7 @@ def crops_of(page):
 
 def test_the_lead_says_what_most_images_show():
     assert part_sheet("house finch", items()).lead == "The bird on 4 images: red crown. Mostly not visible: tail, crest."
-    assert part_sheet("house finch", items()[:1]).lead == "The bird on 1 image: red crown. Mostly not visible: tail, crest."
+    assert part_sheet("house finch", items()[:1]).lead == "The bird on 1 image: red crown. Not visible: tail, crest."
     name, image, _ = items()[0]
     hidden_all = part_sheet("house finch", [(name, image, finding(SIZE, hidden("crown"), hidden("tail")))])
     assert hidden_all.lead == "The bird on 1 image: no part is visible."
@@ -325,7 +323,7 @@ def test_the_image_on_which_the_parts_are_surest_comes_first():
 
 
 def test_there_are_three_crops_at_most():
-    for count in (1, 2, 4):
+    for count in (2, 4):
         crops = crops_of(part_sheet("house finch", items()[:count]))
         assert [len(of_one) for title, of_one in crops.items() if title.startswith("crown")] == [min(count, 3)]
     (name, image, _) = items()[0]
@@ -334,15 +332,28 @@ def test_there_are_three_crops_at_most():
     assert nothing.sections[0].table.rows == (("crown", 0.0, None), ("tail", 0.0, None))
 
 
-def test_crops_are_of_the_part_enlarged_by_half():
+def test_a_sheet_of_one_image_counts_nothing():
+    page = part_sheet("house finch", items()[2:3])
+    assert [section.title for section in page.sections] == ["Part by part", "What the parts look like"]
+    where, looks = page.sections
+    assert (where.plots, looks.strips, dict(page.facts)["parts visible on an image"]) == ((), (), "2 of 3")
+    assert where.table.rows[0][3] == "orange"
+    assert [(crop.caption, crop.link) for crop in looks.images] == [
+        ("crown: orange", "annotated/p2.png"),
+        ("tail: black, forked", "annotated/p2.png"),
+    ]
+
+
+def test_crops_are_squares_around_the_part():
     page = part_sheet("house finch", items())
     crown, tail = crops_of(page).values()
-    # (44, 24, 60, 32) and a quarter of its sides to each side: (40, 22, 64, 34), all of it below and on the right.
-    assert crown[0].image.size == (24, 12)
-    assert within(crown[0].image, (0, 0, 255)).all()
-    # The edge of the image is where it ends, and the pixel in the corner says whose it is.
-    assert tail[0].image.size == (5, 5)
-    assert tail[0].image.getpixel((0, 0)) == (2, 2, 2)
+    # 24 pixels, half as much again as the box (44, 24, 60, 32) is wide, from (40, 16): blue from (40, 20) on.
+    assert crown[0].image.size == tail[0].image.size == (224, 224)
+    blue = within(crown[0].image, (0, 0, 255), 20)
+    assert blue[60:, 30:].all()
+    assert not blue[:15].any()
+    # A fourth of the image at least, from the corner of which the pixel says whose it is.
+    assert within(tail[0].image.crop((1, 1, 4, 4)), (2, 2, 2), 40).all()
 
 
 def test_thumbnails_have_dots_and_are_small():
@@ -350,7 +361,7 @@ def test_thumbnails_have_dots_and_are_small():
     assert [image.caption for image in section.images] == ["p0", "p1", "p2", "p3"]
     image = section.images[0].image
     assert image.size == (224, 112)
-    assert within(image.crop((139, 83, 141, 85)), COLOURS[0], 2).all()  # (50, 30) of 80 x 40
+    assert within(image.crop((139, 83, 141, 85)), INK, 2).all()  # (50, 30) of 80 x 40
 
 
 def test_a_sheet_of_many_images_keeps_few():
@@ -383,9 +394,9 @@ def test_a_sheet_goes_on_after_a_page():
 
 
 def test_a_name_that_no_link_can_hold_has_none():
-    page = part_sheet("x", [("a\\b", *items()[0][1:])])
+    page = part_sheet("x", [("a\\b", *items()[0][1:]), ("a\\c", *items()[1][1:])])
     assert page.sections[-1].images[0].link is None
-    assert [crop.link for crops in crops_of(page).values() for crop in crops] == [None]
+    assert [crop.link for crops in crops_of(page).values() for crop in crops] == [None, None]
 
 
 def test_no_images_and_two_vocabularies_are_refused():

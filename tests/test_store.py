@@ -18,6 +18,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from slow import by_default
 from zoo import classifiers
 
@@ -28,6 +29,7 @@ from concept_cam.metrics import pointing_hit, rank_correlation
 from concept_cam.page import html
 from concept_cam.runs.digests import digest_of
 from concept_cam.store import Store, batches, index, pack, store, store_fields, storing, unpack, write_matches
+from concept_cam.store.found import Found, lead_of, sections_of
 from concept_cam.store.index import NAME, Index, head_of, sums_of
 from concept_cam.tables import read_table
 from concept_cam.world.birds import COLOURS, PARTS, phrase, random_bird, twins
@@ -522,9 +524,18 @@ def test_names_are_safe_in_the_table_and_on_the_page(localizer, stores, tmp_path
     assert "<img src=x" not in text
     assert "&lt;img src=x onerror=alert(1)&gt;.png" in text
     assert "<b>" not in text
-    assert re.findall(r'class="(images|scroll)"', text) == ["images", "scroll"] * 2 + ["scroll"]
+    # Of each answer those with evidence beside their maps, and a table; then the others.
+    assert re.findall(r'class="(images|scroll)"', text) == ["images", "scroll", "images"] * 2 + ["scroll"]
     plain = next(row for row in rows if "ember" in row["image"])
-    assert f"{plain['rank']}. ember finch.png: {float(plain['direction_score']):.3f} <a class=" in text
+    assert f"<figcaption>{plain['rank']}. ember finch</figcaption>" in text
+    assert f"red crown {float(plain['score']):.2f}, bird {float(plain['reference_scores']):.2f} <a class=" in text
+    for answer in answers:
+        ours = [row for row in rows if row["target"] == answer.comparison.target]
+        scored = [(row, float(row["score"]), float(row["reference_scores"])) for row in ours]
+        good = [row for row, target, bird in scored if target > bird]
+        assert 0 < len(good) < len(scored)
+        assert f"{len(good)} of {len(scored)} images score" in text
+        assert f"Below: no evidence of {answer.comparison.target} ({len(scored) - len(good)} images)" in text
     told = json.loads((tmp_path / "found" / "matches.json").read_text())
     assert [answer["comparison"]["target"] for answer in told["answers"]] == ["red crown", "blue wing"]
     first, result = told["answers"][0]["matches"][0], answers[0].localize(answers[0].matches[0])
@@ -534,6 +545,21 @@ def test_names_are_safe_in_the_table_and_on_the_page(localizer, stores, tmp_path
     assert all(f'href="{name}"' in text for name in overlays)
     assert "http" not in html._asset("page.css")
     assert json.loads((tmp_path / "found" / "how.json").read_text())["job"] == "search"
+
+
+def test_where_nothing_is_found_the_page_says_so_and_shows_the_first(localizer, stores, tmp_path):
+    """None scores higher for a part than for the whole, as with many models: their maps are not faint then."""
+    (answer,) = Store.open(stores / "exact").search(localizer, "blue crest", "bird")
+    found = [Found(1, match, answer.localize(match), "") for match in answer.matches]
+    none = [one for one in found if not one.evident]
+    assert lead_of(answer, none).startswith(
+        f"None of the first {len(none)} of {len(answer.store)} images scores higher for blue crest"
+    )
+    panels = Image.new("RGB", (8, 8)), Image.new("RGB", (8, 8), "red")
+    (section,) = sections_of(answer, [replace(one, panels=panels) for one in none])
+    (strip,) = section.strips
+    assert strip.title == f"No evidence: {len(none)} images"
+    assert strip.images[1].image.getpixel((0, 0)) == (255, 0, 0)
 
 
 def test_an_image_that_is_gone_or_changed_is_listed_without_overlay(localizer, images, tmp_path):

@@ -48,7 +48,12 @@ class GridRow(Row):
         float | None,
         Metric("Intersection over union of mask and map, at half of the map's maximum.", 0, 1, group="where", shown=False),
     ] = None
-    best_iou: Annotated[float | None, Metric("The same at the best threshold.", 0, 1, group="where", chance="area")] = None
+    best_iou: Annotated[
+        float | None,
+        Metric(
+            "Intersection over union of mask and map, at the best threshold of the map.", 0, 1, group="where", chance="area"
+        ),
+    ] = None
     average_precision: Annotated[
         float | None, Metric("Average precision of the pixels, mask against map.", 0, 1, group="where", chance="area")
     ] = None
@@ -59,7 +64,10 @@ class GridRow(Row):
         float | None,
         Metric("By how much more the label falls than its twin when the strongest 5 % are masked.", -2, 2, group="rests"),
     ] = None
-    rd10: Annotated[float | None, Metric("The same for the strongest 10 %.", -2, 2, group="rests")] = None
+    rd10: Annotated[
+        float | None,
+        Metric("The fall of rd5, when the strongest 10 % are masked.", -2, 2, group="rests"),
+    ] = None
     deletion: Annotated[
         float | None, Metric("Area under the deletion curve of the label's probability.", 0, 1, group="rests")
     ] = None

@@ -59,6 +59,8 @@ def strips(grid: Grid, dataset: Dataset, rows: Sequence[GridRow | Skipped], expl
     metric, top = found
     # Of few images the first title is that of one place.
     places = dict(zip((len(gains) - 1, (len(gains) - 1) // 2, 0), _TITLES[::-1], strict=True))
+    if gains[-1][1] < 0:
+        places[len(gains) - 1] = "The largest loss" if len(gains) > 1 else "A loss"
     titles = {gains[at][0]: f"{places[at]}: {gains[at][0][1]}, {metric} {gains[at][1]:+.2f}" for at in sorted(places)}
     examples = {(one.name, one.label): one for one in dataset.examples if (one.name, one.label) in titles}
     asked = [examples[name] for name in titles if name in examples]
@@ -100,8 +102,9 @@ def _drawn(grid: Grid, top: Measured, beside: Beside | None, one: Pass, views: S
         placement = one.placements[b].scaled((small.height, small.width))
         base, contrastive = (map_on(small, placement, evidence.of(k, b).grid) for k in (0, 1))
         panels = [(small, f"image {view.example.name}")]
-        panels += [(_lit(small, view.region), "where the evidence should lie")] if view.region is not None else []
-        panels += [(contrastive, f"contrastive map, against {', '.join(contrast.against)}"), (base, "base map")]
+        panels += [(_lit(small, view.region), "mask: where the evidence should lie")] if view.region is not None else []
+        panels += [(base, "base map, without comparison")]
+        panels += [(contrastive, f"contrastive map, against {', '.join(contrast.against)}")]
         explore = None
         if beside is not None:
             look = partial(_pair, image, fields[b])

@@ -114,6 +114,7 @@ class Chart:
         x_range, y_range: the ends of the axes.
         joined: whether the points of a group are joined by a line.
         diagonal: a line where both axes have one value, and what lies on it; empty for no line.
+        chance: the value of y by chance, shown as a line; None where it is not known.
 
     Raises:
         OptionError: a value is not finite, or an axis has no length.
@@ -126,11 +127,14 @@ class Chart:
     y_range: tuple[float, float] = (0.0, 1.0)
     joined: bool = True
     diagonal: str = ""
+    chance: float | None = None
 
     def __post_init__(self) -> None:
         _check_range(self.x, *self.x_range)
         _check_range(self.y, *self.y_range)
-        _check_finite(self.y, [x for line in self.lines for p in line.points for x in (p.x, p.y, p.low, p.high)])
+        _check_finite(
+            self.y, [self.chance, *(x for line in self.lines for p in line.points for x in (p.x, p.y, p.low, p.high))]
+        )
 
 
 @final

@@ -23,6 +23,9 @@ _SHAPES = (
 )
 """Groups differ in shape too, for those who do not see colours."""
 
+_DASHES = ("", "8 4", "2 3", "10 3 2 3", "5 2", "14 4")
+"""So do their lines, where they lie on each other."""
+
 COLOURS = 7
 """So many colours the style sheet has; then they come again, with another shape."""
 
@@ -66,12 +69,16 @@ def chart(plot: Chart) -> Markup:
     if plot.diagonal:
         low, high = max(plot.x_range[0], plot.y_range[0]), min(plot.x_range[1], plot.y_range[1])
         drawn.append(_line("diagonal", f"{x(low):.2f}%", f"{y(low):.1f}", f"{x(high):.2f}%", f"{y(high):.1f}"))
+    if plot.chance is not None:
+        level = f"{y(plot.chance):.1f}"
+        drawn.append(_line("chance", f"{_LEFT}%", level, f"{_RIGHT}%", level))
+        drawn.append(Markup('<text x="{}%" y="{:.1f}" text-anchor="end">by chance</text>').format(_RIGHT, y(plot.chance) - 5))
     taken: list[tuple[float, float]] = []
     for k, line in enumerate(plot.lines):
         places = [(x(point.x), y(point.y)) for point in line.points]
         if plot.joined:
             drawn += [
-                _line(f"line c{k % COLOURS}", f"{a:.2f}%", f"{b:.1f}", f"{c:.2f}%", f"{d:.1f}")
+                _line(f"line c{k % COLOURS}", f"{a:.2f}%", f"{b:.1f}", f"{c:.2f}%", f"{d:.1f}", _DASHES[k % len(_DASHES)])
                 for (a, b), (c, d) in pairwise(places)
             ]
         for point, (across, down) in zip(line.points, places, strict=True):
@@ -89,10 +96,12 @@ def chart(plot: Chart) -> Markup:
     )
 
 
-def key(k: int) -> Markup:
-    """The sign of a group, for a legend."""
-    return Markup('<svg class="key" aria-hidden="true" width="14" height="14">{}</svg>').format(
-        Markup('<svg class="mark c{}" x="7" y="7" overflow="visible"><path d="{}"/></svg>').format(k % COLOURS, shape(k))
+def key(k: int, joined: bool = False) -> Markup:
+    """The sign of a group, for a legend; with its line, if it has one."""
+    line = _line(f"line c{k % COLOURS}", "0", "7", "34", "7", _DASHES[k % len(_DASHES)]) if joined else Markup("")
+    mark = Markup('<svg class="mark c{}" x="{}" y="7" overflow="visible"><path d="{}"/></svg>')
+    return Markup('<svg class="key" aria-hidden="true" width="{}" height="14">{}{}</svg>').format(
+        34 if joined else 14, line, mark.format(k % COLOURS, 17 if joined else 7, shape(k))
     )
 
 
@@ -119,7 +128,7 @@ def _grid(plot: Chart) -> Iterator[Markup]:
     for tick in ticks(*plot.y_range):
         yield _line("grid", f"{_LEFT}%", f"{y(tick):.1f}", f"{_RIGHT}%", f"{y(tick):.1f}")
         place = f"{_LEFT - 1}%", f"{y(tick) + 4:.1f}"
-        yield Markup('<text x="{}" y="{}" text-anchor="end">{:g}</text>').format(*place, tick)
+        yield Markup('<text x="{}" y="{}" dx="-4" text-anchor="end">{:g}</text>').format(*place, tick)
     for tick in ticks(*plot.x_range):
         yield _line("grid", f"{x(tick):.2f}%", str(_BOTTOM), f"{x(tick):.2f}%", str(_BOTTOM + 4))
         yield Markup('<text x="{:.2f}%" y="{}" text-anchor="middle">{:g}</text>').format(x(tick), _BOTTOM + 18, tick)
@@ -132,8 +141,9 @@ def _scale(ends: tuple[float, float], first: float, last: float) -> Callable[[fl
     return of
 
 
-def _line(kind: str, x1: str, y1: str, x2: str, y2: str) -> Markup:
-    return Markup('<line class="{}" x1="{}" y1="{}" x2="{}" y2="{}"/>').format(kind, x1, y1, x2, y2)
+def _line(kind: str, x1: str, y1: str, x2: str, y2: str, dashes: str = "") -> Markup:
+    broken = Markup(' stroke-dasharray="{}"').format(dashes) if dashes else ""
+    return Markup('<line class="{}" x1="{}" y1="{}" x2="{}" y2="{}"{}/>').format(kind, x1, y1, x2, y2, broken)
 
 
 def _label(across: float, down: float, name: str) -> Markup:

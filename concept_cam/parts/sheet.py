@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from math import ceil
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, final
 
 from PIL import Image, ImageDraw
@@ -24,6 +23,9 @@ _SMALLEST, _LARGEST = 480, 1200
 _THUMBNAIL = 224
 _WIDE = 704
 _IMAGES, _CROPS = 60, 3
+_LARGE_TYPE = 30
+"""Of the labels on a page, to be read on a phone too."""
+
 _GREY = (112, 118, 124)
 _LONGEST = 24
 """A label, in heights of its type."""
@@ -58,7 +60,7 @@ def annotated(finding: PartFinding, image: Image.Image, *, boxes: bool = False) 
     Args:
         finding: the parts of the image.
         image: the image that was searched.
-        boxes: also draw the box of each part; those of many parts cover the object.
+        boxes: also draw the box of each part, each part in its colour; those of many parts cover the object.
 
     Raises:
         ImageError: the image is not of the size that was searched.
@@ -73,10 +75,16 @@ def annotated(finding: PartFinding, image: Image.Image, *, boxes: bool = False) 
         >>> width > height > 640
         True
     """
-    shown, marks = marked(finding, image, min(max(*image.size, _SMALLEST), _LARGEST))
-    size = max(15, round(max(shown.size) / 64))
+    side = min(max(*image.size, _SMALLEST), _LARGEST)
+    return _labelled(finding, image, side, max(15, round(side / 64)), boxes)
+
+
+def _labelled(finding: PartFinding, image: Image.Image, side: int, size: int, boxes: bool) -> Image.Image:
+    """The image at a longer side, with labels of a size; marks have the colours of parts where boxes have to be told apart."""
+    shown, marks = marked(finding, image, side)
     font, small = Lettering(0.95 * size), Lettering(0.85 * size)
     marks = [mark._replace(label=shortened(mark.label, font, _LONGEST * size)) for mark in marks]
+    marks = marks if boxes else [mark._replace(colour=INK) for mark in marks]
     across = sorted(marks, key=lambda mark: mark.point[0])
     columns = across[: (len(marks) + 1) // 2], across[(len(marks) + 1) // 2 :]
     margins = [max((round(font.getlength(m.label) + 3 * size) for m in column), default=0) for column in columns]
@@ -96,7 +104,7 @@ def annotated(finding: PartFinding, image: Image.Image, *, boxes: bool = False) 
             lines.append(((edge + 2 * away, y), mark))
     for k, note in enumerate(notes):
         small.write(write, (pad, height + (2 + 1.4 * k) * pad), note, _GREY)
-    layer = Layer(canvas.size, size / 7.5)
+    layer = Layer(canvas.size, min(size / 7.5, side / 180))
     for _, mark in lines if boxes else ():
         layer.box(mark)
     for end, mark in lines:
@@ -204,12 +212,13 @@ class PartSheet:
                     row.crops = sorted(row.crops, key=lambda crop: -crop[0])[:_CROPS]
         sure = sum(part.confidence for part in finding.parts if part.visible)
         if self._surest is None or sure > self._surest[0]:
-            self._surest = sure, Thumbnail(annotated(finding, image), name, link, explore.get(finding.parent), _WIDE)
+            drawn = _labelled(finding, image, _SMALLEST, _LARGE_TYPE, boxes=False)
+            self._surest = sure, Thumbnail(drawn, name, link, explore.get(finding.parent), _WIDE)
         if self._count <= _IMAGES:
             small, marks = marked(finding, image, _THUMBNAIL)
             layer = Layer(small.size, 1.2)
             for mark in marks:
-                layer.dot(mark.point, mark.colour)
+                layer.dot(mark.point, INK)
             layer.put_on(small)
             self._thumbnails.append(Thumbnail(small, name, link, explore.get(finding.parent)))
 
@@ -222,18 +231,23 @@ class PartSheet:
         if self._count == 0:
             raise OptionError("There are no findings; expected those of at least one image.")
         count = self._count
-        seen = sum(row.visible for row in self._rows) / count
-        facts = {"images": str(count), "parts visible on an image": f"{seen:.1f} of {len(self._rows)}"}
+        seen, one = sum(row.visible for row in self._rows) / count, count == 1
+        facts = {"images": str(count), "parts visible on an image": f"{seen:.{0 if one else 1}f} of {len(self._rows)}"}
         facts |= {key: str(self._about[key]) for key in ("model", "vocabulary", "method") if self._about.get(key)}
         more = f" These are the first {_IMAGES} of {count}." if count > _IMAGES else ""
         if self._explorer is not None and self._explorer.write():
             more += f" Explore opens an image in {self._explorer.page.name}, to compare phrases of parts on it."
-        surest = [Strip("The image on which the parts are surest", (self._surest[1],))] if self._surest else []
-        strips = self._strips()
+        title = "Where each part is" if one else "The image on which the parts are surest"
+        surest = (Strip(title, (self._surest[1],)),) if self._surest else ()
+        # Of one image there is nothing to count, and it has been shown.
+        plots = () if one else (self._plot(),)
+        strips = () if one else self._strips()
+        crops = tuple(replace(crop, caption=told) for told, (crop, *_) in self._crops()) if one else ()
+        text = f"Each part where it is surest.{more if one else ''}"
         sections = (
-            Section("Part by part", strips=tuple(surest), plots=(self._plot(),), table=self._table(), about=_ABOUT),
-            *((Section("What the parts look like", _PARTS_TEXT, strips=strips),) if strips else ()),
-            Section("Images", f"{_IMAGES_TEXT}{more}", images=tuple(self._thumbnails)),
+            Section("Part by part", strips=surest, plots=plots, table=self._table(), about=_ABOUT),
+            *((Section("What the parts look like", text, images=crops, strips=strips),) if strips or crops else ()),
+            *(() if one else (Section("Images", f"{_IMAGES_TEXT}{more}", images=tuple(self._thumbnails)),)),
             *((how_made(self.made),) if self.made else ()),
         )
         return Page(self.name, self._lead(), sections, tuple(facts.items()))
@@ -246,53 +260,60 @@ class PartSheet:
         seen = [(name, row) for name, row in self._named() if 2 * row.visible >= self._count]
         told = [" ".join([*(reading.most_common(1)[0][0] for reading in row.readings.values()), name]) for name, row in seen]
         hidden = [name for name, row in self._named() if 2 * row.visible < self._count]
-        images = "1 image" if self._count == 1 else f"{self._count} images"
-        return f"The {self._vocabulary[0]} on {images}: {', '.join(told) or 'no part is visible'}." + (
-            f" Mostly not visible: {', '.join(hidden)}." if hidden and told else ""
-        )
+        one = self._count == 1
+        images = "1 image" if one else f"{self._count} images"
+        unseen = f" {'Not' if one else 'Mostly not'} visible: {', '.join(hidden)}." if hidden and told else ""
+        return f"The {self._vocabulary[0]} on {images}: {', '.join(told) or 'no part is visible'}.{unseen}"
 
     def _plot(self) -> Intervals:
         marks = tuple(
-            Mark(name, row.visible / self._count, note="; ".join(_read(row).values())) for name, row in self._named()
+            Mark(name, row.visible / self._count, note="; ".join(self._read(row).values())) for name, row in self._named()
         )
         return Intervals("share of the images on which the part is visible", marks)
 
     def _strips(self) -> tuple[Strip, ...]:
-        strips = []
+        return tuple(Strip(told, crops) for told, crops in self._crops())
+
+    def _crops(self) -> Iterator[tuple[str, tuple[Thumbnail, ...]]]:
+        """What each part looks like, in words and on its crops."""
         for name, row in self._named():
             if row.crops:
-                told = f"{name}: {', '.join(_read(row).values())}" if row.readings else name
-                strips.append(Strip(told, tuple(crop for _, crop in row.crops)))
-        return tuple(strips)
+                told = f"{name}: {', '.join(self._read(row).values())}" if row.readings else name
+                yield told, tuple(crop for _, crop in row.crops)
+
+    def _read(self, row: _Row) -> dict[str, str]:
+        """Of each attribute the reading on which most images agree, and how many do; of one image the reading alone."""
+        best = {attribute: reading.most_common(1)[0] for attribute, reading in row.readings.items()}
+        agreed = {attribute: f" {count}/{row.visible}" if self._count > 1 else "" for attribute, (_, count) in best.items()}
+        return {attribute: f"{value}{agreed[attribute]}" for attribute, (value, _) in best.items()}
 
     def _table(self) -> Table:
         attributes = list(dict.fromkeys(attribute for row in self._rows for attribute in row.readings))
         rows: list[tuple[Cell, ...]] = []
         for name, row in self._named():
             known = row.confidence / row.visible if row.visible else None
-            rows.append((name, row.visible / self._count, known, *(_read(row).get(attribute) for attribute in attributes)))
+            rows.append(
+                (
+                    name,
+                    row.visible / self._count,
+                    known,
+                    *(self._read(row).get(attribute) for attribute in attributes),
+                )
+            )
         return Table(("part", "visible", "confidence", *attributes), tuple(rows))
-
-
-def _read(row: _Row) -> dict[str, str]:
-    """Of each attribute the reading on which most images agree, and how many do."""
-    best = {attribute: reading.most_common(1)[0] for attribute, reading in row.readings.items()}
-    return {attribute: f"{value} {count}/{row.visible}" for attribute, (value, count) in best.items()}
 
 
 _ABOUT = (
     "Visible is the share of the images on which a part stands out, confidence (0.5 to 1) the mean over those. Of each "
     "attribute, the reading on which most of them agree, and how many do."
 )
-_PARTS_TEXT = "Each part where it is surest."
 _IMAGES_TEXT = "A dot for each part that is visible; a click shows which is which."
 
 
 def _crop(image: Image.Image, box: Box) -> Image.Image:
-    """The box, half as wide and half as high again as far as the image goes, reduced to a thumbnail."""
+    """A square around the box, half as long again as its longer side and a fourth of the image at least, at one size."""
     left, top, right, bottom = box
-    x, y = (right - left) / 4, (bottom - top) / 4
-    sides = max(left - x, 0), max(top - y, 0), min(right + x, image.width), min(bottom + y, image.height)
-    crop = image.crop((int(sides[0]), int(sides[1]), ceil(sides[2]), ceil(sides[3])))
-    crop.thumbnail((_THUMBNAIL, _THUMBNAIL), Image.Resampling.LANCZOS)
-    return crop
+    side = min(max(1.5 * (right - left), 1.5 * (bottom - top), max(image.size) / 4), *image.size)
+    x = min(max((left + right - side) / 2, 0), image.width - side)
+    y = min(max((top + bottom - side) / 2, 0), image.height - side)
+    return image.resize((_THUMBNAIL, _THUMBNAIL), Image.Resampling.LANCZOS, (x, y, x + side, y + side))

@@ -6,10 +6,10 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, final
+from typing import Any
 
 import torch
 from PIL import Image, ImageDraw
@@ -25,10 +25,11 @@ from concept_cam.field import ConceptField
 from concept_cam.files import write_file, write_image
 from concept_cam.images import read_image
 from concept_cam.outside import read_bytes
-from concept_cam.page import Page, Section, Table, Thumbnail, how_made, to_html
+from concept_cam.page import Page, how_made, to_html
 from concept_cam.provenance import Provenance, today
 from concept_cam.result import Localization
 from concept_cam.runs.table import problem_of
+from concept_cam.store.found import Found, lead_of, panels_of, sections_of, short
 from concept_cam.store.store import Answer, Match
 from concept_cam.writers.regions import boxes_of
 from concept_cam.writers.table import LOCALIZED, LocalizationRow, csv_of
@@ -37,26 +38,8 @@ MATCHES = "matches.json"
 """The answers as JSON."""
 
 _PAGE, _TABLE, _OVERLAYS, _EXPLORER = "search.html", "matches.csv", "overlays", "explore.html"
-_SMALL = 224
-_INK = (255, 255, 255)
-_SHOWN = 200
-"""Thumbnails of one answer; the table has all."""
-
+_INK, _EDGE = (255, 255, 255), (30, 34, 38)
 _COLUMNS = ("rank", "direction_score", *LOCALIZED)
-
-
-@final
-@dataclass(frozen=True, eq=False)
-class _Found:
-    """A match with what is written of it."""
-
-    rank: int
-    match: Match
-    result: Localization | None
-    problem: str
-    overlay: str | None = None
-    small: Image.Image | None = None
-    explore: str | None = None
 
 
 def write_matches(answers: Sequence[Answer], folder: str | os.PathLike[str], command: str | None = None) -> Path:
@@ -98,18 +81,19 @@ def write_matches(answers: Sequence[Answer], folder: str | os.PathLike[str], com
     if (folder / "run.json").exists():
         raise OutputError(f"{folder} holds a run of several images; choose another folder, or delete it.")
     made = _made(answers, command)
-    sections, rows, told = [], [], []
+    sections, rows, told, leads = [], [], [], []
     explorer = Beside(folder / _EXPLORER, _bank(answers))
     for number, answer in enumerate(answers, 1):
         found = list(_found(answer, folder, number, explorer))
-        sections.append(_section(answer, found))
+        leads.append(lead_of(answer, found))
+        sections += sections_of(answer, found)
         rows += [_row(answer, one) for one in found]
         told.append({"comparison": asdict(answer.comparison), "matches": [_told(one) for one in found]})
     count = len(answers[0].store)
-    lead = f"The images with the highest scores among {count:,}. A ring is the peak of a map, a box a region of it."
-    lead += " Explore opens an image in explore.html, to compare it further." if explorer.write() else ""
-    facts = (("images", f"{count:,}"), ("texts", str(len(answers))))
-    page = Page(_title(answers), lead, (*sections, *([] if made is None else [how_made(made.kept(folder))])), facts)
+    explorer.write()
+    facts = (("images", f"{count:,}"),)
+    made_of = [] if made is None else [how_made(made.kept(folder))]
+    page = Page(_title(answers), " ".join(leads), (*sections, *made_of), facts)
     write_file(folder / _TABLE, csv_of(rows, _COLUMNS))
     about = {"store": str(answers[0].store.folder), "images": count, "answers": told}
     write_file(folder / MATCHES, (json.dumps(about, indent=2) + "\n").encode())
@@ -128,29 +112,26 @@ def _bank(answers: Sequence[Answer]) -> ConceptBank:
     )
 
 
-def _found(answer: Answer, folder: Path, number: int, explorer: Beside) -> Iterator[_Found]:
+def _found(answer: Answer, folder: Path, number: int, explorer: Beside) -> Iterator[Found]:
     """Each match with its localization, its overlay and its link to the explorer, one image at a time."""
     asked = answer.comparison
     for rank, match in enumerate(answer.matches, 1):
         try:
             result = answer.localize(match)
         except NoSpatialGradient as error:
-            yield _Found(rank, match, None, problem_of(error))
+            yield Found(rank, match, None, problem_of(error))
             continue
         try:
             image = _image(match)
             drawn = _marked(overlay(result, image, legend=True), result)
         except ImageError as error:
-            yield _Found(rank, match, result, problem_of(error))
+            yield Found(rank, match, result, problem_of(error))
             continue
         name = f"{_OVERLAYS}/{number:02d}-{rank:04d}.png"
         write_image(folder / name, drawn)
-        height, width = result.placement.image_size
-        drawn = drawn.crop((0, 0, width, height))
-        drawn.thumbnail((_SMALL, _SMALL), Image.Resampling.LANCZOS)
         look = partial(_look, answer, match, image)
         link = explorer.link(match.image.name, look, asked.target, asked.references, asked.strength, match.number)
-        yield _Found(rank, match, result, "", name, drawn, link)
+        yield Found(rank, match, result, "", name, panels_of(result, image, drawn), link)
 
 
 def _look(answer: Answer, match: Match, image: Image.Image) -> tuple[Image.Image, ConceptField]:
@@ -158,13 +139,16 @@ def _look(answer: Answer, match: Match, image: Image.Image) -> tuple[Image.Image
 
 
 def _marked(image: Image.Image, result: Localization) -> Image.Image:
-    """The overlay with the boxes of the map, and a ring around its peak."""
-    pen, line = ImageDraw.Draw(image), max(1, round(max(result.placement.image_size) / 250))
-    for left, top, right, bottom in boxes_of(result):
-        pen.rectangle((left, top, right - 1, bottom - 1), outline=_INK, width=line)
-    if boxes_of(result):
-        x, y = result.peak()
-        pen.ellipse((x - 4 * line, y - 4 * line, x + 4 * line, y + 4 * line), outline=_INK, width=line)
+    """The overlay with the boxes of the map, and a cross at its peak."""
+    pen, line = ImageDraw.Draw(image), max(1, round(max(result.placement.image_size) / 130))
+    boxes = boxes_of(result)
+    x, y = result.peak() if boxes else (0.0, 0.0)
+    arms = [((x - 4 * line, y), (x + 4 * line, y)), ((x, y - 4 * line), (x, y + 4 * line))] if boxes else []
+    for ink, width in ((_EDGE, line + 2), (_INK, line)):
+        for left, top, right, bottom in boxes:
+            pen.rectangle((left, top, right - 1, bottom - 1), outline=ink, width=width)
+        for arm in arms:
+            pen.line(arm, fill=ink, width=width)
     return image
 
 
@@ -186,41 +170,14 @@ def _image(match: Match) -> Image.Image:
     return read_image(content)
 
 
-def _section(answer: Answer, found: Sequence[_Found]) -> Section:
-    asked = answer.comparison
-    against = f" against {', '.join(map(_short, asked.references))}, strength {asked.strength:g}" if asked.references else ""
-    columns = ("rank", "image", "score of the direction", f"score of {_short(asked.target)}", "peak", "problem")
-    table = Table(columns, tuple(_cells(answer, one) for one in found))
-    shown = [
-        Thumbnail(one.small, f"{one.rank}. {_short(one.match.image.name)}: {one.match.score:.3f}", one.overlay, one.explore)
-        for one in found[:_SHOWN]
-        if one.small is not None
-    ]
-    about = (
-        "Below each image is the score of the direction. " if shown else "" if found else "No image of the store has a field."
-    )
-    if others := len(found) - len(shown):
-        about += f"In the table alone: {others:,} of {len(found):,} matches."
-    return Section(f"{_short(asked.target)}{against}", about, table, tuple(shown))
-
-
-def _cells(answer: Answer, one: _Found) -> tuple[Any, ...]:
-    x, y = (None, None) if one.result is None else one.result.peak()
-    peak = "" if x is None or y is None else f"({x:.0f},\N{NO-BREAK SPACE}{y:.0f})"
-    score = None if one.result is None else float(one.result.scores[answer.comparison.target])
-    image, within = one.match.image, answer.store.images
-    name = image.relative_to(within) if image.is_relative_to(within) else image
-    return one.rank, _short(name), one.match.score, score, peak, one.problem
-
-
-def _row(answer: Answer, one: _Found) -> dict[str, Any]:
+def _row(answer: Answer, one: Found) -> dict[str, Any]:
     name = str(one.match.image)
     known = LocalizationRow(name, answer.comparison.target) if one.result is None else LocalizationRow.of(name, one.result)
     cells = replace(known, problem=one.problem).cells()
     return {"rank": one.rank, "direction_score": one.match.score, **cells}
 
 
-def _told(one: _Found) -> dict[str, Any]:
+def _told(one: Found) -> dict[str, Any]:
     """A match as JSON knows it."""
     result = one.result
     known = {} if result is None else {"scores": dict(result.scores), "peak": result.peak(), "boxes": boxes_of(result)}
@@ -245,9 +202,5 @@ def _made(answers: Sequence[Answer], command: str | None) -> Provenance | None:
 
 
 def _title(answers: Sequence[Answer]) -> str:
-    names = [_short(answer.comparison.target) for answer in answers]
+    names = [short(answer.comparison.target) for answer in answers]
     return f"Search: {', '.join(names[:3])}{', ...' if len(names) > 3 else ''}"
-
-
-def _short(text: object) -> str:
-    return one_line(text, 120)
