@@ -47,8 +47,8 @@ def test_from_images_to_a_page(run: Run, birds: Path) -> None:
     done = run("search", stored, "red crown", "long beak", "--against", "bird", "--top", 3, "--out", "found")
     assert (done.code, done.err) == (0, "")
     lines = done.out.splitlines()
-    assert lines[0] == "red crown: 3 of 4 images; the first is ember finch.png"
-    assert lines[1].startswith("long beak: 3 of 4 images; the first is misty heron.png")
+    assert lines[0] == "red crown: the highest 3 of 4 images; the first is ember finch.png"
+    assert lines[1].startswith("long beak: the highest 3 of 4 images; the first is misty heron.png")
     assert lines[2] == "page in found/search.html"
     assert names(Path("found")) == {"explore.html", "matches.csv", "matches.json", "how.json", "overlays", "search.html"}
     assert names(Path("found", "overlays")) == {f"{k:02d}-{rank:04d}.png" for k in (1, 2) for rank in (1, 2, 3)}

@@ -72,12 +72,12 @@ class Found:
 
 
 def _question(path: Path, finding: PartFinding) -> list[str]:
-    """Where the first part is that is visible, against the whole; nothing if none is."""
+    """Where the first part is that is visible; nothing if none is."""
     part = next((part for part in finding.parts if part.visible), None)
     if part is None:
         return []
     values = " ".join(reading.value for reading in part.attributes.values())
-    return [str(path), "--target", f"{values} {part.name}".strip(), "--against", finding.parent]
+    return [str(path), "--target", f"{values} {part.name}".strip(), "--strength", "0"]
 
 
 def _about(finding: PartFinding) -> dict[str, Any]:

@@ -79,7 +79,7 @@ def search(
     page = write_matches(answers, out, command_line())
     for answer in answers:
         best = f"; the first is {one_line(answer.matches[0].image.name, 120)}" if answer.matches else ""
-        told.say(f"{one_line(answer.comparison.target, 120)}: {len(answer.matches)} of {len(held):,} images{best}")
+        told.say(f"{one_line(answer.comparison.target, 120)}: the highest {len(answer.matches)} of {len(held):,} images{best}")
     told.say(f"page in {page}")
     for about in parse_json(read_bytes(out / MATCHES, MAX_BYTES))["answers"] if json else ():
         for match in about["matches"]:
