@@ -30,6 +30,7 @@ from test_page import chromium, overflow
 
 from concept_cam import Localization, world
 from concept_cam.demo import build_demo, serve
+from concept_cam.drawing import overlay
 from concept_cam.errors import OptionError
 from concept_cam.images import read_image
 from concept_cam.writers import localize_images
@@ -207,7 +208,7 @@ class TestScripts:
         summary, files = client.predict(handle_file(path), "ember finch", ["frost finch"], api_name="/localize")
         assert summary["peak"] == pytest.approx(found.peak())
         (drawn,) = (read_image(file) for file in files if file.endswith("-overlay.png"))
-        assert drawn.size == read_image(path).size
+        assert drawn.tobytes() == overlay(found, read_image(path), legend=True).tobytes()
 
     def test_a_question_that_cannot_be_answered_is_one_line(self, client: Any, tmp_path: Path):
         from gradio_client import handle_file
@@ -485,7 +486,8 @@ class TestBrowser:
         page.locator("#files a[download]").first.wait_for()
         with page.expect_download() as download:
             page.locator("#files a[download]").first.click()
-        assert read_image(download.value.path()).size == (384, 384)
+        width, height = read_image(download.value.path()).size
+        assert width == 384 < height  # with its legend
         assert served.forget() == 0
 
     def test_the_method_that_is_not_linear_waits_for_the_button(self, visit: Any, served: Served):
