@@ -125,7 +125,11 @@ def test_what_was_cut_off_is_shown_next(run: Run, plate, tmp_path: Path) -> None
     plate.crop((0, 20, 120, 90)).save("wide.png")
     ran = run("localize", "wide.png", *TWINS, "--fit", "crop", "--out", "found")
     assert "--sweep" in next_of(ran.out)  # the fit was chosen
-    assert next_of(run("localize", "wide.png", *TWINS, "--out", "again").out)[:2] == ["localize", "wide.png"]
+    for given in (["wide.png"], ["./wide.png"], [*TWINS, "--out", "again", "--", "wide.png"]):
+        words = [*given, *TWINS, "--out", "again"] if "--" not in given else given
+        following = next_of(run("localize", *words).out)
+        assert following[following.index("--fit") + 1] == "native"
+        assert run(*following).code == 0, following
 
 
 @pytest.mark.slow
@@ -166,6 +170,10 @@ def test_a_command_that_cannot_be_pasted_is_not_named(capsys: pytest.CaptureFixt
     assert capsys.readouterr().out == ""
     Answers().next("localize", "my image.png")
     assert capsys.readouterr().out == "next: concept-cam localize 'my image.png'\n"
+    Answers().next("localize", "at 1.23\u202fPM.png")  # a terminal would show another space
+    assert capsys.readouterr().out == ""
+    Answers().next("localize", Path("-dash.png"))
+    assert capsys.readouterr().out == "next: concept-cam localize ./-dash.png\n"
 
 
 # ---- completion -------------------------------------------------------------------------------------------------------

@@ -318,6 +318,21 @@ def test_an_unknown_word_or_method_is_one_line(desk: Desk, tmp_path: Path):
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.*no more like:UserWarning")
+def test_a_question_that_fails_loses_no_image(desk: Desk, tmp_path: Path):
+    controls = opened(desk, tmp_path)
+    other = next(name for name in desk.explainer.live if name != str(controls.method))
+    with pytest.raises(ConceptCamError, match="among its own references"):
+        desk.show(replace(controls, method=other, references=[controls.target]))
+    assert desk.show(replace(controls, method=other)).figure  # the key is as it was
+    assert desk.slide(controls).figure
+    found = desk.open_upload(saved(tmp_path, "jay.png", png(plate("royal jay"))), replace(controls, target="zebra"))
+    assert "zebra" in found.note
+    assert found.figure
+    assert desk.slide(replace(controls, key=found.key, target="royal jay")).figure
+
+
+@pytest.mark.slow
 def test_the_views_of_all_visitors_are_bounded(desk: Desk, tmp_path: Path):
     first = opened(desk, tmp_path)
     others = [opened(desk, tmp_path) for _ in range(LIMITS.images - 1)]

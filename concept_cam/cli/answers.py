@@ -13,7 +13,7 @@ from typing import Any
 import typer
 
 from concept_cam.cli.terminal import complain, console, say
-from concept_cam.errors import LONGEST, ImageError, NoSpatialGradient, OptionError
+from concept_cam.errors import LONGEST, ImageError, NoSpatialGradient, OptionError, one_line
 
 _LONGEST_COMMAND = 4000
 """Letters; a longer one names very many images."""
@@ -70,7 +70,7 @@ class Answers:
 
     @contextmanager
     def of(self, images: Sequence[Path]) -> Iterator[None]:
-        """Where the one image of a command fails it is the error that is raised; for scripts it is an object too."""
+        """If the command has one image and it fails, print its problem as an object for scripts, and raise the error."""
         try:
             yield
         except (ImageError, NoSpatialGradient) as error:
@@ -79,11 +79,12 @@ class Answers:
             raise
 
     def next(self, *words: object) -> None:
-        """Name the next useful command, which can be pasted.
+        """Name the next useful command, if it can be pasted: it is not too long, and has no letter that a terminal changes.
 
         Args:
-            words: of the command, after its name.
+            words: of the command, after its name; a path that looks like an option is given as one in this folder.
         """
-        line = shlex.join(["concept-cam", *map(str, words)])
-        if len(line) <= _LONGEST_COMMAND:
+        here = (f"./{word}" if isinstance(word, Path) and str(word).startswith("-") else str(word) for word in words)
+        line = shlex.join(["concept-cam", *here])
+        if len(line) <= _LONGEST_COMMAND and line == one_line(line, _LONGEST_COMMAND):
             self.say(f"next: {line}", LONGEST + _LONGEST_COMMAND)

@@ -41,9 +41,9 @@ class Command(TyperCommand):
         return rest
 
     def invoke(self, ctx: Any) -> Any:
-        """Run the command; one with a model looks for no garbage until ``Asked.load`` has it.
+        """Run the command. If it has a model, garbage is not collected until ``Asked.load`` has loaded it.
 
-        What is imported until then stays: to look through it again and again takes a fifth of the time.
+        What is imported until then is never freed, and to look through it takes a fifth of the time.
         """
         if "model" not in ctx.params or not gc.isenabled() or gc.get_freeze_count():
             return super().invoke(ctx)  # or the caller has taken care of it

@@ -150,7 +150,8 @@ def evaluate(
     for problem in found.problems:
         complain(f"skipped: {problem}")
     say(f"{found.used} images, {found.skipped} skipped; report in {out / 'report.html'}, rows in {out / 'rows.csv'}")
-    Answers().next("audit", dataset, *_how(layout, root), *given.words)
+    if not probe:  # An audit is of the model's own classes.
+        Answers().next("audit", dataset, *_how(layout, root), *given.words)
 
 
 def _how(layout: str | None, root: Path | None) -> list[str]:

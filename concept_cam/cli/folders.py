@@ -42,7 +42,7 @@ def sources(images: Sequence[Path], *, but: Path | None = None) -> list[Path]:
         for path in within:
             found.setdefault(str(absolute(path)), path)
     if found and not any(isinstance(path, Address) or os.path.exists(path) for path in found.values()):  # noqa: PTH110
-        # Nothing is begun, such as a run that would be in the way of the right name.
+        # Before a run is begun, whose folder would refuse the right name.
         first, expected = next(iter(found.values())), "an image such as a JPEG or PNG file, or a folder of images"
         raise ImageError(f"{first}: the file does not exist; expected {expected}.")
     return list(found.values())

@@ -39,7 +39,7 @@ class Found:
     names: Mapping[Path, str]
     draws: bool
     output: str
-    question: list[str] = field(default_factory=list)
+    question: list[str | Path] = field(default_factory=list)
 
     def take(self, path: Path, finding: PartFinding) -> None:
         """Answer with the finding of an image."""
@@ -71,13 +71,13 @@ class Found:
             self.answers.next("localize", *self.question, *given.words)
 
 
-def _question(path: Path, finding: PartFinding) -> list[str]:
+def _question(path: Path, finding: PartFinding) -> list[str | Path]:
     """Where the first part is that is visible; nothing if none is."""
     part = next((part for part in finding.parts if part.visible), None)
     if part is None:
         return []
     values = " ".join(reading.value for reading in part.attributes.values())
-    return [str(path), "--target", f"{values} {part.name}".strip(), "--strength", "0"]
+    return [path, "--target", f"{values} {part.name}".strip(), "--strength", "0"]
 
 
 def _about(finding: PartFinding) -> dict[str, Any]:

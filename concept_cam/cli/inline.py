@@ -35,18 +35,19 @@ _ANSWER = 1.0
 """Seconds that a terminal may take to say what it can do: over a slow line, a late answer would stand in the next prompt."""
 
 
-def show(result: Localization, image: Image.Image) -> None:
+def show(result: Localization, image: Image.Image, how: Protocol) -> None:
     """Print the map of a result on its image, and what its colours mean.
 
     Args:
         result: to show.
         image: of the result.
+        how: the terminal takes images; see ``protocol``.
     """
     from concept_cam.cli.terminal import console, say
     from concept_cam.heat import blend, resized, upright
     from concept_cam.legend import lines_of, meaning
 
-    how, (columns, lines) = protocol(sys.stdout, os.environ), _room()
+    columns, lines = _room()
     image, placement = upright(image, result.placement), result.placement
     image, placement = resized(image, placement, min(_PIXELS, max(image.size)))
     wide = max(1, min(columns, round(2 * lines * image.width / image.height)))
@@ -93,7 +94,10 @@ def knows_sixel(asked: TextIO, stream: TextIO) -> bool:
     import tty
 
     source = asked.fileno()
-    before = termios.tcgetattr(source)
+    try:
+        before = termios.tcgetattr(source)
+    except termios.error:
+        return False
     found: re.Match[bytes] | None = None
     answer, until = b"", time.monotonic() + _ANSWER
     try:

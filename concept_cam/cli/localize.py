@@ -142,5 +142,5 @@ def localize(
         failed = run_together(processes, job, engine=engine, gpus=gpus, told=told.take, failed=answers.failed)
     if failed < len(found):
         texts = ["--vocabulary", vocabulary] if vocabulary else []
-        told.finish(len(found) - failed, given, localizer, images or found, texts)
+        told.finish(len(found) - failed, given, localizer, images or found, texts, plate is not None)
     check_all(len(found), failed, out)

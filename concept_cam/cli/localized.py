@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import shlex
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +19,7 @@ from concept_cam.errors import BackboneError, OptionError
 
 if TYPE_CHECKING:
     from concept_cam.cli.encoders import Asked
+    from concept_cam.cli.inline import Protocol
     from concept_cam.localizer import Localizer
     from concept_cam.result import Localization
 
@@ -70,9 +74,18 @@ class Localized:
         elif files:
             self._print(path, result, next((file for file in files if file.name.endswith("-overlay.png")), None))
         if self.show:
-            inline.show(result, read_image(path))
+            inline.show(result, read_image(path), self._protocol)
 
-    def finish(self, count: int, given: Asked, localizer: Localizer, images: Sequence[Path], texts: list[str]) -> None:
+    @cached_property
+    def _protocol(self) -> Protocol:
+        """How the terminal takes images; it is asked once."""
+        from concept_cam.cli import inline
+
+        return inline.protocol(sys.stdout, os.environ)
+
+    def finish(
+        self, count: int, given: Asked, localizer: Localizer, images: Sequence[Path], texts: list[str], drawn: bool
+    ) -> None:
         """Say where the results are, and what comes next.
 
         Args:
@@ -81,12 +94,13 @@ class Localized:
             localizer: of this command.
             images: that were given; or the one that was drawn.
             texts: the option that names the vocabulary.
+            drawn: whether the image was drawn.
         """
         if self.best:
             self._print_best(count)
         self.answers.say(f"{number(count, 'image')} in {self.out if self.endings else data_of(self.out)}")
         if self.first:
-            self.answers.next(*_next(given, localizer, self.first[0], images, texts))
+            self.answers.next(*_next(given, localizer, self.first[0], images, texts, drawn))
 
     def _rank(self, path: Path, result: Localization) -> None:
         """Say in a line what is known of one of several images."""
@@ -124,18 +138,20 @@ class Localized:
         self.answers.say(f"strongest at ({x:.0f}, {y:.0f})" + (f"; heat map in {overlay_path}" if overlay_path else ""))
 
 
-def _next(given: Asked, localizer: Localizer, result: Localization, images: Sequence[Path], texts: list[str]) -> list[str]:
+def _next(
+    given: Asked, localizer: Localizer, result: Localization, images: Sequence[Path], texts: list[str], drawn: bool
+) -> list[str | Path]:
     """The whole image if some was cut off, else several strengths, else all concepts side by side."""
     from concept_cam.legend import is_cut_off
 
     here = shlex.split(command_line())[1:]
-    drawn = not any(str(image) in here for image in images)
+    end = here.index("--") if "--" in here else len(here)  # behind it are images alone
     if not drawn and given.fit is None and is_cut_off(result.placement) and _takes_native(given, localizer, result):
-        return [*here, "--fit", "native", "--out", "concept-cam-native"]
+        return [*here[:end], "--fit", "native", "--out", "concept-cam-native", *here[end:]]
     if not drawn and result.comparison.references and "--sweep" not in here:
-        return [*here, "--sweep", "--out", "concept-cam-strengths"]
+        return [*here[:end], "--sweep", "--out", "concept-cam-strengths", *here[end:]]
     if localizer.vocabulary:
-        return ["explore", *map(str, images[:_FEW]), *texts, *given.words]
+        return ["explore", *images[:_FEW], *texts, *given.words]
     return ["methods"]
 
 

@@ -15,7 +15,7 @@ from concept_cam.demo.place import Place
 from concept_cam.demo.upload import Upload
 from concept_cam.demo.verdict import Verdict
 from concept_cam.demo.view import View, Views
-from concept_cam.errors import OptionError
+from concept_cam.errors import ConceptCamError, OptionError
 from concept_cam.localizer import Localizer
 from concept_cam.result import Localization
 
@@ -132,13 +132,16 @@ class Desk:
         bare = Answer(key, bare_figure(self.views.get(key)), "", "", "")
         if not controls.target:
             return bare
-        wanted = controls.wanted()
-        known = Answer(
-            target=wanted.target,
-            references=list(wanted.references),
-            suggested=self.explainer.suggested(wanted.target, SUGGESTED),
-        )
-        return _joined(bare, _joined(self.show(controls), known))
+        try:
+            wanted = controls.wanted()
+            known = Answer(
+                target=wanted.target,
+                references=list(wanted.references),
+                suggested=self.explainer.suggested(wanted.target, SUGGESTED),
+            )
+            return _joined(bare, _joined(self.show(controls), known))
+        except ConceptCamError as error:
+            return replace(bare, note=str(error))  # The image is there, whatever is wrong with the question.
 
     def show(self, controls: Controls) -> Answer:
         """Compare, with a forward pass where the method is not linear or a new one.

@@ -11,9 +11,10 @@ from PIL import Image
 from concept_cam.concepts import ConceptBank
 from concept_cam.demo.limits import LETTERS, REFERENCES
 from concept_cam.errors import ComparisonError, OptionError
+from concept_cam.explorer import has_field
 from concept_cam.field import ConceptField
 from concept_cam.localizer import Localizer
-from concept_cam.methods import CARDS, AnyMethod, TraceMethod, as_method, is_linear, name_of, sees_score, usual_method
+from concept_cam.methods import CARDS, AnyMethod, as_method, name_of, sees_score, usual_method
 from concept_cam.result import Localization
 from concept_cam.selectors import Named, Selector, nearest
 
@@ -83,7 +84,7 @@ class Explainer:
         # Perturbation takes hundreds of passes for one map.
         some = {name: card for name, card in CARDS.items() if card.compares != "no" and card.kind != "perturbation"}
         self._methods |= {name: card.method for name, card in some.items() if name != self.first}
-        self.live = tuple(name for name, method in self._methods.items() if _has_field(method))
+        self.live = tuple(name for name, method in self._methods.items() if has_field(method))
 
     @property
     def methods(self) -> tuple[str, ...]:
@@ -193,7 +194,3 @@ class Explainer:
             return Named(wanted.references), wanted.strength
         others = len(self._own.kept.names - {wanted.target})
         return (nearest(min(3, others)), wanted.strength) if others else (None, 0.0)
-
-
-def _has_field(method: AnyMethod) -> bool:
-    return is_linear(method) and not isinstance(as_method(method), TraceMethod)

@@ -53,10 +53,13 @@ class Views:
         self._kept: OrderedDict[str, View] = OrderedDict()
 
     def put(self, view: View, key: str | None = None) -> str:
-        """Keep a view in the place of that of a key, and return its new key."""
-        fresh = secrets.token_hex(16)
+        """Keep a view in the place of that of a key, and return its new key.
+
+        Another view of the same image keeps the key: a question that is on its way still finds it.
+        """
         with self._lock:
-            self._kept.pop(key or "", None)
+            before = self._kept.pop(key or "", None)
+            fresh = key if key and before is not None and before.upload is view.upload else secrets.token_hex(16)
             self._kept[fresh] = view
             while len(self._kept) > self._most:
                 self._kept.popitem(last=False)
