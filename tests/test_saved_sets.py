@@ -8,6 +8,8 @@ import os
 import shutil
 import subprocess
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 import crews
@@ -211,8 +213,39 @@ def read_dataset_problems(table):
 def test_a_row_group_that_is_too_large_is_refused(photos, tmp_path, monkeypatch):
     made_of(rows_of(photos)).to_parquet(str(tmp_path / "birds.parquet"))
     monkeypatch.setattr("concept_cam.imagetables._LARGEST_GROUP", 1000)
-    with pytest.raises(ValueError, match=r"a row group of [0-9,]+ bytes; at most 1,000 .* row_group_size=100"):
+    with pytest.raises(ValueError, match=r"a row group of more than 1,000 bytes; .* row_group_size=100"):
         read_bytes(images_within(tmp_path / "birds.parquet")[0], 1 << 20)
+
+
+def test_rows_of_one_image_are_as_large_as_they_are_unpacked(photos, tmp_path, monkeypatch):
+    (name, held), file = *rows_of(photos).items(), tmp_path / "birds.parquet"
+    pyarrow.parquet.write_table(made_of({name: held[:1] * 1000}).data.table, file)  # with a dictionary
+    limit = 200 * len(held[0]["bytes"])
+    monkeypatch.setattr("concept_cam.imagetables._LARGEST_GROUP", limit)
+    assert pyarrow.parquet.ParquetFile(file).metadata.row_group(0).total_byte_size < limit
+    with pytest.raises(ValueError, match="a row group of more than"):
+        read_bytes(images_within(file)[0], 1 << 20)
+
+
+def test_threads_unpack_a_row_group_once_and_two_are_kept(photos, tmp_path, monkeypatch):
+    files = [tmp_path / f"{k}.parquet" for k in range(4)]
+    for file in files:
+        made_of(rows_of(photos)).to_parquet(str(file))
+    images = [images_within(file)[0] for file in files]
+    unpacked, real = [], pyarrow.parquet.ParquetFile.iter_batches
+
+    def counted(*given, **named):
+        unpacked.append(given)
+        time.sleep(0.05)
+        return real(*given, **named)
+
+    monkeypatch.setattr(pyarrow.parquet.ParquetFile, "iter_batches", counted)
+    with ThreadPoolExecutor(4) as threads:
+        assert len(set(threads.map(lambda _: read_bytes(images[0], 1 << 20), range(4)))) == 1
+    assert len(unpacked) == 1
+    for image in (*images[1:], images[3], images[0]):
+        read_bytes(image, 1 << 20)
+    assert len(unpacked) == 5
 
 
 @pytest.mark.parametrize("name", ["image-10", "image-00000a", "image-0000000", "image-999999", "other-000001", "a/b", "../x"])
