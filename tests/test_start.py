@@ -129,6 +129,16 @@ def test_garbage_is_looked_for_once_the_model_is_there(
     seen.clear()
     command_line("localize", "--out", "out")
     assert seen == [True, True]
+    # And who looks for none keeps it so.
+    seen.clear()
+    gc.unfreeze()
+    gc.disable()
+    try:
+        command_line("localize", "--out", "out")
+        assert (seen, gc.isenabled(), gc.get_freeze_count()) == ([False, False], False, 0)
+    finally:
+        gc.enable()
+        gc.freeze()
 
 
 # ---- the end ----------------------------------------------------------------------------------------------------------
