@@ -199,8 +199,7 @@ def test_tables_of_images_in_parquet(photos, localizer, tmp_path):
     )
     with pytest.raises(ImageError, match=r"table of images cannot be read \(it has no column of images"):
         sources([tmp_path / "list.parquet"])
-    with pytest.raises(DatasetError, match="leads out"):
-        raise DatasetError("; ".join(read_dataset_problems(tmp_path / "list.parquet")))
+    assert "leads out" in "; ".join(read_dataset_problems(tmp_path / "list.parquet"))
 
 
 def read_dataset_problems(table):

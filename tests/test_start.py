@@ -173,6 +173,6 @@ def test_the_end_waits_for_all_who_asked(before: str, end: str, code: int, tmp_p
 def test_the_benchmark_measures_all_parts() -> None:
     found = start.measure(start.HERE)
     assert set(found) == set(start.PARTS)
-    parts = sum(found[part] for part in ("imports", "collections", "work", "end"))
-    assert found["processor"] == pytest.approx(parts)
-    assert found["imports"] > found["end"] > 0
+    assert all(found[part] > 0 for part in ("imports", "collections", "work", "end"))
+    assert found["imports"] > found["end"]
+    assert found["passed"] > 0
