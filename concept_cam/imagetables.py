@@ -155,14 +155,19 @@ def _refused() -> Iterator[None]:
 def _of_arrow(pyarrow: Any, content: Any) -> ImageTable:
     is_file = bytes(content[:6]) == b"ARROW1"
     with pyarrow.ipc.open_file(content) if is_file else pyarrow.ipc.open_stream(content) as reader:
-        table = reader.read_all()
-    images = {name: table.column(name) for name in _images_in(pyarrow, table.schema)}
-    names = _classes_in(table.schema)
-    classes = next(iter(names), None)
-    for column in (*images.values(), *([table.column(classes)] if classes else [])):
-        # Wrong lengths would be read beyond the end of the file.
-        column.validate(full=True)
-    cells = {name: column.__getitem__ for name, column in images.items()}
+        names = _classes_in(reader.schema)
+        classes = next(iter(names), None)
+        images, batches, size = _images_in(pyarrow, reader.schema), [], 0
+        wanted = [*images, *([classes] if classes else [])]
+        for batch in map(reader.get_batch, range(reader.num_record_batches)) if is_file else reader:
+            batches.append(batch.select(wanted))
+            # Wrong lengths would be read beyond the end of the file.
+            batches[-1].validate(full=True)
+            size += batches[-1].nbytes
+            if size > content.size:
+                raise ValueError("it is compressed, and would be unpacked as a whole; write it without")
+        table = pyarrow.Table.from_batches(batches, pyarrow.schema([reader.schema.field(name) for name in wanted]))
+    cells = {name: table.column(name).__getitem__ for name in images}
     labels = partial(_label, table.column(classes).__getitem__, names[classes]) if classes else None
     return ImageTable(table.num_rows, cells, labels)
 

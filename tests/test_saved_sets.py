@@ -293,6 +293,24 @@ def test_a_data_set_reads_its_images_from_their_rows(damaged, photos, tmp_path, 
     assert len(digests_of_examples(data.examples)) == 3
 
 
+@pytest.mark.parametrize("make", [pyarrow.ipc.new_stream, pyarrow.ipc.new_file])
+@pytest.mark.parametrize("compression", [None, "lz4", "zstd"])
+def test_a_compressed_table_is_not_unpacked(photos, tmp_path, make, compression):
+    (name, held), file = *rows_of(photos).items(), tmp_path / "birds.arrow"
+    held = [{"bytes": one["bytes"] + bytes(5000), "path": None} for one in held]
+    made = made_of({name: held}).data.table
+    beside = pyarrow.array(["the same text in many rows" * 1000] * COUNT).dictionary_encode()
+    with make(
+        str(file), made.append_column("text", beside).schema, options=pyarrow.ipc.IpcWriteOptions(compression=compression)
+    ) as to:
+        to.write_table(made.append_column("text", beside), max_chunksize=1)
+    if compression is None:
+        assert [read_bytes(image, 1 << 20) for image in images_within(file)] == [one["bytes"] for one in held]
+    else:
+        with pytest.raises(ValueError, match="it is compressed, and would be unpacked as a whole; write it without"):
+            images_within(file)
+
+
 # ---- launchers --------------------------------------------------------------------------------------------------------
 
 
