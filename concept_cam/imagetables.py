@@ -95,7 +95,7 @@ class ImageTable:
             cell = self.columns[column](int(digits))
             encoded = cell["bytes"] if cell.is_valid else cell
             listed = cell.is_valid and "path" in cell and cell["path"].is_valid
-            if encoded.is_valid:
+            if encoded.is_valid and encoded.as_buffer():
                 return memoryview(encoded.as_buffer())
         if listed:
             raise ValueError("the row holds the path of an image and not the image; give the folder of the files instead")

@@ -25,6 +25,7 @@ from concept_cam.cli.tabled import of_tables, species_of
 from concept_cam.datasets import read_dataset, saved_images
 from concept_cam.datasets.huggingface import is_saved
 from concept_cam.errors import DatasetError, ImageError
+from concept_cam.images import read_image
 from concept_cam.imagetables import image_table
 from concept_cam.outside import read_bytes
 from concept_cam.parts import read_parts
@@ -291,6 +292,37 @@ def test_a_data_set_reads_its_images_from_their_rows(damaged, photos, tmp_path, 
     monkeypatch.setattr("concept_cam.decoding.opened", None)
     monkeypatch.setattr("concept_cam.reading.opened", None)
     assert len(digests_of_examples(data.examples)) == 3
+
+
+def test_a_set_whose_images_have_no_address_is_evaluated(photos, tmp_path):
+    labels = [k % 2 for k in range(COUNT)]
+    made_of(rows_of(photos, "photo/rgb"), labels).save_to_disk(str(tmp_path / "slash"))
+    made_of(rows_of(photos), labels).save_to_disk(str(tmp_path / "ending"))
+    (file,) = (tmp_path / "ending").glob("*.arrow")
+    file.rename(file.with_suffix(".data"))
+    state = tmp_path / "ending" / "state.json"
+    state.write_text(state.read_text().replace(file.name, f"{file.stem}.data"))
+    for name in ("slash", "ending"):
+        data = read_dataset(tmp_path / name)
+        assert len({example.read().tobytes() for example in data.examples}) == COUNT
+    with pytest.raises(ValueError, match=r"its name ends in none of \.tar, \.arrow, \.parquet"):
+        images_within(tmp_path / "ending" / f"{file.stem}.data")
+
+
+def test_a_row_with_empty_bytes_is_the_file_that_it_names(photos, tmp_path):
+    shutil.copytree(photos, tmp_path / "set")
+    held = {"image": [{"bytes": b"", "path": "00.png"}, {"bytes": (photos / "01.png").read_bytes(), "path": None}]}
+    made_of(held, [0, 1]).save_to_disk(str(tmp_path / "set"))
+    (file,) = (tmp_path / "set").glob("*.arrow")
+    made = made_of(held, [0, 1]).data.table
+    with pyarrow.OSFile(str(file), "wb") as sink, pyarrow.ipc.new_stream(sink, made.schema) as stream:
+        stream.write_table(made)
+    data = read_dataset(tmp_path / "set")
+    assert [example.read().tobytes() for example in data.examples] == [
+        read_image(photos / f"0{k}.png").tobytes() for k in range(2)
+    ]
+    with pytest.raises(ValueError, match="the row holds the path of an image"):
+        read_bytes(saved_images(tmp_path / "set")[0], 1 << 20)
 
 
 @pytest.mark.parametrize("make", [pyarrow.ipc.new_stream, pyarrow.ipc.new_file])

@@ -163,8 +163,11 @@ class _Places:
 
     @classmethod
     def of(cls, files: Sequence[Path], count: int) -> _Places | None:
-        """The places of so many rows; None if the files have another number."""
-        ends = tuple(accumulate(sum(1 for _ in Address(file).shard().names()) for file in files))
+        """The places of so many rows; None if the files have another number, or are no tables of images with addresses."""
+        try:
+            ends = tuple(accumulate(sum(1 for _ in Address(file).shard().names()) for file in files))
+        except ValueError:
+            return None
         return cls(tuple(files), ends) if ends and ends[-1] == count else None
 
     def image(self, row: int, column: str) -> Path | None:
