@@ -16,7 +16,7 @@ from jaxtyping import Bool
 from PIL import Image
 from torch import Tensor
 
-from concept_cam.address import Address
+from concept_cam.address import Address, images_within
 from concept_cam.datasets.example import Dataset, Example, Lazy
 from concept_cam.datasets.files import json_of, within, words
 from concept_cam.errors import DatasetError, Unreachable, missing, one_line, refused_as
@@ -63,7 +63,7 @@ def saved_images(folder: Path) -> list[Path]:
     """
     files = _files_of(folder, None)
     with refused_as(DatasetError, folder):
-        return [image for of_split in files.values() for file in of_split for image in Address(file).within()]
+        return [image for of_split in files.values() for file in of_split for image in images_within(file)]
 
 
 def read_huggingface(folder: Path, root: Path | None = None) -> Dataset:
@@ -144,7 +144,7 @@ def _files_of(folder: Path, root: Path | None) -> dict[str, list[Path]]:
 
 
 def _seen_from(folder: Path, file: Path) -> str:
-    """A path as it is listed: relative, and out of the folder where it leads out."""
+    """A path as it is listed: relative, and out of the folder where it leads out, be it to another store."""
     return os.path.relpath("/".join(file.parts), "/".join(folder.parts))
 
 
