@@ -61,10 +61,10 @@ def collecting(phase, _):
 
 builtins.__import__ = watched
 gc.callbacks.append(collecting)
-from concept_cam.__main__ import main
+from concept_cam import __main__
 sys.argv = ["concept-cam", "localize", "--out", sys.argv[2]]
 try:
-    main()
+    getattr(__main__, "program", __main__.main)()
 finally:
     gc.callbacks.remove(collecting)
     builtins.__import__ = real

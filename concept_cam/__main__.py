@@ -26,15 +26,20 @@ def main() -> None:
         # What is ignored stays so: nohup asks for it, and a shell for what it runs in the background.
         if number is not None and signal.getsignal(number) != signal.SIG_IGN:
             signal.signal(number, _stop)
+    from concept_cam.cli import main as run
+
+    run()
+
+
+def program() -> None:
+    """``main`` as all that a process does, which ends with it and at once."""
     end = _End()
     if not _others():
         atexit.register(end)  # the first to be registered is the last to be called
-    from concept_cam.cli import main as run
-
     try:
-        run()
+        main()
     except SystemExit as ending:
-        end.code = ending.code if isinstance(ending.code, int) else 1
+        end.code = ending.code if isinstance(ending.code, int) else int(ending.code is not None)
         raise
     except BaseException:
         end.code = 1
@@ -82,4 +87,4 @@ def _stop(number: int, frame: FrameType | None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    program()

@@ -111,8 +111,8 @@ class EvidenceMap:
         """
         row, column = self.peak_cell()
         rows, columns = (slice(max(at - 1, 0), at + 2) for at in (row, column))
-        evidence = self.grid.double() - floor
-        weights = evidence.masked_fill(~self.shown, 0.0)[rows, columns].clamp(min=0).cpu()
+        evidence = self.grid.cpu().double() - floor  # not every device has this precision
+        weights = evidence.masked_fill(~self.shown.cpu(), 0.0)[rows, columns].clamp(min=0)
         total = float(weights.sum())
         if not 0 < total < float("inf"):
             return self.locate(row, column)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import mmap
+import threading
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -22,7 +23,12 @@ ARROW, PARQUET = ".arrow", ".parquet"
 _EXTRAS = {ARROW: "huggingface", PARQUET: "parquet"}
 
 _LARGEST_GROUP = 1 << 30
-"""Bytes of a row group of a Parquet file, of which the images are unpacked together."""
+"""Bytes of a column in a row group of a Parquet file, which are unpacked together."""
+
+_AT_ONCE = 100
+"""Rows that are unpacked before it is known how many bytes they are."""
+
+_UNPACKING = threading.Lock()
 
 _DIGITS = 12
 """Of the number of a row, at most."""
@@ -89,7 +95,7 @@ class ImageTable:
             cell = self.columns[column](int(digits))
             encoded = cell["bytes"] if cell.is_valid else cell
             listed = cell.is_valid and "path" in cell and cell["path"].is_valid
-            if encoded.is_valid:
+            if encoded.is_valid and encoded.as_buffer():
                 return memoryview(encoded.as_buffer())
         if listed:
             raise ValueError("the row holds the path of an image and not the image; give the folder of the files instead")
@@ -149,14 +155,19 @@ def _refused() -> Iterator[None]:
 def _of_arrow(pyarrow: Any, content: Any) -> ImageTable:
     is_file = bytes(content[:6]) == b"ARROW1"
     with pyarrow.ipc.open_file(content) if is_file else pyarrow.ipc.open_stream(content) as reader:
-        table = reader.read_all()
-    images = {name: table.column(name) for name in _images_in(pyarrow, table.schema)}
-    names = _classes_in(table.schema)
-    classes = next(iter(names), None)
-    for column in (*images.values(), *([table.column(classes)] if classes else [])):
-        # Wrong lengths would be read beyond the end of the file.
-        column.validate(full=True)
-    cells = {name: column.__getitem__ for name, column in images.items()}
+        names = _classes_in(reader.schema)
+        classes = next(iter(names), None)
+        images, batches, size = _images_in(pyarrow, reader.schema), [], 0
+        wanted = [*images, *([classes] if classes else [])]
+        for batch in map(reader.get_batch, range(reader.num_record_batches)) if is_file else reader:
+            batches.append(batch.select(wanted))
+            # Wrong lengths would be read beyond the end of the file.
+            batches[-1].validate(full=True)
+            size += batches[-1].nbytes
+            if size > content.size:
+                raise ValueError("it is compressed, and would be unpacked as a whole; write it without")
+        table = pyarrow.Table.from_batches(batches, pyarrow.schema([reader.schema.field(name) for name in wanted]))
+    cells = {name: table.column(name).__getitem__ for name in images}
     labels = partial(_label, table.column(classes).__getitem__, names[classes]) if classes else None
     return ImageTable(table.num_rows, cells, labels)
 
@@ -167,27 +178,42 @@ def _of_parquet(pyarrow: Any, content: Any) -> ImageTable:
     names = _classes_in(about.schema_arrow)
     classes = next(iter(names), None)
 
-    @lru_cache(2)
-    def group(column: str, number: int) -> Any:
-        size = about.metadata.row_group(number).total_byte_size
-        if size > _LARGEST_GROUP:
-            raise ValueError(
-                f"a row group of {size:,} bytes; at most {_LARGEST_GROUP:,} are read at once. Write the table with smaller "
-                "ones, such as row_group_size=100"
-            )
-        # A reader for each group: one is not for several threads.
-        found = pyarrow.parquet.ParquetFile(content).read_row_group(number, [column]).column(column)
-        found.validate(full=True)
-        return found
+    # A reader for each group: one is not for several threads.
+    reader = partial(pyarrow.parquet.ParquetFile, content)
 
     def cell(column: str, row: int) -> Any:
         number = bisect_right(ends, row)
-        return group(column, number)[row - (ends[number - 1] if number else 0)]
+        with _UNPACKING:  # else several threads would each unpack a group that is new
+            group = _group(reader, column, number)
+        return group[row - (ends[number - 1] if number else 0)]
 
     images = {name: partial(cell, name) for name in _images_in(pyarrow, about.schema_arrow)}
     return ImageTable(
         ends[-1] if ends else 0, images, partial(_label, partial(cell, classes), names[classes]) if classes else None
     )
+
+
+@lru_cache(2)
+def _group(reader: Callable[[], Any], column: str, number: int) -> Any:
+    """A column of a row group; the last two are kept, of whichever tables.
+
+    Raises:
+        ValueError: it is too large, or damaged.
+    """
+    import pyarrow  # noqa: PLC0415  (an extra)
+
+    batches, size = [], 0
+    for batch in reader().iter_batches(_AT_ONCE, row_groups=[number], columns=[column]):
+        batch.validate(full=True)
+        # What a file says of its size is how it is packed: an image that is in many rows is there once.
+        size += batch.nbytes
+        if size > _LARGEST_GROUP:
+            raise ValueError(
+                f"a row group of more than {_LARGEST_GROUP:,} bytes; so many are read at once. Write the table with smaller "
+                "ones, such as row_group_size=100"
+            )
+        batches.append(batch)
+    return pyarrow.Table.from_batches(batches).column(column)
 
 
 def _images_in(pyarrow: Any, schema: Any) -> list[str]:

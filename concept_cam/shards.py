@@ -115,8 +115,10 @@ def shard_of(file: str, size: int, state: object) -> Shard | ImageTable:
 
 @lru_cache(_KEPT)
 def _shard_of(file: str, size: int, _: object) -> Shard | ImageTable:
+    ending = next((one for one in SHARDS if file.lower().endswith(one)), None)
+    if ending is None:
+        raise ValueError(f"its name ends in none of {', '.join(SHARDS)}")
     held = fetch(file, size) if "://" in file else Held(open(file, "rb"))  # noqa: PTH123, SIM115  (``Held`` closes it)
-    ending = next(one for one in SHARDS if file.lower().endswith(one))
     return _indexed(held) if ending == TAR else image_table(held, ending)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import pickle
 import re
@@ -29,9 +30,9 @@ from concept_cam.audit.packing import Sources
 from concept_cam.cli.addressed import _ranged
 from concept_cam.cli.folders import sources
 from concept_cam.cli.tabled import of_tables, species_of
-from concept_cam.datasets import Example, read_dataset
+from concept_cam.datasets import Example, read_dataset, saved_images
 from concept_cam.datasets.builder import DatasetBuilder
-from concept_cam.errors import ConceptCamError, ImageError, OptionError, OutputError, Unreachable
+from concept_cam.errors import ConceptCamError, DatasetError, ImageError, OptionError, OutputError, Unreachable
 from concept_cam.evaluation import evaluate
 from concept_cam.explorer import write_explorer
 from concept_cam.files import FileWriter
@@ -570,6 +571,16 @@ def test_a_saved_set_in_a_store(s3, photos, tmp_path):
     images = sources([Path("s3://bucket/birds")])
     assert str(images[3]) == "s3://bucket/birds/train/data-00000-of-00001.arrow/image-000003"
     assert [read_bytes(image, 1 << 20) for image in images] == [file.read_bytes() for file in files]
+    made.select(range(2)).save_to_disk(str(tmp_path / "fewer"))
+    s3.put(str(tmp_path / "fewer" / images[0].parent.name), str(images[0].parent))
+    assert saved_images(address_of("s3://bucket/birds")) == images[:2]  # at once, whatever was known of the store
+
+
+def test_a_saved_set_opens_no_other_bucket(s3):
+    s3.pipe_file("bucket/leads/state.json", json.dumps({"_data_files": [{"filename": "../../other/a.arrow"}]}).encode())
+    s3.pipe_file("bucket/leads/dataset_info.json", b"{}")
+    with pytest.raises(DatasetError, match="leads out"):
+        saved_images(address_of("s3://bucket/leads"))
 
 
 @pytest.mark.slow

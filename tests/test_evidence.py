@@ -43,6 +43,21 @@ def test_the_peak_is_the_mean_place_of_the_positive_evidence_around_the_stronges
     assert EvidenceMap(torch.full((3, 4), torch.inf), PIXELS).peak() == (0.5, 0.5)
 
 
+class OfMps(torch.Tensor):
+    """A tensor of a device that has no double precision."""
+
+    def double(self):
+        raise TypeError("the MPS framework doesn't support float64")
+
+    def cpu(self):
+        return self.as_subclass(torch.Tensor)
+
+
+def test_a_device_without_double_precision_has_peaks():
+    grid = torch.tensor([[0.0, 0.0, 0.0], [0.0, 3.0, 1.0]])
+    assert EvidenceMap(grid.as_subclass(OfMps), PIXELS).peak() == EvidenceMap(grid, PIXELS).peak()
+
+
 def test_what_lies_in_padding_does_not_move_the_peak():
     grid = torch.zeros(4, 4)
     grid[1, 1], grid[0, 2] = 2.0, 9.0

@@ -9,6 +9,7 @@ import sys
 from collections import Counter
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import crews
 import pytest
@@ -32,13 +33,13 @@ from test_crew import (  # fixtures and what they make
 from concept_cam import world
 from concept_cam.errors import OptionError, OutputError
 from concept_cam.parts import read_parts
-from concept_cam.runs import run_together
+from concept_cam.runs import rays, run_together
 from concept_cam.runs.crew import Crew, check_engine
 from concept_cam.runs.share import NOWHERE, Share
 from concept_cam.store import store_fields
 from concept_cam.writers import find_parts_of_images, localize_images
 
-pytest.importorskip("ray")
+ray_exceptions = pytest.importorskip("ray.exceptions")
 
 os.environ |= {"RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0"}
 ray_in = partial(run_together, engine="ray")
@@ -63,6 +64,32 @@ def test_the_extra_is_named(monkeypatch):
     monkeypatch.setattr("concept_cam.runs.crew.find_spec", lambda name: None)
     with pytest.raises(OptionError, match=r"install 'concept-cam\[ray\]'"):
         check_engine("ray")
+
+
+def test_a_worker_that_never_answers_is_lost(monkeypatch):
+    from ray.exceptions import ActorUnavailableError
+
+    def unreached(_):
+        raise ActorUnavailableError("not reached", None)
+
+    now, told = [0.0], ({1: "node"}, {1: (0, 0)}, 0)
+    monkeypatch.setattr(rays, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    notes = SimpleNamespace(read=SimpleNamespace(remote=lambda: told))
+    actor = SimpleNamespace(answer=SimpleNamespace(remote=object))
+    asked = SimpleNamespace(
+        wait=lambda refs, timeout: (refs, []),
+        get=lambda ref: told if ref is told else unreached(ref),
+        kill=lambda _: None,
+        exceptions=ray_exceptions,
+    )
+    crew = object.__new__(rays.Rays)
+    vars(crew).update(_ray=asked, _notes=notes, _workers={object(): (7, actor)}, _starts={7: 1}, _silent={})
+    found = []
+    for _ in range(8):  # each question fails, a while after the one before
+        found.append(crew.ended(1.0))
+        now[0] += rays._SILENT / 4
+    assert [list(one) for one in found].index([7]) == 5
+    assert found[5][7].lost
 
 
 def test_a_folder_that_a_machine_does_not_see_is_named(tmp_path):

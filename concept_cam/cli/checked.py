@@ -8,7 +8,7 @@ import os
 import stat
 from collections import Counter
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, ClassVar
 
 from typer.core import TyperCommand
 
@@ -16,7 +16,13 @@ from concept_cam.errors import OptionError
 
 
 class Command(TyperCommand):
-    """As typer's, for which every text is good; see ``parse_args``."""
+    """As typer's, for which every text is good; see ``parse_args``.
+
+    Attributes:
+        waits: whether one has stopped looking for garbage, until its model is there.
+    """
+
+    waits: ClassVar[bool] = False
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Refuse options given twice, empty values, numbers that are not finite, and pipes and devices in place of files.
@@ -48,9 +54,11 @@ class Command(TyperCommand):
         if "model" not in ctx.params or not gc.isenabled() or gc.get_freeze_count():
             return super().invoke(ctx)  # or the caller has taken care of it
         gc.disable()
+        Command.waits = True
         try:
             return super().invoke(ctx)
         finally:
+            Command.waits = False
             gc.unfreeze()
             gc.enable()
 

@@ -11,6 +11,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from concept_cam.cli.checked import Command
 from concept_cam.cli.given import check_texts
 from concept_cam.cli.images import size_of
 from concept_cam.cli.terminal import complain
@@ -81,7 +82,8 @@ class Asked:
         try:
             return self._load()
         finally:
-            if not gc.isenabled():
+            if Command.waits:
+                Command.waits = False
                 gc.freeze()
                 gc.enable()
 

@@ -16,7 +16,7 @@ from jaxtyping import Bool
 from PIL import Image
 from torch import Tensor
 
-from concept_cam.address import Address
+from concept_cam.address import Address, images_within
 from concept_cam.datasets.example import Dataset, Example, Lazy
 from concept_cam.datasets.files import json_of, within, words
 from concept_cam.errors import DatasetError, Unreachable, missing, one_line, refused_as
@@ -63,7 +63,7 @@ def saved_images(folder: Path) -> list[Path]:
     """
     files = _files_of(folder, None)
     with refused_as(DatasetError, folder):
-        return [image for of_split in files.values() for file in of_split for image in Address(file).within()]
+        return [image for of_split in files.values() for file in of_split for image in images_within(file)]
 
 
 def read_huggingface(folder: Path, root: Path | None = None) -> Dataset:
@@ -144,7 +144,7 @@ def _files_of(folder: Path, root: Path | None) -> dict[str, list[Path]]:
 
 
 def _seen_from(folder: Path, file: Path) -> str:
-    """A path as it is listed: relative, and out of the folder where it leads out."""
+    """A path as it is listed: relative, and out of the folder where it leads out, be it to another store."""
     return os.path.relpath("/".join(file.parts), "/".join(folder.parts))
 
 
@@ -163,8 +163,11 @@ class _Places:
 
     @classmethod
     def of(cls, files: Sequence[Path], count: int) -> _Places | None:
-        """The places of so many rows; None if the files have another number."""
-        ends = tuple(accumulate(sum(1 for _ in Address(file).shard().names()) for file in files))
+        """The places of so many rows; None if the files have another number, or are no tables of images with addresses."""
+        try:
+            ends = tuple(accumulate(sum(1 for _ in Address(file).shard().names()) for file in files))
+        except ValueError:
+            return None
         return cls(tuple(files), ends) if ends and ends[-1] == count else None
 
     def image(self, row: int, column: str) -> Path | None:

@@ -91,7 +91,7 @@ def spelt(text: str) -> str:
 
 def _units(bank: ConceptBank) -> dict[str, Any]:
     """Numbers of each concept, as few as there can be, whose inner products are the similarities."""
-    left, values, _ = torch.linalg.svd(bank.units.detach().double().cpu(), full_matrices=False)
+    left, values, _ = torch.linalg.svd(bank.units.detach().cpu().double(), full_matrices=False)
     units, scales = whole(left * values, 0, FINE)
     return {"units": _encoded(units.short()), "unit_scales": _encoded(scales[0].float())}
 

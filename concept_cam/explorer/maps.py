@@ -51,7 +51,7 @@ class PackedMaps:
     @classmethod
     def of(cls, maps: Float[Tensor, "K N"]) -> PackedMaps:
         """Pack maps; where cells are missing from the sum of the others, the rest has them."""
-        exact = maps.detach().double().cpu()
+        exact = maps.detach().cpu().double()
         left, values, right = torch.linalg.svd(exact, full_matrices=False)
         count = min(_SHARED, len(values))
         coefficients, wide = whole(left[:, :count] * values[:count], 0, FINE)

@@ -16,6 +16,7 @@ from torch import Tensor
 from concept_cam.backbones.site import TokenLayout
 from concept_cam.errors import OptionError, did_you_mean
 from concept_cam.gradients import TokenGradient, Trace, WholeGradient
+from concept_cam.gradients.base import for_each
 
 GradientMethod: TypeAlias = Callable[[TokenGradient], Float[Tensor, "K B rows cols"]]
 """A function from the gradient at the patch tokens to maps: the simplest kind, and the one to write for yourself."""
@@ -164,7 +165,7 @@ def explain(method: AnyMethod, trace: Trace, directions: Float[Tensor, "K _ E"])
         torch.Size([5, 2, 12, 12])
     """
     method = as_method(method)
-    directions = directions.to(trace.embedding).expand(-1, len(trace.embedding), -1)
+    directions = for_each(trace.embedding, directions)
     count, grid = directions.shape[:2], (trace.layout.rows, trace.layout.cols)
     with trace.evaluating():
         if not isinstance(method, FieldMethod | TraceMethod):

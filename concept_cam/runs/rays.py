@@ -166,7 +166,7 @@ class Rays:
             end = self._end_of(ref, worker)
             if end is None:
                 # It is not reached, and may have died or not: the next call tells.
-                self._silent[worker] = time.monotonic(), self.at(worker)
+                self._silent.setdefault(worker, (time.monotonic(), self.at(worker)))
                 self._workers[actor.answer.remote()] = worker, actor
             else:
                 found[worker] = end
