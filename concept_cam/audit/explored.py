@@ -64,12 +64,12 @@ class Explored:
         if others := [text for text in audit.setup.backgrounds if text not in bank]:
             scenes = embed(localizer.backbone, others, scene_templates or localizer.templates)
             bank = ConceptBank((*bank.names, *scenes.names), torch.cat([bank.vectors, scenes.vectors]), bank.biases)
-        return cls(Beside(audit.folder / PAGE, bank), localizer, dataset.examples)
+        return cls(_beside(audit, bank), localizer, dataset.examples)
 
     @classmethod
     def kept(cls, audit: Audit) -> Explored:
         """The explorer that was written with an audit, if there is one."""
-        return cls(Beside(audit.folder / PAGE, None))
+        return cls(_beside(audit, None))
 
     def link(
         self, number: int, name: str, image: Image.Image | None, asked: tuple[str, Sequence[str]], strength: float
@@ -104,3 +104,11 @@ class Explored:
             f"{PAGE} holds the maps of the images of this page for the classes and the backgrounds: explore below an image "
             "opens it there, to choose another target, other references or another strength."
         )
+
+
+def _beside(audit: Audit, bank: ConceptBank | None) -> Beside:
+    """The page, with names of images that depend on the rows alone: not on which of them are shown, or are still there."""
+    beside = Beside(audit.folder / PAGE, bank)
+    for number, row in enumerate(audit.rows):
+        beside.name(row.image, number)
+    return beside
