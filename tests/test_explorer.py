@@ -802,7 +802,7 @@ def test_a_report_made_again_without_an_explorer_says_so(alike, tmp_path: Path, 
     found = Audit.load(tmp_path / "audit")
     page = write_report(found, explorer=Explored.kept(found))
     assert links_of(page) == []
-    assert "There is no explorer" in page.read_text("utf-8")
+    assert "There is no explorer: none was written with this audit, or it cannot be read." in page.read_text("utf-8")
 
 
 @pytest.mark.slow
@@ -811,6 +811,7 @@ def test_a_report_says_why_it_has_no_explorer(tmp_path: Path):
     found = audit(localizer, dataset, tmp_path)
     page = write_report(found, explorer=Explored.of(found, localizer, dataset)).read_text("utf-8")
     assert "There is no explorer, because legrad is not linear" in page
+    assert write_report(found, explorer=Explored.kept(Audit.load(tmp_path))).read_text("utf-8") == page
     assert 'class="explore"' not in page
     assert not (tmp_path / "explore.html").exists()
 

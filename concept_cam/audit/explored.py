@@ -17,7 +17,7 @@ from concept_cam.explorer import Beside, has_field
 from concept_cam.explorer.beside import CONCEPTS
 from concept_cam.field import ConceptField
 from concept_cam.localizer import Localizer
-from concept_cam.methods import name_of
+from concept_cam.methods import CARDS, name_of
 
 PAGE = "explore.html"
 """The file beside the report."""
@@ -32,7 +32,7 @@ class Explored:
         beside: the page; None if the method is not linear.
         localizer: None if the page was written with the audit, and the model is not at hand.
         examples: the images of the audit.
-        method: its name, of a method that is not linear.
+        method: its name, if it is not linear.
     """
 
     beside: Beside | None
@@ -69,6 +69,9 @@ class Explored:
     @classmethod
     def kept(cls, audit: Audit) -> Explored:
         """The explorer that was written with an audit, if there is one."""
+        methods = audit.made.method if audit.made else ()
+        if method := next((name for name in methods if name in CARDS and not has_field(name)), ""):
+            return cls(None, method=method)
         return cls(_beside(audit, None))
 
     def link(
@@ -99,6 +102,8 @@ class Explored:
         if self.beside is None:
             return f"There is no explorer, because {self.method} is not linear: a page could not make its contrastive maps."
         if not self.beside.write():
+            if self.localizer is None:
+                return "There is no explorer: none was written with this audit, or it cannot be read."
             return "There is no explorer: no image of this page could be read again."
         return (
             f"{PAGE} holds the maps of the images of this page for the classes and the backgrounds: explore below an image "
