@@ -37,6 +37,7 @@ from concept_cam.explorer import Beside, PackedMaps, Shown, check_method, has_fi
 from concept_cam.images import Placement
 from concept_cam.methods import CARDS
 from concept_cam.parts import find_parts, read_parts
+from concept_cam.parts.explored import Explored as PartsExplored
 from concept_cam.regions import bounding_boxes
 from concept_cam.store import Store, store_fields, write_matches
 from concept_cam.world.dataset import birds_dataset
@@ -749,6 +750,18 @@ def test_the_images_of_a_part_sheet_are_linked_to_their_maps(opened, tmp_path: P
     exact = find_parts(localizer, tmp_path / "1.png", vocabulary)["crown"].map
     close_to(np.array([float(one["value"]) for one in rows_of(tab)]), exact.double().numpy())
     assert any("target=bird&against=&strength=0" in link for link in links)
+
+
+def test_a_part_sheet_makes_no_pass_for_an_image_without_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    localizer, vocabulary = world.localizer(), read_parts("world-parts")
+    image = world.draw_species("ember finch", 0, 96).image
+    finding, sheet = find_parts(localizer, image, vocabulary), PartsExplored(localizer, vocabulary, tmp_path / "page.html")
+    passes, own = [], type(localizer).fields
+    monkeypatch.setattr(type(localizer), "fields", lambda self, images: passes.append(images) or own(self, images))
+    monkeypatch.setattr("concept_cam.explorer.beside._IMAGES", 1)
+    assert all(sheet.links("a", image, finding).values())
+    assert sheet.links("b", image, finding) == {}
+    assert len(passes) == 1
 
 
 @pytest.fixture(scope="module")
