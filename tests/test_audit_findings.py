@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from dataclasses import replace
 
 import pytest
 import torch
@@ -116,6 +117,17 @@ def test_a_suspect_is_surely_above_the_alarm(localizer, tmp_path, shares, suspec
         assert (
             Condition.read("off_object > 0.3").reason(figures) == "off_object is not known (too few images: a class needs 4)"
         )
+
+
+def test_the_plainest_of_all_suspects_comes_first(localizer, tmp_path, monkeypatch):
+    """Also if it is not among the first that are shown; what it is drawn from is at hand then."""
+    for module in ("suspects", "findings", "report"):
+        monkeypatch.setattr(f"concept_cam.audit.{module}.SHOWN", 1)
+    monkeypatch.setattr("concept_cam.audit.findings.read_drawings", lambda *_: pytest.fail("a batch was read twice"))
+    made = audit_of(localizer, tmp_path, {A: [0.95] * 9, B: [0.9] * 9, C: [0.85] * 9})
+    found = replace(made, rows=[replace(row, rd5=0.9) if row.image == f"{B} 4" else row for row in made.rows])
+    assert [one.name for one in found.suspects] == [A, B, C]
+    assert f"For example {B}: 90% of the evidence" in write_report(found).read_text()
 
 
 def test_more_classes_take_more_images(localizer, tmp_path):

@@ -90,6 +90,8 @@ def test_what_is_read_again_is_what_was_found(finished, copy):
 def test_the_page_and_the_tables_are_the_same_bytes(finished, copy):
     before = {path: path.read_bytes() for path in copy.rglob("*") if path.is_file()}
     made = [copy / "report.html", *copy.glob("*.csv"), *(copy / "images").iterdir(), copy / "summary.json"]
+    made += (pairs := list((copy / "pairs").iterdir()))
+    assert pairs
     for path in made:
         if path.name != "rows.csv":
             path.unlink()

@@ -10,9 +10,10 @@ import io
 import json
 import os
 import re
+import shutil
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from html import unescape
 from itertools import product
 from pathlib import Path
@@ -29,12 +30,14 @@ from test_page import chromium, overflow
 
 from concept_cam import ConceptBank, ConceptField, world
 from concept_cam.audit import Audit, Explored, audit, write_report
+from concept_cam.datasets import Dataset, Example
 from concept_cam.errors import ImageError, OptionError
 from concept_cam.evidence import EvidenceMap
 from concept_cam.explorer import Beside, PackedMaps, Shown, check_method, has_field, to_html, write_explorer
 from concept_cam.images import Placement
 from concept_cam.methods import CARDS
 from concept_cam.parts import find_parts, read_parts
+from concept_cam.parts.explored import Explored as PartsExplored
 from concept_cam.regions import bounding_boxes
 from concept_cam.store import Store, store_fields, write_matches
 from concept_cam.world.dataset import birds_dataset
@@ -749,12 +752,79 @@ def test_the_images_of_a_part_sheet_are_linked_to_their_maps(opened, tmp_path: P
     assert any("target=bird&against=&strength=0" in link for link in links)
 
 
+def test_a_part_sheet_makes_no_pass_for_an_image_without_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    localizer, vocabulary = world.localizer(), read_parts("world-parts")
+    image = world.draw_species("ember finch", 0, 96).image
+    finding, sheet = find_parts(localizer, image, vocabulary), PartsExplored(localizer, vocabulary, tmp_path / "page.html")
+    passes, own = [], type(localizer).fields
+    monkeypatch.setattr(type(localizer), "fields", lambda self, images: passes.append(images) or own(self, images))
+    monkeypatch.setattr("concept_cam.explorer.beside._IMAGES", 1)
+    assert all(sheet.links("a", image, finding).values())
+    assert sheet.links("b", image, finding) == {}
+    assert len(passes) == 1
+
+
+@pytest.fixture(scope="module")
+def alike(tmp_path_factory: pytest.TempPathFactory) -> tuple[Dataset, Audit]:
+    """An audit of four images of one name."""
+    folder, examples = tmp_path_factory.mktemp("alike"), []
+    for k, label in enumerate(SPECIES[:4]):
+        world.draw_species(label, k, 96).image.save(folder / f"{k}.png")
+        examples.append(Example("a", folder / f"{k}.png", label))
+    dataset = Dataset("alike", SPECIES[:4], examples)
+    return dataset, audit(world.localizer(), dataset, folder / "audit", backgrounds=("meadow", "river"))
+
+
+def links_of(page: Path) -> list[str]:
+    return re.findall(r'href="explore\.html#([^"]*)"', page.read_text("utf-8"))
+
+
+@pytest.mark.parametrize(("bound", "most"), [("explorer.beside._IMAGES", 1), ("audit.explored.CONCEPTS", 2)])
+def test_a_report_made_again_links_what_the_explorer_has(alike, monkeypatch: pytest.MonkeyPatch, bound: str, most: int):
+    """Without the model as with it, whatever the explorer had room for."""
+    dataset, found = alike
+    monkeypatch.setattr(f"concept_cam.{bound}", most)
+    page = write_report(found, explorer=Explored.of(found, world.localizer(), dataset))
+    before = {path: path.read_bytes() for path in found.folder.rglob("*") if path.is_file()}
+    assert links_of(page)
+    write_report(Audit.load(found.folder), explorer=Explored.kept(Audit.load(found.folder)))
+    assert {path: path.read_bytes() for path in found.folder.rglob("*") if path.is_file()} == before
+
+
+def test_an_image_has_the_name_of_its_row(alike, tmp_path: Path):
+    """Whatever the order of the links, and whichever images are gone since."""
+    dataset, found = alike
+    shutil.copytree(found.folder.parent, tmp_path / "copy")
+    held = [Example("a", tmp_path / "copy" / f"{k}.png", label) for k, label in enumerate(SPECIES[:4])]
+    found = Audit.load(tmp_path / "copy" / "audit")
+    page = write_report(found, explorer=Explored.of(found, world.localizer(), replace(dataset, examples=held)))
+    linked = set(links_of(page))
+    held[0].image.unlink()
+    found = Audit.load(found.folder)
+    left = set(links_of(write_report(found, explorer=Explored.kept(found))))
+    assert left == {link for link in linked if not link.startswith("image=a&")}
+    assert left
+
+
+@pytest.mark.parametrize("damage", [b"", b"<p>", b'<script id="data" type="application/json">{"names": 1}</script>', None])
+def test_a_report_made_again_without_an_explorer_says_so(alike, tmp_path: Path, damage: bytes | None):
+    shutil.copytree(alike[1].folder, tmp_path / "audit")
+    (tmp_path / "audit" / "explore.html").unlink(missing_ok=True)
+    if damage is not None:
+        (tmp_path / "audit" / "explore.html").write_bytes(damage)
+    found = Audit.load(tmp_path / "audit")
+    page = write_report(found, explorer=Explored.kept(found))
+    assert links_of(page) == []
+    assert "There is no explorer: none was written with this audit, or it cannot be read." in page.read_text("utf-8")
+
+
 @pytest.mark.slow
 def test_a_report_says_why_it_has_no_explorer(tmp_path: Path):
     localizer, dataset = world.localizer(method="legrad"), birds_dataset(4)
     found = audit(localizer, dataset, tmp_path)
     page = write_report(found, explorer=Explored.of(found, localizer, dataset)).read_text("utf-8")
     assert "There is no explorer, because legrad is not linear" in page
+    assert write_report(found, explorer=Explored.kept(Audit.load(tmp_path))).read_text("utf-8") == page
     assert 'class="explore"' not in page
     assert not (tmp_path / "explore.html").exists()
 
@@ -778,7 +848,10 @@ def test_links_to_an_explorer_beside_a_report(tmp_path: Path):
     assert beside.link("y.png", gone, "a") is None
     assert beside.write()
     assert [one["name"] for one in data_of(tmp_path / "page.html")["images"]] == ["x#1.png", "x#1.png (2)"]
-    assert "image=x" in Beside(tmp_path / "page.html", None).link("x#1.png", None, "a")
+    again = Beside(tmp_path / "page.html", None)
+    assert again.link("x#1.png", None, "a") == "page.html#image=x%231.png&target=a&against=&strength=0.6"
+    assert again.link("x#1.png", None, "b&c", ["unknown"]) is None
+    assert again.link("y.png", None, "a") is None
 
 
 @pytest.mark.slow

@@ -580,6 +580,13 @@ def test_a_table_that_scrolls_can_be_reached_by_keyboard(opened):
 
 
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+def test_an_edge_beyond_which_there_is_more_has_a_shadow(opened, dark: bool):
+    tab = opened(wide(), 380, dark=dark)
+    image = tab.locator(".scroll:not(.fits)").first.evaluate("box => getComputedStyle(box).backgroundImage")
+    assert image.count("linear-gradient") == 4
+
+
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
 def test_it_is_dark_where_that_is_asked_for_and_light_on_paper(opened, dark: bool):
     tab = opened(plotted(), dark=dark)
 

@@ -188,3 +188,14 @@ def test_a_range_holds_all_and_zero():
         low, high = range_of(values)
         assert low <= min([0.0, *values]) <= max([0.0, *values]) <= high
         assert low < high
+
+
+@pytest.mark.parametrize("value", [1e-12, -1e-12, 3.7e-300, 1e-308, 5e-324, 1e15, -7.3e22, 1e300])
+def test_an_axis_of_any_size_has_a_few_ticks(value):
+    low, high = range_of([value])
+    assert low <= value <= high
+    drawn = ticks(low, high)
+    assert 3 <= len(drawn) == len(set(drawn)) <= 6
+    assert low <= drawn[0] < drawn[-1] <= high
+    track, _ = shown(Intervals("gain", (Mark("a", value),), low, high))
+    assert 0 <= percent(marks(track)[0].get("x")) <= 100

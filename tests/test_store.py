@@ -28,7 +28,7 @@ from concept_cam.localizer import Localizer
 from concept_cam.metrics import pointing_hit, rank_correlation
 from concept_cam.page import html
 from concept_cam.runs.digests import digest_of
-from concept_cam.store import Store, batches, index, pack, store, store_fields, storing, unpack, write_matches
+from concept_cam.store import Store, batches, index, matches, pack, store, store_fields, storing, unpack, write_matches
 from concept_cam.store.found import Found, lead_of, sections_of
 from concept_cam.store.index import NAME, Index, head_of, sums_of
 from concept_cam.tables import read_table
@@ -545,6 +545,17 @@ def test_names_are_safe_in_the_table_and_on_the_page(localizer, stores, tmp_path
     assert all(f'href="{name}"' in text for name in overlays)
     assert "http" not in html._asset("page.css")
     assert json.loads((tmp_path / "found" / "how.json").read_text())["job"] == "search"
+
+
+def test_no_more_is_kept_than_the_page_shows(localizer, stores, tmp_path, monkeypatch):
+    monkeypatch.setattr("concept_cam.store.matches.SHOWN", 3)
+    kept, own = [], matches.panels_of
+    monkeypatch.setattr(matches, "panels_of", lambda result, *images: kept.append(result) or own(result, *images))
+    answers = Store.open(stores / "exact").search(localizer, ["red crown", "blue wing"], "bird")
+    page = write_matches(answers, tmp_path).read_text()
+    assert len(kept) == 6
+    overlays = len(list((tmp_path / "overlays").iterdir()))
+    assert page.count(f"In the table alone: {overlays // 2 - 3} of {overlays // 2} matches.") == 2
 
 
 def test_where_nothing_is_found_the_page_says_so_and_shows_the_first(localizer, stores, tmp_path):

@@ -17,7 +17,7 @@ from concept_cam.explorer import Beside, has_field
 from concept_cam.explorer.beside import CONCEPTS
 from concept_cam.field import ConceptField
 from concept_cam.localizer import Localizer
-from concept_cam.methods import name_of
+from concept_cam.methods import CARDS, name_of
 
 PAGE = "explore.html"
 """The file beside the report."""
@@ -32,7 +32,7 @@ class Explored:
         beside: the page; None if the method is not linear.
         localizer: None if the page was written with the audit, and the model is not at hand.
         examples: the images of the audit.
-        method: its name, of a method that is not linear.
+        method: its name, if it is not linear.
     """
 
     beside: Beside | None
@@ -64,12 +64,15 @@ class Explored:
         if others := [text for text in audit.setup.backgrounds if text not in bank]:
             scenes = embed(localizer.backbone, others, scene_templates or localizer.templates)
             bank = ConceptBank((*bank.names, *scenes.names), torch.cat([bank.vectors, scenes.vectors]), bank.biases)
-        return cls(Beside(audit.folder / PAGE, bank), localizer, dataset.examples)
+        return cls(_beside(audit, bank), localizer, dataset.examples)
 
     @classmethod
     def kept(cls, audit: Audit) -> Explored:
         """The explorer that was written with an audit, if there is one."""
-        return cls(Beside(audit.folder / PAGE, None))
+        methods = audit.made.method if audit.made else ()
+        if method := next((name for name in methods if name in CARDS and not has_field(name)), ""):
+            return cls(None, method=method)
+        return cls(_beside(audit, None))
 
     def link(
         self, number: int, name: str, image: Image.Image | None, asked: tuple[str, Sequence[str]], strength: float
@@ -99,8 +102,18 @@ class Explored:
         if self.beside is None:
             return f"There is no explorer, because {self.method} is not linear: a page could not make its contrastive maps."
         if not self.beside.write():
+            if self.localizer is None:
+                return "There is no explorer: none was written with this audit, or it cannot be read."
             return "There is no explorer: no image of this page could be read again."
         return (
             f"{PAGE} holds the maps of the images of this page for the classes and the backgrounds: explore below an image "
             "opens it there, to choose another target, other references or another strength."
         )
+
+
+def _beside(audit: Audit, bank: ConceptBank | None) -> Beside:
+    """The page, with names of images that depend on the rows alone: not on which of them are shown, or are still there."""
+    beside = Beside(audit.folder / PAGE, bank)
+    for number, row in enumerate(audit.rows):
+        beside.name(row.image, number)
+    return beside

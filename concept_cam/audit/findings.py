@@ -253,7 +253,10 @@ class Audit:
     def _sums(self) -> Sums:
         """One pass over the disk, with what the thumbnails of a report are drawn from."""
         by_share = sorted(self._off_object, key=lambda name: -self._off_object[name].low)
+        suspects = [self.plainest[name] for name in by_share if self._off_object[name].low > ALARM]
         wanted = {self.plainest[name] for name in by_share[:SHOWN]} | set(self.clearest.values())
+        # That of all suspects which masking changes most comes first, whatever its share.
+        wanted |= {max(suspects, key=lambda at: self.good[at].rd5)} if suspects else set()
         # The page of a pair shows the pair the other way round too.
         shown = {name for pair, _, _ in self._of_pairs[:SHOWN] for name in (pair, pair[::-1])}
         wanted |= {at for pair, _, p in self._of_pairs if pair in shown for at in (*spread(p), max(p, key=self._change))}

@@ -126,7 +126,7 @@ def _lead(audit: Audit, pair: Pair) -> str:
     if around:
         told = f"{model} tells them apart by what is around the object: {around}."
     elif audit.setup.described:
-        told = f"By what {model} tells them apart is not sure: look at where the evidence lies."
+        told = f"It is not clear by what {model} tells them apart: look at where the evidence lies."
     else:
         told = f"There is no vocabulary of parts to say by what {model} tells them apart: look at where the evidence lies."
     for one, agreement in zip(pair.differences[:1], pair.agreements, strict=False):

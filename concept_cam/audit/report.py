@@ -142,9 +142,9 @@ def _backgrounds(audit: Audit, thumbnails: Thumbnails) -> Section | None:
         return Section(title, f"None of the {len(texts)} backgrounds changes the probability of a class.", about=about)
     names = dict.fromkeys(one.name for one in found)
     text = (
-        f"Erasing a background lowers the probability of {counted(len(names), 'class')}. To erase it takes away that it is "
-        "there, and also that it is not there: an object may be told by where it is not. Shown is the strongest background of "
-        "a class; the table has all."
+        f"Erasing a background lowers the probability of {counted(len(names), 'class')}. Erasing removes two cues: that the "
+        "background is present, and that it is absent. A class may be listed because its images lack the background. Shown is "
+        "the strongest background of a class; the table has all."
     )
     axis = "how far the probability of the class falls when the background is erased"
     plot = Intervals(axis, tuple(marks), by_chance="most that a random direction does")

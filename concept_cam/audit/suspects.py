@@ -48,7 +48,7 @@ def _scene(audit: Audit, one: ClassAudit) -> str:
 
 def _plainest(audit: Audit) -> list[ClassAudit]:
     """The suspects; first that on whose image masking the evidence changes the decision most."""
-    first = max(audit.suspects[:SHOWN], key=lambda one: audit.good[audit.plainest[one.name]].rd5, default=None)
+    first = max(audit.suspects, key=lambda one: audit.good[audit.plainest[one.name]].rd5, default=None)
     return sorted(audit.suspects, key=lambda one: one is not first)
 
 

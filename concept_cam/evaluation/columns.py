@@ -66,7 +66,7 @@ class GridRow(Row):
     ] = None
     rd10: Annotated[
         float | None,
-        Metric("The fall of rd5, when the strongest 10 % are masked.", -2, 2, group="rests"),
+        Metric("By how much more the label falls than its twin when the strongest 10 % are masked.", -2, 2, group="rests"),
     ] = None
     deletion: Annotated[
         float | None, Metric("Area under the deletion curve of the label's probability.", 0, 1, group="rests")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
 from urllib.parse import urlencode
@@ -11,11 +12,12 @@ from PIL import Image
 
 from concept_cam.concepts import ConceptBank
 from concept_cam.errors import ConceptCamError, Unreachable
-from concept_cam.explorer.html import spelt, to_html
+from concept_cam.explorer.html import DATA, spelt, to_html
 from concept_cam.explorer.shown import Shown
 from concept_cam.explorer.write import facts_of
 from concept_cam.field import ConceptField
 from concept_cam.files import write_file
+from concept_cam.outside import parse_json, read_bytes
 
 _IMAGES, _VALUES = 100, 4_000_000
 """What such a page holds at most: some 10 MB."""
@@ -26,6 +28,36 @@ STRONGEST = 2.0
 CONCEPTS = 300
 """How many concepts such a page should have at most."""
 
+_LARGEST = 1 << 28
+"""Bytes of a page that was written before."""
+
+
+@final
+@dataclass(frozen=True)
+class _Written:
+    """What a page has that was written before.
+
+    Attributes:
+        concepts, images: their names.
+    """
+
+    concepts: frozenset[str]
+    images: frozenset[str]
+
+    def has(self, image: str, concepts: Sequence[str]) -> bool:
+        return image in self.images and all(spelt(concept) in self.concepts for concept in concepts)
+
+
+def _written(page: Path) -> _Written | None:
+    """None if there is no page, or it is damaged."""
+    try:
+        data = parse_json(read_bytes(page, _LARGEST).partition(DATA.encode())[2].partition(b"</script>")[0])
+        return _Written(frozenset(data["names"]), frozenset(one["name"] for one in data["images"]))
+    except Unreachable:
+        raise
+    except (OSError, ValueError, LookupError, TypeError):
+        return None
+
 
 @final
 class Beside:
@@ -33,7 +65,7 @@ class Beside:
 
     Args:
         page: its file, in the folder of the report.
-        bank: the concepts; None if the page was written before, and the model is not at hand: it is linked to as it is.
+        bank: the concepts; None if the page was written before, and the model is not at hand: what it has is linked to.
 
     Example:
         >>> import tempfile
@@ -50,10 +82,36 @@ class Beside:
 
     def __init__(self, page: Path, bank: ConceptBank | None) -> None:
         self._page, self._bank = page, bank
-        self._there = bank is None and page.exists()
+        self._written = _written(page) if bank is None else None
         self._names: dict[Hashable, str] = {}
+        self._taken: dict[str, int] = {}
         self._shown: dict[str, Shown | None] = {}
         self._made: Mapping[str, Any] = {}
+
+    def name(self, name: str, key: Hashable = None) -> str:
+        """The name of an image in the page: with a number where one that was named before has it.
+
+        Args:
+            name: of the image.
+            key: what distinguishes the image from others of that name; by default the name.
+        """
+        name, key = spelt(name), key if key is not None else name
+        if key not in self._names:
+            free, number = name, self._taken.get(name, 1)
+            while free in self._taken:
+                number += 1
+                free = f"{name} ({number})"
+            self._taken[name] = number
+            self._taken.setdefault(free, 1)
+            self._names[key] = free
+        return self._names[key]
+
+    def has_room(self) -> bool:
+        """Whether the page can hold another image."""
+        if self._bank is None:
+            return False
+        grids = [one.grid for one in self._shown.values() if one is not None]
+        return len(grids) < _IMAGES and sum(rows * columns for rows, columns in grids) * len(self._bank.names) <= _VALUES
 
     def link(
         self,
@@ -78,11 +136,11 @@ class Beside:
             None if the page has not one of the concepts, or no room for the image, or nothing can be shown of it, or the
             strength is above those of its slider.
         """
-        named = self._name(spelt(name), key if key is not None else name)
+        named = self.name(name, key)
         if strength > STRONGEST:
             return None
         if self._bank is None or look is None:
-            found = self._there
+            found = self._written is not None and self._written.has(named, (target, *references))
         else:
             if len(self._bank.names) < 2 or any(concept not in self._bank for concept in (target, *references)):
                 return None
@@ -100,24 +158,13 @@ class Beside:
         """
         shown = [one for one in self._shown.values() if one is not None]
         if self._bank is None or not shown:
-            return self._there
+            return self._written is not None
         facts = facts_of(self._made, shown[0].grid, len(shown), len(self._bank.names)) if self._made else []
         write_file(self._page, to_html(shown, self._bank, facts).encode())
         return True
 
-    def _name(self, name: str, key: Hashable) -> str:
-        """The name of an image, with a number where another has it."""
-        if key not in self._names:
-            taken, number, free = set(self._names.values()), 1, name
-            while free in taken:
-                number += 1
-                free = f"{name} ({number})"
-            self._names[key] = free
-        return self._names[key]
-
     def _look(self, name: str, look: Callable[[], tuple[Image.Image, ConceptField]], bank: ConceptBank) -> Shown | None:
-        held = [one for one in self._shown.values() if one is not None]
-        if len(held) >= _IMAGES or sum(one.grid[0] * one.grid[1] for one in held) * len(bank.names) > _VALUES:
+        if not self.has_room():
             return None
         try:
             image, field = look()

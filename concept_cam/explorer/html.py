@@ -25,6 +25,9 @@ from concept_cam.explorer.shown import Shown
 _SCRIPTS = ("maps.js", "heat.js", "parts.js", "state.js", "saving.js", "explorer.js")
 _QUALITY = 75
 
+DATA = '<script id="data" type="application/json">'
+"""After which the page has what its script reads, as JSON."""
+
 
 def to_html(
     shown: Sequence[Shown],
@@ -68,6 +71,7 @@ def to_html(
             style=_asset("explorer.css"),
             script=script,
             script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+            data_begins=DATA,
             data=json.dumps(data).replace("<", "\\u003c"),
             images=len(shown),
             concepts=len(bank.names),

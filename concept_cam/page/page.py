@@ -100,11 +100,3 @@ class Page:
     lead: str
     sections: tuple[Section, ...]
     facts: tuple[tuple[str, str], ...] = ()
-
-
-def _check_link(link: str | None) -> None:
-    if link is not None and (not link or link.startswith("/") or "\\" in link or ":" in link.split("/")[0]):
-        raise OptionError(
-            f"The link {link!r} is not a path from the page's folder; expected one such as 'images/finch.png': relative, "
-            "with / between folders and no colon in the first name (Path.as_posix() makes one)."
-        )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeAlias, final
@@ -177,11 +178,16 @@ def ticks(start: float, end: float, most: int = 6) -> list[float]:
         >>> ticks(0, 1), ticks(-0.13, 0.4)
         ([0.0, 0.2, 0.4, 0.6, 0.8, 1.0], [0.0, 0.2, 0.4])
     """
-    least = (end - start) / (most - 1) * (1 - 1e-9)
-    decade = 10.0 ** math.floor(math.log10(least))
-    step = next(decade * k for k in (1, 2, 5, 10) if decade * k >= least)
+    step, decimals = _step(start, end, most)
     first, last = math.ceil(start / step - 1e-9), math.floor(end / step + 1e-9)
-    return [round(k * step, 10) + 0.0 for k in range(first, last + 1)]
+    return [round(k * step, decimals) + 0.0 for k in range(first, last + 1)]
+
+
+def _step(start: float, end: float, most: int = 6) -> tuple[float, int]:
+    """A round step that an axis has few enough of, and the decimals of its multiples, below 0 for tens and hundreds."""
+    least = (end - start) / (most - 1) * (1 - 1e-9)
+    power = math.floor(math.log10(least))
+    return next(step for k in (1, 2, 5, 10) if (step := 10.0**power * k) >= least), -power
 
 
 def range_of(values: Sequence[float], most: float | None = None) -> tuple[float, float]:
@@ -198,9 +204,10 @@ def range_of(values: Sequence[float], most: float | None = None) -> tuple[float,
     """
     low = min([0.0, *values])
     high = max([0.0, *values, *([] if most is None else [most])])
-    high = high if high > low else low + 1.0
-    step = (marks := ticks(low, high))[1] - marks[0]
-    return round(math.floor(low / step + 1e-9) * step, 10), round(math.ceil(high / step - 1e-9) * step, 10)
+    # Of a number below the smallest normal one there is no fifth.
+    high = high if high - low >= sys.float_info.min else low + 1.0
+    step, decimals = _step(low, high)
+    return round(math.floor(low / step + 1e-9) * step, decimals), round(math.ceil(high / step - 1e-9) * step, decimals)
 
 
 def _check_range(axis: str, start: float, end: float) -> None:

@@ -20,7 +20,7 @@ from concept_cam.probabilities import own_scale
 
 @final
 class Explored:
-    """The explorer of one sheet; each image that it shows costs one more pass.
+    """The explorer of one sheet; each image that it holds costs one more pass.
 
     Args:
         localizer: model, templates, input and a linear method, as parts were found.
@@ -36,11 +36,15 @@ class Explored:
     def links(self, name: str, image: Image.Image, finding: PartFinding) -> dict[str, str | None]:
         """The link from each visible part of an image, and from the parent, by their names: to the map of the finding.
 
+        There is none, and no pass, if the page has no room for the image.
+
         Args:
             name: of the image.
             image: that was searched.
             finding: its parts.
         """
+        if not self._beside.has_room():
+            return {}
         try:
             (field,) = self._localizer.fields([image])
         except Unreachable:

@@ -19,8 +19,8 @@ _SIDE = 320
 _FAINT = 0.3
 """Of what is drawn where there is no evidence: a map is bright somewhere, whatever the image shows."""
 
-_SHOWN = 200
-"""Images of one answer; the table has all."""
+SHOWN = 200
+"""Images of one answer on the page; the table has all."""
 
 
 @final
@@ -76,7 +76,7 @@ def sections_of(answer: Answer, found: Sequence[Found]) -> list[Section]:
     against = f" against {', '.join(map(short, asked.references))}, strength {asked.strength:g}" if asked.references else ""
     columns = ("rank", "image", "score of the direction", f"score of {short(asked.target)}", "peak", "problem")
     table = Table(columns, tuple(_cells(answer, one) for one in found))
-    shown = [one for one in found if one.panels is not None][:_SHOWN]
+    shown = [one for one in found if one.panels is not None]
     good, rest = [one for one in shown if one.evident], [one for one in shown if not one.evident]
     pairs = tuple(panel for one in good or rest for panel in _pair(answer, one))
     title = f"Evidence: {_images(good)}" if good else f"No evidence: {_images(rest)}"

@@ -29,7 +29,7 @@ from concept_cam.page import Page, how_made, to_html
 from concept_cam.provenance import Provenance, today
 from concept_cam.result import Localization
 from concept_cam.runs.table import problem_of
-from concept_cam.store.found import Found, lead_of, panels_of, sections_of, short
+from concept_cam.store.found import SHOWN, Found, lead_of, panels_of, sections_of, short
 from concept_cam.store.store import Answer, Match
 from concept_cam.writers.regions import boxes_of
 from concept_cam.writers.table import LOCALIZED, LocalizationRow, csv_of
@@ -113,8 +113,8 @@ def _bank(answers: Sequence[Answer]) -> ConceptBank:
 
 
 def _found(answer: Answer, folder: Path, number: int, explorer: Beside) -> Iterator[Found]:
-    """Each match with its localization, its overlay and its link to the explorer, one image at a time."""
-    asked = answer.comparison
+    """Each match with its localization and its overlay, one at a time; what the page shows of it if that has room."""
+    asked, shown = answer.comparison, 0
     for rank, match in enumerate(answer.matches, 1):
         try:
             result = answer.localize(match)
@@ -129,6 +129,10 @@ def _found(answer: Answer, folder: Path, number: int, explorer: Beside) -> Itera
             continue
         name = f"{_OVERLAYS}/{number:02d}-{rank:04d}.png"
         write_image(folder / name, drawn)
+        shown += 1
+        if shown > SHOWN:
+            yield Found(rank, match, result, "", name)
+            continue
         look = partial(_look, answer, match, image)
         link = explorer.link(match.image.name, look, asked.target, asked.references, asked.strength, match.number)
         yield Found(rank, match, result, "", name, panels_of(result, image, drawn), link)
