@@ -369,13 +369,15 @@ from gradio_client import Client, handle_file
 from concept_cam import world
 from concept_cam.demo import blocks, build_demo, serve
 
-blocks._SWEPT = blocks._OLD = 1
+blocks._SWEPT, blocks._OLD = 1, 10
 page = build_demo(world.localizer(vocabulary={SPECIES[:3]!r}))
 client = Client(serve(page, block=False), verbose=False, download_files="got")
 client.predict(handle_file("finch.png"), api_name="/localize")
 files = lambda: [file for file in Path("kept").rglob("*") if file.is_file() and file.stat().st_size]
-assert len(files()) == 5
-time.sleep(4)
+assert len(files()) == 5, files()
+end = time.monotonic() + 120
+while files() and time.monotonic() < end:
+    time.sleep(0.5)
 assert not files(), files()
 os._exit(0)
 """
