@@ -571,6 +571,22 @@ def test_paper_holds_all(opened, page):
     assert tab.pdf(format="A4").startswith(b"%PDF")
 
 
+def test_what_is_drawn_by_a_background_is_on_paper_too(opened):
+    """A printer leaves backgrounds out, unless it is told not to."""
+    tab = opened(plotted())
+    tab.emulate_media(media="print")
+    lost = tab.evaluate("""
+        [...document.querySelectorAll("body *")].filter(e => e.getClientRects().length)
+            .flatMap(e => ["", "::before", "::after"].map(part => [e, part]))
+            .map(([e, part]) => [`${e.tagName} ${e.className} ${part}`, getComputedStyle(e, part || null), part])
+            .filter(([, style, part]) => style.display !== "none" && !(part && style.content === "none")
+                && (style.backgroundColor !== "rgba(0, 0, 0, 0)" || style.backgroundImage !== "none")
+                && style.printColorAdjust !== "exact")
+            .map(([name]) => name)
+    """)
+    assert not lost
+
+
 def test_a_table_that_scrolls_can_be_reached_by_keyboard(opened):
     tab = opened(example(), 380)
     assert tab.locator(".scroll[tabindex='0']").count() == 3
