@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 import numpy as np
 from jaxtyping import Float
@@ -89,6 +90,11 @@ def strip_of(lines: Sequence[str], width: int, letters: int) -> Image.Image:
         >>> strip_of(["Bright: evidence for a finch."], 384, 13).size
         (384, 56)
     """
+    return _strip(tuple(lines), width, letters).copy()
+
+
+@lru_cache(64)  # Of one run nearly all are the same, and drawing words takes longer than a small model.
+def _strip(lines: tuple[str, ...], width: int, letters: int) -> Image.Image:
     font, pad, line = Lettering(letters), round(0.8 * letters), round(1.4 * letters)
     width = max(width, _NARROWEST * letters)
     rows = [row for text in lines for row in wrapped(text, font, width - 2 * pad, _MOST_LINES)]
