@@ -7,11 +7,13 @@ import pytest
 import torch
 from PIL import Image
 
+from concept_cam import legend
 from concept_cam.comparison import Comparison
 from concept_cam.drawing import by_reference, overlay, side_by_side, strip
 from concept_cam.errors import OptionError
 from concept_cam.evidence import EvidenceMap
 from concept_cam.images import Placement
+from concept_cam.legend import strip_of
 from concept_cam.lettering import Lettering
 from concept_cam.regions import bounding_boxes
 from concept_cam.result import Localization
@@ -156,7 +158,15 @@ def written(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """What is written on images."""
     lines, write = [], Lettering.write
     monkeypatch.setattr(Lettering, "write", lambda self, *given: lines.append(given[2]) or write(self, *given))
+    monkeypatch.setattr(legend, "_strip", legend._strip.__wrapped__)  # what was drawn before is not written again
     return lines
+
+
+def test_a_legend_that_is_drawn_again_is_a_picture_of_its_own() -> None:
+    first, again = (strip_of(["Bright: evidence."], 400, 13) for _ in range(2))
+    first.paste("black", (0, 0, *first.size))
+    assert again.getpixel((0, 0)) == (255, 255, 255)
+    assert strip_of(["Bright: evidence."], 400, 13).tobytes() == again.tobytes()
 
 
 @pytest.mark.parametrize("size", [(400, 250), (250, 400), (60, 40), (960, 640)])
