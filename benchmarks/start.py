@@ -113,7 +113,7 @@ def main() -> None:
                 of([run[key] for run in runs["this tree"]]) / of([run[key] for run in runs["reference"]])
                 for of in (statistics.median, min)
             ]
-            print(f"\n{PARTS[key]}: {shares[0]:.2f} of the reference (medians), {shares[1]:.2f} (least)")
+            print(f"\n{PARTS[key]}: {shares[0]:.3f} of the reference (medians), {shares[1]:.3f} (least)")
 
 
 if __name__ == "__main__":

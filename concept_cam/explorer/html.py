@@ -13,7 +13,6 @@ from importlib.resources import files
 from typing import Any
 
 import torch
-from jinja2 import Environment, StrictUndefined
 from PIL import Image
 from torch import Tensor
 
@@ -101,7 +100,9 @@ def _units(bank: ConceptBank) -> dict[str, Any]:
 
 
 @cache
-def _environment() -> Environment:
+def _environment() -> Any:
+    from jinja2 import Environment, StrictUndefined  # noqa: PLC0415  (most commands write no page)
+
     return Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
 
 

@@ -8,9 +8,9 @@ import io
 import math
 from functools import cache
 from importlib.resources import files
+from typing import Any
 from urllib.parse import quote
 
-from jinja2 import Environment, StrictUndefined, Template
 from PIL import Image
 
 from concept_cam.images import read_image
@@ -38,7 +38,7 @@ def to_html(page: Page) -> str:
         >>> "<h1>Finches &amp; co.</h1>" in html, 'href="images/ember%20finch.png"' in html, ">0.941</td>" in html
         (True, True, True)
     """
-    html = _template().render(
+    html: str = _template().render(
         page=page, style=_asset("page.css"), script=_asset("page.js"), script_hash=_base64(_sha256(_asset("page.js")))
     )
     # File names that are not UTF-8 reach Python as lone surrogates, which UTF-8 cannot encode.
@@ -46,7 +46,9 @@ def to_html(page: Page) -> str:
 
 
 @cache
-def _template() -> Template:
+def _template() -> Any:
+    from jinja2 import Environment, StrictUndefined  # noqa: PLC0415  (most commands write no page)
+
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters |= {
         "axis": svg.axis,
