@@ -19,8 +19,12 @@ _FINISHED = "what was finished is kept."
 _SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")
 
 
-def main() -> None:
-    """Run the command line; a signal ends it with one line and 128 + its number, and leaves no unfinished file."""
+def main(*, alone: bool = False) -> None:
+    """Run the command line; a signal ends it with one line and 128 + its number, and leaves no unfinished file.
+
+    Args:
+        alone: whether this is all that the process does.
+    """
     for name in _SIGNALS:
         number = getattr(signal, name, None)  # Windows has not all of them
         # What is ignored stays so: nohup asks for it, and a shell for what it runs in the background.
@@ -28,7 +32,7 @@ def main() -> None:
             signal.signal(number, _stop)
     from concept_cam.cli import main as run
 
-    run()
+    run(alone=alone)
 
 
 def program() -> None:
@@ -37,7 +41,7 @@ def program() -> None:
     if not _others():
         atexit.register(end)  # the first to be registered is the last to be called
     try:
-        main()
+        main(alone=True)
     except SystemExit as ending:
         end.code = ending.code if isinstance(ending.code, int) else int(ending.code is not None)
         raise

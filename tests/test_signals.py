@@ -23,7 +23,7 @@ import sys, time
 from pathlib import Path
 from concept_cam import __main__, cli
 
-def command():
+def command(**_):
     from concept_cam.files import write_file
     rename = Path.replace
     def slow(self, target):

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from slow import by_default
 
 from benchmarks import start
-from concept_cam import world
 
 
 def python(code: str, folder: Path) -> subprocess.CompletedProcess[str]:
@@ -99,46 +96,43 @@ def test_nothing_of_it_remains(inside: str, loaded: bool, tmp_path: Path) -> Non
 # ---- garbage ----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("fails", [False, True])
-def test_garbage_is_looked_for_once_the_model_is_there(
-    command_line: Callable[..., tuple[int, str, str]], monkeypatch: pytest.MonkeyPatch, fails: bool
-) -> None:
-    seen = []
-    real = world.localizer
+LOOKS = """
+import gc, sys
+from concept_cam import __main__, world
+from concept_cam.cli import answers
 
-    def loaded(**options: object) -> object:
-        seen.append(gc.isenabled())
-        return real(**options)
+real, seen = world.localizer, []
 
-    def printed(*_: object) -> None:
-        seen.append(gc.isenabled())
-        if fails:
-            raise ZeroDivisionError
+def loaded(**options):
+    seen.append(gc.isenabled())
+    return real(**options)
 
-    monkeypatch.setattr(world, "localizer", loaded)
-    monkeypatch.setattr("concept_cam.cli.answers.Answers.show", printed)
-    gc.unfreeze()  # of the tests
-    try:
-        assert command_line("localize", "--out", "out")[0] == 2 * fails
-        assert seen == [False, True]
-        assert gc.isenabled()
-        assert gc.get_freeze_count() == 0
-    finally:
-        gc.freeze()
-    # Who has frozen something already takes care of it.
-    seen.clear()
-    command_line("localize", "--out", "out")
-    assert seen == [True, True]
-    # And who looks for none keeps it so.
-    seen.clear()
-    gc.unfreeze()
-    gc.disable()
-    try:
-        command_line("localize", "--out", "out")
-        assert (seen, gc.isenabled(), gc.get_freeze_count()) == ([False, False], False, 0)
-    finally:
-        gc.enable()
-        gc.freeze()
+def printed(*_):
+    seen.append(gc.isenabled())
+    seen.append(gc.get_freeze_count() > 1000)
+
+world.localizer, answers.Answers.show = loaded, printed
+sys.argv = ["concept-cam", "localize", "--out", "out"]
+{before}
+try:
+    __main__.main({alone})
+finally:
+    print(seen, gc.isenabled())
+"""
+
+
+@pytest.mark.parametrize(
+    ("before", "alone", "seen"),
+    [
+        ("", "alone=True", "[False, True, True] True"),
+        ("", "", "[True, True, False] True"),  # a program that calls us has garbage of its own
+        ("gc.disable()", "", "[False, False, False] False"),
+    ],
+    ids=["alone", "within a program", "within one that looks for none"],
+)
+def test_garbage_is_looked_for_once_the_model_is_there(before: str, alone: str, seen: str, tmp_path: Path) -> None:
+    done = python(LOOKS.format(before=before, alone=alone), tmp_path)
+    assert done.stdout.splitlines()[-1] == seen, done.stderr
 
 
 # ---- the end ----------------------------------------------------------------------------------------------------------
@@ -147,7 +141,7 @@ ENDS = """
 import atexit, sys, threading, time, types
 from concept_cam import __main__
 {before}
-def command():
+def command(**_):
     atexit.register(print, "registered later")
     threading.Thread(target=lambda: (time.sleep(0.3), print("thread"))).start()
     print("command")

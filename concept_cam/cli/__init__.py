@@ -66,11 +66,15 @@ for command in (localize, methods, models, check, evaluate, audit, report, parts
     app.command(cls=Command)(command)
 
 
-def main() -> None:
+def main(*, alone: bool = False) -> None:
     """Run the command line: whatever is raised is one line on the error stream and an exit code, never a traceback.
 
     With CONCEPT_CAM_TRACEBACK=1 in the environment the traceback comes first.
+
+    Args:
+        alone: whether this is all that the process does, so that its garbage is ours; see ``Command.invoke``.
     """
+    Command.alone = alone
     warnings.showwarning = _note
     for stream in (sys.stdout, sys.stderr):
         # A name that the terminal cannot spell shall not end the work.

@@ -19,10 +19,10 @@ class Command(TyperCommand):
     """As typer's, for which every text is good; see ``parse_args``.
 
     Attributes:
-        waits: whether one has stopped looking for garbage, until its model is there.
+        alone: whether a command is all that the process does.
     """
 
-    waits: ClassVar[bool] = False
+    alone: ClassVar[bool] = False
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Refuse options given twice, empty values, numbers that are not finite, and pipes and devices in place of files.
@@ -47,20 +47,13 @@ class Command(TyperCommand):
         return rest
 
     def invoke(self, ctx: Any) -> Any:
-        """Run the command. If it has a model, garbage is not collected until ``Asked.load`` has loaded it.
+        """Run the command. If it has a model and is alone, garbage is not collected until ``Asked.load`` has loaded it.
 
         What is imported until then is never freed, and to look through it takes a fifth of the time.
         """
-        if "model" not in ctx.params or not gc.isenabled() or gc.get_freeze_count():
-            return super().invoke(ctx)  # or the caller has taken care of it
-        gc.disable()
-        Command.waits = True
-        try:
-            return super().invoke(ctx)
-        finally:
-            Command.waits = False
-            gc.unfreeze()
-            gc.enable()
+        if self.alone and "model" in ctx.params:
+            gc.disable()
+        return super().invoke(ctx)
 
 
 def _texts(value: object) -> Iterator[str]:

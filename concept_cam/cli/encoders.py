@@ -82,8 +82,7 @@ class Asked:
         try:
             return self._load()
         finally:
-            if Command.waits:
-                Command.waits = False
+            if Command.alone:
                 gc.freeze()
                 gc.enable()
 
