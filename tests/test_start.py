@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from slow import by_default
+from slow import by_default, cases
 
 from benchmarks import start
 
@@ -123,12 +123,14 @@ finally:
 
 @pytest.mark.parametrize(
     ("before", "alone", "seen"),
-    [
+    cases(
+        [
+            ("", "alone=True", "[False, True, True] True"),
+            ("", "", "[True, True, False] True"),  # a program that calls us has garbage of its own
+            ("gc.disable()", "", "[False, False, False] False"),
+        ],
         ("", "alone=True", "[False, True, True] True"),
-        ("", "", "[True, True, False] True"),  # a program that calls us has garbage of its own
-        ("gc.disable()", "", "[False, False, False] False"),
-    ],
-    ids=["alone", "within a program", "within one that looks for none"],
+    ),
 )
 def test_garbage_is_looked_for_once_the_model_is_there(before: str, alone: str, seen: str, tmp_path: Path) -> None:
     done = python(LOOKS.format(before=before, alone=alone), tmp_path)
