@@ -29,7 +29,7 @@ from written import (
 )
 
 from concept_cam.datasets import Dataset, Example, read_dataset
-from concept_cam.datasets.files import files_in
+from concept_cam.datasets.files import files_below
 from concept_cam.datasets.matlab import MAX_BYTES, read_matlab
 from concept_cam.errors import DatasetError, ImageError
 
@@ -473,7 +473,7 @@ def test_folders_of_any_depth(tmp_path):
     deep.mkdir(parents=True)
     image(deep / "e.jpg")
     problems: list[str] = []
-    assert deep / "e.jpg" in set(files_in(root, problems))
+    assert deep / "e.jpg" in set(files_below(root, problems))
     assert len(read_dataset(root).examples) == 4
 
 

@@ -74,7 +74,7 @@ def _listed(name: str, folder: Path, root: Path | None) -> Path:
     return found
 
 
-def files_in(folder: Path, problems: list[str]) -> Iterator[Path]:
+def files_below(folder: Path, problems: list[str]) -> Iterator[Path]:
     """All files below a folder, in the order of their names.
 
     Args:

@@ -15,7 +15,7 @@ from concept_cam.address import address_of
 from concept_cam.datasets.builder import DatasetBuilder
 from concept_cam.datasets.coco import read_coco
 from concept_cam.datasets.example import Dataset, Example
-from concept_cam.datasets.files import SUFFIXES, files_in, within, words
+from concept_cam.datasets.files import SUFFIXES, files_below, within, words
 from concept_cam.datasets.huggingface import read_huggingface
 from concept_cam.datasets.published import read_aircraft, read_cars, read_cub, read_fishvista, read_pets
 from concept_cam.datasets.table import read_table
@@ -35,7 +35,7 @@ def read_folders(folder: Path, root: Path | None = None) -> Dataset:
     inside = sorted(path for path in folder.iterdir() if path.name[0] != ".")
     classes = [path for path in inside if path.is_dir()]
     gathered = DatasetBuilder()
-    found = [file for path in classes for file in files_in(path, gathered.problems)]
+    found = [file for path in classes for file in files_below(path, gathered.problems)]
     links = {path.name for path in classes if path.is_symlink()}
 
     def read(file: Path) -> Example:
