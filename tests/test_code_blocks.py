@@ -98,7 +98,11 @@ def lines_of_the_command_line(page: Path) -> list[str]:
     return re.findall(r"^(?:- run: )?(concept-cam [a-z]+.*)$", "\n".join(code), re.M)
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if lines_of_the_command_line(page)], ids=lambda page: page.name)
+@pytest.mark.parametrize(
+    "page",
+    [page for page in (*PAGES, ROOT / "docs" / "llms.txt") if lines_of_the_command_line(page)],
+    ids=lambda page: page.name,
+)
 def test_each_command_of_a_page_has_options_that_exist(page):
     """Those that are not run, too: they are parsed, and nothing else."""
     from typer.main import get_command

@@ -14,8 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from typer.main import get_command
 
 from concept_cam import ConceptField, Localization, Localizer, drawing, errors, load, nearest, rivals, wrap
+from concept_cam.cli import app
 from concept_cam.images import read_image
 
 ROOT = Path(__file__).parents[1]
@@ -86,6 +88,26 @@ def mistakes() -> str:
     return "\n".join(f"- `{kind.__name__}`: {str(inspect.getdoc(kind)).splitlines()[0]}" for kind in kinds)
 
 
+def commands() -> str:
+    """The commands, and what each does."""
+    return "\n".join(f"- `{name}`: {one.get_short_help_str(200)}" for name, one in get_command(app).commands.items())
+
+
+def options(command: str) -> str:
+    """The options of a command, and what each does."""
+    found = []
+    for one in get_command(app).commands[command].params:
+        if not one.opts[0].startswith("--") or one.name == "help":
+            continue
+        told = " ".join((one.help or "").split())
+        if one.is_flag:
+            told = f"(no value) {told}"
+        elif one.default is not None and "[default" not in told:
+            told += f" [default: {one.default}]"
+        found.append(f"- {', '.join(f'`{name}`' for name in (*one.opts, *one.secondary_opts))}: {told}")
+    return "\n".join(found)
+
+
 def short() -> str:
     """The text of llms.txt."""
     install, first, python, real, real_python = code_of(DOCS / "index.md")
@@ -102,6 +124,8 @@ def short() -> str:
         real=real,
         real_python=real_python,
         signatures=signatures,
+        commands=commands(),
+        options=options("localize"),
         errors=mistakes(),
     )
     return filled + "".join(f"\n## {section}\n\n" + "\n".join(links) + "\n" for section, links in lists.items())
