@@ -48,8 +48,9 @@ def test_from_images_to_a_page(run: Run, birds: Path) -> None:
     assert (done.code, done.err) == (0, "")
     lines = done.out.splitlines()
     assert lines[0] == "red crown: the highest 3 of 4 images; the first is ember finch.png"
-    assert lines[1].startswith("long beak: the highest 3 of 4 images; the first is misty heron.png")
-    assert lines[2] == "page in found/search.html"
+    assert lines[1] == "1 of the first 3 of 4 images scores higher for red crown than for bird: ember finch."
+    assert lines[2].startswith("long beak: the highest 3 of 4 images; the first is misty heron.png")
+    assert lines[4] == "page in found/search.html"
     assert names(Path("found")) == {"explore.html", "matches.csv", "matches.json", "how.json", "overlays", "search.html"}
     assert names(Path("found", "overlays")) == {f"{k:02d}-{rank:04d}.png" for k in (1, 2) for rank in (1, 2, 3)}
     with Image.open("found/overlays/01-0001.png") as overlay:

@@ -328,9 +328,15 @@ def test_the_command_says_one_line_and_writes_the_data_set(command_line, images,
     code, said, err = command_line(*asked)
     assert code == 0, err
     first, _, after = said.partition("next: ")
-    assert first.split() == f"2 images in {out}/data/*.parquet".split()
+    assert first.splitlines()[-1] == f"2 images in {out}/data/*.parquet"
     assert after.startswith("concept-cam ")
-    assert len(list(read_results(out))) == 2
+    assert "--sweep" not in after  # several strengths would be drawn, and nothing is drawn here
+    rows = sorted(read_results(out), key=lambda row: -row["score"])
+    listed = [line.split("│")[1:3] for line in first.splitlines() if line.startswith("│")]
+    assert [score.strip() for _, score in listed] == [f"{row['score']:.3f}" for row in rows]
+    # Who finds them there has not seen them, and ranks none.
+    code, said, err = command_line(*asked)
+    assert (code, said.splitlines()) == (0, [f"2 images in {out}/data/*.parquet"]), err
     code, said, err = command_line("parts", *images[:2], "--as", "parquet", "--out", tmp_path / "parts")
     assert code == 0, err
     assert "parts visible" in said

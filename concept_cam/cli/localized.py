@@ -45,6 +45,7 @@ class Localized:
         show: whether maps are shown in the terminal.
         first: the first result.
         best: of several images those with the highest scores of the target: the score, where its map is strongest, the file.
+        heard: of how many images.
     """
 
     answers: Answers
@@ -54,6 +55,7 @@ class Localized:
     show: bool = False
     first: list[Localization] = field(default_factory=list)
     best: list[tuple[float, tuple[float, float], Path]] = field(default_factory=list)
+    heard: int = 0
 
     def take(self, path: Path, result: Localization) -> None:
         """Answer with the result of an image."""
@@ -69,7 +71,7 @@ class Localized:
             known = {"comparison": about["comparison"], "scores": about["scores"]}
             known |= {"peak": result.peak(), "boxes": boxes_of(result), "files": [str(file) for file in files]}
             self.answers.give(image=str(path), problem=None, **known)
-        elif files and len(self.names) > 1:
+        elif len(self.names) > 1:
             self._rank(path, result)
         elif files:
             self._print(path, result, next((file for file in files if file.name.endswith("-overlay.png")), None))
@@ -96,16 +98,18 @@ class Localized:
             texts: the option that names the vocabulary.
             drawn: whether the image was drawn.
         """
-        if self.best:
+        if self.best and self.heard == count:  # of a data set that was begun before, or is shared, not all are heard of
             self._print_best(count)
         self.answers.say(f"{number(count, 'image')} in {self.out if self.endings else data_of(self.out)}")
         if self.first:
-            self.answers.next(*_next(given, localizer, self.first[0], images, texts, drawn))
+            self.answers.next(*_next(given, localizer, self.first[0], images, texts, drawn, bool(self.endings)))
 
     def _rank(self, path: Path, result: Localization) -> None:
         """Say in a line what is known of one of several images."""
         (x, y), score = result.peak(), float(result.scores[result.comparison.target])
-        self.answers.say(f"{cell(path)}: score {score:.3f}, strongest at ({x:.0f}, {y:.0f})")
+        self.heard += 1
+        if self.endings:  # a data set is for so many images that nobody reads a line of each
+            self.answers.say(f"{cell(path)}: score {score:.3f}, strongest at ({x:.0f}, {y:.0f})")
         self.best = sorted([*self.best, (score, (x, y), path)], key=lambda one: -one[0])[:_BEST]
 
     def _print_best(self, count: int) -> None:
@@ -139,7 +143,13 @@ class Localized:
 
 
 def _next(
-    given: Asked, localizer: Localizer, result: Localization, images: Sequence[Path], texts: list[str], drawn: bool
+    given: Asked,
+    localizer: Localizer,
+    result: Localization,
+    images: Sequence[Path],
+    texts: list[str],
+    drawn: bool,
+    files: bool,
 ) -> list[str | Path]:
     """The whole image if some was cut off, else several strengths, else all concepts side by side."""
     from concept_cam.legend import is_cut_off
@@ -148,7 +158,7 @@ def _next(
     end = here.index("--") if "--" in here else len(here)  # behind it are images alone
     if not drawn and given.fit is None and is_cut_off(result.placement) and _takes_native(given, localizer, result):
         return [*here[:end], "--fit", "native", "--out", "concept-cam-native", *here[end:]]
-    if not drawn and result.comparison.references and "--sweep" not in here:
+    if files and not drawn and result.comparison.references and "--sweep" not in here:
         return [*here[:end], "--sweep", "--out", "concept-cam-strengths", *here[end:]]
     if localizer.vocabulary:
         return ["explore", *images[:_FEW], *texts, *given.words]

@@ -77,11 +77,13 @@ def search(
     written = [out / "overlays" / f"{k:02d}-{rank:04d}.png" for k in range(1, len(answers) + 1) for rank in range(1, top + 1)]
     check_apart([match.image for answer in answers for match in answer.matches], written)
     page = write_matches(answers, out, command_line())
-    for answer in answers:
+    of_all = parse_json(read_bytes(out / MATCHES, MAX_BYTES))["answers"]
+    for answer, about in zip(answers, of_all, strict=True):
         best = f"; the first is {one_line(answer.matches[0].image.name, 120)}" if answer.matches else ""
         told.say(f"{one_line(answer.comparison.target, 120)}: the highest {len(answer.matches)} of {len(held):,} images{best}")
+        told.say(one_line(about["found"], 1000))
     told.say(f"page in {page}")
-    for about in parse_json(read_bytes(out / MATCHES, MAX_BYTES))["answers"] if json else ():
+    for about in of_all if json else ():
         for match in about["matches"]:
             told.give(comparison=about["comparison"], **match)
     first = next((answer for answer in answers if answer.matches), None)

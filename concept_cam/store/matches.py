@@ -88,7 +88,8 @@ def write_matches(answers: Sequence[Answer], folder: str | os.PathLike[str], com
         leads.append(lead_of(answer, found))
         sections += sections_of(answer, found)
         rows += [_row(answer, one) for one in found]
-        told.append({"comparison": asdict(answer.comparison), "matches": [_told(one) for one in found]})
+        matches = [_told(one) for one in found]
+        told.append({"comparison": asdict(answer.comparison), "found": leads[-1], "matches": matches})
     count = len(answers[0].store)
     explorer.write()
     facts = (("images", f"{count:,}"),)
