@@ -7,6 +7,7 @@ import functools
 import pickle
 import warnings
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -22,9 +23,12 @@ from zoo import classifiers, openclip_models, transformers_models
 from zoo.families import ROWS
 
 from concept_cam import Localizer, trace, wrap
+from concept_cam.backbones import backbone as backbone_module
+from concept_cam.backbones.backbone import texts_settled
 from concept_cam.backbones.snapshot import Snapshot, checksum
 from concept_cam.errors import BackboneError, ConceptCamError
 from concept_cam.images import Preprocess
+from concept_cam.writers import localize_images
 
 IMAGE = Image.fromarray(np.random.default_rng(0).integers(0, 255, (30, 50, 3), dtype=np.uint8))
 
@@ -701,3 +705,53 @@ def test_a_bank_that_somebody_writes_into_is_made_anew():
         assert torch.equal(whole.vectors, expected)
         for word in zoo.WORDS:
             localizer.bank([word])
+
+
+def test_a_run_looks_at_the_text_encoder_once_and_the_next_run_again(tmp_path, monkeypatch):
+    made, wrapped, _ = MODELS["open_clip"]
+    backbone = wrapped(model := made())
+    localizer = Localizer(backbone, vocabulary=["red crown", "bird"])
+    images = [tmp_path / f"{k}.png" for k in range(4)]
+    for path in images:
+        IMAGE.save(path)
+    looks = []
+    real = backbone_module.Snapshot
+    monkeypatch.setattr(
+        backbone_module, "Snapshot", lambda *given, **how: looks.append(how.get("contents")) or real(*given, **how)
+    )
+
+    def scores(folder):
+        found = []
+        localize_images(
+            localizer,
+            images,
+            folder,
+            "red crown",
+            "bird",
+            batch_size=1,
+            told=lambda _, one: found.append(one.scores["red crown"]),
+        )
+        assert len(found) == 4
+        return found
+
+    first = scores(tmp_path / "first")
+    assert looks.count(True) == 1
+    with torch.no_grad():
+        model.token_embedding.weight.data.mul_(torch.linspace(0.5, 2, model.token_embedding.weight.shape[1]))
+    second = scores(tmp_path / "second")
+    assert looks.count(True) == 2
+    assert min(abs(float(a - b)) for a, b in zip(first, second, strict=True)) > 1e-4
+
+    # Of another thread nothing is promised, and after a failure nothing is kept.
+    @texts_settled()
+    def fails():
+        inside.append(backbone.text_state())
+        assert backbone.text_state() is inside[0]
+        with ThreadPoolExecutor(1) as pool:
+            assert pool.submit(backbone.text_state).result() is not inside[0]
+        raise ZeroDivisionError
+
+    inside = []
+    with pytest.raises(ZeroDivisionError):
+        fails()
+    assert backbone.text_state() is not inside[0]

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 from typing import Any, final
 
@@ -264,14 +264,21 @@ class Backbone(ABC):
     def text_state(self) -> TextState:
         """Everything that the embedding of a text depends on: equal only if no number, setting or token has changed.
 
-        It reads the whole text encoder: for ViT-B/16, 1.7 % of a pass of eight images (docs/performance.md).
+        It reads the whole text encoder: for ViT-B/16, 1.7 % of a pass of eight images (docs/performance.md). Within
+        ``texts_settled`` that is done once.
         """
+        settled = _SETTLED.get()
+        if settled is not None and id(self) in settled:
+            return settled[id(self)][1]
         kind = self.device.type
         autocast = torch.is_autocast_enabled(kind) and torch.get_autocast_dtype(kind)
         with self.evaluating():
             self.original.refresh()
             module = Snapshot(self.module, self.image_parts(), contents=True, ignored=self.guard.rewritten)
-        return TextState(module, (self.original.guard.forgotten, *self.probe_tokens()), autocast)
+        state = TextState(module, (self.original.guard.forgotten, *self.probe_tokens()), autocast)
+        if settled is not None:
+            settled[id(self)] = self, state
+        return state
 
     def site(self, name: str | None = None) -> Site:
         """The site of that name, or the default one.
@@ -288,6 +295,22 @@ class Backbone(ABC):
         names = ", ".join(site.name for site in self.sites)
         raise BackboneError(f"{self.name} has no site {name!r}; its sites are {names}.")
 
+
+@contextmanager
+def texts_settled() -> Iterator[None]:
+    """Within the context, or the function that it decorates, nobody changes a text encoder: it is looked at once.
+
+    For a run of ours, which would otherwise read all of it again for each batch. It holds for this thread alone.
+    """
+    token = _SETTLED.set({})
+    try:
+        yield
+    finally:
+        _SETTLED.reset(token)
+
+
+_SETTLED: ContextVar[dict[int, tuple[Backbone, TextState]] | None] = ContextVar("settled", default=None)
+"""What was seen of text encoders, by the identity of the model, which is kept alive with it."""
 
 _RESIZED: ContextVar[Backbone | None] = ContextVar("resized", default=None)
 """The model of which a copy for another size is being made."""

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, final
 
 from concept_cam.address import absolute, address_of
+from concept_cam.backbones.backbone import texts_settled
 from concept_cam.datasets import Dataset, Example
 from concept_cam.errors import OptionError
 from concept_cam.explorer import has_field
@@ -55,6 +56,7 @@ class PartsFound:
     sheets: int = 0
 
 
+@texts_settled()
 def find_parts_of_images(
     localizer: Localizer,
     species: Mapping[Path, str],

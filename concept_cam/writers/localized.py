@@ -12,6 +12,7 @@ from typing import Any
 from PIL import Image
 
 from concept_cam.address import address_of
+from concept_cam.backbones.backbone import texts_settled
 from concept_cam.datasets import Dataset, Example
 from concept_cam.errors import OptionError
 from concept_cam.exploration import STRENGTHS, Exploration
@@ -32,6 +33,7 @@ from concept_cam.writers.table import LOCALIZED, LocalizationRow, Row, Table, ro
 from concept_cam.writers.writer import Renamed, Writer
 
 
+@texts_settled()
 def localize_images(
     localizer: Localizer,
     images: Sequence[Path],
