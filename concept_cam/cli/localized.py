@@ -61,7 +61,7 @@ class Localized:
         """Answer with the result of an image."""
         from concept_cam.cli import inline
         from concept_cam.images import read_image
-        from concept_cam.writers.regions import boxes_of
+        from concept_cam.writers.regions import boxes_of, peak_of
 
         if not self.first:
             self.first.append(result)
@@ -69,7 +69,7 @@ class Localized:
         if self.answers.as_json:
             about = result.summary()
             known = {"comparison": about["comparison"], "scores": about["scores"]}
-            known |= {"peak": result.peak(), "boxes": boxes_of(result), "files": [str(file) for file in files]}
+            known |= {"peak": peak_of(result), "boxes": boxes_of(result), "files": [str(file) for file in files]}
             self.answers.give(image=str(path), problem=None, **known)
         elif len(self.names) > 1:
             self._rank(path, result)
@@ -106,7 +106,9 @@ class Localized:
 
     def _rank(self, path: Path, result: Localization) -> None:
         """Say in a line what is known of one of several images."""
-        (x, y), score = result.peak(), float(result.scores[result.comparison.target])
+        from concept_cam.writers.regions import peak_of
+
+        (x, y), score = peak_of(result), float(result.scores[result.comparison.target])
         self.heard += 1
         if self.endings:  # a data set is for so many images that nobody reads a line of each
             self.answers.say(f"{cell(path)}: score {score:.3f}, strongest at ({x:.0f}, {y:.0f})")

@@ -27,7 +27,7 @@ from concept_cam.result import Localization
 from concept_cam.runlengths import compressed
 from concept_cam.runs.batches import DATA
 from concept_cam.stored import refused
-from concept_cam.writers.regions import marked
+from concept_cam.writers.regions import marked, peak_of
 from concept_cam.writers.run import BatchFile
 from concept_cam.writers.table import Row, as_text, pyarrow_of
 
@@ -84,7 +84,7 @@ def file_of_maps(localizer: Localizer, target: str, about: Mapping[str, Any]) ->
             return [{**known, "target": target, "problem": as_text(result)}]
         comparison, scores = result.comparison, result.scores
         mask, boxes = marked(result)
-        peak = zip(("peak_x", "peak_y"), result.peak(), strict=True)
+        peak = zip(("peak_x", "peak_y"), peak_of(result), strict=True)
         row = {
             "target": comparison.target,
             "references": list(comparison.references),

@@ -16,7 +16,7 @@ from concept_cam.files import write_file, write_image
 from concept_cam.parts.part import PartFinding
 from concept_cam.parts.sheet import annotated
 from concept_cam.result import Localization
-from concept_cam.writers.regions import Result, boxes_of
+from concept_cam.writers.regions import Result, boxes_of, peak_of
 from concept_cam.writers.writer import Writer
 
 
@@ -91,6 +91,6 @@ class Summaries(Writer[Localization]):
 
     def add(self, name: str, result: Localization, image: Image.Image | None = None) -> tuple[Path, ...]:
         """Write what is said of a result; see ``Writer``."""
-        about = {"image": str(self._images.get(name, name)), "peak": result.peak(), "boxes": boxes_of(result)}
+        about = {"image": str(self._images.get(name, name)), "peak": peak_of(result), "boxes": boxes_of(result)}
         content = json.dumps({**about, **result.summary()}, indent=2) + "\n"
         return (write_file(self._folder / f"{name}.json", content.encode()),)

@@ -98,13 +98,19 @@ def regions_of(result: Result) -> Regions:
     if not boxes:
         return Regions(target, (PEAK,), result.placement.image_size, (), "map")
     mask = marked(result)[0].cpu()
-    one = Region(0, PEAK, result.scores[target], result.peak(), around(boxes), mask, compressed(mask), {})
+    one = Region(0, PEAK, result.scores[target], peak_of(result), around(boxes), mask, compressed(mask), {})
     return Regions(target, (PEAK,), result.placement.image_size, (one,), "map")
 
 
 def boxes_of(result: Localization) -> tuple[Box, ...]:
     """``result.boxes()``, which several writers ask for in turn."""
     return marked(result)[1]
+
+
+@lru_cache(maxsize=1)
+def peak_of(result: Localization) -> tuple[float, float]:
+    """``result.peak()``, which several writers ask for in turn."""
+    return result.peak()
 
 
 @lru_cache(maxsize=1)

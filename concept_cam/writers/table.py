@@ -20,7 +20,7 @@ from concept_cam.parts.part import PartFinding
 from concept_cam.result import Localization
 from concept_cam.tables import table_of
 from concept_cam.writers.coco import NOTHING
-from concept_cam.writers.regions import Result, boxes_of, regions_of
+from concept_cam.writers.regions import Result, boxes_of, peak_of, regions_of
 from concept_cam.writers.writer import Writer
 
 Row: TypeAlias = dict[str, Any]
@@ -59,7 +59,7 @@ class LocalizationRow:
     def of(cls, name: str, result: Localization) -> LocalizationRow:
         """The row of a localization."""
         comparison, scores = result.comparison, result.scores
-        x, y = result.peak()
+        x, y = peak_of(result)
         return cls(
             name,
             comparison.target,
