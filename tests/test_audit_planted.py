@@ -227,8 +227,8 @@ def test_a_suspect_has_a_strip_of_evidence(report, planted, clean):
     assert captions == [
         f"image {row.image}, predicted as {row.predicted}",
         f"contrastive map, the evidence: for {row.predicted} and against {row.runner_up}",
-        f"its strongest 5% masked: {row.predicted} is behind {row.runner_up} by {row.rd5 - before:.2f} in probability; "
-        f"before it was ahead by {before:.2f}",
+        f"its strongest 5% masked: the decision turns, {row.runner_up} is ahead by {row.rd5 - before:.2f} in probability; "
+        f"before, {row.predicted} was ahead by {before:.2f}",
         f"base map: for {row.predicted}, also where {row.runner_up} has the same",
     ]
     drawn = Thumbnails(planted, report.parent).evidence(at)

@@ -23,6 +23,8 @@ from concept_cam.images import read_image
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 
+COMMANDS: dict[str, Any] = vars(get_command(app))["commands"]
+
 CALLS: dict[str, Callable[..., Any]] = {
     "load": load,
     "wrap": wrap,
@@ -90,13 +92,13 @@ def mistakes() -> str:
 
 def commands() -> str:
     """The commands, and what each does."""
-    return "\n".join(f"- `{name}`: {one.get_short_help_str(200)}" for name, one in get_command(app).commands.items())
+    return "\n".join(f"- `{name}`: {one.get_short_help_str(200)}" for name, one in COMMANDS.items())
 
 
 def options(command: str) -> str:
     """The options of a command, and what each does."""
     found = []
-    for one in get_command(app).commands[command].params:
+    for one in COMMANDS[command].params:
         if not one.opts[0].startswith("--") or one.name == "help":
             continue
         told = " ".join((one.help or "").split())

@@ -115,20 +115,19 @@ def pair_page(audit: Audit, pair: Pair, thumbnails: Thumbnails) -> Page:
 
 
 def _lead(audit: Audit, pair: Pair) -> str:
-    model = audit.setup.model
     around = f"{pair.off_object:.0%} of the evidence lies off the object" if _around(pair) else ""
     if pair.described:
         one = pair.described[0][0]
         part = f"the {one.what}"
         if around and one.what != BACKGROUND:
             part += f", although {around}"
-        return f"{model} tells them apart by {part}: “{one.ours}” for {pair.first}, “{one.theirs}” for {pair.second}."
+        return f"The model tells them apart by {part}: “{one.ours}” for {pair.first}, “{one.theirs}” for {pair.second}."
     if around:
-        told = f"{model} tells them apart by what is around the object: {around}."
+        told = f"The model tells them apart by what is around the object: {around}."
     elif audit.setup.described:
-        told = f"It is not clear by what {model} tells them apart: look at where the evidence lies."
+        told = "It is not clear by what the model tells them apart: look at where the evidence lies."
     else:
-        told = f"There is no vocabulary of parts to say by what {model} tells them apart: look at where the evidence lies."
+        told = "There is no vocabulary of parts to say by what the model tells them apart: look at where the evidence lies."
     for one, agreement in zip(pair.differences[:1], pair.agreements, strict=False):
         told += f" The nearest phrase, “{one.ours}”, not “{one.theirs}”, is kept out: {one.kept_out(agreement)}."
     return told

@@ -42,7 +42,7 @@ def _scene(audit: Audit, one: ClassAudit) -> str:
     (pair,) = (pair for pair in audit.pairs(None) if (pair.first, pair.second) == (row.predicted, row.runner_up))
     for told, _ in pair.described:
         if told.what == BACKGROUND:
-            return f", and what distinguishes it from {pair.second} is “{told.ours}”, not “{told.theirs}”"
+            return f", and it is told from {pair.second} by the background: “{told.ours}”, not “{told.theirs}”"
     return f", and erasing “{effect.text}” lowers its probability by {effect.effect:.2f}" if effect and effect.moves else ""
 
 
@@ -84,14 +84,14 @@ def off_object_section(audit: Audit, thumbnails: Thumbnails) -> Section:
         limit=ALARM,
         limited=f"alarm: a whole bar beyond {ALARM:g}",
         by_chance="a map without meaning",
-        valued="mean of the class",
+        valued="mean of the class, in red of a suspect" if audit.suspects else "mean of the class",
         spanned="where the mean lies, 95% sure for all classes",
     )
     rule = "Chosen from all suspects: masking the evidence changes the decision most."
     strips = tuple(replace(one, text=rule) for one in _strips(_plainest(audit)[:1], audit, thumbnails))
     text = (
-        "Evidence is for the predicted class and against the one that scores second: the contrastive map shows it and "
-        "decides. The base map also shows what both have."
+        "A contrastive map shows the evidence that decides: for the predicted class and against the one that scores second. A "
+        "base map also shows what both have. Bright is strong, on each map's own scale."
     )
     return Section(title, text, Table(columns, tuple(rows)), strips=strips, plots=(plot,), about=about)
 

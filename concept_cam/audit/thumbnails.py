@@ -182,9 +182,10 @@ def _lead(row: AuditRow) -> str:
     """What masking does to the distance between the two classes, which is the relative drop in other words."""
     before = row.confidence - row.runner_up_probability
     after = before - row.rd5
-    where = "ahead of" if after >= 0 else "behind"
-    told = f"{row.predicted} is {where} {row.runner_up} by {abs(after):.2f} in probability"
-    return f"{told}; before it was ahead by {before:.2f}"
+    if after < 0:
+        turned = f"the decision turns, {row.runner_up} is ahead by {-after:.2f} in probability"
+        return f"{turned}; before, {row.predicted} was ahead by {before:.2f}"
+    return f"{row.predicted} is ahead of {row.runner_up} by {after:.2f} in probability; before it was ahead by {before:.2f}"
 
 
 def _masked(drawn: _Drawn, grid: Float[Tensor, "rows cols"]) -> Image.Image:
