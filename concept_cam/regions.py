@@ -23,13 +23,13 @@ def bounding_boxes(mask: Bool[Tensor, "height width"], weight: Float[Tensor, "he
         >>> bounding_boxes(weight > 0, weight)
         ((2, 0, 3, 1), (0, 0, 1, 2))
     """
-    weight = weight.cpu()
+    weights = (weight if weight.dtype.itemsize > 2 else weight.float()).cpu().numpy()  # numpy has not all half precisions
     regions = _join(_runs(mask.cpu().numpy()))
     boxes = []
     for runs in regions:
         rows, starts, stops = np.array(runs).T
         box = (int(starts.min()), int(rows.min()), int(stops.max()), int(rows.max()) + 1)
-        strongest = max(float(weight[row, start:stop].max()) for row, start, stop in runs)
+        strongest = max(float(weights[row, start:stop].max()) for row, start, stop in runs)
         boxes.append((strongest, box))
     return tuple(box for _, box in sorted(boxes, key=lambda item: (-item[0], item[1])))
 
