@@ -739,7 +739,7 @@ def test_the_images_of_a_part_sheet_are_linked_to_their_maps(opened, tmp_path: P
     with pytest.raises(OptionError, match="parquet has none"):
         find_parts_of_images(localizer, plates, tmp_path / "out", vocabulary, explore=True, output="parquet")
     find_parts_of_images(localizer, plates, tmp_path / "plain", vocabulary)
-    assert "explore" not in (tmp_path / "plain" / "sheet-ember-finch.html").read_text("utf-8")
+    assert 'class="explore"' not in (tmp_path / "plain" / "sheet-ember-finch.html").read_text("utf-8")
     find_parts_of_images(localizer, plates, tmp_path / "out", vocabulary, explore=True)
     page = (tmp_path / "out" / "sheet-ember-finch.html").read_text("utf-8")
     links = [unescape(link) for link in re.findall(r'href="(explore-ember-finch\.html#[^"]*)"', page)]
