@@ -93,7 +93,7 @@ def strip_of(lines: Sequence[str], width: int, letters: int) -> Image.Image:
     return _strip(tuple(lines), width, letters).copy()
 
 
-@lru_cache(64)  # Of one run nearly all are the same, and drawing words takes longer than a small model.
+@lru_cache(2)  # In a run the last two, of overlay and comparison, come again and again; of a large image one is large.
 def _strip(lines: tuple[str, ...], width: int, letters: int) -> Image.Image:
     font, pad, line = Lettering(letters), round(0.8 * letters), round(1.4 * letters)
     width = max(width, _NARROWEST * letters)

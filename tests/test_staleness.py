@@ -24,8 +24,7 @@ from zoo.families import ROWS
 
 from concept_cam import Localizer, trace, wrap
 from concept_cam.backbones import backbone as backbone_module
-from concept_cam.backbones.backbone import texts_settled
-from concept_cam.backbones.snapshot import Snapshot, checksum
+from concept_cam.backbones.snapshot import Snapshot, checksum, texts_settled
 from concept_cam.errors import BackboneError, ConceptCamError
 from concept_cam.images import Preprocess
 from concept_cam.writers import localize_images

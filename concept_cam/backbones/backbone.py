@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from contextvars import ContextVar
 from typing import Any, final
 
@@ -18,7 +18,7 @@ from concept_cam.backbones.guard import Guard, guarded
 from concept_cam.backbones.places import placed
 from concept_cam.backbones.pooling import Pooling
 from concept_cam.backbones.site import Site
-from concept_cam.backbones.snapshot import Snapshot, TextState
+from concept_cam.backbones.snapshot import SETTLED, Snapshot, TextState
 from concept_cam.backbones.tower import Tower
 from concept_cam.backbones.words import Reader
 from concept_cam.backbones.wrappers import check_layers
@@ -267,7 +267,7 @@ class Backbone(ABC):
         It reads the whole text encoder: for ViT-B/16, 1.7 % of a pass of eight images (docs/performance.md). Within
         ``texts_settled`` that is done once.
         """
-        settled = _SETTLED.get()
+        settled = SETTLED.get()
         if settled is not None and id(self) in settled:
             return settled[id(self)][1]
         kind = self.device.type
@@ -295,22 +295,6 @@ class Backbone(ABC):
         names = ", ".join(site.name for site in self.sites)
         raise BackboneError(f"{self.name} has no site {name!r}; its sites are {names}.")
 
-
-@contextmanager
-def texts_settled() -> Iterator[None]:
-    """Within the context, or the function that it decorates, nobody changes a text encoder: it is looked at once.
-
-    For a run of ours, which would otherwise read all of it again for each batch. It holds for this thread alone.
-    """
-    token = _SETTLED.set({})
-    try:
-        yield
-    finally:
-        _SETTLED.reset(token)
-
-
-_SETTLED: ContextVar[dict[int, tuple[Backbone, TextState]] | None] = ContextVar("settled", default=None)
-"""What was seen of text encoders, by the identity of the model, which is kept alive with it."""
 
 _RESIZED: ContextVar[Backbone | None] = ContextVar("resized", default=None)
 """The model of which a copy for another size is being made."""

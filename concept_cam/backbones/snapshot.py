@@ -11,6 +11,8 @@ object. ``Backbone.forget`` is for these.
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import cache, partial
 from math import isnan
 from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
@@ -128,6 +130,23 @@ class TextState(NamedTuple):
     module: Snapshot
     tokens: tuple[Any, ...]
     autocast: torch.dtype | bool
+
+
+SETTLED: ContextVar[dict[int, tuple[object, TextState]] | None] = ContextVar("settled", default=None)
+"""What was seen of text encoders within ``texts_settled``, by the identity of the model, which is kept alive with it."""
+
+
+@contextmanager
+def texts_settled() -> Iterator[None]:
+    """Within the context, or the function that it decorates, nobody changes a text encoder, so each is read once.
+
+    A run uses it, which would otherwise read the whole text encoder for each batch. It holds for this thread alone.
+    """
+    token = SETTLED.set({})
+    try:
+        yield
+    finally:
+        SETTLED.reset(token)
 
 
 def _kind(part: _Part) -> tuple[int, tuple[tuple[str, Hashable], ...]]:

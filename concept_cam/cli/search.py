@@ -76,14 +76,14 @@ def search(
     answers = held.search(localizer, targets, references, strength=_STRENGTH if strength is None else strength, top=top)
     written = [out / "overlays" / f"{k:02d}-{rank:04d}.png" for k in range(1, len(answers) + 1) for rank in range(1, top + 1)]
     check_apart([match.image for answer in answers for match in answer.matches], written)
-    page = write_matches(answers, out, command_line())
-    of_all = parse_json(read_bytes(out / MATCHES, MAX_BYTES))["answers"]
-    for answer, about in zip(answers, of_all, strict=True):
+    leads: list[str] = []
+    page = write_matches(answers, out, command_line(), leads.append)
+    for answer, lead in zip(answers, leads, strict=True):
         best = f"; the first is {one_line(answer.matches[0].image.name, 120)}" if answer.matches else ""
         told.say(f"{one_line(answer.comparison.target, 120)}: the highest {len(answer.matches)} of {len(held):,} images{best}")
-        told.say(one_line(about["found"], 1000))
+        told.say(one_line(lead, 1000))
     told.say(f"page in {page}")
-    for about in of_all if json else ():
+    for about in parse_json(read_bytes(out / MATCHES, MAX_BYTES))["answers"] if json else ():
         for match in about["matches"]:
             told.give(comparison=about["comparison"], **match)
     first = next((answer for answer in answers if answer.matches), None)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any, TypeAlias, final
 
 import torch
@@ -100,14 +99,9 @@ def measured(rows: Sequence[GridRow | Skipped], metric: str) -> list[Measured]:
         base = {} if references == BASE else grouped.get((name, BASE, 0.0), {})
         known = [image for image in ours if _value(ours[image], metric) is not None]
         if known:
-            mean = _interval_of(_values(ours, known, metric).numpy().tobytes())
+            mean = mean_interval(_values(ours, known, metric))
             found.append(Measured(name, references, strength, len(known), mean, *_gain(ours, base, known, metric)))
     return found
-
-
-@lru_cache(1000)  # The tables and the page ask for the same, and a thousand samples of many images take a while.
-def _interval_of(values: bytes) -> Interval:
-    return mean_interval(torch.frombuffer(bytearray(values), dtype=torch.float64))
 
 
 def _gain(

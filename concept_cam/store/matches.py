@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -42,7 +42,12 @@ _INK, _EDGE = (255, 255, 255), (30, 34, 38)
 _COLUMNS = ("rank", "direction_score", *LOCALIZED)
 
 
-def write_matches(answers: Sequence[Answer], folder: str | os.PathLike[str], command: str | None = None) -> Path:
+def write_matches(
+    answers: Sequence[Answer],
+    folder: str | os.PathLike[str],
+    command: str | None = None,
+    hear: Callable[[str], None] | None = None,
+) -> Path:
     """Write a page, ``matches.csv``, ``matches.json`` and an overlay of each match into a folder.
 
     An image that is gone, or is not the one that was stored, is listed without its overlay. If the answers have two concepts
@@ -52,6 +57,7 @@ def write_matches(answers: Sequence[Answer], folder: str | os.PathLike[str], com
         answers: of one store.
         folder: for the files; those of an earlier search are written over.
         command: the command line, for ``how.json``.
+        hear: called for each answer with the sentence that says how many of its matches have evidence.
 
     Returns:
         The page.
@@ -86,10 +92,11 @@ def write_matches(answers: Sequence[Answer], folder: str | os.PathLike[str], com
     for number, answer in enumerate(answers, 1):
         found = list(_found(answer, folder, number, explorer))
         leads.append(lead_of(answer, found))
+        if hear is not None:
+            hear(leads[-1])
         sections += sections_of(answer, found)
         rows += [_row(answer, one) for one in found]
-        matches = [_told(one) for one in found]
-        told.append({"comparison": asdict(answer.comparison), "found": leads[-1], "matches": matches})
+        told.append({"comparison": asdict(answer.comparison), "matches": [_told(one) for one in found]})
     count = len(answers[0].store)
     explorer.write()
     facts = (("images", f"{count:,}"),)

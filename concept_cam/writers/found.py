@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, final
 
 from concept_cam.address import absolute, address_of
-from concept_cam.backbones.backbone import texts_settled
+from concept_cam.backbones.snapshot import texts_settled
 from concept_cam.datasets import Dataset, Example
 from concept_cam.errors import OptionError
 from concept_cam.explorer import has_field

@@ -12,7 +12,7 @@ from typing import Any
 from PIL import Image
 
 from concept_cam.address import address_of
-from concept_cam.backbones.backbone import texts_settled
+from concept_cam.backbones.snapshot import texts_settled
 from concept_cam.datasets import Dataset, Example
 from concept_cam.errors import OptionError
 from concept_cam.exploration import STRENGTHS, Exploration
