@@ -24,7 +24,7 @@ from zoo.families import ROWS
 
 from concept_cam import Localizer, trace, wrap
 from concept_cam.backbones import backbone as backbone_module
-from concept_cam.backbones.snapshot import Snapshot, checksum, texts_settled
+from concept_cam.backbones.snapshot import Snapshot, checksum, state_of, texts_settled
 from concept_cam.errors import BackboneError, ConceptCamError
 from concept_cam.images import Preprocess
 from concept_cam.writers import localize_images
@@ -744,13 +744,26 @@ def test_a_run_looks_at_the_text_encoder_once_and_the_next_run_again(tmp_path, m
     # Of another thread nothing is promised, and after a failure nothing is kept.
     @texts_settled()
     def fails():
-        inside.append(backbone.text_state())
-        assert backbone.text_state() is inside[0]
+        inside.append(state_of(backbone, backbone.text_state))
+        assert state_of(backbone, backbone.text_state) is inside[0]
         with ThreadPoolExecutor(1) as pool:
-            assert pool.submit(backbone.text_state).result() is not inside[0]
+            assert pool.submit(state_of, backbone, backbone.text_state).result() is not inside[0]
         raise ZeroDivisionError
 
     inside = []
     with pytest.raises(ZeroDivisionError):
         fails()
-    assert backbone.text_state() is not inside[0]
+    assert state_of(backbone, backbone.text_state) is not inside[0]
+
+
+def test_a_run_looks_at_the_rows_of_a_classifier_once_too(tmp_path, monkeypatch):
+    backbone = MODELS["own CNN"][1](_cnn())
+    looks, own = [], type(backbone).text_state
+    monkeypatch.setattr(type(backbone), "text_state", lambda self: looks.append(self) or own(self))
+    images = [tmp_path / f"{k}.png" for k in range(3)]
+    for path in images:
+        IMAGE.save(path)
+    localize_images(
+        Localizer(backbone), images, tmp_path / "out", classifiers.CLASSES[0], classifiers.CLASSES[1], batch_size=1
+    )
+    assert looks == [backbone]

@@ -18,7 +18,7 @@ from concept_cam.backbones.guard import Guard, guarded
 from concept_cam.backbones.places import placed
 from concept_cam.backbones.pooling import Pooling
 from concept_cam.backbones.site import Site
-from concept_cam.backbones.snapshot import SETTLED, Snapshot, TextState
+from concept_cam.backbones.snapshot import Snapshot, TextState
 from concept_cam.backbones.tower import Tower
 from concept_cam.backbones.words import Reader
 from concept_cam.backbones.wrappers import check_layers
@@ -264,21 +264,14 @@ class Backbone(ABC):
     def text_state(self) -> TextState:
         """Everything that the embedding of a text depends on: equal only if no number, setting or token has changed.
 
-        It reads the whole text encoder: for ViT-B/16, 1.7 % of a pass of eight images (docs/performance.md). Within
-        ``texts_settled`` that is done once.
+        It reads the whole text encoder: for ViT-B/16, 1.7 % of a pass of eight images (docs/performance.md).
         """
-        settled = SETTLED.get()
-        if settled is not None and id(self) in settled:
-            return settled[id(self)][1]
         kind = self.device.type
         autocast = torch.is_autocast_enabled(kind) and torch.get_autocast_dtype(kind)
         with self.evaluating():
             self.original.refresh()
             module = Snapshot(self.module, self.image_parts(), contents=True, ignored=self.guard.rewritten)
-        state = TextState(module, (self.original.guard.forgotten, *self.probe_tokens()), autocast)
-        if settled is not None:
-            settled[id(self)] = self, state
-        return state
+        return TextState(module, (self.original.guard.forgotten, *self.probe_tokens()), autocast)
 
     def site(self, name: str | None = None) -> Site:
         """The site of that name, or the default one.

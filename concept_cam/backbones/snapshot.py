@@ -10,7 +10,7 @@ object. ``Backbone.forget`` is for these.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import cache, partial
@@ -132,7 +132,7 @@ class TextState(NamedTuple):
     autocast: torch.dtype | bool
 
 
-SETTLED: ContextVar[dict[int, tuple[object, TextState]] | None] = ContextVar("settled", default=None)
+_SETTLED: ContextVar[dict[int, tuple[object, TextState]] | None] = ContextVar("settled", default=None)
 """What was seen of text encoders within ``texts_settled``, by the identity of the model, which is kept alive with it."""
 
 
@@ -142,11 +142,26 @@ def texts_settled() -> Iterator[None]:
 
     A run uses it, which would otherwise read the whole text encoder for each batch. It holds for this thread alone.
     """
-    token = SETTLED.set({})
+    token = _SETTLED.set({})
     try:
         yield
     finally:
-        SETTLED.reset(token)
+        _SETTLED.reset(token)
+
+
+def state_of(model: object, look: Callable[[], TextState]) -> TextState:
+    """The state of a model's texts; within ``texts_settled`` the one that was seen first.
+
+    Args:
+        model: whose state it is.
+        look: reads it.
+    """
+    settled = _SETTLED.get()
+    if settled is None:
+        return look()
+    if id(model) not in settled:
+        settled[id(model)] = model, look()
+    return settled[id(model)][1]
 
 
 def _kind(part: _Part) -> tuple[int, tuple[tuple[str, Hashable], ...]]:
