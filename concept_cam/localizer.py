@@ -7,7 +7,7 @@ from typing import TypeVar, final
 
 from concept_cam.asking import explorations, results, variations
 from concept_cam.backbones.backbone import Backbone
-from concept_cam.backbones.snapshot import state_of
+from concept_cam.backbones.snapshot import text_state_of
 from concept_cam.backbones.transforms import preprocess_for
 from concept_cam.comparison import Comparison
 from concept_cam.concepts import ConceptBank, embed
@@ -321,5 +321,5 @@ class Localizer:
 
     def _how(self) -> tuple[object, Callable[[Iterable[str]], ConceptBank]]:
         """What kept embeddings depend on, and how more are made."""
-        state = state_of(self.backbone, self.backbone.text_state)
+        state = text_state_of(self.backbone, self.backbone.text_state)
         return (self.templates, state), lambda names: embed(self.backbone, names, self.templates)

@@ -24,7 +24,7 @@ from zoo.families import ROWS
 
 from concept_cam import Localizer, trace, wrap
 from concept_cam.backbones import backbone as backbone_module
-from concept_cam.backbones.snapshot import Snapshot, checksum, state_of, texts_settled
+from concept_cam.backbones.snapshot import Snapshot, checksum, text_state_of, texts_settled
 from concept_cam.errors import BackboneError, ConceptCamError
 from concept_cam.images import Preprocess
 from concept_cam.writers import localize_images
@@ -744,16 +744,16 @@ def test_a_run_looks_at_the_text_encoder_once_and_the_next_run_again(tmp_path, m
     # Of another thread nothing is promised, and after a failure nothing is kept.
     @texts_settled()
     def fails():
-        inside.append(state_of(backbone, backbone.text_state))
-        assert state_of(backbone, backbone.text_state) is inside[0]
+        inside.append(text_state_of(backbone, backbone.text_state))
+        assert text_state_of(backbone, backbone.text_state) is inside[0]
         with ThreadPoolExecutor(1) as pool:
-            assert pool.submit(state_of, backbone, backbone.text_state).result() is not inside[0]
+            assert pool.submit(text_state_of, backbone, backbone.text_state).result() is not inside[0]
         raise ZeroDivisionError
 
     inside = []
     with pytest.raises(ZeroDivisionError):
         fails()
-    assert state_of(backbone, backbone.text_state) is not inside[0]
+    assert text_state_of(backbone, backbone.text_state) is not inside[0]
 
 
 def test_a_run_looks_at_the_rows_of_a_classifier_once_too(tmp_path, monkeypatch):

@@ -84,7 +84,7 @@ def off_object_section(audit: Audit, thumbnails: Thumbnails) -> Section:
         limit=ALARM,
         limited=f"alarm: a whole bar beyond {ALARM:g}",
         by_chance="a map without meaning",
-        valued="mean of the class, in red of a suspect" if audit.suspects else "mean of the class",
+        valued="mean of the class (red: a suspect)" if audit.suspects else "mean of the class",
         spanned="where the mean lies, 95% sure for all classes",
     )
     rule = "Chosen from all suspects: masking the evidence changes the decision most."

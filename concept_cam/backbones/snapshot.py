@@ -149,7 +149,7 @@ def texts_settled() -> Iterator[None]:
         _SETTLED.reset(token)
 
 
-def state_of(model: object, look: Callable[[], TextState]) -> TextState:
+def text_state_of(model: object, look: Callable[[], TextState]) -> TextState:
     """The state of a model's texts; within ``texts_settled`` the one that was seen first.
 
     Args:
